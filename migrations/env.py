@@ -1,0 +1,43 @@
+"""Runs the migrations, in one transaction, for `alembic` and for `evalworker migrate` alike."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import context
+
+from worker.config import load_settings
+from worker.schema import metadata
+from worker.store.database import create_engine
+
+VERSION_TABLE = "eval_alembic_version"  # the producer may have an `alembic_version` of its own
+LOCK = 0x6576616C  # "eval": containers that start together migrate one after the other
+
+
+def run(connection: sa.Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
+    context.configure(connection=connection, target_metadata=metadata, version_table=VERSION_TABLE)
+    context.run_migrations()
+
+
+def main() -> None:
+    if context.is_offline_mode():
+        context.configure(
+            url=load_settings().sqlalchemy_url, version_table=VERSION_TABLE, literal_binds=True
+        )
+        with context.begin_transaction():
+            context.run_migrations()
+        return
+    given: sa.Connection | None = context.config.attributes.get("connection")
+    if given is not None:
+        run(given)
+        return
+    engine = create_engine(load_settings().sqlalchemy_url)
+    try:
+        with engine.begin() as connection:
+            run(connection)
+    finally:
+        engine.dispose()
+
+
+main()

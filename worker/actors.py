@@ -1,0 +1,81 @@
+"""The two Dramatiq actors, an id and a call each, and the messages that wake them.
+
+Actors never raise and are never retried by the broker: every outcome is a row, and the dispatcher
+sends again what is overdue. A message that is lost, doubled or late changes nothing but delay.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import dramatiq
+import structlog
+
+from worker.brokers import SEND_ERRORS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from worker.steps import Steps
+
+log = structlog.get_logger("evalworker")
+
+STEP_LIMIT_MS = 120_000  # far over what the timeouts of database and API add up to
+DUE_MARGIN = 0.05  # seconds: a message that comes a moment early finds nothing due
+
+
+def declare_actors(broker: dramatiq.Broker, queue_name: str, steps: Steps) -> None:
+    """Makes the steps callable by message."""
+    for name, step in (("submit", steps.submit), ("poll", steps.poll)):
+        dramatiq.actor(
+            _never_raising(name, step, steps),
+            actor_name=name,
+            queue_name=queue_name,
+            broker=broker,
+            max_retries=0,
+            time_limit=STEP_LIMIT_MS,
+        )
+
+
+def _never_raising(name: str, step: Callable[[UUID], None], steps: Steps) -> Callable[[str], None]:
+    def actor(batch_id: str) -> None:
+        try:
+            step(UUID(batch_id))
+        except Exception as error:
+            log.exception("step.surprised", step=name, batch_id=batch_id)
+            steps.record_surprise(UUID(batch_id), f"{type(error).__name__}: {error}")
+
+    return actor
+
+
+class Mailbox:
+    """Sends messages to the actors, of this process and of the others."""
+
+    def __init__(
+        self, broker: dramatiq.Broker, queue_name: str, *, on_room: Callable[[], None]
+    ) -> None:
+        self.broker = broker
+        self.queue_name = queue_name
+        self.room = on_room
+
+    def submit(self, batch_id: UUID, *, delay: float = 0.0) -> None:
+        self._send("submit", batch_id, delay)
+
+    def poll(self, batch_id: UUID, *, delay: float = 0.0) -> None:
+        self._send("poll", batch_id, delay)
+
+    def _send(self, actor_name: str, batch_id: UUID, delay: float) -> None:
+        message: dramatiq.Message[None] = dramatiq.Message(
+            queue_name=self.queue_name,
+            actor_name=actor_name,
+            args=(str(batch_id),),
+            kwargs={},
+            options={},
+        )
+        milliseconds = int((delay + DUE_MARGIN) * 1000) if delay else None
+        try:
+            self.broker.enqueue(message, delay=milliseconds)
+        except SEND_ERRORS as error:
+            # The row is due all the same: the dispatcher sends again when the broker is back.
+            log.warning("message.lost", actor=actor_name, batch_id=str(batch_id), reason=str(error))

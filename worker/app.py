@@ -1,0 +1,209 @@
+"""The composition root: builds all from the settings, runs it, and takes it down in order."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import secrets
+import signal
+import socket
+import threading
+from typing import TYPE_CHECKING, Self
+
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from worker.actors import Mailbox, declare_actors
+from worker.brokers import (
+    dead_threads,
+    make_broker,
+    make_worker,
+    prepare_broker,
+    queue_name,
+    start_worker,
+)
+from worker.config import API_KEY_NAMES, hide_password
+from worker.dispatcher import Dispatcher
+from worker.errors import ConfigurationError, Unreachable
+from worker.lifecycle import Unavailable
+from worker.listening import Listener
+from worker.logs import LogContext
+from worker.migrating import check_schema
+from worker.remote import JudgeAPI
+from worker.steps import Policy, Steps
+from worker.store import jobs
+from worker.store.database import Database
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+    import httpx
+
+    from worker.config import Settings
+
+log = structlog.get_logger("evalworker")
+
+TICK_SECONDS = 0.2  # how often the main thread looks whether there is a reason to end
+STOP_SECONDS = 25.0  # for running steps to end; with the rest, under the 30 s of a container
+MAX_THREADS = 32
+
+
+class App:
+    """One process of the worker: dispatcher, actors and what they need. A context manager."""
+
+    def __init__(self, settings: Settings, *, transport: httpx.BaseTransport | None = None) -> None:
+        if settings.api_key is None:
+            raise ConfigurationError(
+                [f"{API_KEY_NAMES[0]} is not set (nor {' or '.join(API_KEY_NAMES[1:])})"]
+            )
+        self.settings = settings
+        self.database = open_database(settings)
+        check_schema(self.database)
+        prepare_broker(settings.broker_url)
+        self.api = JudgeAPI(
+            base_url=settings.api_url,
+            api_key=settings.api_key.get_secret_value(),
+            transport=transport,
+        )
+        self.broker = make_broker(settings.broker_url, middleware=[LogContext()])
+        mailbox = Mailbox(self.broker, queue_name(settings.broker_url), on_room=self._room)
+        self.steps = Steps(
+            self.database,
+            self.api,
+            mailbox,
+            _policy(settings),
+            holder=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
+            rng=random.Random(),  # noqa: S311 (scatters waits, guards nothing)
+        )
+        declare_actors(self.broker, mailbox.queue_name, self.steps)
+        self.dispatcher = Dispatcher(
+            self.database,
+            mailbox,
+            max_in_flight=settings.max_in_flight,
+            batch_size=settings.batch_size,
+            linger=settings.linger_seconds,
+        )
+        self.worker = make_worker(
+            self.broker, threads=min(MAX_THREADS, max(4, settings.max_in_flight))
+        )
+        self._ending = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.broker.close()
+        self.api.close()
+        self.database.close()
+
+    def end(self) -> None:
+        """Asks `run` to come to its end: no new claims, running steps finish."""
+        self._ending.set()
+
+    def run(self, *, until: Callable[[], bool] | None = None) -> None:
+        """Works until `end` is called, or until `until` says so (asked a few times a second).
+
+        Raises `RuntimeError` when a thread of the broker's has died: better to be restarted than
+        to look well and do nothing.
+        """
+        self._start()
+        try:
+            while not self._ending.wait(TICK_SECONDS):
+                if dead := dead_threads(self.worker):
+                    raise RuntimeError(f"threads have died: {', '.join(dead)}")
+                with contextlib.suppress(SQLAlchemyError):  # away for a moment: ask again
+                    if until is not None and until():
+                        break
+        finally:
+            self._stop()
+
+    def is_drained(self) -> bool:
+        """No job has anything left to do."""
+        with self.database.read() as connection:
+            return not jobs.any_open(connection)
+
+    def _room(self) -> None:
+        self.dispatcher.wake()
+
+    def _start(self) -> None:
+        listener = Listener(self.database.engine, self.dispatcher.wake)
+        self._stops = [self.dispatcher.stop, listener.stop]
+        self._threads = [threading.Thread(target=self.dispatcher.run, name="dispatcher")]
+        if self.database.engine.dialect.name == "postgresql":
+            self._threads.append(threading.Thread(target=listener.run, name="listener"))
+        start_worker(self.worker)
+        for thread in self._threads:
+            thread.start()
+        log.info(
+            "worker.started",
+            holder=self.steps.holder,
+            database=hide_password(self.settings.database_url),
+            broker=hide_password(self.settings.broker_url),
+            api=self.settings.api_url,
+        )
+
+    def _stop(self) -> None:
+        for stop in self._stops:
+            stop()
+        self.worker.stop(timeout=int(STOP_SECONDS * 1000))
+        for thread in self._threads:
+            thread.join(timeout=5)
+        log.info("worker.stopped")
+
+
+def open_database(settings: Settings) -> Database:
+    """A database that answers; raises `Unreachable`."""
+    database = Database(settings.sqlalchemy_url)
+    try:
+        with database.read() as connection:
+            connection.execute(sa.text("SELECT 1"))
+    except SQLAlchemyError as error:
+        database.close()
+        cause = getattr(error, "orig", None) or error
+        raise Unreachable("database", hide_password(settings.database_url), cause) from error
+    return database
+
+
+def check_api(api: JudgeAPI, settings: Settings) -> None:
+    """Raises `Unreachable` if nothing at all answers at the API's URL."""
+    outcome = api.list_executions()
+    if isinstance(outcome, Unavailable) and not outcome.sent:
+        raise Unreachable("judge API", settings.api_url, outcome.reason)
+
+
+@contextlib.contextmanager
+def ending_on_signals(app: App) -> Iterator[None]:
+    """SIGTERM and SIGINT end the run in order; a second one ends the process at once."""
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if app._ending.is_set():
+            os._exit(128 + number)  # nothing is lost: every claim is a lease
+        log.info("worker.stopping", signal=signal.Signals(number).name)
+        app.end()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _policy(settings: Settings) -> Policy:
+    return Policy(
+        lease=settings.lease_seconds,
+        max_in_flight=settings.max_in_flight,
+        poll_min=settings.poll_min_seconds,
+        poll_max=settings.poll_max_seconds,
+        batch_timeout=settings.batch_timeout_seconds,
+        max_item_attempts=settings.max_item_attempts,
+        tag_batches=settings.tag_batches,
+        resubmit_unlisted=settings.on_lost_answer == "resubmit",
+    )

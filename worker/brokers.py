@@ -1,0 +1,142 @@
+"""The broker named by a URL, and the Dramatiq worker on it, set up for what is known of both.
+
+Dramatiq is a wake-up bus here: rows say what is to be done, messages only that something is. So
+brokers are tuned for prompt delivery, and nothing is asked of them after a crash.
+
+A `namespace` in the URL's query keeps installations that share a broker apart.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import dramatiq
+import pika.exceptions
+import psycopg
+import psycopg_pool
+import redis
+from dramatiq.brokers.rabbitmq import RabbitmqBroker
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.brokers.stub import StubBroker
+from dramatiq.errors import BrokerError
+from dramatiq.middleware import Retries, TimeLimit
+
+from worker.config import hide_password
+from worker.errors import Unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NAMESPACE = "evalworker"
+POSTGRES_SCHEMA = "eval_dramatiq"  # of the queue's own tables, beside the producer's
+
+# What the libraries raise when the broker is away; some of it reaches the caller unwrapped.
+SEND_ERRORS: tuple[type[Exception], ...] = (
+    BrokerError,
+    redis.RedisError,
+    pika.exceptions.AMQPError,
+    psycopg.Error,
+    psycopg_pool.PoolTimeout,
+    OSError,
+)
+
+# Delayed messages wait in the worker's memory, in the order in which they were fetched: one that
+# is not fetched because the buffer is full of later ones is late. So the buffer is never full.
+DELAY_PREFETCH = 60_000
+# How long an idle consumer sleeps between fetches; Dramatiq's own second is felt by people.
+WORKER_TIMEOUT_MS = 200
+# Of a million fetches, so many also look for messages of dead workers. At some five fetches a
+# second and consumer that is every ten seconds, instead of every few minutes.
+REDIS_MAINTENANCE_CHANCE = 20_000
+SOCKET_SECONDS = 10.0
+
+
+def queue_name(url: str) -> str:
+    """The queue of this installation: its namespace, as queues of RabbitMQ are global."""
+    return dict(parse_qsl(urlsplit(url).query)).get("namespace", NAMESPACE)
+
+
+def make_broker(url: str, *, middleware: Sequence[dramatiq.Middleware] = ()) -> dramatiq.Broker:
+    """The broker; nothing is connected yet, except that PostgreSQL's pool opens in the background.
+
+    No retries, no age limit, no callbacks: an actor's outcome is a row, never a message.
+    """
+    chain = [TimeLimit(), Retries(max_retries=0), *middleware]
+    plain, name = _without_namespace(url), queue_name(url)
+    match urlsplit(url).scheme:
+        case "memory":
+            return StubBroker(middleware=chain)
+        case "redis" | "rediss":
+            return RedisBroker(
+                client=_redis(plain),
+                namespace=name,
+                maintenance_chance=REDIS_MAINTENANCE_CHANCE,
+                middleware=chain,
+            )
+        case "amqp" | "amqps":
+            # Without confirms a publish into a dying connection is lost without an error.
+            return RabbitmqBroker(url=plain, confirm_delivery=True, middleware=chain)
+        case "postgresql" | "postgres":
+            from dramatiq_postgres import PostgresBroker
+
+            return PostgresBroker(
+                url=plain, results=False, schema=POSTGRES_SCHEMA, middleware=chain
+            )
+        case scheme:
+            raise ValueError(f"no broker for {scheme}://")
+
+
+def prepare_broker(url: str) -> None:
+    """Tries the connection, and creates what the broker needs; raises `Unreachable`."""
+    plain = _without_namespace(url)
+    try:
+        match urlsplit(url).scheme:
+            case "redis" | "rediss":
+                client = _redis(plain)
+                client.ping()
+                client.close()
+            case "amqp" | "amqps":
+                pika.BlockingConnection(pika.URLParameters(plain)).close()
+            case "postgresql" | "postgres":
+                from dramatiq_postgres import schema
+
+                with psycopg.connect(plain, connect_timeout=10) as connection:
+                    schema.init(connection.cursor(), schema=POSTGRES_SCHEMA)
+    except (*SEND_ERRORS, ValueError) as error:
+        cause = error if str(error) else repr(error)
+        raise Unreachable("broker", hide_password(url), cause) from error
+
+
+def make_worker(broker: dramatiq.Broker, *, threads: int) -> dramatiq.Worker:
+    """A Dramatiq worker, not started yet."""
+    worker = dramatiq.Worker(broker, worker_threads=threads, worker_timeout=WORKER_TIMEOUT_MS)
+    worker.delay_prefetch = DELAY_PREFETCH
+    return worker
+
+
+def start_worker(worker: dramatiq.Worker) -> None:
+    """Starts it; outside Dramatiq's own command line, time limits hold only after this signal."""
+    worker.broker.emit_after("process_boot")
+    worker.start()
+
+
+def dead_threads(worker: dramatiq.Worker) -> list[str]:
+    """Consumers and workers whose thread has died: the process looks well, but does nothing."""
+    consumers = [f"consumer {n}" for n, c in worker.consumers.items() if not c.is_alive()]
+    return consumers + [f"worker {n}" for n, w in enumerate(worker.workers) if not w.is_alive()]
+
+
+def _redis(url: str) -> redis.Redis:
+    return redis.Redis.from_url(
+        url,
+        socket_timeout=SOCKET_SECONDS,
+        socket_connect_timeout=SOCKET_SECONDS,
+        health_check_interval=15,
+    )
+
+
+def _without_namespace(url: str) -> str:
+    parts = urlsplit(url)
+    query = [(key, value) for key, value in parse_qsl(parts.query) if key != "namespace"]
+    return urlunsplit(parts._replace(query=urlencode(query, safe="/")))

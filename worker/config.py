@@ -1,0 +1,204 @@
+"""The settings, read from the environment once, at start; everything wrong is told at once.
+
+This module also knows which databases and brokers a URL may name, and how to show a URL without
+its password.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+import sqlalchemy as sa
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from worker.errors import ConfigurationError
+
+PREFIX = "EVALWORKER_"
+API_KEY_NAMES = (f"{PREFIX}API_KEY", "ROOTSIGNALS_API_KEY", "SCORABLE_API_KEY")
+
+_DATABASES = {
+    "sqlite": "sqlite",
+    "postgresql": "postgresql+psycopg",
+    "postgres": "postgresql+psycopg",
+    "postgresql+psycopg": "postgresql+psycopg",
+}
+_BROKERS = ("memory", "redis", "rediss", "amqp", "amqps", "postgresql", "postgres")
+
+Seconds = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Settings(BaseSettings):
+    """One field per environment variable, `EVALWORKER_` before its name in capitals."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, env_ignore_empty=True, populate_by_name=True
+    )
+
+    database_url: str = Field(
+        "sqlite:///evalworker.db",
+        description="Where jobs and results live: `sqlite:///FILE` or `postgresql://…`.",
+    )
+    broker_url: str = Field(
+        "memory://",
+        description="What carries messages between processes: `memory://` (one process), "
+        "`redis://…`, `amqp://…` or `postgresql://…`.",
+    )
+    api_url: str = Field(
+        "https://api.app.rootsignals.ai", description="The judge API, without `/v1`."
+    )
+    api_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices(*API_KEY_NAMES),
+        description="The key for it; `ROOTSIGNALS_API_KEY` and `SCORABLE_API_KEY` are read too.",
+    )
+    max_in_flight: int = Field(
+        20, ge=1, le=10_000, description="Batches at the remote at once, over all replicas."
+    )
+    batch_size: int = Field(100, ge=1, le=100, description="Inputs in a batch, at most.")
+    linger_seconds: Seconds = Field(
+        2.0, ge=0, le=3600, description="How long a part-filled batch waits for company."
+    )
+    poll_min_seconds: Seconds = Field(
+        2.0, ge=0.05, le=3600, description="Between two polls of a batch, at least."
+    )
+    poll_max_seconds: Seconds = Field(
+        30.0, ge=0.05, le=3600, description="Between two polls of a batch, at most."
+    )
+    batch_timeout_seconds: Seconds = Field(
+        3600.0,
+        gt=0,
+        le=30 * 86400,
+        description="A batch without an end after this long is lost: its inputs are sent again.",
+    )
+    max_item_attempts: int = Field(
+        3, ge=1, le=100, description="How often an input that fails is evaluated, at most."
+    )
+    lease_seconds: Seconds = Field(
+        30.0,
+        ge=5,
+        le=30,
+        description="How long a dead process's claim on a batch keeps others from it.",
+    )
+    tag_batches: bool = Field(
+        True,
+        description="Adds the tag `evalworker:<batch id>` to each batch, by which a submission "
+        "whose answer was lost is found again.",
+    )
+    on_lost_answer: Literal["resubmit", "hold"] = Field(
+        "resubmit",
+        description="Where the API has no list to look in for a lost submission: send it again "
+        "(it may be billed twice), or hold it for the operator.",
+    )
+    ops_host: str = Field("127.0.0.1", description="Address of the operations port.")
+    ops_port: int | None = Field(
+        None, ge=0, le=65535, description="The operations port: /livez and /readyz. Unset: none."
+    )
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto", description="Log lines for people or for machines; auto: by who is looking."
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="The least level that is logged."
+    )
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _in_capitals(cls, value: Any) -> Any:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, value: str) -> str:
+        try:
+            url = sa.make_url(value)
+        except sa.exc.ArgumentError:
+            raise ValueError("is not a database URL") from None
+        if url.drivername not in _DATABASES:
+            raise ValueError(
+                f"names {url.drivername!r}; use sqlite:///FILE or postgresql://… (psycopg 3)"
+            )
+        if url.drivername == "sqlite" and url.database in (None, "", ":memory:"):
+            raise ValueError("must name a file: an SQLite database in memory survives nothing")
+        return value
+
+    @field_validator("broker_url")
+    @classmethod
+    def _known_broker(cls, value: str) -> str:
+        scheme = value.partition("://")[0]
+        if scheme not in _BROKERS or "://" not in value:
+            raise ValueError(f"must begin with one of {', '.join(f'{b}://' for b in _BROKERS)}")
+        return value
+
+    @field_validator("api_url")
+    @classmethod
+    def _http(cls, value: str) -> str:
+        if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value):
+            raise ValueError("must be an http:// or https:// URL without a query")
+        return value
+
+    @model_validator(mode="after")
+    def _agreeing(self) -> Settings:
+        if self.poll_min_seconds > self.poll_max_seconds:
+            raise ValueError(
+                f"{PREFIX}POLL_MIN_SECONDS ({self.poll_min_seconds:g}) must not be more than "
+                f"{PREFIX}POLL_MAX_SECONDS ({self.poll_max_seconds:g})"
+            )
+        if self.batch_timeout_seconds <= self.poll_max_seconds:
+            raise ValueError(
+                f"{PREFIX}BATCH_TIMEOUT_SECONDS ({self.batch_timeout_seconds:g}) must be more "
+                f"than {PREFIX}POLL_MAX_SECONDS ({self.poll_max_seconds:g})"
+            )
+        return self
+
+    @property
+    def sqlalchemy_url(self) -> sa.URL:
+        """The database with its driver spelled out."""
+        url = sa.make_url(self.database_url)
+        return url.set(drivername=_DATABASES[url.drivername])
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Reads the environment; raises `ConfigurationError` with every offence, by variable name."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise ConfigurationError([_sentence(part) for part in error.errors()]) from None
+
+
+def _sentence(error: Any) -> str:
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if not error["loc"]:
+        return message
+    name = str(error["loc"][0])
+    variable = name if name in API_KEY_NAMES else f"{PREFIX}{name.upper()}"
+    if name == "api_key" or name in API_KEY_NAMES:
+        return f"{variable}: {message}"
+    return f"{variable}={hide_password(str(error['input']))}: {message}"
+
+
+def sources(settings: Settings) -> dict[str, tuple[str, str]]:
+    """Each variable, the value in force (secrets hidden), and where it comes from."""
+    import os
+
+    found = {}
+    for name in Settings.model_fields:
+        variables = API_KEY_NAMES if name == "api_key" else (f"{PREFIX}{name.upper()}",)
+        source = next((f"environment {v}" for v in variables if os.environ.get(v)), "default")
+        value = getattr(settings, name)
+        shown = "" if value is None else hide_password(str(value))
+        found[variables[0]] = (shown, source)
+    return found
+
+
+def hide_password(url: str) -> str:
+    """A URL as people may see it; never raises, whatever it is given."""
+    url = re.sub(r"(://[^/@\s:]*):\S*@", r"\1:***@", url)
+    return re.sub(r"([?&](?:password|passwd|sslpassword)=)[^&\s]*", r"\1***", url)

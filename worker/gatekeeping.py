@@ -1,0 +1,58 @@
+"""Who has to wait when the API says no: decides which gate closes, and for how long."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from worker import schedule
+from worker.lifecycle import Denied, Throttled, Unavailable
+from worker.store import gates
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from worker.store.claims import Claim
+    from worker.store.database import Transaction
+
+
+def answered(tx: Transaction, judge_id: str) -> None:
+    """The remote dealt with a request: whatever was closed for it is open again."""
+    gates.open_again(tx, [gates.API, gates.SUBMIT, gates.STATUS, gates.of_judge(judge_id)])
+
+
+def failed(
+    tx: Transaction,
+    outcome: Throttled | Denied | Unavailable,
+    held: Claim,
+    endpoint: str,
+    rng: Random,
+) -> tuple[float, str | None]:
+    """Counts the failure against its scope and closes the gate where it is time to.
+
+    Returns how long the batch itself waits, and the gate that it waits for, if any. A throttle
+    stops requests to the same endpoint; a wrong key stops everything, a missing permission its
+    judge; an outage everything, once it has lasted for a few requests.
+    """
+    scope = _scope(outcome, held, endpoint)
+    failures = gates.count_failure(tx, scope, outcome.reason)
+    match outcome:
+        case Throttled(_, retry_after):
+            wait = schedule.throttle_wait(retry_after, failures, rng)
+        case Denied():
+            wait = schedule.gate_wait(failures + 1, rng)
+        case Unavailable() if failures < schedule.OUTAGE_THRESHOLD:
+            return schedule.backoff(held.failures, rng), None
+        case Unavailable():
+            wait = schedule.gate_wait(failures, rng)
+    gates.close(tx, scope, wait=wait)
+    return wait, scope
+
+
+def _scope(outcome: Throttled | Denied | Unavailable, held: Claim, endpoint: str) -> str:
+    match outcome:
+        case Throttled():
+            return endpoint
+        case Denied(judge_only=True):
+            return gates.of_judge(held.judge_id)
+        case Denied() | Unavailable():
+            return gates.API

@@ -1,0 +1,77 @@
+"""Brings a database to this worker's schema, and tells whether it is there.
+
+The scripts are those of `migrations/`: from a checkout they lie beside the package, in an
+installed wheel inside it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+from worker.errors import SchemaMismatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from worker.store.database import Database
+
+VERSION_TABLE = sa.table("eval_alembic_version", sa.column("version_num", sa.Text))
+
+
+def upgrade(database: Database, revision: str = "head") -> str:
+    """Migrates up, in one transaction; returns the revision that the database then has."""
+    _run(database, lambda config: command.upgrade(config, revision))
+    return current_revision(database) or ""
+
+
+def downgrade(database: Database, revision: str = "base") -> None:
+    """Migrates down, in one transaction. Down to "base" drops every row of the worker's tables."""
+    _run(database, lambda config: command.downgrade(config, revision))
+
+
+def current_revision(database: Database) -> str | None:
+    """The revision of the database; None where the worker's tables are not there."""
+    with database.read() as connection:
+        if not sa.inspect(connection).has_table(VERSION_TABLE.name):
+            return None
+        return connection.scalar(sa.select(VERSION_TABLE.c.version_num))
+
+
+def check_schema(database: Database) -> None:
+    """Raises `SchemaMismatch` unless the database has exactly this worker's schema."""
+    scripts = ScriptDirectory(str(_scripts()))
+    head, current = scripts.get_current_head(), current_revision(database)
+    if current == head:
+        return
+    if current is None:
+        raise SchemaMismatch("the database has no evalworker tables yet: run `evalworker migrate`")
+    known = {script.revision for script in scripts.walk_revisions()}
+    if current in known:
+        raise SchemaMismatch(
+            f"the database is older than this worker (it has {current}, {head} is needed): "
+            "run `evalworker migrate`"
+        )
+    raise SchemaMismatch(
+        f"the database is newer than this worker (it has {current}, {head} is known here): "
+        "install the newer worker, `pip install --upgrade evalworker`"
+    )
+
+
+def _run(database: Database, action: Callable[[Config], None]) -> None:
+    with database.engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(_scripts()).replace("%", "%%"))
+        config.attributes["connection"] = connection
+        action(config)
+
+
+def _scripts() -> Path:
+    package = Path(__file__).parent
+    inside = package / "migrations"
+    return inside if inside.is_dir() else package.parent / "migrations"

@@ -1,0 +1,221 @@
+"""The producer's side: `enqueue` puts a job into the outbox, in the caller's transaction.
+
+It needs the two tables and nothing else: no broker, no key, no running worker.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import TYPE_CHECKING, Any, cast, overload
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.orm import Session
+from uuid_utils.compat import uuid7
+
+from worker.errors import SHOWN, InvalidInputs
+from worker.schema import Json, items, jobs
+from worker.validation import judge_offences, offences_of, tag_offences
+from worker.wire import COLUMN_FIELDS
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterable, Iterator, Mapping
+
+CHUNK = 1000  # inputs per statement: a million of them never are in memory together
+
+JSON_COLUMNS = ("contexts", "functions", "extra")
+
+
+@overload
+def enqueue(
+    session_or_connection: Session | sa.Connection,
+    *,
+    judge_id: str | UUID,
+    inputs: Iterable[Mapping[str, Any]],
+    tags: Iterable[str] = (),
+    judge_version_id: str | UUID | None = None,
+    idempotency_key: str | None = None,
+    priority: int = 0,
+    metadata: Mapping[str, Any] | None = None,
+) -> UUID: ...
+@overload
+def enqueue(
+    session_or_connection: AsyncSession | AsyncConnection,
+    *,
+    judge_id: str | UUID,
+    inputs: Iterable[Mapping[str, Any]],
+    tags: Iterable[str] = (),
+    judge_version_id: str | UUID | None = None,
+    idempotency_key: str | None = None,
+    priority: int = 0,
+    metadata: Mapping[str, Any] | None = None,
+) -> Coroutine[Any, Any, UUID]: ...
+
+
+def enqueue(
+    session_or_connection: Session | sa.Connection | AsyncSession | AsyncConnection,
+    *,
+    judge_id: str | UUID,
+    inputs: Iterable[Mapping[str, Any]],
+    tags: Iterable[str] = (),
+    judge_version_id: str | UUID | None = None,
+    idempotency_key: str | None = None,
+    priority: int = 0,
+    metadata: Mapping[str, Any] | None = None,
+) -> UUID | Coroutine[Any, Any, UUID]:
+    """Adds a job of any number of inputs, in the caller's transaction; never commits.
+
+    `inputs` are mappings with the judge API's input fields (`request`, `response`, `contexts`,
+    `functions`, `expected_output`, …), from any iterable, read once and in chunks. A `priority`
+    that is higher goes first. `metadata` is the producer's own and comes back in the views. An
+    `idempotency_key` that is there already makes this a no-op that returns the first job's id.
+
+    Returns the job's id; for an `AsyncSession` or `AsyncConnection`, awaitable. Raises
+    `InvalidInputs`, naming every offence; then nothing of the job is left in the transaction.
+    """
+    job = {
+        "judge_id": str(judge_id) if isinstance(judge_id, UUID) else judge_id,
+        "judge_version_id": (
+            str(judge_version_id) if isinstance(judge_version_id, UUID) else judge_version_id
+        ),
+        "tags": tags if isinstance(tags, str) else list(tags),
+        "idempotency_key": idempotency_key,
+        "priority": priority,
+        "metadata": dict(metadata) if metadata is not None else None,
+    }
+    if isinstance(session_or_connection, AsyncSession):
+        return session_or_connection.run_sync(
+            lambda session: _enqueue(session.connection(), job, inputs)
+        )
+    if isinstance(session_or_connection, AsyncConnection):
+        return session_or_connection.run_sync(lambda connection: _enqueue(connection, job, inputs))
+    if isinstance(session_or_connection, Session):
+        return _enqueue(session_or_connection.connection(), job, inputs)
+    return _enqueue(session_or_connection, job, inputs)
+
+
+def _enqueue(
+    connection: sa.Connection, job: dict[str, Any], inputs: Iterable[Mapping[str, Any]]
+) -> UUID:
+    offences = _job_offences(job)
+    if offences:
+        # Also look at the inputs: everything that is wrong is told at once.
+        raise _refusal(itertools.chain(offences, _input_offences(enumerate(inputs))))
+    job["tags"] = sorted(set(job["tags"]))
+    job_id, is_new = _insert_job(connection, job)
+    if is_new:
+        try:
+            _insert_items(connection, job_id, inputs)
+        except sa.exc.SQLAlchemyError:
+            raise  # the transaction is beyond use: its rollback takes everything along
+        except BaseException:
+            # Not a savepoint: on SQLite, releasing one that the driver did not begin commits.
+            connection.execute(sa.delete(items).where(items.c.job_id == job_id))
+            connection.execute(sa.delete(jobs).where(jobs.c.id == job_id))
+            raise
+    return job_id
+
+
+def _job_offences(job: Mapping[str, Any]) -> list[str]:
+    offences = [*judge_offences(job["judge_id"]), *tag_offences(job["tags"])]
+    if job["judge_version_id"] is not None:
+        offences += judge_offences(job["judge_version_id"], "judge_version_id")
+    key = job["idempotency_key"]
+    if key is not None:
+        offences += judge_offences(key, "idempotency_key")
+    priority = job["priority"]
+    if isinstance(priority, bool) or not isinstance(priority, int):
+        offences.append("priority must be a whole number")
+    elif not -(2**31) <= priority < 2**31:
+        offences.append("priority must fit in 32 bits")
+    try:
+        json.dumps(job["metadata"], allow_nan=False)
+    except (TypeError, ValueError) as error:
+        offences.append(f"metadata cannot be written as JSON: {error}")
+    return offences
+
+
+def _input_offences(inputs: Iterable[tuple[int, object]]) -> Iterator[str]:
+    for index, value in inputs:
+        for offence in offences_of(value):
+            joint = "" if offence.startswith(("must", "is")) else "."
+            yield f"inputs[{index}]{joint or ' '}{offence}"
+
+
+def _refusal(offences: Iterable[str]) -> InvalidInputs:
+    shown, total = [], 0
+    for total, offence in enumerate(offences, 1):
+        if total <= SHOWN:
+            shown.append(offence)
+    return InvalidInputs(shown, total=total)
+
+
+def _insert_job(connection: sa.Connection, job: dict[str, Any]) -> tuple[UUID, bool]:
+    """Returns the job's id and whether it is new: with a key that is known, it is the old one."""
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    statement = (
+        insert(jobs)
+        .values(id=uuid7(), **job)
+        .on_conflict_do_nothing(index_elements=["idempotency_key"])
+        .returning(jobs.c.id)
+    )
+    job_id = connection.scalar(statement)
+    if job_id is not None:
+        return job_id, True
+    known = sa.select(jobs.c.id).where(jobs.c.idempotency_key == job["idempotency_key"])
+    return cast("UUID", connection.scalar(known)), False
+
+
+def _insert_items(
+    connection: sa.Connection, job_id: UUID, inputs: Iterable[Mapping[str, Any]]
+) -> None:
+    given = enumerate(inputs)
+    empty = True
+    while chunk := list(itertools.islice(given, CHUNK)):
+        empty = False
+        offences = list(_input_offences(chunk))
+        if offences:
+            raise _refusal(itertools.chain(offences, _input_offences(given)))
+        rows = [_row(index, value) for index, value in chunk]
+        if connection.dialect.name == "postgresql":
+            _insert_on_postgresql(connection, job_id, rows)
+        else:
+            connection.execute(
+                sa.insert(items).values(job_id=job_id), [_ALL_NULL | row for row in rows]
+            )
+    if empty:
+        raise InvalidInputs(["inputs is empty: a job needs at least one"])
+
+
+_ALL_NULL: dict[str, Any] = dict.fromkeys([*COLUMN_FIELDS, "extra"])
+
+
+def _row(index: int, value: Mapping[str, Any]) -> dict[str, Any]:
+    row = {name: part for name, part in value.items() if part is not None}
+    extra = {name: row.pop(name) for name in list(row) if name not in COLUMN_FIELDS}
+    row["item_index"] = index
+    if extra:
+        row["extra"] = extra
+    return row
+
+
+def _insert_on_postgresql(
+    connection: sa.Connection, job_id: UUID, rows: list[dict[str, Any]]
+) -> None:
+    """One statement per chunk, with any driver: the rows travel as one JSON document."""
+    connection.execute(_INSERT_RECORDS, {"job_id": job_id, "rows": rows})
+
+
+_INSERT_RECORDS = sa.text(
+    """
+    INSERT INTO eval_items
+        (job_id, item_index, request, response, contexts, functions, expected_output, extra)
+    SELECT :job_id, item_index, request, response, contexts, functions, expected_output, extra
+    FROM jsonb_to_recordset(:rows) AS given (
+        item_index integer, request text, response text, contexts jsonb, functions jsonb,
+        expected_output text, extra jsonb)
+    """
+).bindparams(sa.bindparam("job_id", type_=sa.Uuid), sa.bindparam("rows", type_=Json))

@@ -1,0 +1,324 @@
+"""The tables, as SQLAlchemy sees them; `migrations/` creates them, and a test proves both equal.
+
+Producers write `eval_jobs` and `eval_items`; every other table and column is the worker's. People
+read the views (`eval_job_progress`, `eval_item_results`, `eval_scores`), which only migrations
+define. Two kinds of time rule the work:
+
+- `due_at`: from when on somebody may act on this row. NULL on a job means that none of its items
+  waits; on a batch, that it has ended. While a batch is claimed, it is the end of the lease.
+- `epoch`: counts the claims of a batch. Whoever claimed it writes only while it still stands.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from worker.lifecycle import ENDED, LIVE_STATES, BatchState, Status
+
+# --- Types: one Python value, stored in each database's own best form --------------------------
+
+
+class Id(sa.types.TypeDecorator[UUID]):
+    """A UUID: native on PostgreSQL, its usual text with dashes on SQLite."""
+
+    impl = sa.Uuid
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
+        return sa.Uuid() if dialect.name == "postgresql" else sa.String(36)
+
+    def process_bind_param(self, value: UUID | None, dialect: sa.Dialect) -> Any:
+        if value is None or dialect.name == "postgresql":
+            return value
+        return str(value)
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> UUID | None:  # noqa: ARG002 (the base's signature)
+        return UUID(value) if isinstance(value, str) else value
+
+
+class UtcTime(sa.types.TypeDecorator[datetime]):
+    """A moment, always aware: `timestamptz`, or on SQLite text that sorts as time does."""
+
+    impl = sa.TIMESTAMP(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
+        return sa.TIMESTAMP(timezone=True) if dialect.name == "postgresql" else sa.Text()
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> Any:
+        if value is None or dialect.name == "postgresql":
+            return value
+        return time_text(value)
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002 (the base's signature)
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+        if moment is not None and moment.tzinfo is None:  # plain SQL on SQLite: datetime('now')
+            return moment.replace(tzinfo=UTC)
+        return moment
+
+
+def time_text(moment: datetime) -> str:
+    """The form of a moment on SQLite: fixed width, so that text order is time order."""
+    return moment.astimezone(UTC).isoformat(sep=" ", timespec="microseconds")
+
+
+class Json(sa.types.TypeDecorator[Any]):
+    """JSON: `jsonb`, or text on SQLite.
+
+    On SQLite anybody may have written anything; text that is not JSON is returned as that text,
+    for validation to refuse, so that one bad row stops nothing.
+    """
+
+    impl = sa.JSON
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
+        return JSONB(none_as_null=True) if dialect.name == "postgresql" else sa.Text()
+
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> Any:
+        if value is None or dialect.name == "postgresql":
+            return value
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> Any:
+        if value is None or dialect.name == "postgresql":
+            return value
+        try:
+            return json.loads(value)
+        except (ValueError, TypeError, RecursionError):
+            return value
+
+
+# --- Expressions that the two databases spell differently --------------------------------------
+
+
+class later(FunctionElement[datetime]):  # noqa: N801 (reads as a SQL function)
+    """The database's time, plus so many seconds.
+
+    PostgreSQL's own clock rules where there are several machines. SQLite has one machine; there
+    `eval_now` is a function of the connection (see `store.database`), which tests can replace.
+    """
+
+    type = UtcTime()
+    inherit_cache = True
+
+
+@compiles(later, "postgresql")
+def _later_on_postgresql(element: later, compiler: Any, **kw: Any) -> str:
+    seconds = compiler.process(element.clauses, **kw)
+    return f"(clock_timestamp() + make_interval(secs => CAST({seconds} AS double precision)))"
+
+
+@compiles(later, "sqlite")
+def _later_on_sqlite(element: later, compiler: Any, **kw: Any) -> str:
+    return f"eval_now({compiler.process(element.clauses, **kw)})"
+
+
+def now() -> later:
+    return later(sa.literal(0.0))
+
+
+class octet_length(FunctionElement[int]):  # noqa: N801 (reads as a SQL function)
+    """Bytes of a text; SQLite has the function only since 3.43."""
+
+    type = sa.Integer()
+    inherit_cache = True
+
+
+@compiles(octet_length, "postgresql")
+def _octet_length_on_postgresql(element: octet_length, compiler: Any, **kw: Any) -> str:
+    return f"octet_length({compiler.process(element.clauses, **kw)})"
+
+
+@compiles(octet_length, "sqlite")
+def _octet_length_on_sqlite(element: octet_length, compiler: Any, **kw: Any) -> str:
+    return f"length(CAST({compiler.process(element.clauses, **kw)} AS BLOB))"
+
+
+class _LaneOf(FunctionElement[str]):
+    """Judge, version and tags in one short key: items of one lane may share a batch."""
+
+    type = sa.Text()
+    inherit_cache = True
+
+
+@compiles(_LaneOf, "postgresql")
+def _lane_on_postgresql(element: _LaneOf, compiler: Any, **kw: Any) -> str:  # noqa: ARG001
+    return "md5((judge_id || chr(31)) || (COALESCE(judge_version_id, '') || chr(31)) || tags::text)"
+
+
+@compiles(_LaneOf, "sqlite")
+def _lane_on_sqlite(element: _LaneOf, compiler: Any, **kw: Any) -> str:  # noqa: ARG001
+    return "judge_id || char(31) || coalesce(judge_version_id, '') || char(31) || tags"
+
+
+def _in(column: str, values: frozenset[Any] | type[Any]) -> str:
+    words = ", ".join(f"'{value}'" for value in sorted(values))
+    return f"{column} IN ({words})"
+
+
+# --- Tables -------------------------------------------------------------------------------------
+# Server defaults are spelled out in the migrations alone: here it is enough that there is one.
+
+_DEFAULT = sa.FetchedValue()
+
+metadata = sa.MetaData()
+
+jobs = sa.Table(
+    "eval_jobs",
+    metadata,
+    sa.Column("id", Id, primary_key=True, server_default=_DEFAULT),
+    sa.Column("judge_id", sa.Text, nullable=False),
+    sa.Column("judge_version_id", sa.Text),
+    sa.Column("tags", Json, nullable=False, server_default=_DEFAULT),
+    sa.Column("idempotency_key", sa.Text, unique=True),
+    sa.Column("priority", sa.Integer, nullable=False, server_default=_DEFAULT),
+    sa.Column("metadata", Json),
+    sa.Column("created_at", UtcTime, nullable=False, server_default=_DEFAULT),
+    sa.Column("status", sa.Text, nullable=False, server_default=_DEFAULT),
+    sa.Column("due_at", UtcTime, server_default=_DEFAULT),
+    sa.Column("started_at", UtcTime),
+    sa.Column("finished_at", UtcTime),
+    sa.Column("error", sa.Text),
+    sa.Column("lane", sa.Text, sa.Computed(_LaneOf(), persisted=True)),
+    sa.CheckConstraint(_in("status", Status), "eval_jobs_status"),
+    sa.CheckConstraint(f"({_in('status', ENDED)}) = (finished_at IS NOT NULL)", "eval_jobs_ended"),
+)
+sa.Index(
+    "eval_jobs_due",
+    jobs.c.lane,
+    jobs.c.priority.desc(),
+    jobs.c.id,
+    postgresql_where=jobs.c.due_at.isnot(None),
+    sqlite_where=jobs.c.due_at.isnot(None),
+)
+
+items = sa.Table(
+    "eval_items",
+    metadata,
+    sa.Column("job_id", Id, sa.ForeignKey("eval_jobs.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("item_index", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("request", sa.Text),
+    sa.Column("response", sa.Text),
+    sa.Column("contexts", Json),
+    sa.Column("functions", Json),
+    sa.Column("expected_output", sa.Text),
+    sa.Column("extra", Json),
+    sa.Column("status", sa.Text, nullable=False, server_default=_DEFAULT),
+    sa.Column("due_at", UtcTime, nullable=False, server_default=_DEFAULT),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default=_DEFAULT),
+    sa.Column("error", sa.Text),
+    sa.Column("batch_id", Id),
+    sa.Column("batch_index", sa.Integer),
+    sa.Column("execution_log_id", sa.Text),
+    sa.Column("finished_at", UtcTime),
+    sa.CheckConstraint(_in("status", Status), "eval_items_status"),
+    sa.CheckConstraint(f"({_in('status', ENDED)}) = (finished_at IS NOT NULL)", "eval_items_ended"),
+)
+_live_item = items.c.status.in_([sa.literal_column("'pending'"), sa.literal_column("'processing'")])
+sa.Index(
+    "eval_items_live",
+    items.c.job_id,
+    items.c.item_index,
+    postgresql_where=_live_item,
+    sqlite_where=_live_item,
+)
+_item_in_flight = items.c.status == sa.literal_column("'processing'")
+sa.Index(
+    "eval_items_in_flight",
+    items.c.batch_id,
+    postgresql_where=_item_in_flight,
+    sqlite_where=_item_in_flight,
+)
+
+batches = sa.Table(
+    "eval_batches",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("judge_id", sa.Text, nullable=False),
+    sa.Column("judge_version_id", sa.Text),
+    sa.Column("tags", Json, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("due_at", UtcTime),
+    sa.Column("epoch", sa.Integer, nullable=False, server_default=_DEFAULT),
+    sa.Column("lease_holder", sa.Text),
+    sa.Column("claims", sa.Integer, nullable=False, server_default=_DEFAULT),
+    sa.Column("failures", sa.Integer, nullable=False, server_default=_DEFAULT),
+    sa.Column("nudged_at", UtcTime),
+    sa.Column("gate", sa.Text),
+    sa.Column("item_count", sa.Integer, nullable=False),
+    sa.Column("completed_count", sa.Integer),
+    sa.Column("failed_count", sa.Integer),
+    sa.Column("remote_batch_id", sa.Text, unique=True),
+    sa.Column("remote_status", sa.Text),
+    sa.Column("status_url", sa.Text),
+    sa.Column("ran_judge_version_id", sa.Text),
+    sa.Column("submissions", sa.Integer, nullable=False, server_default=_DEFAULT),
+    sa.Column("looks", sa.Integer, nullable=False, server_default=_DEFAULT),
+    sa.Column("polls", sa.Integer, nullable=False, server_default=_DEFAULT),
+    sa.Column("error", sa.Text),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("submitting_at", UtcTime),
+    sa.Column("submitted_at", UtcTime),
+    sa.Column("finished_at", UtcTime),
+    sa.CheckConstraint(_in("state", BatchState), "eval_batches_state"),
+    sa.CheckConstraint(f"({_in('state', LIVE_STATES)}) = (due_at IS NOT NULL)", "eval_batches_due"),
+)
+sa.Index(
+    "eval_batches_live",
+    batches.c.due_at,
+    postgresql_where=batches.c.due_at.isnot(None),
+    sqlite_where=batches.c.due_at.isnot(None),
+)
+
+evaluator_results = sa.Table(
+    "eval_evaluator_results",
+    metadata,
+    sa.Column("job_id", Id, primary_key=True),
+    sa.Column("item_index", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("evaluator_name", sa.Text, nullable=False),
+    sa.Column("score", sa.Double),
+    sa.Column("justification", sa.Text),
+    sa.Column("evaluator_id", sa.Text),
+    sa.Column("evaluator_version_id", sa.Text),
+    sa.Column("confidence", sa.Double),
+    sa.Column("extra", Json),
+    sa.ForeignKeyConstraint(
+        ["job_id", "item_index"],
+        ["eval_items.job_id", "eval_items.item_index"],
+        ondelete="CASCADE",
+    ),
+)
+
+gates = sa.Table(
+    "eval_gates",
+    metadata,
+    sa.Column("scope", sa.Text, primary_key=True),
+    sa.Column("opens_at", UtcTime, nullable=False),
+    sa.Column("failures", sa.Integer, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("closed_at", UtcTime),
+)
+
+events = sa.Table(
+    "eval_events",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("at", UtcTime, nullable=False),
+    sa.Column("event", sa.Text, nullable=False),
+    sa.Column("job_id", Id),
+    sa.Column("item_index", sa.Integer),
+    sa.Column("batch_id", Id),
+    sa.Column("detail", Json),
+)
+sa.Index("eval_events_of_job", events.c.job_id, events.c.id)
+sa.Index("eval_events_of_batch", events.c.batch_id, events.c.id)

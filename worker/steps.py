@@ -1,0 +1,349 @@
+"""What an actor does: claim, call, record.
+
+Two short transactions with the network call between them. Whatever happens in between, the row
+already says that somebody is at it and until when; whatever the call comes to is a value, and
+becomes a row. Nothing here is tried again by an exception.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from worker import gatekeeping, schedule
+from worker.answers import is_new_word, is_running, read_answer
+from worker.lifecycle import (
+    Accepted,
+    BatchExecution,
+    Denied,
+    Found,
+    Invalid,
+    NotFound,
+    StatusOutcome,
+    SubmitOutcome,
+    Throttled,
+    TooLarge,
+    Unavailable,
+)
+from worker.search import Absent, Match, NoList, SearchOutcome, Sent, Unclear, search
+from worker.store import claims, gates, planning, polling, submitting
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from random import Random
+    from uuid import UUID
+
+    from worker.remote import JudgeAPI
+    from worker.store.claims import Claim
+    from worker.store.database import Database, Transaction
+
+log = structlog.get_logger("evalworker")
+
+OWN_TAG = "evalworker:"
+ONE_PLACE_SECONDS = 1.0  # before a batch that found no place at the remote asks again
+HELD_SECONDS = 3600.0  # before a batch that waits for its operator is looked at again
+
+
+class Messages(Protocol):
+    """Sends an actor its message, after a commit; the dispatcher sends again what is lost."""
+
+    def submit(self, batch_id: UUID, *, delay: float = 0.0) -> None: ...
+
+    def poll(self, batch_id: UUID, *, delay: float = 0.0) -> None: ...
+
+    def room(self) -> None:
+        """A place at the remote is free, or items wait again: the dispatcher may plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The settings that steps go by; seconds where not said otherwise."""
+
+    lease: float
+    max_in_flight: int  # batches
+    poll_min: float
+    poll_max: float
+    batch_timeout: float
+    max_item_attempts: int
+    tag_batches: bool  # a tag of its own lets a lost submission be found at once
+    resubmit_unlisted: bool  # where there is no list: send again (True), or wait for a person
+
+
+class Steps:
+    """The steps of one process; `holder` names it in the leases."""
+
+    def __init__(
+        self,
+        database: Database,
+        api: JudgeAPI,
+        messages: Messages,
+        policy: Policy,
+        *,
+        holder: str,
+        rng: Random,
+    ) -> None:
+        self.database = database
+        self.api = api
+        self.messages = messages
+        self.policy = policy
+        self.holder = holder
+        self.rng = rng
+
+    # --- submit: planned, or in doubt, to submitted ----------------------------------------------
+
+    def submit(self, batch_id: UUID) -> None:
+        """Brings a batch to the remote; when one may be there already, looks for it first."""
+        claimed = self.database.run(lambda tx: self._claim_submission(tx, batch_id))
+        if claimed is None:
+            self._search(batch_id)
+            return
+        held, inputs = claimed
+        outcome = self.api.submit(
+            held.judge_id, inputs, tags=self._tags(held), judge_version_id=held.judge_version_id
+        )
+        self._record_submission(held, outcome, single=len(inputs) == 1)
+
+    def _claim_submission(
+        self, tx: Transaction, batch_id: UUID
+    ) -> tuple[Claim, list[dict[str, Any]]] | None:
+        held = submitting.claim_submission(
+            tx, batch_id, holder=self.holder, lease=self.policy.lease
+        )
+        if held is None:
+            return None
+        scopes = [gates.API, gates.SUBMIT, gates.of_judge(held.judge_id)]
+        if self._held_back(tx, held, scopes) or self._no_place(tx, held):
+            return None
+        inputs = submitting.inputs_to_send(tx, held)
+        return (held, inputs) if inputs else None
+
+    def _held_back(self, tx: Transaction, held: Claim, scopes: list[str]) -> bool:
+        closed = gates.passage(tx, scopes)
+        if closed is None:
+            return False
+        wait = closed.wait + self.rng.uniform(0.0, 1.0)
+        submitting.hold_back(tx, held, wait=wait, gate=closed.scope, why=closed.reason)
+        return True
+
+    def _no_place(self, tx: Transaction, held: Claim) -> bool:
+        most = self.policy.max_in_flight
+        if planning.live_batches(tx) <= most or submitting.places_taken(tx) <= most:
+            return False
+        submitting.hold_back(tx, held, wait=ONE_PLACE_SECONDS, gate=None, why="no place is free")
+        return True
+
+    def _tags(self, held: Claim) -> list[str]:
+        return [*held.tags, _own_tag(held)] if self.policy.tag_batches else list(held.tags)
+
+    def _record_submission(self, held: Claim, outcome: SubmitOutcome, *, single: bool) -> None:
+        if isinstance(outcome, Invalid | TooLarge) and not single:
+            reason = outcome.reason
+            for half in self.database.run(
+                lambda tx: (
+                    gatekeeping.answered(tx, held.judge_id),
+                    submitting.record_split(tx, held, reason=reason),
+                )[1]
+            ):
+                self.messages.submit(half)
+            return
+        self.database.run(lambda tx: self._record_outcome(tx, held, outcome))
+        match outcome:
+            case Accepted():
+                self.messages.poll(held.id, delay=self.policy.poll_min)
+            case Invalid() | TooLarge() | NotFound():
+                self.messages.room()
+            case Throttled() | Denied() | Unavailable():
+                pass  # due later; the dispatcher sends the message then
+
+    def _record_outcome(self, tx: Transaction, held: Claim, outcome: SubmitOutcome) -> None:
+        match outcome:
+            case Accepted(remote_id, status_url):
+                gatekeeping.answered(tx, held.judge_id)
+                self._record_accepted(tx, held, remote_id, status_url)
+            case Invalid(reason) | TooLarge(reason) | NotFound(reason):
+                gatekeeping.answered(tx, held.judge_id)
+                submitting.record_refused(tx, held, reason=reason)
+            case Unavailable(reason, sent=True):
+                gatekeeping.failed(tx, outcome, held, gates.SUBMIT, self.rng)
+                submitting.record_unknown(tx, held, reason=reason, wait=schedule.LOOKS[0])
+            case Throttled(reason) | Denied(reason) | Unavailable(reason):
+                wait, gate = gatekeeping.failed(tx, outcome, held, gates.SUBMIT, self.rng)
+                submitting.record_not_started(tx, held, reason=reason, wait=wait, gate=gate)
+
+    def _record_accepted(
+        self, tx: Transaction, held: Claim, remote_id: str, status_url: str | None
+    ) -> bool:
+        if submitting.known_remote_ids(tx, [remote_id]):
+            reason = f"the remote answered with the id of another batch ({remote_id})"
+            submitting.record_unknown(tx, held, reason=reason, wait=schedule.LOOKS[0])
+            return False
+        return submitting.record_accepted(
+            tx,
+            held,
+            remote_batch_id=remote_id,
+            status_url=status_url,
+            wait=self.policy.poll_min,
+        )
+
+    def record_surprise(self, batch_id: UUID, reason: str) -> None:
+        """A step raised: its row says so, and comes up again when the lease ends.
+
+        Whether a request left is not known here, so the state stands as the claim left it.
+        """
+        try:
+            self.database.run(
+                lambda tx: claims.note_surprise(tx, batch_id, holder=self.holder, reason=reason)
+            )
+        except SQLAlchemyError as error:
+            log.warning("surprise.unrecorded", batch_id=str(batch_id), reason=str(error))
+
+    # --- search: what became of a submission without an answer -----------------------------------
+
+    def _search(self, batch_id: UUID) -> None:
+        claimed = self.database.run(lambda tx: self._claim_search(tx, batch_id))
+        if claimed is None:
+            return
+        held, sent = claimed
+        outcome = search(self.api, sent, self._taken)
+        moved_on = self.database.run(lambda tx: self._record_search(tx, held, outcome))
+        if moved_on and isinstance(outcome, Match):
+            self.messages.poll(held.id, delay=self.policy.poll_min)
+
+    def _claim_search(self, tx: Transaction, batch_id: UUID) -> tuple[Claim, Sent] | None:
+        claimed = submitting.claim_search(tx, batch_id, holder=self.holder, lease=self.policy.lease)
+        if claimed is None or self._held_back(tx, claimed[0], [gates.API, gates.STATUS]):
+            return None
+        held, inputs = claimed
+        if held.submitting_at is None:
+            raise ValueError(f"batch {held.id} is in doubt, but its attempt has no time")
+        own_tag = _own_tag(held) if self.policy.tag_batches else None
+        return held, Sent(held.judge_id, own_tag, inputs, held.submitting_at)
+
+    def _taken(self, remote_ids: Collection[str]) -> set[str]:
+        return self.database.run(lambda tx: submitting.known_remote_ids(tx, remote_ids))
+
+    def _record_search(self, tx: Transaction, held: Claim, outcome: SearchOutcome) -> bool:
+        match outcome:
+            case Match(remote_id):
+                gatekeeping.answered(tx, held.judge_id)
+                return self._record_accepted(tx, held, remote_id, None)
+            case Absent():
+                gatekeeping.answered(tx, held.judge_id)
+                return self._record_absent(tx, held)
+            case NoList(reason) if self.policy.resubmit_unlisted:
+                reason = f"there is no list to search ({reason}): sent again"
+                return submitting.record_not_started(tx, held, reason=reason, wait=0.0)
+            case NoList(reason):
+                reason = f"held for the operator: there is no list to search ({reason})"
+                return submitting.record_search(
+                    tx, held, wait=HELD_SECONDS, reason=reason, looked=False
+                )
+            case Unclear(reason, cause):
+                wait, gate = schedule.backoff(held.failures + 2, self.rng), None
+                if cause is not None:
+                    wait, gate = gatekeeping.failed(tx, cause, held, gates.STATUS, self.rng)
+                return submitting.record_search(
+                    tx, held, wait=wait, reason=reason, looked=False, gate=gate
+                )
+
+    def _record_absent(self, tx: Transaction, held: Claim) -> bool:
+        looks = held.looks + 1
+        if looks < len(schedule.LOOKS):
+            return submitting.record_search(
+                tx,
+                held,
+                wait=schedule.LOOKS[looks],
+                reason="not in the remote's list yet",
+                looked=True,
+            )
+        reason = f"not in the remote's list after {looks} looks: sent again"
+        return submitting.record_not_started(tx, held, reason=reason, wait=0.0)
+
+    # --- poll: submitted to finished -------------------------------------------------------------
+
+    def poll(self, batch_id: UUID) -> None:
+        """Reads a batch once; records its results when it has ended, else comes back later."""
+        held = self.database.run(lambda tx: self._claim_poll(tx, batch_id))
+        if held is None or held.remote_batch_id is None:
+            return
+        outcome = self.api.status(held.remote_batch_id, held.status_url)
+        again = self.database.run(lambda tx: self._record_poll(tx, held, outcome))
+        if again is None:
+            self.messages.room()
+        else:
+            self.messages.poll(batch_id, delay=again)
+
+    def _claim_poll(self, tx: Transaction, batch_id: UUID) -> Claim | None:
+        held = polling.claim_poll(tx, batch_id, holder=self.holder, lease=self.policy.lease)
+        if held is None or self._held_back(tx, held, [gates.API, gates.STATUS]):
+            return None
+        return held
+
+    def _record_poll(self, tx: Transaction, held: Claim, outcome: StatusOutcome) -> float | None:
+        """Returns the seconds until the next poll; None if there is none."""
+        elapsed = held.seconds_submitted or 0.0
+        late = elapsed > self.policy.batch_timeout
+        match outcome:
+            case Found(execution):
+                gatekeeping.answered(tx, held.judge_id)
+                if not is_running(execution):
+                    return self._record_end(tx, held, execution)
+                if late:
+                    return self._lose(tx, held, f"no end after {elapsed:.0f} s at the remote")
+                wait = self._poll_wait(elapsed)
+                new_word = is_new_word(execution) and execution.status != held.remote_status
+                polling.record_running(
+                    tx, held, remote_status=execution.status, wait=wait, new_word=new_word
+                )
+                return wait
+            case NotFound(reason) if elapsed > schedule.NOT_FOUND_GRACE:
+                return self._lose(tx, held, f"gone at the remote: {reason}")
+            case Unavailable(reason) if late and held.failures >= schedule.LOST_AFTER_FAILURES:
+                return self._lose(tx, held, f"no usable answer after {elapsed:.0f} s: {reason}")
+            case NotFound(reason):
+                wait = self._poll_wait(elapsed)
+                polling.record_poll_failed(tx, held, reason=reason, wait=wait)
+                return wait
+            case Throttled(reason) | Denied(reason) | Unavailable(reason):
+                wait, gate = gatekeeping.failed(tx, outcome, held, gates.STATUS, self.rng)
+                polling.record_poll_failed(tx, held, reason=reason, wait=wait, gate=gate)
+                return wait
+
+    def _record_end(self, tx: Transaction, held: Claim, execution: BatchExecution) -> float | None:
+        answer = read_answer(execution, held.item_count)
+        if answer.missing and held.failures < schedule.UNFINISHED_READS:
+            wait = self._poll_wait(held.seconds_submitted or 0.0)
+            polling.record_poll_failed(tx, held, reason=answer.oddities[-1], wait=wait)
+            return wait
+        polling.record_results(
+            tx,
+            held,
+            answer,
+            max_attempts=self.policy.max_item_attempts,
+            retry_wait=self._item_retry_wait,
+        )
+        return None
+
+    def _lose(self, tx: Transaction, held: Claim, reason: str) -> None:
+        polling.record_lost(
+            tx,
+            held,
+            reason=reason,
+            max_attempts=self.policy.max_item_attempts,
+            retry_wait=self._item_retry_wait,
+        )
+
+    def _item_retry_wait(self, attempts: int) -> float:
+        return schedule.item_retry_wait(attempts, self.rng)
+
+    def _poll_wait(self, elapsed: float) -> float:
+        return schedule.poll_wait(
+            elapsed, least=self.policy.poll_min, most=self.policy.poll_max, rng=self.rng
+        )
+
+
+def _own_tag(held: Claim) -> str:
+    return f"{OWN_TAG}{held.id}"

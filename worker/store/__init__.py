@@ -1,0 +1,13 @@
+"""Every SQL statement of the worker, one function per transition.
+
+The functions take a `Transaction` and never commit; `Database.run` opens it, commits it, and
+tells the log what happened once it did. Each transition is one guarded statement: where no row
+moves, the caller is stale and does nothing.
+
+    planning    waiting items become batches
+    submitting  a batch on its way to the remote
+    polling     a batch at the remote, up to its results
+    settling    what an item's end means for its job
+    gates       what must wait because the API, or one judge, does
+    jobs        what a person asks of a job: progress, results, retry, cancel
+"""

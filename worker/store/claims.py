@@ -1,0 +1,183 @@
+"""Claims: a lease on a batch, with an epoch that fences every write of its holder.
+
+A claimed batch is due again when its lease ends, so a dead holder's work comes up by itself. A
+holder that was asleep for too long finds another epoch in the row, and its writes move nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from worker.lifecycle import TRANSITIONS, BatchState, Status
+from worker.schema import batches, items, later, now
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from worker.store.database import Transaction
+
+NUDGE_AFTER = 2.0  # seconds a batch may be overdue before its message counts as lost
+NUDGE_AGAIN = 10.0  # seconds before the next message for the same batch
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a holder knows of its batch, as of the claim."""
+
+    id: UUID
+    epoch: int
+    state: BatchState
+    judge_id: str
+    judge_version_id: str | None
+    tags: tuple[str, ...]
+    item_count: int
+    failures: int
+    submissions: int
+    looks: int
+    polls: int
+    gate: str | None
+    remote_batch_id: str | None
+    remote_status: str | None
+    status_url: str | None
+    submitting_at: datetime | None
+    seconds_submitted: float | None  # since the remote took it
+
+
+def claim(
+    tx: Transaction,
+    batch_id: UUID,
+    *,
+    holder: str,
+    lease: float,
+    states: Sequence[BatchState],
+    becomes: BatchState | None = None,
+    **values: Any,
+) -> Claim | None:
+    """Takes a due batch in one of these states, until the lease ends; None if there is none."""
+    moved = tx.execute(
+        sa.update(batches)
+        .where(
+            batches.c.id == batch_id,
+            batches.c.state.in_(states),
+            batches.c.due_at <= now(),
+        )
+        .values(
+            state=becomes or batches.c.state,
+            epoch=batches.c.epoch + 1,
+            claims=batches.c.claims + 1,
+            lease_holder=holder,
+            due_at=later(sa.literal(lease)),
+            **values,
+        )
+        .returning(*_CLAIMED)
+    ).one_or_none()
+    return _read_claim(moved) if moved is not None else None
+
+
+_CLAIMED = (
+    batches.c.id,
+    batches.c.epoch,
+    batches.c.state,
+    batches.c.judge_id,
+    batches.c.judge_version_id,
+    batches.c.tags,
+    batches.c.item_count,
+    batches.c.failures,
+    batches.c.submissions,
+    batches.c.looks,
+    batches.c.polls,
+    batches.c.gate,
+    batches.c.remote_batch_id,
+    batches.c.remote_status,
+    batches.c.status_url,
+    batches.c.submitting_at,
+    batches.c.submitted_at,
+    now().label("now"),
+)
+
+
+def _read_claim(row: sa.Row[Any]) -> Claim:
+    fields = dict(row._mapping)
+    moment, submitted_at = fields.pop("now"), fields.pop("submitted_at")
+    fields["state"] = BatchState(fields["state"])
+    fields["tags"] = tuple(fields["tags"])
+    elapsed = (moment - submitted_at).total_seconds() if submitted_at else None
+    return Claim(**fields, seconds_submitted=elapsed)
+
+
+def move(tx: Transaction, held: Claim, to: BatchState, **values: Any) -> bool:
+    """The end of a claim: its state -> `to`, unless the holder has lost it (then False)."""
+    if to is not held.state and to not in TRANSITIONS[held.state]:
+        raise ValueError(f"a batch never goes from {held.state} to {to}")
+    values.setdefault("gate", None)
+    if not TRANSITIONS[to]:
+        values.update(due_at=None, finished_at=now())
+    moved = tx.execute(
+        sa.update(batches)
+        .where(
+            batches.c.id == held.id, batches.c.epoch == held.epoch, batches.c.state == held.state
+        )
+        .values(state=to, lease_holder=None, nudged_at=now(), **values)
+    )
+    return bool(moved.rowcount)
+
+
+def note_surprise(tx: Transaction, batch_id: UUID, *, holder: str, reason: str) -> None:
+    """A step of this holder raised; the claim stands, so that the lease's end brings it up."""
+    noted = tx.execute(
+        sa.update(batches)
+        .where(batches.c.id == batch_id, batches.c.lease_holder == holder)
+        .values(error=reason, failures=batches.c.failures + 1)
+    )
+    if noted.rowcount:
+        tx.happened("batch.surprised", batch_id=batch_id, reason=reason)
+
+
+def overdue(tx: Transaction) -> list[tuple[UUID, BatchState]]:
+    """Live batches whose message must have been lost: it is sent again, to whoever listens."""
+    rows = tx.execute(
+        sa.update(batches)
+        .where(
+            batches.c.due_at < later(sa.literal(-NUDGE_AFTER)),
+            sa.or_(
+                batches.c.nudged_at.is_(None),
+                batches.c.nudged_at < later(sa.literal(-NUDGE_AGAIN)),
+            ),
+        )
+        .values(nudged_at=now())
+        .returning(batches.c.id, batches.c.state)
+    )
+    return [(batch_id, BatchState(state)) for batch_id, state in rows]
+
+
+def batch_items(tx: Transaction, batch_id: UUID) -> Sequence[sa.Row[Any]]:
+    """What a batch consists of, in the order of sending; items cancelled meanwhile included."""
+    return tx.execute(
+        sa.select(items)
+        .where(
+            items.c.batch_id == batch_id,
+            items.c.status.in_([Status.PROCESSING, Status.CANCELLED]),
+            items.c.batch_index.isnot(None),
+        )
+        .order_by(items.c.batch_index)
+    ).all()
+
+
+def batch_places(tx: Transaction, batch_id: UUID) -> Sequence[sa.Row[Any]]:
+    """The items of a batch that still await their end, without their texts."""
+    return tx.execute(
+        sa.select(
+            items.c.job_id,
+            items.c.item_index,
+            items.c.batch_id,
+            items.c.batch_index,
+            items.c.attempts,
+        )
+        .where(items.c.batch_id == batch_id, items.c.status == Status.PROCESSING)
+        .order_by(items.c.batch_index)
+    ).all()

@@ -1,0 +1,169 @@
+"""Connections and transactions: the only place that commits."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import sqlalchemy as sa
+import structlog
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from worker.schema import events, now, time_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from uuid import UUID
+
+log = structlog.get_logger("evalworker")
+
+Result = TypeVar("Result")
+Clock = "Callable[[], float]"
+
+TRIES = 4  # of one transaction, when the database says "not now" or the connection breaks
+PAUSE_SECONDS = 0.1  # before the second try; doubled each time
+
+# PostgreSQL: serialization failure, deadlock, lock not available. Retrying is always right there.
+RETRIED_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
+
+
+class Transaction:
+    """An open transaction, and the events that become history and log lines with its commit."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self.connection = connection
+        self.execute = connection.execute
+        self.scalar = connection.scalar
+        self.scalars = connection.scalars
+        self.on_postgresql = connection.dialect.name == "postgresql"
+        self._events: list[dict[str, Any]] = []
+
+    def happened(
+        self,
+        what: str,
+        *,
+        job_id: UUID | None = None,
+        item_index: int | None = None,
+        batch_id: UUID | None = None,
+        **detail: Any,
+    ) -> None:
+        """Notes one event of the history, written with this transaction or not at all."""
+        known = {key: value for key, value in detail.items() if value is not None}
+        self._events.append(
+            {
+                "event": what,
+                "job_id": job_id,
+                "item_index": item_index,
+                "batch_id": batch_id,
+                "detail": known or None,
+            }
+        )
+
+    def write_events(self) -> None:
+        if self._events:
+            self.execute(sa.insert(events).values(at=now()), self._events)
+
+    def log_events(self) -> None:
+        """One log line per event, after the commit: the log never tells what did not happen."""
+        for entry in self._events:
+            ids = {
+                key: str(entry[key])
+                for key in ("job_id", "item_index", "batch_id")
+                if entry[key] is not None
+            }
+            log.info(entry["event"], **ids, **(entry["detail"] or {}))
+
+
+class Database:
+    """One engine, and the way in: `run` to write, `read` to look."""
+
+    def __init__(self, url: sa.URL | str, *, clock: Callable[[], float] = time.time) -> None:
+        self.engine = create_engine(url, clock=clock)
+
+    def run(self, work: Callable[[Transaction], Result]) -> Result:
+        """Runs `work` in a transaction and commits it; tries again where the database asks for it.
+
+        `work` may run more than once, also when a commit's answer was lost: its transitions are
+        guarded, so that a second run of what was already committed moves nothing.
+        """
+        for left in range(TRIES - 1, -1, -1):
+            try:
+                with self.engine.begin() as connection:
+                    transaction = Transaction(connection)
+                    result = work(transaction)
+                    transaction.write_events()
+            except DBAPIError as error:
+                if not left or not worth_another_try(error):
+                    raise
+                time.sleep(PAUSE_SECONDS * 2 ** (TRIES - 1 - left))
+            else:
+                transaction.log_events()
+                return result
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A connection to look through; whatever it does is rolled back."""
+        with self.engine.connect() as connection:
+            yield connection.execution_options(evalworker_read=True)
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def worth_another_try(error: DBAPIError) -> bool:
+    """Whether the same transaction may pass if it is run again."""
+    if error.connection_invalidated or isinstance(error, InterfaceError):
+        return True
+    if isinstance(error.orig, sqlite3.OperationalError):
+        return "locked" in str(error.orig) or "busy" in str(error.orig)
+    if getattr(error.orig, "sqlstate", None) in RETRIED_SQLSTATES:
+        return True
+    return isinstance(error, OperationalError) and getattr(error.orig, "sqlstate", None) is None
+
+
+def create_engine(
+    url: sa.URL | str, *, clock: Callable[[], float] = time.time, pool_size: int = 20
+) -> sa.Engine:
+    """An engine with each database's own precautions."""
+    url = sa.make_url(url)
+    if url.get_backend_name() == "postgresql":
+        return sa.create_engine(
+            url.set(drivername="postgresql+psycopg"),
+            pool_size=pool_size,
+            max_overflow=pool_size,
+            pool_pre_ping=True,
+            connect_args={
+                "connect_timeout": int(url.query.get("connect_timeout", 10)),  # type: ignore[arg-type]
+                "application_name": "evalworker",
+                "keepalives_idle": 10,
+                "keepalives_interval": 5,
+                "keepalives_count": 3,
+            },
+        )
+    engine = sa.create_engine(url, connect_args={"timeout": 30, "check_same_thread": False})
+    event.listen(engine, "connect", lambda connection, _: _prepare_sqlite(connection, clock))
+    event.listen(engine, "begin", _begin_on_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, clock: Callable[[], float]) -> None:
+    connection.isolation_level = None  # transactions are begun below, not by the driver
+    connection.create_function(
+        "eval_now",
+        1,
+        lambda seconds: time_text(datetime.fromtimestamp(clock() + seconds, UTC)),
+    )
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_on_sqlite(connection: sa.Connection) -> None:
+    # A deferred transaction that turns into a writing one fails at once when another writes,
+    # whatever the timeout says; an immediate one waits its turn.
+    reading = connection.get_execution_options().get("evalworker_read")
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")

@@ -1,0 +1,104 @@
+"""What must wait because the API, or one judge of it, does.
+
+A row of `eval_gates` is a scope in trouble: the whole API ("api"), one kind of request to it
+("api:submit", "api:status"), or a judge ("judge:<id>"). Until `opens_at` nobody passes; the first
+who comes after it moves `opens_at` on and is the probe. Its success removes the row and wakes all
+that waited. A row without `closed_at` holds nobody back: it counts failures in a row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from worker.schema import batches, gates, later, now
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from worker.store.database import Transaction
+
+API = "api"
+SUBMIT = "api:submit"
+STATUS = "api:status"
+PROBE_SECONDS = 30.0  # how long a probe may take before the next one is let through
+
+
+def of_judge(judge_id: str) -> str:
+    return f"judge:{judge_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The gate that holds the caller back, why, and for how many seconds yet."""
+
+    scope: str
+    reason: str
+    wait: float
+
+
+def passage(tx: Transaction, scopes: Sequence[str]) -> Closed | None:
+    """None if the caller may go on, maybe as the probe; else the gate that is closed longest."""
+    rows = tx.execute(
+        sa.select(gates.c.scope, gates.c.reason, gates.c.opens_at, now().label("now"))
+        .where(gates.c.scope.in_(scopes), gates.c.closed_at.isnot(None))
+        .order_by(gates.c.opens_at.desc(), gates.c.scope)
+        .with_for_update()
+    ).all()
+    for row in rows:
+        wait = (row.opens_at - row.now).total_seconds()
+        if wait > 0:
+            return Closed(row.scope, row.reason, wait)
+    for row in rows:
+        tx.execute(
+            sa.update(gates)
+            .where(gates.c.scope == row.scope)
+            .values(opens_at=later(sa.literal(PROBE_SECONDS)))
+        )
+    return None
+
+
+def count_failure(tx: Transaction, scope: str, reason: str) -> int:
+    """One more failure in a row of this scope; returns how many that makes."""
+    insert = _insert(tx)(gates).values(scope=scope, opens_at=now(), failures=1, reason=reason)
+    counted = insert.on_conflict_do_update(
+        index_elements=["scope"], set_={"failures": gates.c.failures + 1, "reason": reason}
+    )
+    return int(tx.scalar(counted.returning(gates.c.failures)) or 1)
+
+
+def close(tx: Transaction, scope: str, *, wait: float) -> None:
+    """Nobody passes for `wait` seconds; after `count_failure`, which gave the reason."""
+    gate = tx.execute(
+        sa.select(gates.c.closed_at, gates.c.reason).where(gates.c.scope == scope)
+    ).one()
+    tx.execute(
+        sa.update(gates)
+        .where(gates.c.scope == scope)
+        .values(
+            opens_at=later(sa.literal(wait)), closed_at=sa.func.coalesce(gates.c.closed_at, now())
+        )
+    )
+    if gate.closed_at is None:
+        tx.happened("gate.closed", scope=scope, reason=gate.reason, seconds=round(wait, 1))
+
+
+def _insert(tx: Transaction) -> type[postgresql.Insert] | type[sqlite.Insert]:
+    return postgresql.Insert if tx.on_postgresql else sqlite.Insert
+
+
+def open_again(tx: Transaction, scopes: Sequence[str]) -> None:
+    """The remote answers again: what waited behind these gates is due now."""
+    opened = tx.scalars(
+        sa.delete(gates).where(gates.c.scope.in_(scopes)).returning(gates.c.scope)
+    ).all()
+    for scope in opened:
+        tx.execute(
+            sa.update(batches)
+            .where(batches.c.gate == scope, batches.c.due_at > now())
+            .values(due_at=now(), gate=None)
+        )
+        tx.happened("gate.opened", scope=scope)

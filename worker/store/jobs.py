@@ -1,0 +1,226 @@
+"""What a person asks of jobs: how far they are, what came out, retry, cancel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from worker.errors import UnknownJob
+from worker.lifecycle import ENDED, Status
+from worker.schema import Id, Json, UtcTime, batches, gates, items, jobs, now
+from worker.store import planning, settling
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from uuid import UUID
+
+    from worker.store.database import Transaction
+
+# The views, as people read them; only migrations define them.
+progress = sa.table(
+    "eval_job_progress",
+    sa.column("job_id", Id),
+    sa.column("judge_id", sa.Text),
+    sa.column("judge_version_id", sa.Text),
+    sa.column("tags", Json),
+    sa.column("metadata", Json),
+    sa.column("status", sa.Text),
+    sa.column("total", sa.Integer),
+    sa.column("waiting", sa.Integer),
+    sa.column("in_flight", sa.Integer),
+    sa.column("completed", sa.Integer),
+    sa.column("failed", sa.Integer),
+    sa.column("cancelled", sa.Integer),
+    sa.column("created_at", UtcTime),
+    sa.column("finished_at", UtcTime),
+    sa.column("error", sa.Text),
+)
+item_results = sa.table(
+    "eval_item_results",
+    sa.column("job_id", Id),
+    sa.column("item_index", sa.Integer),
+    sa.column("status", sa.Text),
+    sa.column("request", sa.Text),
+    sa.column("response", sa.Text),
+    sa.column("expected_output", sa.Text),
+    sa.column("attempts", sa.Integer),
+    sa.column("error", sa.Text),
+    sa.column("batch_id", Id),
+    sa.column("remote_batch_id", sa.Text),
+    sa.column("execution_log_id", sa.Text),
+    sa.column("finished_at", UtcTime),
+)
+scores = sa.table(
+    "eval_scores",
+    sa.column("job_id", Id),
+    sa.column("item_index", sa.Integer),
+    sa.column("judge_id", sa.Text),
+    sa.column("judge_version_id", sa.Text),
+    sa.column("tags", Json),
+    sa.column("evaluator_name", sa.Text),
+    sa.column("score", sa.Double),
+    sa.column("justification", sa.Text),
+    sa.column("confidence", sa.Double),
+    sa.column("finished_at", UtcTime),
+)
+
+READ_AT_ONCE = 1000  # items; results of any size are read in constant memory
+
+
+def any_open(connection: sa.Connection) -> bool:
+    """Whether any job has not ended, or has inputs that came after its end."""
+    waiting = sa.exists(
+        sa.select(1).where(
+            items.c.status.in_([sa.literal_column("'pending'"), sa.literal_column("'processing'")])
+        )
+    )
+    is_open = sa.exists(sa.select(1).where(jobs.c.status.in_([Status.PENDING, Status.PROCESSING])))
+    return bool(connection.scalar(sa.select(sa.or_(is_open, waiting))))
+
+
+def progress_of(connection: sa.Connection, job_id: UUID) -> sa.Row[Any]:
+    """One row of `eval_job_progress`; raises `UnknownJob`."""
+    row = connection.execute(sa.select(progress).where(progress.c.job_id == job_id)).one_or_none()
+    if row is None:
+        raise UnknownJob(job_id)
+    return row
+
+
+def recent_progress(connection: sa.Connection, limit: int) -> Sequence[sa.Row[Any]]:
+    """The open jobs and the latest of the others, newest first."""
+    latest = sa.select(jobs.c.id).order_by(jobs.c.id.desc()).limit(limit)
+    return connection.execute(
+        sa.select(progress).where(progress.c.job_id.in_(latest)).order_by(progress.c.job_id.desc())
+    ).all()
+
+
+def job_counts(connection: sa.Connection) -> dict[str, int]:
+    """How many jobs there are of each status."""
+    counted = connection.execute(sa.select(jobs.c.status, sa.func.count()).group_by(jobs.c.status))
+    return {status: count for status, count in counted}
+
+
+def batch_counts(connection: sa.Connection) -> dict[str, int]:
+    """How many live batches there are of each state."""
+    counted = connection.execute(
+        sa.select(batches.c.state, sa.func.count())
+        .where(batches.c.due_at.isnot(None))
+        .group_by(batches.c.state)
+    )
+    return {state: count for state, count in counted}
+
+
+def closed_gates(connection: sa.Connection) -> Sequence[sa.Row[Any]]:
+    """What waits because the API, or a judge, says no: scope, reason, opens_at, closed_at."""
+    return connection.execute(
+        sa.select(gates).where(gates.c.closed_at.isnot(None)).order_by(gates.c.scope)
+    ).all()
+
+
+@dataclass(frozen=True, slots=True)
+class ItemResult:
+    """An item of the results, with the scores of its evaluators."""
+
+    item: sa.Row[Any]
+    scores: Sequence[sa.Row[Any]]
+
+
+def results_of(connection: sa.Connection, job_id: UUID) -> Iterator[ItemResult]:
+    """The items of a job in their order, read in chunks."""
+    start = 0
+    while chunk := connection.execute(
+        sa.select(item_results)
+        .where(item_results.c.job_id == job_id, item_results.c.item_index >= start)
+        .order_by(item_results.c.item_index)
+        .limit(READ_AT_ONCE)
+    ).all():
+        last = chunk[-1].item_index
+        by_item: dict[int, list[sa.Row[Any]]] = {}
+        for score in connection.execute(
+            sa.select(scores).where(
+                scores.c.job_id == job_id, scores.c.item_index.between(start, last)
+            )
+        ):
+            by_item.setdefault(score.item_index, []).append(score)
+        for item in chunk:
+            yield ItemResult(item, by_item.get(item.item_index, []))
+        start = last + 1
+
+
+def mean_scores(connection: sa.Connection, job_id: UUID) -> Sequence[sa.Row[Any]]:
+    """Of a job, per evaluator: evaluator_name, mean, scored, unscored."""
+    return connection.execute(
+        sa.select(
+            scores.c.evaluator_name,
+            sa.func.avg(scores.c.score).label("mean"),
+            sa.func.count(scores.c.score).label("scored"),
+            (sa.func.count() - sa.func.count(scores.c.score)).label("unscored"),
+        )
+        .where(scores.c.job_id == job_id)
+        .group_by(scores.c.evaluator_name)
+        .order_by(scores.c.evaluator_name)
+    ).all()
+
+
+def failures_of(connection: sa.Connection, job_id: UUID, limit: int) -> Sequence[sa.Row[Any]]:
+    """The failed items of a job, first ones first."""
+    return connection.execute(
+        sa.select(item_results)
+        .where(item_results.c.job_id == job_id, item_results.c.status == Status.FAILED)
+        .order_by(item_results.c.item_index)
+        .limit(limit)
+    ).all()
+
+
+def cancel(tx: Transaction, job_id: UUID) -> int:
+    """pending, processing -> cancelled, for the job and all of its items that have not ended.
+
+    What is at the remote already cannot be stopped there; its results are dropped when they
+    come. Returns the number of cancelled items; raises `UnknownJob`.
+    """
+    _lock(tx, job_id)
+    moved = tx.execute(
+        sa.update(items)
+        .where(items.c.job_id == job_id, items.c.status.in_([Status.PENDING, Status.PROCESSING]))
+        .values(status=Status.CANCELLED, finished_at=now())
+    )
+    settling.end_job(tx, job_id, Status.CANCELLED, items=moved.rowcount)
+    return moved.rowcount
+
+
+def retry(tx: Transaction, job_id: UUID) -> int:
+    """failed -> pending, for every failed item of a job, with all of its attempts again.
+
+    Returns the number of items; raises `UnknownJob`.
+    """
+    _lock(tx, job_id)
+    moved = tx.execute(
+        sa.update(items)
+        .where(items.c.job_id == job_id, items.c.status == Status.FAILED)
+        .values(status=Status.PENDING, attempts=0, error=None, finished_at=None, due_at=now())
+    )
+    if moved.rowcount:
+        tx.execute(
+            sa.update(jobs)
+            .where(jobs.c.id == job_id)
+            .values(
+                status=sa.case(
+                    (jobs.c.status.in_(sorted(ENDED)), Status.PROCESSING), else_=jobs.c.status
+                ),
+                due_at=now(),
+                finished_at=None,
+                error=None,
+            )
+        )
+        tx.happened("job.retry", job_id=job_id, items=moved.rowcount)
+    return moved.rowcount
+
+
+def _lock(tx: Transaction, job_id: UUID) -> None:
+    """Keeps the planner away, then takes the job's row; raises `UnknownJob`."""
+    planning.lock_planning(tx, wait=True)
+    found = tx.execute(sa.select(jobs.c.id).where(jobs.c.id == job_id).with_for_update())
+    if found.one_or_none() is None:
+        raise UnknownJob(job_id)

@@ -1,0 +1,197 @@
+"""Waiting items become batches. One planner at a time plans, over all replicas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from uuid_utils.compat import uuid7
+
+from worker.lifecycle import BatchState, Status
+from worker.schedule import Waiting, allowance, pack, ready
+from worker.schema import batches, items, jobs, now, octet_length
+from worker.store import settling
+from worker.validation import judge_offences, tag_offences
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from worker.store.database import Transaction
+
+PLANNING_LOCK = 0x65766C01  # an advisory lock of PostgreSQL; SQLite has one writer anyway
+MAX_BATCH_BYTES = 8 * 1024 * 1024  # of texts; what the remote allows is not known
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a planning turn came to."""
+
+    batch_ids: tuple[UUID, ...] = ()
+    next_in: float | None = None  # seconds until a part-filled batch has waited long enough
+
+
+def plan(tx: Transaction, *, max_in_flight: int, batch_size: int, linger: float) -> Plan:
+    """waiting items -> planned batches, as many as there are free places at the remote."""
+    if not lock_planning(tx, wait=False):
+        return Plan()
+    slots = max_in_flight - live_batches(tx)
+    if slots <= 0:
+        return Plan()
+    lanes = _due_lanes(tx)
+    planned: list[UUID] = []
+    waits: list[float] = []
+    for place, lane in enumerate(lanes):
+        if slots <= 0:
+            break
+        offences = [*judge_offences(lane.judge_id), *tag_offences(lane.tags)]
+        if offences:
+            settling.fail_lane(tx, lane.lane, "; ".join(offences))
+            continue
+        equals = sum(1 for other in lanes[place:] if other.priority == lane.priority)
+        part = allowance(slots, equals) * batch_size
+        waiting = _waiting_items(tx, lane.lane, part)
+        batches_now, wait = ready(
+            pack(waiting, most_items=batch_size, most_bytes=MAX_BATCH_BYTES),
+            most_items=batch_size,
+            linger=linger,
+            more=len(waiting) == part,
+        )
+        planned += [_insert_batch(tx, lane, batch) for batch in batches_now[:slots]]
+        slots -= len(batches_now)
+        waits += [wait] if wait is not None else []
+        _note_planned(tx, [item.job_id for batch in batches_now for item in batch])
+        if len(waiting) < part:
+            settling.settle_idle_jobs(tx, lane.lane)
+    return Plan(tuple(planned), min(waits, default=None))
+
+
+def lock_planning(tx: Transaction, *, wait: bool) -> bool:
+    """Takes the planners' lock until the end of the transaction; False if another has it."""
+    if not tx.on_postgresql:
+        return True
+    if wait:
+        tx.execute(sa.select(sa.func.pg_advisory_xact_lock(PLANNING_LOCK)))
+        return True
+    return bool(tx.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(PLANNING_LOCK))))
+
+
+def live_batches(tx: Transaction) -> int:
+    """Batches that have not ended: each takes a place at the remote, or soon will."""
+    count = tx.scalar(
+        sa.select(sa.func.count()).select_from(batches).where(batches.c.due_at.isnot(None))
+    )
+    return int(count or 0)
+
+
+def _due_lanes(tx: Transaction) -> Sequence[sa.Row[Any]]:
+    """Judge, version and tags that have due jobs: highest priority first, then longest waiting."""
+    keys = (jobs.c.lane, jobs.c.judge_id, jobs.c.judge_version_id, jobs.c.tags)
+    priority = sa.func.max(jobs.c.priority).label("priority")
+    return tx.execute(
+        sa.select(*keys, priority)
+        .where(jobs.c.due_at <= now())
+        .group_by(*keys)
+        .order_by(priority.desc(), sa.func.min(jobs.c.due_at))
+    ).all()
+
+
+def _waiting_items(tx: Transaction, lane: str, limit: int) -> list[Waiting]:
+    """The next items of a lane, in the order in which they are to be sent."""
+    size = sa.literal(0)
+    for text in (items.c.request, items.c.response, items.c.expected_output):
+        size += _bytes(text)
+    for json in (items.c.contexts, items.c.functions, items.c.extra):
+        size += _bytes(sa.cast(json, sa.Text))
+    rows = tx.execute(
+        sa.select(items.c.job_id, items.c.item_index, items.c.due_at, size, now().label("now"))
+        .join_from(jobs, items, items.c.job_id == jobs.c.id)
+        .where(
+            jobs.c.lane == lane,
+            jobs.c.due_at <= now(),
+            items.c.status == sa.literal_column(f"'{Status.PENDING}'"),
+            items.c.due_at <= now(),
+        )
+        .order_by(jobs.c.priority.desc(), jobs.c.id, items.c.item_index)
+        .limit(limit)
+        .with_for_update(of=items, skip_locked=True)
+    )
+    return [
+        Waiting(job_id, index, size, (moment - due_at).total_seconds())
+        for job_id, index, due_at, size, moment in rows
+    ]
+
+
+def _bytes(text: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
+    return sa.func.coalesce(octet_length(text), 0)
+
+
+def _insert_batch(tx: Transaction, lane: sa.Row[Any], members: Sequence[Waiting]) -> UUID:
+    """One planned batch and its items: pending -> processing."""
+    batch_id = uuid7()
+    insert_planned(
+        tx,
+        batch_id,
+        judge_id=lane.judge_id,
+        judge_version_id=lane.judge_version_id,
+        tags=lane.tags,
+        item_count=len(members),
+    )
+    tx.execute(
+        sa.update(items)
+        .where(
+            items.c.job_id == sa.bindparam("of_job"),
+            items.c.item_index == sa.bindparam("at_index"),
+            items.c.status == Status.PENDING,
+        )
+        .values(
+            status=Status.PROCESSING, batch_id=batch_id, batch_index=sa.bindparam("batch_place")
+        ),
+        [
+            {"of_job": member.job_id, "at_index": member.item_index, "batch_place": place}
+            for place, member in enumerate(members)
+        ],
+    )
+    return batch_id
+
+
+def insert_planned(tx: Transaction, batch_id: UUID, *, item_count: int, **lane: Any) -> None:
+    """Adds a planned batch that is due at once; its message is sent after the commit."""
+    tx.execute(
+        sa.insert(batches).values(
+            id=batch_id,
+            state=BatchState.PLANNED,
+            due_at=now(),
+            nudged_at=now(),
+            created_at=now(),
+            item_count=item_count,
+            **lane,
+        )
+    )
+    tx.happened("batch.planned", batch_id=batch_id, judge_id=lane["judge_id"], items=item_count)
+
+
+def _note_planned(tx: Transaction, job_ids: Sequence[Any]) -> None:
+    """Jobs of planned items: pending -> processing; due again when the next of their items is."""
+    if not job_ids:
+        return
+    waiting = sa.select(items.c.due_at).where(
+        items.c.job_id == jobs.c.id,
+        items.c.status == sa.literal_column(f"'{Status.PENDING}'"),
+    )
+    tx.execute(
+        sa.update(jobs)
+        .where(jobs.c.id.in_(sorted(set(job_ids))))
+        .values(
+            status=Status.PROCESSING,
+            started_at=sa.func.coalesce(jobs.c.started_at, now()),
+            # Only when nothing is due now are the few that wait for their retry looked through.
+            due_at=sa.case(
+                (sa.exists(waiting.where(items.c.due_at <= now())), jobs.c.due_at),
+                else_=sa.select(sa.func.min(items.c.due_at))
+                .where(*waiting._where_criteria)
+                .scalar_subquery(),
+            ),
+        )
+    )

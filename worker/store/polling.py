@@ -1,0 +1,227 @@
+"""A batch at the remote: submitted -> finished with all its results, or lost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from worker.lifecycle import BatchState, EvaluatorResult, RemoteItem, Status
+from worker.schema import batches, evaluator_results, later
+from worker.store import settling
+from worker.store.claims import Claim, batch_places, claim, move
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from uuid import UUID
+
+    from worker.answers import Answer
+    from worker.store.database import Transaction
+
+
+def claim_poll(tx: Transaction, batch_id: UUID, *, holder: str, lease: float) -> Claim | None:
+    """A submitted batch that is due; None if there is nothing to do."""
+    return claim(
+        tx,
+        batch_id,
+        holder=holder,
+        lease=lease,
+        states=[BatchState.SUBMITTED],
+        polls=batches.c.polls + 1,
+    )
+
+
+def record_running(
+    tx: Transaction, held: Claim, *, remote_status: str, wait: float, new_word: bool
+) -> bool:
+    """submitted stays submitted: the remote is still at it.
+
+    A `new_word` for that is told once; the ordinary ones are not history.
+    """
+    moved = move(
+        tx,
+        held,
+        BatchState.SUBMITTED,
+        remote_status=remote_status,
+        due_at=later(sa.literal(wait)),
+        failures=0,
+        claims=0,
+        error=None,
+    )
+    if moved and new_word:
+        tx.happened("batch.unknown_status", batch_id=held.id, remote_status=remote_status)
+    return moved
+
+
+def record_poll_failed(
+    tx: Transaction, held: Claim, *, reason: str, wait: float, gate: str | None = None
+) -> bool:
+    """submitted stays submitted: the poll told nothing; asked again after `wait`."""
+    moved = move(
+        tx,
+        held,
+        BatchState.SUBMITTED,
+        due_at=later(sa.literal(wait)),
+        failures=held.failures + 1,
+        gate=gate,
+        error=reason,
+    )
+    if moved:
+        tx.happened("batch.waits", batch_id=held.id, reason=reason, seconds=round(wait, 1))
+    return moved
+
+
+def record_results(
+    tx: Transaction,
+    held: Claim,
+    answer: Answer,
+    *,
+    max_attempts: int,
+    retry_wait: Callable[[int], float],
+) -> bool:
+    """submitted -> finished, with every result, in this transaction, once.
+
+    Failed items wait again unless their attempts are used up; `retry_wait` gives the seconds
+    before the next attempt from the number of those made.
+    """
+    moved = move(
+        tx,
+        held,
+        BatchState.FINISHED,
+        remote_status=answer.remote_status,
+        ran_judge_version_id=answer.ran_judge_version_id,
+        completed_count=len(answer.completed),
+        failed_count=held.item_count - len(answer.completed),
+        error="; ".join(answer.oddities) or None,
+    )
+    if not moved:
+        return False
+    rows = batch_places(tx, held.id)
+    settling.lock_jobs(tx, {row.job_id for row in rows})
+    completed = [row for row in rows if row.batch_index in answer.completed]
+    _insert_results(tx, [(row, answer.completed[row.batch_index]) for row in completed])
+    settling.end_items(
+        tx, [_end(row, Status.COMPLETED, error=None, answer=answer) for row in completed]
+    )
+    failures = [
+        (row, answer.reason(row.batch_index))
+        for row in rows
+        if row.batch_index not in answer.completed
+    ]
+    _fail_or_retry(tx, held, failures, answer, max_attempts=max_attempts, retry_wait=retry_wait)
+    tx.happened(
+        "batch.finished",
+        batch_id=held.id,
+        remote_status=answer.remote_status,
+        completed=len(completed),
+        failed=len(failures),
+        dropped=held.item_count - len(rows) or None,
+        oddities=list(answer.oddities) or None,
+    )
+    settling.end_finished_jobs(tx, {row.job_id for row in rows})
+    return True
+
+
+def record_lost(
+    tx: Transaction,
+    held: Claim,
+    *,
+    reason: str,
+    max_attempts: int,
+    retry_wait: Callable[[int], float],
+) -> bool:
+    """submitted -> lost: nothing more is expected; its items wait again, one attempt poorer."""
+    if not move(tx, held, BatchState.LOST, error=reason):
+        return False
+    tx.happened("batch.lost", batch_id=held.id, reason=reason)
+    rows = batch_places(tx, held.id)
+    settling.lock_jobs(tx, {row.job_id for row in rows})
+    failures = [(row, reason) for row in rows]
+    _fail_or_retry(tx, held, failures, None, max_attempts=max_attempts, retry_wait=retry_wait)
+    settling.end_finished_jobs(tx, {row.job_id for row in rows})
+    return True
+
+
+def _end(
+    row: sa.Row[Any], status: Status, *, error: str | None, answer: Answer | None
+) -> dict[str, Any]:
+    return {
+        "of_job": row.job_id,
+        "at_index": row.item_index,
+        "of_batch": row.batch_id,
+        "new_status": status,
+        "new_error": error,
+        "log_id": answer.execution_log_id(row.batch_index) if answer else None,
+    }
+
+
+def _fail_or_retry(
+    tx: Transaction,
+    held: Claim,
+    failures: Sequence[tuple[sa.Row[Any], str]],
+    answer: Answer | None,
+    *,
+    max_attempts: int,
+    retry_wait: Callable[[int], float],
+) -> None:
+    """processing -> pending while attempts are left, else -> failed with the last reason."""
+    ended, retried = [], []
+    for row, reason in failures:
+        last = row.attempts + 1 >= max_attempts
+        tx.happened(
+            "item.failed" if last else "item.retried",
+            job_id=row.job_id,
+            item_index=row.item_index,
+            batch_id=held.id,
+            error=reason,
+            attempt=row.attempts + 1,
+        )
+        if last:
+            ended.append(_end(row, Status.FAILED, error=reason, answer=answer))
+        else:
+            retried.append(
+                {
+                    "of_job": row.job_id,
+                    "at_index": row.item_index,
+                    "of_batch": row.batch_id,
+                    "new_error": reason,
+                    "wait": retry_wait(row.attempts + 1),
+                }
+            )
+    settling.end_items(tx, ended)
+    settling.retry_items(tx, retried)
+
+
+def _insert_results(tx: Transaction, answers: Sequence[tuple[sa.Row[Any], RemoteItem]]) -> None:
+    """One row per item and evaluator; those of an earlier run of the item are replaced."""
+    again = [row for row, _ in answers if row.attempts]
+    if again:
+        tx.execute(
+            sa.delete(evaluator_results).where(
+                evaluator_results.c.job_id == sa.bindparam("of_job"),
+                evaluator_results.c.item_index == sa.bindparam("at_index"),
+            ),
+            [{"of_job": row.job_id, "at_index": row.item_index} for row in again],
+        )
+    values = [
+        _result_row(row, position, result)
+        for row, item in answers
+        for position, result in enumerate(item.evaluator_results)
+    ]
+    if values:
+        tx.execute(sa.insert(evaluator_results), values)
+
+
+def _result_row(row: sa.Row[Any], position: int, result: EvaluatorResult) -> dict[str, Any]:
+    return {
+        "job_id": row.job_id,
+        "item_index": row.item_index,
+        "position": position,
+        "evaluator_name": result.evaluator_name,
+        "score": result.score,
+        "justification": result.justification,
+        "evaluator_id": result.evaluator_id,
+        "evaluator_version_id": result.evaluator_version_id,
+        "confidence": result.confidence,
+        "extra": dict(result.extra) if result.extra else None,
+    }

@@ -1,0 +1,236 @@
+"""What the end of items means for their jobs, and jobs that have nothing to send."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from worker.lifecycle import Status, job_status_at_end
+from worker.schema import items, jobs, later, now
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from uuid import UUID
+
+    from worker.store.database import Transaction
+
+EMPTY_JOB_GRACE = 10.0  # seconds in which a producer without a transaction may add the items
+SETTLED_AT_ONCE = 1000
+
+_OPEN = jobs.c.status.in_([Status.PENDING, Status.PROCESSING])
+
+
+def _items_of_job(*statuses: Status) -> sa.ColumnElement[bool]:
+    words = [sa.literal_column(f"'{status}'") for status in statuses]
+    return sa.and_(items.c.job_id == jobs.c.id, items.c.status.in_(words))
+
+
+def lock_jobs(tx: Transaction, job_ids: Collection[UUID]) -> None:
+    """Takes the rows of these jobs, in one order everywhere, so that two enders cannot cross."""
+    tx.execute(
+        sa.select(jobs.c.id)
+        .where(jobs.c.id.in_(sorted(set(job_ids))))
+        .order_by(jobs.c.id)
+        .with_for_update()
+    )
+
+
+def end_finished_jobs(tx: Transaction, job_ids: Collection[UUID]) -> None:
+    """pending, processing -> completed, failed or cancelled, where no item is left to end.
+
+    The caller holds the jobs' rows (`lock_jobs`): of two batches that end a job together, the
+    second sees what the first recorded.
+    """
+    ended = (
+        sa.select(
+            items.c.job_id,
+            _count(Status.COMPLETED).label("completed"),
+            _count(Status.FAILED).label("failed"),
+            sa.func.min(items.c.error).filter(items.c.status == Status.FAILED).label("error"),
+        )
+        .join_from(jobs, items, items.c.job_id == jobs.c.id)
+        .where(
+            jobs.c.id.in_(sorted(set(job_ids))),
+            _OPEN,
+            ~sa.exists(
+                sa.select(1)
+                .select_from(items.alias("live"))
+                .where(
+                    sa.text("live.job_id = eval_jobs.id"),
+                    sa.text("live.status IN ('pending', 'processing')"),
+                )
+            ),
+        )
+        .group_by(items.c.job_id)
+    )
+    for row in tx.execute(ended).all():
+        status = job_status_at_end(completed=row.completed, failed=row.failed)
+        error = None
+        if status is Status.FAILED:
+            error = f"none of {row.failed} inputs could be evaluated; one reason: {row.error}"
+        end_job(tx, row.job_id, status, error, completed=row.completed, failed=row.failed)
+
+
+def _count(status: Status) -> sa.ColumnElement[int]:
+    return sa.func.count().filter(items.c.status == status)
+
+
+def end_job(
+    tx: Transaction, job_id: UUID, status: Status, error: str | None = None, **counts: int
+) -> None:
+    """pending, processing -> `status`."""
+    moved = tx.execute(
+        sa.update(jobs)
+        .where(jobs.c.id == job_id, _OPEN)
+        .values(status=status, error=error, due_at=None, finished_at=now())
+    )
+    if moved.rowcount:
+        tx.happened(f"job.{status}", job_id=job_id, error=error, **counts)
+
+
+def settle_idle_jobs(tx: Transaction, lane: str) -> None:
+    """Due jobs of a lane from which nothing could be taken: asleep until an item is due, or ended.
+
+    A job without any input fails, once its producer had a moment to add some.
+    """
+    idle = tx.execute(
+        sa.select(
+            jobs.c.id,
+            sa.select(sa.func.min(items.c.due_at))
+            .where(_items_of_job(Status.PENDING))
+            .scalar_subquery()
+            .label("next_due"),
+            sa.exists(sa.select(1).where(items.c.job_id == jobs.c.id)).label("has_items"),
+            (jobs.c.created_at < later(sa.literal(-EMPTY_JOB_GRACE))).label("had_time"),
+        )
+        .where(
+            jobs.c.lane == lane,
+            jobs.c.due_at <= now(),
+            ~sa.exists(sa.select(1).where(_items_of_job(Status.PENDING), items.c.due_at <= now())),
+        )
+        .limit(SETTLED_AT_ONCE)
+    ).all()
+    for job in idle:
+        if job.has_items:
+            tx.execute(sa.update(jobs).where(jobs.c.id == job.id).values(due_at=job.next_due))
+        elif job.had_time:
+            end_job(tx, job.id, Status.FAILED, "the job has no inputs")
+    end_finished_jobs(tx, [job.id for job in idle if job.has_items])
+
+
+def fail_lane(tx: Transaction, lane: str, reason: str) -> None:
+    """All due jobs of a lane whose judge or tags no submission could carry: failed, with why."""
+    job_ids = tx.scalars(
+        sa.select(jobs.c.id)
+        .where(jobs.c.lane == lane, jobs.c.due_at <= now())
+        .limit(SETTLED_AT_ONCE)
+    ).all()
+    fail_waiting_items(tx, job_ids, reason)
+    for job_id in job_ids:
+        end_job(tx, job_id, Status.FAILED, reason)
+
+
+def fail_waiting_items(tx: Transaction, job_ids: Sequence[UUID], reason: str) -> None:
+    """pending -> failed, for every waiting item of these jobs."""
+    tx.execute(
+        sa.update(items)
+        .where(items.c.job_id.in_(job_ids), items.c.status == Status.PENDING)
+        .values(status=Status.FAILED, error=reason, finished_at=now())
+    )
+
+
+def end_items(tx: Transaction, ended: Sequence[dict[str, Any]]) -> None:
+    """processing -> completed or failed, an entry each: see `_END_ITEM` for its keys."""
+    if ended:
+        tx.execute(_END_ITEM, ended)
+
+
+_END_ITEM = (
+    sa.update(items)
+    .where(
+        items.c.job_id == sa.bindparam("of_job"),
+        items.c.item_index == sa.bindparam("at_index"),
+        items.c.batch_id == sa.bindparam("of_batch"),
+        items.c.status == Status.PROCESSING,
+    )
+    .values(
+        status=sa.bindparam("new_status"),
+        attempts=items.c.attempts + 1,
+        error=sa.bindparam("new_error"),
+        execution_log_id=sa.bindparam("log_id"),
+        finished_at=now(),
+    )
+)
+
+
+def retry_items(tx: Transaction, failed: Sequence[dict[str, Any]]) -> None:
+    """processing -> pending: to be sent again in a later batch, after `wait` seconds.
+
+    The job is due again when the first of them is; keys: of_job, at_index, of_batch, new_error,
+    wait.
+    """
+    if not failed:
+        return
+    tx.execute(
+        sa.update(items)
+        .where(
+            items.c.job_id == sa.bindparam("of_job"),
+            items.c.item_index == sa.bindparam("at_index"),
+            items.c.batch_id == sa.bindparam("of_batch"),
+            items.c.status == Status.PROCESSING,
+        )
+        .values(
+            status=Status.PENDING,
+            attempts=items.c.attempts + 1,
+            error=sa.bindparam("new_error"),
+            due_at=later(sa.bindparam("wait", type_=sa.Double)),
+        ),
+        failed,
+    )
+    wake_jobs(tx, {entry["of_job"] for entry in failed})
+
+
+def wake_jobs(tx: Transaction, job_ids: Collection[UUID]) -> None:
+    """These jobs are due when the first of their waiting items is."""
+    next_due = (
+        sa.select(sa.func.min(items.c.due_at))
+        .where(_items_of_job(Status.PENDING))
+        .scalar_subquery()
+    )
+    tx.execute(
+        sa.update(jobs)
+        .where(
+            jobs.c.id.in_(sorted(job_ids)),
+            sa.or_(jobs.c.due_at.is_(None), jobs.c.due_at > now()),
+        )
+        .values(due_at=next_due)
+    )
+
+
+def wake_strays(tx: Transaction) -> None:
+    """Jobs that nothing would plan although items wait: inputs added late, or to an ended job.
+
+    Producers that do not use a transaction can add items after their job was planned; nothing
+    that is committed may be left lying.
+    """
+    strays = tx.scalars(
+        sa.select(items.c.job_id)
+        .distinct()
+        .join_from(items, jobs, _items_of_job(Status.PENDING))
+        .where(jobs.c.due_at.is_(None))
+        .limit(SETTLED_AT_ONCE)
+    ).all()
+    for job_id in strays:
+        moved = tx.execute(
+            sa.update(jobs)
+            .where(jobs.c.id == job_id, jobs.c.due_at.is_(None))
+            .values(
+                due_at=now(),
+                finished_at=None,
+                error=None,
+                status=sa.case((_OPEN, jobs.c.status), else_=Status.PROCESSING),
+            )
+        )
+        if moved.rowcount:
+            tx.happened("job.reopened", job_id=job_id, reason="inputs were added to it")

@@ -1,0 +1,122 @@
+"""What is wrong with a producer's input, in words that name the place; nothing is sent unchecked.
+
+Shared by `enqueue`, by the reading of files, and by the worker for rows that plain SQL wrote.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from worker.wire import Input
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+KNOWN_FIELDS = frozenset(Input.model_fields)
+
+_WORDS = {
+    "string_type": "must be a text",
+    "list_type": "must be a list",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "string_too_short": "must not be empty",
+    "missing": "is missing",
+}
+
+
+def offences_of(value: object) -> list[str]:
+    """What is wrong with one input; empty if it can be sent."""
+    if not isinstance(value, Mapping):
+        return [f"must be an object, not {_kind(value)}"]
+    try:
+        Input.model_validate(value)
+    except ValidationError as error:
+        return [_sentence(part) for part in error.errors(include_url=False, include_input=True)]
+    return [f"{place} {complaint}" for place, complaint in _unstorable(value, "")]
+
+
+def judge_offences(judge_id: object, name: str = "judge_id") -> list[str]:
+    """What is wrong with the id of a judge or of its version."""
+    if not isinstance(judge_id, str):
+        return [f"{name} must be a text, not {_kind(judge_id)}"]
+    if not judge_id.strip():
+        return [f"{name} must not be empty"]
+    return [f"{place} {complaint}" for place, complaint in _unstorable(judge_id, name)]
+
+
+def tag_offences(tags: object) -> list[str]:
+    """What is wrong with a list of tags."""
+    if isinstance(tags, str) or not isinstance(tags, list | tuple | set | frozenset):
+        return [f"tags must be a list of texts, not {_kind(tags)}"]
+    offences = []
+    for place, tag in enumerate(tags):
+        if not isinstance(tag, str):
+            offences.append(f"tags[{place}] must be a text, not {_kind(tag)}")
+        elif not tag:
+            offences.append(f"tags[{place}] must not be empty")
+        else:
+            offences += [f"{where} {what}" for where, what in _unstorable(tag, f"tags[{place}]")]
+    return offences
+
+
+def _unstorable(value: object, place: str) -> Iterator[tuple[str, str]]:
+    """Texts that PostgreSQL or UTF-8 cannot hold."""
+    if isinstance(value, str):
+        if "\x00" in value:
+            yield place, "contains a NUL character, which cannot be stored"
+        elif not value.isascii() and _has_lone_surrogate(value):
+            yield place, "contains half of a surrogate pair, which cannot be stored"
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _unstorable(part, f"{place}.{key}" if place else str(key))
+            yield from _unstorable(key, f"{place}.{key!a}" if place else f"{key!a}")
+    elif isinstance(value, list):
+        for index, part in enumerate(value):
+            yield from _unstorable(part, f"{place}[{index}]")
+    elif isinstance(value, float) and (value != value or value in (float("inf"), -float("inf"))):
+        yield place, "is not a finite number, which JSON cannot carry"
+
+
+def _has_lone_surrogate(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _sentence(error: Any) -> str:
+    place = "".join(
+        f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]
+    ).lstrip(".")
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(place, KNOWN_FIELDS, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        return f"{place} is not an input field of the judge API{hint}"
+    if error["type"] == "string_too_long":
+        most = error["ctx"]["max_length"]
+        return f"{place} is too long: {len(error['input']):,} characters, {most:,} are allowed"
+    words = _WORDS.get(error["type"], error["msg"])
+    if error["type"].endswith("_type"):
+        words += f", not {_kind(error['input'])}"
+    return f"{place} {words}"
+
+
+def _kind(value: object) -> str:
+    kinds = {
+        bool: "a truth value",
+        int: "a number",
+        float: "a number",
+        str: "a text",
+        list: "a list",
+        type(None): "null",
+        bytes: "bytes",
+    }
+    if isinstance(value, Mapping):
+        return "an object"
+    return kinds.get(type(value), type(value).__name__)

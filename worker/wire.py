@@ -1,0 +1,54 @@
+"""The judge API's request shapes, defined once: checked by `enqueue`, and served by the sandbox.
+
+Source: the vendor's OpenAPI documents of 2025-11 to 2026-10. Answers are read leniently, in
+`worker.remote`; what we send and accept is checked strictly, here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MAX_INPUTS = 100  # per submission
+MAX_TEXT = 3_500_000  # characters, of `expected_output` and `system_prompt`
+
+NonEmpty = Annotated[str, Field(min_length=1)]
+LongText = Annotated[str, Field(max_length=MAX_TEXT)]
+ShortText = Annotated[str, Field(max_length=255)]
+
+
+class Turn(BaseModel):
+    """One message of a conversation; servers add fields, so unknown ones pass."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    role: str
+    content: str | None = None
+    contexts: list[str] | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+
+
+class Input(BaseModel):
+    """One input. No field is required by the API; a judge may need some of them."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    request: str | None = None
+    response: str | None = None
+    contexts: list[NonEmpty] | None = None
+    functions: list[dict[str, Any]] | None = None
+    expected_output: LongText | None = None
+    evaluator_version_id: str | None = None
+    turns: list[Turn] | None = None
+    user_id: ShortText | None = None
+    session_id: ShortText | None = None
+    system_prompt: LongText | None = None
+    file_ids: list[NonEmpty] | None = None
+
+
+COLUMN_FIELDS = ("request", "response", "contexts", "functions", "expected_output")
+"""Input fields with a column of their own in `eval_items`; every other one travels in `extra`."""
+
+EXTRA_FIELDS = tuple(name for name in Input.model_fields if name not in COLUMN_FIELDS)
