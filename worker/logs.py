@@ -22,11 +22,11 @@ _secrets: list[str] = []
 
 
 def configure_logging(
-    *, format: str, level: str, secrets: Sequence[str], stream: TextIO | None = None
+    *, log_format: str, level: str, secrets: Sequence[str], stream: TextIO | None = None
 ) -> None:
     """One pipeline to `stream` (default: standard error); "auto" is console on a terminal."""
     out = stream or sys.stderr
-    for_people = format == "console" or (format == "auto" and out.isatty())
+    for_people = log_format == "console" or (log_format == "auto" and out.isatty())
     _secrets[:] = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -89,6 +89,8 @@ def _redact_line(_logger: Any, _method: str, line: Any) -> Any:
 
 class LogContext(dramatiq.Middleware):
     """Binds the message's id and actor to every line that is logged while it is worked on."""
+
+    # ruff: noqa: ARG002 (the signatures are Dramatiq's)
 
     def before_process_message(
         self, broker: dramatiq.Broker, message: dramatiq.MessageProxy

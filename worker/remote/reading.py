@@ -30,7 +30,7 @@ _RESULT_FIELDS = frozenset(
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
-class Unreadable(Exception):  # noqa: N818 (caught in `mapping`; it never leaves this package)
+class Unreadable(Exception):
     """The answer is not a batch execution."""
 
 

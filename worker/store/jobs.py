@@ -99,7 +99,7 @@ def recent_progress(connection: sa.Connection, limit: int) -> Sequence[sa.Row[An
 def job_counts(connection: sa.Connection) -> dict[str, int]:
     """How many jobs there are of each status."""
     counted = connection.execute(sa.select(jobs.c.status, sa.func.count()).group_by(jobs.c.status))
-    return {status: count for status, count in counted}
+    return dict(counted.tuples().all())
 
 
 def batch_counts(connection: sa.Connection) -> dict[str, int]:
@@ -109,7 +109,7 @@ def batch_counts(connection: sa.Connection) -> dict[str, int]:
         .where(batches.c.due_at.isnot(None))
         .group_by(batches.c.state)
     )
-    return {state: count for state, count in counted}
+    return dict(counted.tuples().all())
 
 
 def closed_gates(connection: sa.Connection) -> Sequence[sa.Row[Any]]:

@@ -1,0 +1,109 @@
+"""Commands that run something: migrate, run, sandbox, demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import sqlalchemy as sa
+import typer
+
+from worker import demo as demonstration
+from worker.app import App, check_api, ending_on_signals, open_database
+from worker.cli.shell import AsJson, app, console, out, print_json, settings_and_logs
+from worker.lifecycle import Status
+from worker.migrating import upgrade
+from worker.ops import serving_operations
+from worker.sandbox.options import SandboxOptions
+from worker.sandbox.server import serve
+from worker.schema import jobs
+
+
+@app.command()
+def migrate(as_json: AsJson = False) -> None:
+    """Bring the database to this worker's schema. Other tables are not touched."""
+    database = open_database(settings_and_logs())
+    revision = upgrade(database)
+    database.close()
+    if as_json:
+        print_json({"revision": revision})
+    else:
+        out.print(f"the database has the schema {revision}")
+
+
+@app.command()
+def run(
+    until_drained: Annotated[
+        bool, typer.Option("--until-drained", help="End when no job has anything left to do.")
+    ] = False,
+    migrate_first: Annotated[
+        bool,
+        typer.Option("--migrate", envvar="EVALWORKER_MIGRATE", help="Migrate before starting."),
+    ] = False,
+) -> None:
+    """Work: plan, submit, poll and record, until told to stop (SIGTERM, Ctrl-C)."""
+    settings = settings_and_logs()
+    if migrate_first:
+        database = open_database(settings)
+        upgrade(database)
+        database.close()
+    with App(settings) as worker:
+        check_api(worker.api, settings)
+        failed_before = _failed_jobs(worker)
+        with ending_on_signals(worker), serving_operations(worker):
+            worker.run(until=worker.is_drained if until_drained else None)
+        failed = _failed_jobs(worker) - failed_before
+    if until_drained and failed > 0:
+        console.print(f"evalworker: {failed} job{'s' * (failed != 1)} failed")
+        raise typer.Exit(1)
+
+
+def _failed_jobs(worker: App) -> int:
+    with worker.database.read() as connection:
+        count = connection.scalar(
+            sa.select(sa.func.count()).select_from(jobs).where(jobs.c.status == Status.FAILED)
+        )
+    return int(count or 0)
+
+
+@app.command()
+def sandbox(
+    port: Annotated[int, typer.Option(help="Port to listen on; 0: any free one.")] = 8321,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    state: Annotated[str, typer.Option(help="File that keeps its batches.")] = ":memory:",
+    latency: Annotated[
+        tuple[float, float], typer.Option(help="Seconds that a batch takes: from, to.")
+    ] = (0.5, 1.5),
+    max_running: Annotated[
+        int | None, typer.Option(help="Batches at once; more are throttled.")
+    ] = None,
+    requests_per_second: Annotated[
+        float | None, typer.Option(help="More than these are throttled.")
+    ] = None,
+    fail_items: Annotated[float, typer.Option(help="Share of inputs that fail.")] = 0.0,
+    lose_answers: Annotated[float, typer.Option(help="Share of answers that are lost.")] = 0.0,
+    server_errors: Annotated[float, typer.Option(help="Share of requests answered 503.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="The same seed misbehaves in the same way.")] = 0,
+) -> None:
+    """Serve the judge API in a box, for a machine without a key."""
+    options = SandboxOptions(
+        latency=latency,
+        max_running=max_running,
+        requests_per_second=requests_per_second,
+        fail_items=fail_items,
+        lose_answers=lose_answers,
+        server_errors=server_errors,
+        seed=seed,
+    )
+    serve(options, host=host, port=port, ledger_path=state)
+
+
+@app.command()
+def demo(
+    file: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Your own JSONL or CSV file.")
+    ] = None,
+    judge: Annotated[str, typer.Option(help="A judge of the sandbox.")] = "answer-quality",
+) -> None:
+    """Do the main job for real, here and now: a SQLite file, a sandbox judge, 200 inputs."""
+    demonstration.run(file or demonstration.INPUTS, judge)

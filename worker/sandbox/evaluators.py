@@ -1,0 +1,187 @@
+"""Deterministic measures of a response, each from 0 to 1, that need no model.
+
+An evaluator takes an input of the API and returns a score and what was compared; a score of None
+means that this input gives nothing to measure.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import NAMESPACE_URL, uuid5
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLES = frozenset({"a", "an", "the"})
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    score: float | None
+    justification: str
+
+
+def exact_match(given: Mapping[str, Any]) -> Verdict:
+    """1 if response and expected output are equal after normalisation, else 0.
+
+    Source: "exact match" of SQuAD (Rajpurkar et al., 2016, arXiv:1606.05250): lower case, without
+    punctuation and articles, white space folded.
+    """
+    response, expected = _words(_text(given, "response")), _words(_text(given, "expected_output"))
+    same = response == expected
+    verb = "equals" if same else "differs from"
+    return Verdict(float(same), f"normalised response {_short(response)} {verb} {_short(expected)}")
+
+
+def token_f1(given: Mapping[str, Any]) -> Verdict:
+    """Harmonic mean of precision and recall over the shared words, repeated words counted.
+
+    Source: the F1 of SQuAD (Rajpurkar et al., 2016, arXiv:1606.05250).
+    """
+    response, expected = _words(_text(given, "response")), _words(_text(given, "expected_output"))
+    if not response or not expected:
+        return Verdict(float(response == expected), "one of the two texts has no words")
+    shared = sum((Counter(response) & Counter(expected)).values())
+    counts = f"{shared} shared words of {len(response)} given and {len(expected)} expected"
+    return Verdict(2 * shared / (len(response) + len(expected)), counts)
+
+
+def rouge_l(given: Mapping[str, Any]) -> Verdict:
+    """F1 over the longest common subsequence of words: right words in the right order.
+
+    Source: ROUGE-L (Lin, 2004, aclanthology.org/W04-1013), with beta 1.
+    """
+    response, expected = _words(_text(given, "response")), _words(_text(given, "expected_output"))
+    if not response or not expected:
+        return Verdict(float(response == expected), "one of the two texts has no words")
+    common = _longest_common_subsequence(response[:1000], expected[:1000])
+    score = 2 * common / (len(response) + len(expected))
+    return Verdict(score, f"longest common subsequence: {common} words")
+
+
+def final_number_match(given: Mapping[str, Any]) -> Verdict:
+    """1 if the last number of the response is the last number of the expected output, else 0.
+
+    Source: how answers to GSM8K are graded (Cobbe et al., 2021, arXiv:2110.14168).
+    """
+    expected = _last_number(_text(given, "expected_output"))
+    if expected is None:
+        return Verdict(None, "the expected output has no number")
+    response = _last_number(_text(given, "response"))
+    if response is None:
+        return Verdict(0.0, f"the response has no number; {expected:g} is expected")
+    same = abs(response - expected) <= 1e-9 * max(1.0, abs(expected))
+    return Verdict(float(same), f"final number {response:g}; {expected:g} is expected")
+
+
+def expected_in_response(given: Mapping[str, Any]) -> Verdict:
+    """1 if the normalised expected output stands in the normalised response, word for word.
+
+    Source: the "contains" accuracy of open-domain question answering (Mallen et al., 2023,
+    arXiv:2212.10511).
+    """
+    response, expected = _words(_text(given, "response")), _words(_text(given, "expected_output"))
+    if not expected:
+        return Verdict(None, "the expected output has no words")
+    found = f" {' '.join(expected)} " in f" {' '.join(response)} "
+    return Verdict(
+        float(found), f"{_short(expected)} {'stands' if found else 'does not stand'} in it"
+    )
+
+
+def context_support(given: Mapping[str, Any]) -> Verdict:
+    """Share of the response's words that occur in the contexts, articles aside.
+
+    Source: the precision of knowledge F1 (Shuster et al., 2021, arXiv:2104.07567).
+    """
+    response = _words(_text(given, "response"))
+    if not response:
+        return Verdict(None, "the response has no words")
+    known = {word for context in given.get("contexts") or [] for word in _words(context)}
+    supported = sum(word in known for word in response)
+    return Verdict(
+        supported / len(response), f"{supported} of {len(response)} words stand in the contexts"
+    )
+
+
+def request_overlap(given: Mapping[str, Any]) -> Verdict:
+    """Share of the request's distinct words that the response takes up.
+
+    Source: the query term coverage of retrieval (Manning et al., 2008, ISBN 0521865719, ch. 6).
+    """
+    request = set(_words(_text(given, "request")))
+    if not request:
+        return Verdict(None, "the request has no words")
+    taken = request & set(_words(_text(given, "response")))
+    return Verdict(len(taken) / len(request), f"{len(taken)} of {len(request)} words taken up")
+
+
+def non_empty(given: Mapping[str, Any]) -> Verdict:
+    """1 if the response has a word in it, else 0. Source: its definition."""
+    words = _words(_text(given, "response"))
+    return Verdict(float(bool(words)), f"the response has {len(words)} words")
+
+
+EVALUATORS: Mapping[str, Callable[[Mapping[str, Any]], Verdict]] = {
+    "Exact match": exact_match,
+    "Token F1": token_f1,
+    "ROUGE-L": rouge_l,
+    "Final number match": final_number_match,
+    "Expected in response": expected_in_response,
+    "Context support": context_support,
+    "Request overlap": request_overlap,
+    "Non-empty": non_empty,
+}
+
+
+def evaluator_id(name: str) -> str:
+    return str(uuid5(NAMESPACE_URL, f"evalworker:sandbox:evaluator:{name}"))
+
+
+def result_of(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """One entry of `evaluator_results`, as newer servers show it."""
+    verdict = EVALUATORS[name](given)
+    return {
+        "evaluator_name": name,
+        "score": None if verdict.score is None else round(verdict.score, 6),
+        "justification": verdict.justification,
+        "evaluator_id": evaluator_id(name),
+        "evaluator_version_id": str(uuid5(NAMESPACE_URL, f"{evaluator_id(name)}:1")),
+        "confidence": None if verdict.score is None else 1.0,
+    }
+
+
+def _text(given: Mapping[str, Any], name: str) -> str:
+    return given.get(name) or ""
+
+
+def _words(text: str) -> list[str]:
+    words = text.lower().translate(_PUNCTUATION).split()
+    return [word for word in words if word not in _ARTICLES]
+
+
+def _short(words: list[str]) -> str:
+    text = " ".join(words)
+    return repr(text if len(text) <= 60 else f"{text[:59]}…")
+
+
+def _last_number(text: str) -> float | None:
+    found = _NUMBER.findall(text)
+    return float(found[-1].replace(",", "")) if found else None
+
+
+def _longest_common_subsequence(one: list[str], other: list[str]) -> int:
+    row = [0] * (len(other) + 1)
+    for word in one:
+        diagonal = 0
+        for place, against in enumerate(other, 1):
+            above = row[place]
+            row[place] = diagonal + 1 if word == against else max(above, row[place - 1])
+            diagonal = above
+    return row[-1]
