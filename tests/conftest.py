@@ -115,6 +115,13 @@ def database(database_url: str) -> Iterator[Database]:
 
 
 @pytest.fixture
+def database_of_postgres(postgres_url: str) -> Iterator[Database]:
+    opened = Database(load_settings(database_url=postgres_url).sqlalchemy_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
 def namespace() -> str:
     return f"test-{uuid.uuid4().hex[:12]}"
 

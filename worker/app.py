@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from worker.actors import Mailbox, declare_actors
 from worker.brokers import (
+    close_broker,
     dead_threads,
     make_broker,
     make_worker,
@@ -60,15 +61,20 @@ class App:
                 [f"{API_KEY_NAMES[0]} is not set (nor {' or '.join(API_KEY_NAMES[1:])})"]
             )
         self.settings = settings
-        self.database = open_database(settings)
-        check_schema(self.database)
-        prepare_broker(settings.broker_url)
-        self.api = JudgeAPI(
-            base_url=settings.api_url,
-            api_key=settings.api_key.get_secret_value(),
-            transport=transport,
-        )
-        self.broker = make_broker(settings.broker_url, middleware=[LogContext()])
+        with contextlib.ExitStack() as opened:  # closed again if a later one cannot be opened
+            self.database = open_database(settings)
+            opened.callback(self.database.close)
+            check_schema(self.database)
+            prepare_broker(settings.broker_url)
+            self.api = JudgeAPI(
+                base_url=settings.api_url,
+                api_key=settings.api_key.get_secret_value(),
+                transport=transport,
+            )
+            opened.callback(self.api.close)
+            self.broker = make_broker(settings.broker_url, middleware=[LogContext()])
+            opened.callback(close_broker, self.broker)
+            self._opened = opened.pop_all()
         mailbox = Mailbox(self.broker, queue_name(settings.broker_url), on_room=self._room)
         self.steps = Steps(
             self.database,
@@ -99,9 +105,7 @@ class App:
         self.close()
 
     def close(self) -> None:
-        self.broker.close()
-        self.api.close()
-        self.database.close()
+        self._opened.close()
 
     def end(self) -> None:
         """Asks `run` to come to its end: no new claims, running steps finish."""

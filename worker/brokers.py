@@ -108,6 +108,14 @@ def prepare_broker(url: str) -> None:
         raise Unreachable("broker", hide_password(url), cause) from error
 
 
+def close_broker(broker: dramatiq.Broker) -> None:
+    """Closes its connections, also that of PostgreSQL's listening thread, which closes late."""
+    broker.close()
+    notifier = getattr(broker, "notifier", None)
+    if notifier is not None and notifier.is_alive():
+        notifier.join(timeout=5)
+
+
 def make_worker(broker: dramatiq.Broker, *, threads: int) -> dramatiq.Worker:
     """A Dramatiq worker, not started yet."""
     worker = dramatiq.Worker(broker, worker_threads=threads, worker_timeout=WORKER_TIMEOUT_MS)

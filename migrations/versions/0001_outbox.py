@@ -32,7 +32,7 @@ WORDS = {
         "json": "TEXT",
         "time": "TEXT",
         "double": "DOUBLE",
-        "serial": "INTEGER",
+        "serial": "INTEGER NOT NULL",
         "now": "(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000+00:00')",
         "uuid7": (
             f"(substr({_SQLITE_MILLIS}, 1, 8) || '-' || substr({_SQLITE_MILLIS}, 9, 4)"
@@ -83,7 +83,7 @@ CREATE TABLE eval_jobs (
 CREATE INDEX eval_jobs_due ON eval_jobs (lane, priority DESC, id) WHERE due_at IS NOT NULL;
 
 CREATE TABLE eval_items (
-    job_id {uuid} NOT NULL REFERENCES eval_jobs (id) ON DELETE CASCADE,
+    job_id {uuid} NOT NULL,
     item_index INTEGER NOT NULL,
     request TEXT,
     response TEXT,
@@ -100,6 +100,7 @@ CREATE TABLE eval_items (
     execution_log_id TEXT,
     finished_at {time},
     PRIMARY KEY (job_id, item_index),
+    FOREIGN KEY (job_id) REFERENCES eval_jobs (id) ON DELETE CASCADE,
     CONSTRAINT eval_items_status CHECK
         (status IN ('cancelled', 'completed', 'failed', 'pending', 'processing')),
     CONSTRAINT eval_items_ended CHECK

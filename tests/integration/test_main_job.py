@@ -1,0 +1,172 @@
+"""The main job over real servers: every broker, both databases, real HTTP to the sandbox."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from servers import free_port, wait_until
+
+from worker import enqueue
+from worker.app import App
+from worker.brokers import prepare_broker
+from worker.config import Settings, load_settings
+from worker.errors import ConfigurationError, SchemaMismatch, Unreachable
+from worker.sandbox.options import SandboxOptions
+from worker.sandbox.server import Running, running_sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from worker.store.database import Database
+
+
+@pytest.fixture
+def judge() -> Iterator[Running]:
+    with running_sandbox(SandboxOptions(latency=(0.1, 0.3))) as running:
+        yield running
+
+
+def settings_for(database_url: str, broker_url: str, judge: Running) -> Settings:
+    return load_settings(
+        database_url=database_url,
+        broker_url=broker_url,
+        api_url=judge.url,
+        api_key=judge.api_key,
+        poll_min_seconds=0.1,
+        linger_seconds=0.1,
+    )
+
+
+def put(database: Database, count: int, *, prefix: str = "q") -> None:
+    with database.engine.begin() as connection:
+        enqueue(
+            connection,
+            judge_id="response-checks",
+            inputs=[{"request": f"{prefix}{n}", "response": f"{prefix}{n}"} for n in range(count)],
+        )
+
+
+def count(database: Database, what: str) -> int:
+    with database.read() as connection:
+        return int(connection.exec_driver_sql(f"SELECT count(*) FROM {what}").scalar() or 0)
+
+
+def do_the_main_job(database: Database, settings: Settings, judge: Running) -> None:
+    put(database, 250)
+    with App(settings) as app:
+        app.run(until=app.is_drained)
+    assert count(database, "eval_jobs WHERE status = 'completed'") == 1
+    assert count(database, "eval_scores WHERE score = 1.0") == 500
+    account = judge.ledger.account()
+    assert (account["batches"], account["evaluated_again"]) == (3, 0)
+
+
+def test_over_every_broker(
+    postgres_url: str, database_of_postgres: Database, broker_url: str, judge: Running
+) -> None:
+    settings = settings_for(postgres_url, broker_url, judge)
+    do_the_main_job(database_of_postgres, settings, judge)
+
+
+def test_on_both_databases(database_url: str, database: Database, judge: Running) -> None:
+    do_the_main_job(database, settings_for(database_url, "memory://", judge), judge)
+
+
+def test_two_replicas_share_the_work_and_never_exceed_what_is_allowed(
+    postgres_url: str, database_of_postgres: Database, redis_url: str
+) -> None:
+    options = SandboxOptions(latency=(0.1, 0.3), max_running=4)
+    with running_sandbox(options) as judge:
+        put(database_of_postgres, 300)
+        settings = settings_for(postgres_url, redis_url, judge).model_copy(
+            update={"batch_size": 10, "max_in_flight": 4}
+        )
+        with App(settings) as one, App(settings) as two:
+            threads = [
+                threading.Thread(target=app.run, kwargs={"until": app.is_drained})
+                for app in (one, two)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        account = judge.ledger.account()
+    assert (account["inputs_evaluated"], account["evaluated_again"]) == (300, 0)
+    assert "submit 429" not in account["requests"]
+    with database_of_postgres.read() as connection:
+        holders = connection.exec_driver_sql("SELECT count(*) FROM eval_batches").scalar()
+    assert holders == 30
+
+
+def test_new_work_is_noticed_at_once_on_postgresql(
+    postgres_url: str, database_of_postgres: Database, judge: Running
+) -> None:
+    """By its notification: the dispatcher alone would sleep for a minute here."""
+    settings = settings_for(postgres_url, "memory://", judge).model_copy(
+        update={"linger_seconds": 0.0}
+    )
+    with App(settings) as app, pytest.MonkeyPatch.context() as patched:
+        patched.setattr("worker.dispatcher.TURN_SECONDS", 60.0)
+        thread = threading.Thread(target=app.run)
+        thread.start()
+        wait_until(lambda: app.dispatcher._swept_at > 0)
+        put(database_of_postgres, 1)
+        wait_until(lambda: count(database_of_postgres, "eval_batches") == 1, seconds=10)
+        app.end()
+        thread.join()
+
+
+def test_work_goes_on_when_the_broker_lost_everything(
+    postgres_url: str, database_of_postgres: Database, namespace: str
+) -> None:
+    from servers import ValkeyServer
+
+    server = ValkeyServer()
+    server.start()
+    try:
+        with running_sandbox(SandboxOptions(latency=(1.0, 2.0))) as judge:
+            put(database_of_postgres, 50)
+            settings = settings_for(postgres_url, server.url(namespace), judge)
+            with App(settings) as app:
+                thread = threading.Thread(target=app.run, kwargs={"until": app.is_drained})
+                thread.start()
+                wait_until(lambda: count(database_of_postgres, "eval_batches") == 1)
+                server.stop(kill=True)
+                for left in server.home.glob("appendonlydir/*"):
+                    left.unlink()
+                server.start()
+                thread.join(timeout=60)
+                assert not thread.is_alive()
+            assert judge.ledger.account()["evaluated_again"] == 0
+    finally:
+        server.close()
+    assert count(database_of_postgres, "eval_jobs WHERE status = 'completed'") == 1
+
+
+def test_what_is_missing_at_the_start_is_told_in_one_line(
+    sqlite_url: str, empty_sqlite_url: str, judge: Running
+) -> None:
+    nobody = free_port()
+    good = settings_for(sqlite_url, "memory://", judge)
+    cases = [
+        ({"database_url": f"postgresql://u:s3cret@127.0.0.1:{nobody}/x"}, Unreachable, "database"),
+        ({"broker_url": f"redis://u:s3cret@127.0.0.1:{nobody}"}, Unreachable, "broker"),
+        ({"broker_url": f"amqp://u:s3cret@127.0.0.1:{nobody}"}, Unreachable, "broker"),
+        ({"broker_url": f"postgresql://u:s3cret@127.0.0.1:{nobody}/x"}, Unreachable, "broker"),
+        ({"api_key": None}, ConfigurationError, "EVALWORKER_API_KEY is not set"),
+    ]
+    for changes, error, text in cases:
+        with pytest.raises(error) as caught:
+            App(good.model_copy(update=changes))
+        assert text in str(caught.value)
+        assert "s3cret" not in str(caught.value)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(Unreachable, match="broker"):
+        prepare_broker(f"redis://127.0.0.1:{nobody}")
+
+
+def test_a_database_without_the_tables_is_refused(empty_database_url: str, judge: Running) -> None:
+    with pytest.raises(SchemaMismatch, match="evalworker migrate"):
+        App(settings_for(empty_database_url, "memory://", judge))

@@ -1,0 +1,137 @@
+"""The schema comes and goes cleanly, and a worker knows whether it is the right one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from worker.config import load_settings
+from worker.errors import SchemaMismatch
+from worker.lifecycle import LIVE_STATES, BatchState, Status
+from worker.migrating import check_schema, current_revision, downgrade, upgrade
+from worker.schema import metadata
+from worker.store.database import Database
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+
+VIEWS = {
+    "eval_job_progress": "job_id judge_id judge_version_id tags metadata status total waiting"
+    " in_flight completed failed cancelled created_at finished_at error",
+    "eval_item_results": "job_id item_index status request response expected_output attempts"
+    " error batch_id remote_batch_id execution_log_id finished_at",
+    "eval_scores": "job_id item_index judge_id judge_version_id tags evaluator_name score"
+    " justification confidence finished_at",
+}
+
+
+@pytest.fixture
+def empty(empty_database_url: str) -> Iterator[Database]:
+    database = Database(load_settings(database_url=empty_database_url).sqlalchemy_url)
+    yield database
+    database.close()
+
+
+def names(database: Database) -> set[str]:
+    with database.read() as connection:
+        inspector = sa.inspect(connection)
+        return {*inspector.get_table_names(), *inspector.get_view_names()}
+
+
+def test_up_down_and_up_again(empty: Database) -> None:
+    upgrade(empty)
+    assert all(name.startswith("eval_") for name in names(empty))
+    downgrade(empty)
+    assert names(empty) == {"eval_alembic_version"}
+    upgrade(empty)
+    check_schema(empty)
+
+
+def test_the_producers_tables_and_its_own_alembic_version_are_untouched(empty: Database) -> None:
+    with empty.engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE alembic_version (version_num VARCHAR(32))")
+        connection.exec_driver_sql("INSERT INTO alembic_version VALUES ('theirs')")
+        connection.exec_driver_sql("CREATE TABLE orders (id INTEGER)")
+    upgrade(empty)
+    downgrade(empty)
+    assert {"alembic_version", "orders"} <= names(empty)
+    with empty.read() as connection:
+        assert connection.exec_driver_sql("SELECT * FROM alembic_version").scalar() == "theirs"
+
+
+def test_metadata_and_migrations_are_equal(database: Database) -> None:
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection,
+            opts={
+                "version_table": "eval_alembic_version",
+                "compare_type": True,
+                "include_object": lambda _o, name, kind, *_: (
+                    kind != "table" or name.startswith("eval_")
+                ),
+            },
+        )
+        assert compare_metadata(context, metadata) == []
+
+
+def test_the_check_constraints_agree_with_the_lifecycle(database: Database) -> None:
+    with database.read() as connection:
+        inspector = sa.inspect(connection)
+        checks = {
+            check["name"]: str(check["sqltext"])
+            for table in ("eval_jobs", "eval_items", "eval_batches")
+            for check in inspector.get_check_constraints(table)
+        }
+    for state in BatchState:
+        assert f"'{state}'" in checks["eval_batches_state"]
+        assert (f"'{state}'" in checks["eval_batches_due"]) is (state in LIVE_STATES)
+    for status in Status:
+        assert f"'{status}'" in checks["eval_jobs_status"]
+        assert f"'{status}'" in checks["eval_items_status"]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_the_views_have_the_contracts_columns_in_order(database: Database, view: str) -> None:
+    with database.read() as connection:
+        columns = [column["name"] for column in sa.inspect(connection).get_columns(view)]
+    assert columns[: len(VIEWS[view].split())] == VIEWS[view].split()
+
+
+def test_a_worker_stops_before_a_schema_that_is_missing_older_or_newer(empty: Database) -> None:
+    with pytest.raises(SchemaMismatch, match="evalworker migrate"):
+        check_schema(empty)
+    upgrade(empty)
+    with empty.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE eval_alembic_version SET version_num = '9999'")
+    with pytest.raises(SchemaMismatch, match="newer than this worker.*pip install --upgrade"):
+        check_schema(empty)
+
+
+def test_alembic_from_a_checkout_does_the_same(empty: Database, empty_database_url: str) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "alembic", "upgrade", "head"],
+        cwd=ROOT,
+        env={**os.environ, "EVALWORKER_DATABASE_URL": empty_database_url},
+        check=True,
+    )
+    check_schema(empty)
+    assert current_revision(empty) is not None
+
+
+def test_containers_that_start_together_migrate_one_after_the_other(
+    empty_postgres_url: str,
+) -> None:
+    command = [sys.executable, "-m", "worker.cli", "migrate"]
+    env = {**os.environ, "EVALWORKER_DATABASE_URL": empty_postgres_url}
+    started = [subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL) for _ in range(3)]
+    assert [process.wait() for process in started] == [0, 0, 0]
