@@ -51,6 +51,7 @@ def run(file: Path, judge_id: str) -> None:
             poll_min_seconds=0.5,
             batch_size=25,
             max_in_flight=4,
+            lease_seconds=5,
             ops_port=None,
             log_level="WARNING",
         )
@@ -58,7 +59,7 @@ def run(file: Path, judge_id: str) -> None:
             log_format="console", level=settings.log_level, secrets=secrets_of(settings)
         )
         out.print(f"database  {DATABASE.absolute()}", soft_wrap=True)
-        out.print(f"judge     {judge_id}, sandbox at {judge.url}, its own state in {JUDGE_STATE}")
+        out.print(f"judge     {judge_id}, a sandbox at {judge.url} that keeps {JUDGE_STATE}")
         out.print(f"inputs    {found.inputs} from {file}", soft_wrap=True)
         with contextlib.closing(Database(settings.sqlalchemy_url)) as database:
             upgrade(database)

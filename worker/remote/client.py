@@ -1,25 +1,29 @@
-"""Sends requests to the judge API: bounded in time and size, and never off its own origin."""
+"""Sends requests to the judge API: one request a call, bounded, and never off its own origin."""
 
 from __future__ import annotations
 
 import json
-import time
+from contextlib import closing
 from datetime import UTC
+from http.cookiejar import CookieJar
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
 import httpx
 
-from worker.lifecycle import ListOutcome, StatusOutcome, SubmitOutcome, Unavailable
+from worker.errors import ConfigurationError
+from worker.lifecycle import Invalid, ListOutcome, StatusOutcome, SubmitOutcome, Unavailable
+from worker.remote.address import Address
+from worker.remote.bounds import Unusable, keep_deadlines, read_body, within
 from worker.remote.mapping import (
     Answer,
     list_outcome,
-    one_line,
-    parse,
+    make_answer,
     status_outcome,
     submit_outcome,
 )
+from worker.remote.reasons import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 5.0
 DEADLINE_SECONDS = 20.0  # of a whole request, under the lease that its caller holds
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
-SHOWN_BYTES = 2000  # of a body that is no JSON, for the message
+LISTED = ("v1", "judges", "batch-executions")
 
 # Raised before a byte of the request could have reached the API.
 _NOT_SENT = (
@@ -38,10 +42,11 @@ _NOT_SENT = (
     httpx.UnsupportedProtocol,
     httpx.ProxyError,
 )
+# What else a peer can bring about; the plain ones come from deep inside, by a broken header.
+_NO_ANSWER = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, Unusable, OSError, ValueError)
 
-
-class _TooMuchError(Exception):
-    """The answer is too long, in bytes or in seconds."""
+# What a body or a URL that cannot be made raises: nothing was sent.
+_UNSENDABLE = (ValueError, TypeError, RecursionError, httpx.InvalidURL)
 
 
 class JudgeAPI:
@@ -57,8 +62,9 @@ class JudgeAPI:
         deadline: float = DEADLINE_SECONDS,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
     ) -> None:
-        self._base = httpx.URL(base_url.rstrip("/"))
-        self._key = api_key
+        key = _checked(api_key)
+        self._address = Address(base_url)
+        self._secrets = sorted({key, quote(key), quote(key, safe="")}, key=len, reverse=True)
         self._deadline = deadline
         self._max_answer_bytes = max_answer_bytes
         self._client = httpx.Client(
@@ -66,12 +72,16 @@ class JudgeAPI:
             follow_redirects=False,
             timeout=httpx.Timeout(deadline, connect=min(CONNECT_SECONDS, deadline)),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
+            cookies=_NoCookies(),
+            event_hooks={"response": [_stop_at_redirect]},
             headers={
-                "Authorization": f"Api-Key {api_key}",
+                "Authorization": f"Api-Key {key}",
                 "Accept": "application/json",
+                "Accept-Encoding": "gzip",  # the one packing that `bounds` can count
                 "User-Agent": f"evalworker/{version('evalworker')}",
             },
         )
+        keep_deadlines(self._client)
 
     def __enter__(self) -> Self:
         return self
@@ -91,26 +101,37 @@ class JudgeAPI:
         judge_version_id: str | None = None,
     ) -> SubmitOutcome:
         """POSTs a batch, once. Unless the outcome says otherwise, it may exist afterwards."""
-        body: dict[str, Any] = {"inputs": list(inputs)}
+        body: dict[str, Any] = {"inputs": [dict(given) for given in inputs]}
         if tags:
             body["tags"] = list(tags)
         if judge_version_id is not None:
             body["judge_version_id"] = judge_version_id
-        content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
-        url = self._url(f"/v1/judges/{_segment(judge_id)}/batch-execute/")
-        answer = self._request("POST", url, content=content)
+        try:
+            url = self._address.url("v1", "judges", judge_id, "batch-execute")
+            request = self._client.build_request(
+                "POST", url, content=_encoded(body), headers={"Content-Type": "application/json"}
+            )
+        except _UNSENDABLE as error:
+            return Invalid(self._describe(error, "cannot be sent as JSON"))
+        answer = self._exchange(request)
         if isinstance(answer, Unavailable):
             return answer
         return submit_outcome(answer, self._own_status_url(answer.body))
 
     def status(self, batch_execution_id: str, status_url: str | None = None) -> StatusOutcome:
         """GETs a whole batch, by `status_url` where it is on the API's own origin."""
-        own = self._own_url(status_url) if status_url else None
-        path = f"/v1/judges/batch-executions/{_segment(batch_execution_id)}/"
-        answer = self._request("GET", own or self._url(path))
-        if isinstance(answer, Unavailable):
-            return answer
-        return status_outcome(answer, batch_execution_id)
+        own = self._address.own(status_url) if status_url else None
+        try:
+            url = own or self._address.url(*LISTED, batch_execution_id)
+            request = self._client.build_request("GET", url)
+        except _UNSENDABLE as error:
+            return Unavailable(self._describe(error, "cannot be asked for"), sent=False)
+        answer = self._exchange(request)
+        return (
+            answer
+            if isinstance(answer, Unavailable)
+            else status_outcome(answer, batch_execution_id)
+        )
 
     def list_executions(
         self,
@@ -119,77 +140,86 @@ class JudgeAPI:
         date_from: datetime | None = None,
         cursor: str | None = None,
     ) -> ListOutcome:
-        """GETs one page of the list of batches, newest as the server orders them, without items."""
+        """GETs one page of the list of batches, in the server's order, without items."""
         params = {
             "judge_id": judge_id,
             "date_from": date_from.astimezone(UTC).isoformat() if date_from else None,
             "cursor": cursor,
         }
-        url = self._url("/v1/judges/batch-executions/")
         given = {name: value for name, value in params.items() if value is not None}
-        answer = self._request("GET", url.copy_merge_params(given) if given else url)
-        return answer if isinstance(answer, Unavailable) else list_outcome(answer)
-
-    def _request(
-        self, method: str, url: httpx.URL, content: bytes | None = None
-    ) -> Answer | Unavailable:
-        headers = {"Content-Type": "application/json"} if content is not None else {}
-        give_up_at = time.monotonic() + self._deadline
         try:
-            with self._client.stream(method, url, content=content, headers=headers) as response:
-                raw = self._read(response, give_up_at)
-                text = raw[:SHOWN_BYTES].decode("utf-8", "replace").replace(self._key, "***")
-                return Answer(response.status_code, response.headers, parse(raw), text)
+            url = self._address.url(*LISTED).copy_merge_params(given)
+            request = self._client.build_request("GET", url)
+        except _UNSENDABLE as error:
+            return Unavailable(self._describe(error, "cannot be asked for"), sent=False)
+        answer = self._exchange(request)
+        if isinstance(answer, Unavailable):
+            return answer
+        return list_outcome(answer, first_page=cursor is None)
+
+    def _exchange(self, request: httpx.Request) -> Answer | Unavailable:
+        try:
+            with (
+                within(self._deadline) as deadline,
+                closing(self._client.send(request, stream=True)) as response,
+            ):
+                status, headers = response.status_code, response.headers
+                raw = read_body(response, deadline, self._max_answer_bytes)
+        except _RedirectedError as redirected:
+            status, headers, raw = redirected.status, redirected.headers, b""
         except _NOT_SENT as error:
             return Unavailable(self._describe(error), sent=False)
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, _TooMuchError) as error:
+        except _NO_ANSWER as error:
             return Unavailable(self._describe(error))
-
-    def _read(self, response: httpx.Response, give_up_at: float) -> bytes:
-        # httpx bounds each read, not the whole; a drip of bytes would hold the lease for ever.
-        # The count is of decoded bytes, so that a compressed answer cannot blow up.
-        chunks, size = [], 0
-        for chunk in response.iter_bytes(64 * 1024):
-            size += len(chunk)
-            if size > self._max_answer_bytes:
-                raise _TooMuchError(f"the answer is longer than {self._max_answer_bytes:,} bytes")
-            if time.monotonic() > give_up_at:
-                raise _TooMuchError(f"the answer took longer than {self._deadline:g} s")
-            chunks.append(chunk)
-        return b"".join(chunks)
-
-    def _describe(self, error: Exception) -> str:
-        words = str(error) or type(error).__name__
-        return one_line(f"{type(error).__name__}: {words}".replace(self._key, "***"))
-
-    def _url(self, path: str) -> httpx.URL:
-        return httpx.URL(f"{self._base}{path}")
+        return make_answer(status, headers, raw, self._secrets)
 
     def _own_status_url(self, body: object) -> str | None:
         given = body.get("status_url") if isinstance(body, dict) else None
-        own = self._own_url(given) if isinstance(given, str) and given else None
+        own = self._address.own(given) if isinstance(given, str) else None
         return str(own) if own is not None else None
 
-    def _own_url(self, given: str) -> httpx.URL | None:
-        """`given` resolved against the API, or None if the key would leave the API's origin."""
-        if "\\" in given or not given.isprintable():
-            return None
-        try:
-            url = self._base.join(given)
-        except (httpx.InvalidURL, ValueError):
-            return None
-        same = (url.scheme, url.host, _port(url)) == (
-            self._base.scheme,
-            self._base.host,
-            _port(self._base),
-        )
-        return url if same and not url.userinfo else None
+    def _describe(self, error: Exception, what: str = "") -> str:
+        name, words = type(error).__name__, str(error)
+        if isinstance(error, Unusable):
+            return one_line(words, self._secrets)
+        return one_line(": ".join(part for part in (what, name, words) if part), self._secrets)
 
 
-def _port(url: httpx.URL) -> int | None:
-    return url.port or {"http": 80, "https": 443}.get(url.scheme)
+class _NoCookies(CookieJar):
+    """Keeps none: what one answer sets must not change the next request."""
+
+    def extract_cookies(self, response: Any, request: Any) -> None:
+        del response, request
 
 
-def _segment(text: str) -> str:
-    """One path segment, whatever the text: `..` and `/` cannot lead elsewhere."""
-    return quote(text, safe="").replace(".", "%2E") if set(text) <= {"."} else quote(text, safe="")
+class _RedirectedError(Exception):
+    """Raised before httpx looks into a redirect's target, which may be no URL at all."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        super().__init__(response.status_code)
+        self.status, self.headers = response.status_code, response.headers
+
+
+def _stop_at_redirect(response: httpx.Response) -> None:
+    if response.has_redirect_location:
+        raise _RedirectedError(response)
+
+
+def _checked(api_key: str) -> str:
+    key = api_key.strip()
+    if not (key and key.isascii() and key.isprintable()):
+        # Not quoted: whatever it is, it is secret.
+        raise ConfigurationError(["the API key is empty, or has characters that no header carries"])
+    return key
+
+
+def _encoded(body: Mapping[str, Any]) -> bytes:
+    """As UTF-8, which is what size limits count; halves of surrogate pairs only fit escaped."""
+    try:
+        return _json(body, ascii_only=False).encode()
+    except UnicodeEncodeError:
+        return _json(body, ascii_only=True).encode()
+
+
+def _json(body: Mapping[str, Any], *, ascii_only: bool) -> str:
+    return json.dumps(body, ensure_ascii=ascii_only, allow_nan=False, separators=(",", ":"))

@@ -1,4 +1,7 @@
-"""Reads a batch execution out of JSON that may be anything; what is odd is told, never raised."""
+"""Reads a batch execution out of JSON that may be anything; what is odd is told, never raised.
+
+Every text taken from the remote is made storable here, keys included.
+"""
 
 from __future__ import annotations
 
@@ -6,79 +9,98 @@ import json
 import math
 import re
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from worker.lifecycle import ENDED_AT_REMOTE, BatchExecution, EvaluatorResult, RemoteItem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 Value = TypeVar("Value")
 
-MAX_ODDITIES = 20
-_RESULT_FIELDS = frozenset(
-    {
-        "evaluator_name",
-        "score",
-        "justification",
-        "evaluator_id",
-        "evaluator_version_id",
-        "confidence",
-    }
+MAX_ID = 255  # characters; an id is a key in an index
+MAX_ODDITIES = 20  # told one by one; the rest is counted
+MAX_DEPTH = 100  # of nested values; what writes JSON to a database gives up at about a thousand
+TOO_DEEP = "(nested too deeply to be kept)"
+
+_RESULT_FIELDS = (
+    "evaluator_name",
+    "score",
+    "justification",
+    "evaluator_id",
+    "evaluator_version_id",
+    "confidence",
 )
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 class Unreadable(Exception):
-    """The answer is not a batch execution."""
+    """The answer is not the batch execution that was asked for."""
 
 
 def storable(value: Value) -> Value:
-    """The same value with NUL and lone surrogates spelled out, as in `\\u0000`.
+    r"""The same value as every database takes it, inside lists and objects too, keys included.
 
-    PostgreSQL refuses these in texts; kept like this, nothing is lost and nothing fails. Numbers
-    that are not finite become their names.
+    NUL and lone surrogates, which PostgreSQL refuses, are spelled out as `\u0000`; numbers that
+    are not finite become their names in JSON's dialects (`NaN`, `Infinity`, `-Infinity`). A value
+    nested beyond `MAX_DEPTH` becomes `TOO_DEEP`.
     """
-    return _storable(value)  # type: ignore[no-any-return]
+    return _storable(value, 0)  # type: ignore[no-any-return]
 
 
-def _storable(value: Any) -> Any:
+def _storable(value: Any, depth: int) -> Any:
     if isinstance(value, str):
         return _UNSTORABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", value)
+    if isinstance(value, dict | list) and depth >= MAX_DEPTH:
+        return TOO_DEEP
     if isinstance(value, dict):
-        return {_storable(key): _storable(part) for key, part in value.items()}
+        return {_storable(k, depth): _storable(part, depth + 1) for k, part in value.items()}
     if isinstance(value, list):
-        return [_storable(part) for part in value]
+        return [_storable(part, depth + 1) for part in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
+        return json.dumps(value)
     return value
+
+
+def read_id(body: object) -> str | None:
+    """The id of a batch execution; None where the body has no usable one."""
+    given = body.get("batch_execution_id") if isinstance(body, dict) else None
+    if not isinstance(given, str) or not given.strip():
+        return None
+    batch_id = storable(given)
+    return batch_id if len(batch_id) <= MAX_ID else None
 
 
 def read_execution(body: object, *, expected_id: str) -> BatchExecution:
     """A whole batch from its status path; raises `Unreadable` unless it is that batch."""
-    if not isinstance(body, dict) or not isinstance(body.get("batch_execution_id"), str):
+    batch_id = read_id(body)
+    if not isinstance(body, dict) or batch_id is None:
         raise Unreadable("the answer is not a batch execution")
-    if body["batch_execution_id"].lower() != expected_id.lower():
-        raise Unreadable(f"answered with another batch: {storable(body['batch_execution_id'])}")
+    if batch_id.lower() != expected_id.lower():
+        raise Unreadable(f"answered with another batch: {batch_id}")
     oddities: list[str] = []
     items = tuple(_read_items(body.get("items"), oddities))
-    _check_counts(body, items, oddities)
-    return _read_head(body, items, tuple(oddities[:MAX_ODDITIES]))
+    return _read_head(body, batch_id, items, _told([*_count_oddities(body, items), *oddities]))
 
 
 def read_row(body: object) -> BatchExecution | None:
     """A batch without its items from the list; None if it is not one."""
-    if not isinstance(body, dict) or not isinstance(body.get("batch_execution_id"), str):
+    batch_id = read_id(body)
+    if not isinstance(body, dict) or batch_id is None:
         return None
     try:
-        return _read_head(body, (), ())
+        return _read_head(body, batch_id, (), ())
     except Unreadable:
         return None
 
 
 def _read_head(
-    body: Mapping[str, Any], items: tuple[RemoteItem, ...], oddities: tuple[str, ...]
+    body: Mapping[str, Any],
+    batch_id: str,
+    items: tuple[RemoteItem, ...],
+    oddities: tuple[str, ...],
 ) -> BatchExecution:
     status = body.get("status")
     if not isinstance(status, str) or not status:
@@ -86,102 +108,120 @@ def _read_head(
     judge = body.get("judge")
     tags = body.get("tags")
     return BatchExecution(
-        batch_execution_id=storable(body["batch_execution_id"]),
+        batch_execution_id=batch_id,
         status=storable(status),
         total_count=_whole(body.get("total_count")),
         created_at=_moment(body.get("created_at")),
-        judge_version_id=_text(judge.get("version_id")) if isinstance(judge, dict) else None,
-        tags=tuple(t for t in tags if isinstance(t, str)) if isinstance(tags, list) else None,
+        judge_version_id=_only_text(judge.get("version_id")) if isinstance(judge, dict) else None,
+        tags=_read_tags(tags) if isinstance(tags, list) else None,
         items=items,
         oddities=oddities,
     )
+
+
+def _read_tags(given: Iterable[object]) -> tuple[str, ...]:
+    return tuple(storable(tag) for tag in given if isinstance(tag, str))
 
 
 def _read_items(given: object, oddities: list[str]) -> Iterator[RemoteItem]:
     if given is None:
         return
     if not isinstance(given, list):
-        oddities.append("items is not a list")
+        oddities.append("the items are not a list")
         return
-    places = Counter(
-        item["index"]
-        for item in given
-        if isinstance(item, dict) and _whole(item.get("index")) is not None
-    )
-    for place, count in places.items():
-        if count > 1:
-            oddities.append(f"item {place} is answered {count} times: none of them counts")
+    counts = Counter(place for place in map(_place, given) if place is not None)
+    oddities += [
+        f"item {place} is answered {count} times: none of them counts"
+        for place, count in counts.items()
+        if count > 1
+    ]
     for item in given:
-        if not isinstance(item, dict) or _whole(item.get("index")) is None:
+        place = _place(item)
+        if place is None:
             oddities.append("an item has no usable index")
         elif not isinstance(item.get("status"), str):
-            oddities.append(f"item {item['index']} has no status")
-        elif places[item["index"]] == 1:
-            yield _read_item(item, oddities)
+            oddities.append(f"item {place} has no status")
+        elif counts[place] == 1:
+            yield _read_item(item, place, oddities)
 
 
-def _read_item(item: Mapping[str, Any], oddities: list[str]) -> RemoteItem:
+def _place(item: object) -> int | None:
+    return _whole(item.get("index")) if isinstance(item, dict) else None
+
+
+def _read_item(item: Mapping[str, Any], place: int, oddities: list[str]) -> RemoteItem:
     shown = item.get("input")
     return RemoteItem(
-        index=item["index"],
+        index=place,
         status=storable(item["status"]),
-        evaluator_results=tuple(
-            _read_results(item.get("evaluator_results"), item["index"], oddities)
-        ),
+        evaluator_results=tuple(_read_results(item.get("evaluator_results"), place, oddities)),
         error_message=_text(item.get("error_message")) or "",
-        execution_log_id=_text(item.get("execution_log_id")),
-        input=shown if isinstance(shown, dict) else None,
+        execution_log_id=_only_text(item.get("execution_log_id")),
+        input=storable(shown) if isinstance(shown, dict) else None,
     )
 
 
-def _read_results(given: object, index: int, oddities: list[str]) -> Iterator[EvaluatorResult]:
-    if isinstance(given, dict):  # by evaluator name
-        given = [
-            {"evaluator_name": name, **part} if isinstance(part, dict) else part
-            for name, part in given.items()
-        ]
+def _read_results(given: object, place: int, oddities: list[str]) -> Iterator[EvaluatorResult]:
     if given is None:
         return
+    if isinstance(given, dict):
+        given = [_named(name, result) for name, result in given.items()]
     if not isinstance(given, list):
-        oddities.append(f"item {index} has results that are not a list")
+        oddities.append(f"the results of item {place} are not a list")
         return
-    for place, result in enumerate(given):
+    for number, result in enumerate(given, start=1):
         if isinstance(result, dict):
-            yield _read_result(result, place)
+            yield _read_result(result, number)
         else:
-            oddities.append(f"result {place} of item {index} is not an object")
+            oddities.append(f"result {number} of item {place} is not an object")
 
 
-def _read_result(result: Mapping[str, Any], place: int) -> EvaluatorResult:
-    score, confidence = _number(result.get("score")), _number(result.get("confidence"))
-    extra = {key: part for key, part in result.items() if key not in _RESULT_FIELDS}
-    for name, number in (("score", score), ("confidence", confidence)):
-        if number is None and result.get(name) is not None:
-            extra[name] = result[name]  # as received: not a finite number
-    name = result.get("evaluator_name") or result.get("name")
-    return EvaluatorResult(
-        evaluator_name=_text(name) or f"evaluator {place + 1}",
-        score=score,
+def _named(name: str, result: object) -> object:
+    """A result out of an object keyed by evaluator name."""
+    if not isinstance(result, dict):
+        return result
+    return {**result, "evaluator_name": result.get("evaluator_name") or name}
+
+
+def _read_result(result: Mapping[str, Any], number: int) -> EvaluatorResult:
+    name = _text(result.get("evaluator_name") or result.get("name"))
+    read = EvaluatorResult(
+        evaluator_name=name or f"evaluator {number}",
+        score=_number(result.get("score")),
         justification=_text(result.get("justification")),
-        evaluator_id=_text(result.get("evaluator_id")),
-        evaluator_version_id=_text(result.get("evaluator_version_id")),
-        confidence=confidence,
-        extra=storable(extra) or None,
+        evaluator_id=_only_text(result.get("evaluator_id")),
+        evaluator_version_id=_only_text(result.get("evaluator_version_id")),
+        confidence=_number(result.get("confidence")),
     )
+    # What a field cannot hold is kept as it came: "0.8" is no score, but it is not nothing.
+    extra = {
+        key: part
+        for key, part in result.items()
+        if key not in _RESULT_FIELDS or (part is not None and getattr(read, key) is None)
+    }
+    return replace(read, extra=storable(extra) or None)
 
 
-def _check_counts(
-    body: Mapping[str, Any], items: tuple[RemoteItem, ...], oddities: list[str]
-) -> None:
+def _count_oddities(body: Mapping[str, Any], items: tuple[RemoteItem, ...]) -> Iterator[str]:
     if body.get("status") not in ENDED_AT_REMOTE:
         return  # a running batch may show all of its items, some, or none
     total = _whole(body.get("total_count"))
     if total is not None and total != len(items):
-        oddities.append(f"total_count is {total}, but {len(items)} items can be read")
+        yield f"total_count is {total}, but {len(items)} items can be read"
     for name, status in (("completed_count", "completed"), ("failed_count", "failed")):
         said, seen = _whole(body.get(name)), sum(item.status == status for item in items)
         if said is not None and said != seen:
-            oddities.append(f"{name} is {said}, but {seen} items say so")
+            yield f"{name} is {said}, but {seen} items say so"
+
+
+def _told(oddities: Iterable[str]) -> tuple[str, ...]:
+    """Each sentence once, with how often; the first `MAX_ODDITIES` of them."""
+    counted = Counter(oddities)
+    sentences = [f"{text} ({n} times)" if n > 1 else text for text, n in counted.items()]
+    if len(sentences) > MAX_ODDITIES:
+        rest = len(sentences) - MAX_ODDITIES + 1
+        sentences[MAX_ODDITIES - 1 :] = [f"… and {rest} more"]
+    return tuple(sentences)
 
 
 def _text(value: object) -> str | None:
@@ -189,6 +229,10 @@ def _text(value: object) -> str | None:
     if value is None or isinstance(value, str):
         return storable(value)
     return json.dumps(storable(value), ensure_ascii=False)
+
+
+def _only_text(value: object) -> str | None:
+    return storable(value) if isinstance(value, str) else None
 
 
 def _whole(value: object) -> int | None:

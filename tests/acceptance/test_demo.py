@@ -1,0 +1,61 @@
+"""`evalworker demo`, as a newcomer runs it; and again; and killed half-way."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from processes import environment, evalworker, started, wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def query(folder: Path, statement: str, file: str = "evalworker-demo.db") -> list[Any]:
+    with closing(sqlite3.connect(f"file:{folder / file}?mode=ro", uri=True)) as connection:
+        return connection.execute(statement).fetchall()
+
+
+def finished_batches(folder: Path) -> int:
+    try:
+        return len(query(folder, "SELECT 1 FROM eval_batches WHERE state = 'finished'"))
+    except sqlite3.OperationalError:
+        return 0
+
+
+def test_the_demo_survives_its_death_and_keeps_the_old_job(tmp_path: Path) -> None:
+    env = environment()
+    with started("demo", env=env, cwd=tmp_path) as killed:
+        wait_until(lambda: finished_batches(tmp_path) >= 2)
+        killed.kill()
+        killed.wait()
+    again = evalworker("demo", env=env, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "evalworker-demo.db" in again.stdout
+    assert "resuming  1 job(s)" in again.stdout
+    assert "194 evaluated, 6 failed" in again.stdout
+    assert "Mean scores" in again.stdout
+    assert "requires expected_output" in again.stdout
+    assert again.stdout.count("SELECT ") == 3
+    jobs = query(tmp_path, "SELECT status, completed, failed FROM eval_job_progress")
+    assert jobs == [("completed", 194, 6), ("completed", 194, 6)]
+    # Two jobs of the same inputs: each good one was evaluated once for each of them.
+    times = query(
+        tmp_path,
+        "SELECT times, count(*) FROM evaluated GROUP BY times",
+        "evalworker-demo-judge.db",
+    )
+    assert times == [(2, 194), (6, 6)]
+
+
+def test_the_demo_takes_a_file_of_the_users_own(tmp_path: Path) -> None:
+    given = tmp_path / "mine.jsonl"
+    given.write_text(
+        json.dumps({"request": "2 + 2?", "response": "4", "expected_output": "4"}) + "\n"
+    )
+    shown = evalworker("demo", "--file", given, "--judge", "math", env=environment(), cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert "1 evaluated, 0 failed" in shown.stdout
+    assert "ROUGE-L" in shown.stdout

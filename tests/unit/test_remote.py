@@ -1,0 +1,554 @@
+"""What each answer of the judge API comes to; the wire is faked at the transport."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from worker.errors import ConfigurationError
+from worker.lifecycle import (
+    Accepted,
+    Denied,
+    Found,
+    Invalid,
+    Listed,
+    NotFound,
+    Throttled,
+    TooLarge,
+    Unavailable,
+)
+from worker.remote import JudgeAPI
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BASE = "https://api.example.com"
+KEY = "sk-very-secret-0123456789"
+ID = "0190c7a2-0000-7000-8000-000000000001"
+OTHER = "0190c7a2-0000-7000-8000-000000000002"
+STANDARD = f"{BASE}/v1/judges/batch-executions/{ID}/"
+
+
+def api_answering(
+    answer: httpx.Response | Exception | Callable[[httpx.Request], httpx.Response],
+    *,
+    seen: list[httpx.Request] | None = None,
+    base_url: str = BASE,
+    **options: Any,
+) -> JudgeAPI:
+    def handle(request: httpx.Request) -> httpx.Response:
+        if seen is not None:
+            seen.append(request)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer if isinstance(answer, httpx.Response) else answer(request)
+
+    transport = httpx.MockTransport(handle)
+    return JudgeAPI(base_url=base_url, api_key=KEY, transport=transport, **options)
+
+
+def accepted(status_url: object = None, status: int = 202) -> httpx.Response:
+    return httpx.Response(status, json={"batch_execution_id": ID, "status_url": status_url})
+
+
+def problem(status: int, code: str, detail: str) -> httpx.Response:
+    body = {"type": "about:blank", "status": status, "title": "T", "detail": detail, "code": code}
+    return httpx.Response(status, json=body | {"instance": None})
+
+
+# --- requests ---------------------------------------------------------------------------------
+
+
+def test_a_submission_carries_key_inputs_tags_and_version() -> None:
+    seen: list[httpx.Request] = []
+    with api_answering(accepted(), seen=seen) as api:
+        api.submit("judge/1 ä", [{"request": "håndværk"}], tags=["a"], judge_version_id="v1")
+    (request,) = seen
+    assert request.method == "POST"
+    assert request.url.raw_path == b"/v1/judges/judge%2F1%20%C3%A4/batch-execute/"
+    assert request.headers["authorization"] == f"Api-Key {KEY}"
+    assert request.headers["user-agent"].startswith("evalworker/")
+    assert request.headers["content-type"] == "application/json"
+    assert json.loads(request.content) == {
+        "inputs": [{"request": "håndværk"}],
+        "tags": ["a"],
+        "judge_version_id": "v1",
+    }
+
+
+def test_what_is_not_given_is_not_sent() -> None:
+    seen: list[httpx.Request] = []
+    with api_answering(accepted(), seen=seen) as api:
+        api.submit("j", [{"response": "r"}])
+    assert json.loads(seen[0].content) == {"inputs": [{"response": "r"}]}
+
+
+@pytest.mark.parametrize("base_url", [f"{BASE}/judge-api", f"{BASE}/judge-api/"])
+def test_a_base_url_may_carry_a_path(base_url: str) -> None:
+    seen: list[httpx.Request] = []
+    with api_answering(accepted(), seen=seen, base_url=base_url) as api:
+        api.submit("j", [{}])
+        api.status(ID)
+        api.list_executions()
+    assert [request.url.path for request in seen] == [
+        "/judge-api/v1/judges/j/batch-execute/",
+        f"/judge-api/v1/judges/batch-executions/{ID}/",
+        "/judge-api/v1/judges/batch-executions/",
+    ]
+
+
+@pytest.mark.parametrize("judge_id", ["..", ".", "../../admin", "a?b", "a#b"])
+def test_no_judge_id_leads_to_another_path(judge_id: str) -> None:
+    seen: list[httpx.Request] = []
+    with api_answering(accepted(), seen=seen) as api:
+        api.submit(judge_id, [{}])
+    raw = seen[0].url.raw_path
+    assert raw.startswith(b"/v1/judges/")
+    assert raw.endswith(b"/batch-execute/")
+    assert raw.count(b"/") == 5
+
+
+def test_half_a_surrogate_pair_in_an_input_is_sent_escaped() -> None:
+    seen: list[httpx.Request] = []
+    with api_answering(accepted(), seen=seen) as api:
+        api.submit("j", [{"request": "x\ud800"}])
+    assert json.loads(seen[0].content) == {"inputs": [{"request": "x\ud800"}]}
+
+
+@pytest.mark.parametrize("value", [float("nan"), object(), {1, 2}])
+def test_an_input_that_is_no_json_is_invalid_and_nothing_is_sent(value: object) -> None:
+    seen: list[httpx.Request] = []
+    with api_answering(accepted(), seen=seen) as api:
+        outcome = api.submit("j", [{"request": value}])
+    assert isinstance(outcome, Invalid)
+    assert seen == []
+
+
+def test_ids_that_no_url_can_carry_are_outcomes() -> None:
+    with api_answering(accepted()) as api:
+        assert isinstance(api.submit("\ud800", [{}]), Invalid)
+        assert isinstance(api.submit("j" * 100_000, [{}]), Invalid)
+        for outcome in (
+            api.status("x" * 100_000),
+            api.status("\ud800"),
+            api.list_executions(cursor="\ud800"),
+            api.list_executions(cursor="c" * 100_000),
+        ):
+            assert isinstance(outcome, Unavailable)
+            assert outcome.sent is False
+
+
+def test_the_list_is_asked_in_utc_with_only_what_is_given() -> None:
+    seen: list[httpx.Request] = []
+    noon = datetime(2026, 11, 1, 12, tzinfo=timezone(timedelta(hours=2)))
+    with api_answering(httpx.Response(200, json={"results": []}), seen=seen) as api:
+        api.list_executions(judge_id="j&x", date_from=noon, cursor="c=+/")
+        api.list_executions()
+    assert dict(seen[0].url.params) == {
+        "judge_id": "j&x",
+        "date_from": "2026-11-01T10:00:00+00:00",
+        "cursor": "c=+/",
+    }
+    assert seen[1].url == f"{BASE}/v1/judges/batch-executions/"
+
+
+def test_no_cookie_is_kept() -> None:
+    seen: list[httpx.Request] = []
+    answer = httpx.Response(200, json={"results": []}, headers={"Set-Cookie": "a=b; Path=/"})
+    with api_answering(answer, seen=seen) as api:
+        api.list_executions()
+        api.list_executions()
+    assert "cookie" not in seen[1].headers
+
+
+@pytest.mark.parametrize("key", ["", "  ", "a\nb", "ключ"])
+def test_a_key_that_no_header_carries_is_refused_without_showing_it(key: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        JudgeAPI(base_url=BASE, api_key=key)
+    assert "header" in str(caught.value)
+    assert not key.strip() or key not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://u:pw@api.example.com", "ftp://api.example.com", "api", "https://[::1"]
+)
+def test_a_base_url_that_cannot_be_one_is_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        JudgeAPI(base_url=url, api_key=KEY)
+    assert "pw" not in str(caught.value)
+
+
+# --- submit -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 207])
+def test_any_2xx_with_an_id_is_accepted(status: int) -> None:
+    with api_answering(accepted(status=status)) as api:
+        assert api.submit("j", [{}]) == Accepted(ID)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(202),
+        httpx.Response(204),
+        httpx.Response(202, text="<html>ok</html>"),
+        httpx.Response(202, text='{"batch_execution_id": "0190'),
+        httpx.Response(202, json={"error": "boom"}),
+        httpx.Response(202, json=[ID]),
+        httpx.Response(202, json={"batch_execution_id": ""}),
+        httpx.Response(202, json={"batch_execution_id": 7}),
+        httpx.Response(202, json={"batch_execution_id": "x" * 5000}),
+    ],
+)
+def test_a_2xx_without_an_id_may_have_started_a_batch(answer: httpx.Response) -> None:
+    with api_answering(answer) as api:
+        outcome = api.submit("j", [{}])
+    assert isinstance(outcome, Unavailable)
+    assert outcome.sent is True
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (f"/v1/judges/batch-executions/{ID}/", STANDARD),
+        (STANDARD, STANDARD),
+        (f"HTTPS://API.example.com:443/v1/x/{ID}/", f"{BASE}/v1/x/{ID}/"),
+        (f"v1/x/{ID}/", f"{BASE}/v1/x/{ID}/"),
+    ],
+)
+def test_a_status_url_on_the_own_origin_is_kept(given: str, kept: str) -> None:
+    with api_answering(accepted(given)) as api:
+        assert api.submit("j", [{}]) == Accepted(ID, kept)
+
+
+FOREIGN = [
+    "https://evil.example.net/x/",
+    "//evil.example.net/x/",
+    "///evil.example.net",
+    "/\\evil.example.net/x/",
+    "\\\\evil.example.net/x/",
+    "https://api.example.com@evil.example.net/x/",
+    "https://evil.example.net\\@api.example.com/x/",
+    "https://user:pw@api.example.com/x/",
+    "https://api.example.com.evil.example.net/x/",
+    "https://api.example.com:8443/x/",
+    "http://api.example.com/x/",
+    "http://api.example.com:443/x/",
+    "ftp://api.example.com/x/",
+    "javascript:alert(1)",
+    "file:///etc/passwd",
+    "https://",
+    "https://[/x/",
+    "https://api.example.com:notaport/",
+    "/v1/\r\nX-Evil: 1",
+    "\thttps://evil.example.net/",
+    "/v1/\ud800/",
+    "/" + "x" * 70_000,
+]
+
+
+@pytest.mark.parametrize("given", [*FOREIGN, "", 7, None, ["/x/"], {"a": 1}])
+def test_no_other_status_url_is_kept(given: object) -> None:
+    body = json.dumps({"batch_execution_id": ID, "status_url": given})
+    with api_answering(httpx.Response(202, text=body)) as api:
+        outcome = api.submit("j", [{}])
+    assert outcome == Accepted(ID)
+
+
+@pytest.mark.parametrize("given", FOREIGN)
+def test_the_key_never_leaves_the_origin(given: str) -> None:
+    seen: list[httpx.Request] = []
+    with api_answering(httpx.Response(500), seen=seen) as api:
+        api.status(ID, given)
+    assert [str(request.url) for request in seen] == [STANDARD]
+
+
+def test_a_status_url_outside_the_base_path_is_not_used() -> None:
+    seen: list[httpx.Request] = []
+    base = f"{BASE}/judge-api"
+    with api_answering(accepted("/v1/x/"), seen=seen, base_url=base) as api:
+        assert api.submit("j", [{}]) == Accepted(ID)
+        api.status(ID, "/other-app/x/")
+        api.status(ID, "/judge-api/x/")
+    paths = [request.url.path for request in seen[1:]]
+    assert paths == [f"/judge-api/v1/judges/batch-executions/{ID}/", "/judge-api/x/"]
+
+
+# --- status codes -----------------------------------------------------------------------------
+
+Outcome = type[Any]
+
+
+@pytest.mark.parametrize(
+    ("status", "submit", "poll", "listing"),
+    [
+        (400, Invalid, Unavailable, NotFound),
+        (401, Denied, Denied, Denied),
+        (402, Denied, Denied, Denied),
+        (403, Denied, Denied, Denied),
+        (404, NotFound, NotFound, NotFound),
+        (405, Denied, Denied, NotFound),
+        (408, Unavailable, Unavailable, Unavailable),
+        (409, Denied, Denied, Denied),
+        (413, TooLarge, Unavailable, Unavailable),
+        (418, Denied, Denied, Denied),
+        (422, Invalid, Unavailable, NotFound),
+        (425, Unavailable, Unavailable, Unavailable),
+        (429, Throttled, Throttled, Throttled),
+        (500, Unavailable, Unavailable, Unavailable),
+        (501, Unavailable, Unavailable, NotFound),
+        (502, Unavailable, Unavailable, Unavailable),
+        (503, Unavailable, Unavailable, Unavailable),
+        (599, Unavailable, Unavailable, Unavailable),
+    ],
+)
+def test_each_status_code_has_its_outcome(
+    status: int, submit: Outcome, poll: Outcome, listing: Outcome
+) -> None:
+    with api_answering(lambda _: problem(status, "a_code", "in its own words")) as api:
+        outcomes = (api.submit("j", [{}]), api.status(ID), api.list_executions())
+    assert tuple(type(outcome) for outcome in outcomes) == (submit, poll, listing)
+    for outcome in outcomes:
+        assert not isinstance(outcome, Accepted | Found | Listed)
+        assert f"{status} a_code: in its own words" in outcome.reason
+        assert getattr(outcome, "sent", True) is True
+
+
+def test_a_missing_permission_concerns_the_judge_and_a_wrong_key_everything() -> None:
+    with api_answering(problem(403, "permission_denied", "no")) as api:
+        assert api.submit("j", [{}]) == Denied("403 permission_denied: no", judge_only=True)
+    with api_answering(problem(401, "authentication_failed", "no")) as api:
+        assert api.submit("j", [{}]) == Denied("401 authentication_failed: no")
+
+
+@pytest.mark.parametrize("status", [400, 404])
+def test_a_list_that_refuses_its_own_cursor_is_not_a_missing_list(status: int) -> None:
+    with api_answering(lambda _: problem(status, "invalid", "Invalid cursor")) as api:
+        assert isinstance(api.list_executions(), NotFound)
+        outcome = api.list_executions(cursor="c")
+    assert isinstance(outcome, Unavailable)
+    assert "Invalid cursor" in outcome.reason
+
+
+@pytest.mark.parametrize(
+    "location", ["https://evil.example.net/", "http://[", "", "x:y:z", "/\ud7ff"]
+)
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_named_and_not_followed(status: int, location: str) -> None:
+    seen: list[httpx.Request] = []
+    headers = [(b"location", location.encode())]
+    with api_answering(lambda _: httpx.Response(status, headers=headers), seen=seen) as api:
+        outcomes = (api.submit("j", [{}]), api.status(ID), api.list_executions())
+    assert len(seen) == 3
+    for outcome in outcomes:
+        assert isinstance(outcome, Denied)
+        assert outcome.reason.startswith(f"{status}: redirected to")
+        if location.isascii():
+            assert location in outcome.reason
+
+
+def test_a_3xx_that_leads_nowhere_is_denied_too() -> None:
+    with api_answering(httpx.Response(304)) as api:
+        assert api.status(ID) == Denied("304: redirected to nowhere, which is not followed")
+
+
+# --- throttling -------------------------------------------------------------------------------
+
+DATE = "Sun, 01 Nov 2026 12:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"Retry-After": "17"}, 17.0),
+        ({"Retry-After": " 1.5 "}, 1.5),
+        ({"Retry-After": "0"}, 0.0),
+        ({"Retry-After": "99999999"}, 3600.0),
+        ({"Retry-After": "-1"}, None),
+        ({"Retry-After": "nan"}, None),
+        ({"Retry-After": "inf"}, None),
+        ({"Retry-After": "1e999"}, None),
+        ({"Retry-After": "soon"}, None),
+        ({"Retry-After": ""}, None),
+        ({"Retry-After": "Sun, 01 Nov 2026 12:00:30 GMT", "Date": DATE}, 30.0),
+        ({"Retry-After": "Sun, 01 Nov 2026 12:00:30 -0000", "Date": DATE}, 30.0),
+        ({"Retry-After": "Sun, 01 Nov 2026 11:00:00 GMT", "Date": DATE}, None),
+        ({"Retry-After": "Sun, 99 Nov 2026 11:00:00 GMT", "Date": DATE}, None),
+        ({"Retry-After": "Fri, 01 Nov 2999 12:00:00 GMT", "Date": "today"}, 3600.0),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date_and_bounded(
+    headers: dict[str, str], seconds: float | None
+) -> None:
+    with api_answering(httpx.Response(429, headers=headers)) as api:
+        outcome = api.status(ID)
+    assert isinstance(outcome, Throttled)
+    assert outcome.retry_after == seconds
+
+
+def test_a_retry_date_without_the_remotes_own_clock_is_read_by_ours() -> None:
+    then = datetime.now(UTC) + timedelta(seconds=100)
+    headers = {"Retry-After": then.strftime("%a, %d %b %Y %H:%M:%S GMT")}
+    with api_answering(httpx.Response(429, headers=headers)) as api:
+        outcome = api.status(ID)
+    assert isinstance(outcome, Throttled)
+    assert outcome.retry_after == pytest.approx(100, abs=5)
+
+
+# --- transport --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "sent"),
+    [
+        (httpx.ConnectError("refused"), False),
+        (httpx.ConnectTimeout("slow"), False),
+        (httpx.PoolTimeout("full"), False),
+        (httpx.ProxyError("407"), False),
+        (httpx.UnsupportedProtocol("x"), False),
+        (httpx.ReadTimeout("slow"), True),
+        (httpx.WriteTimeout("slow"), True),
+        (httpx.ReadError("reset"), True),
+        (httpx.WriteError("reset"), True),
+        (httpx.CloseError("reset"), True),
+        (httpx.RemoteProtocolError("garbage"), True),
+        (httpx.LocalProtocolError("garbage"), True),
+        (httpx.DecodingError("garbage"), True),
+        (OSError("broken"), True),
+        (ValueError("broken"), True),
+    ],
+)
+def test_a_transport_error_tells_whether_the_request_may_have_arrived(
+    error: Exception, sent: bool
+) -> None:
+    with api_answering(error) as api:
+        outcomes = (api.submit("j", [{}]), api.status(ID), api.list_executions())
+    for outcome in outcomes:
+        assert isinstance(outcome, Unavailable)
+        assert outcome.sent is sent
+        assert str(error) in outcome.reason
+
+
+def test_a_compressed_answer_is_read() -> None:
+    packed = gzip.compress(json.dumps({"batch_execution_id": ID}).encode())
+    answer = httpx.Response(202, content=packed, headers={"Content-Encoding": "gzip"})
+    with api_answering(answer) as api:
+        assert api.submit("j", [{}]) == Accepted(ID)
+
+
+def test_an_answer_is_counted_as_it_is_unpacked() -> None:
+    bomb = gzip.compress(b" " * 50_000_000)
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        stream = httpx.ByteStream(bomb)
+        response = httpx.Response(200, headers={"Content-Encoding": "gzip"})
+        response.stream = stream
+        return response
+
+    with api_answering(answer, max_answer_bytes=100_000) as api:
+        assert api.status(ID) == Unavailable("the answer is longer than 100,000 bytes")
+
+
+def _stream_of(content: bytes, encoding: str) -> Callable[[httpx.Request], httpx.Response]:
+    def answer(_: httpx.Request) -> httpx.Response:
+        response = httpx.Response(200, headers={"Content-Encoding": encoding})
+        response.stream = httpx.ByteStream(content)
+        return response
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding"),
+    [
+        (gzip.compress(b'{"results": []}')[:-9], "gzip"),
+        (b"not packed at all", "gzip"),
+        (b"{}", "br"),
+        (b"{}", "gzip, gzip"),
+    ],
+)
+def test_an_answer_broken_in_its_packing_is_unavailable(content: bytes, encoding: str) -> None:
+    with api_answering(_stream_of(content, encoding)) as api:
+        assert isinstance(api.list_executions(), Unavailable)
+
+
+# --- reasons ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"detail": "D", "title": "T"}, "D"),
+        ({"title": "T"}, "T"),
+        ({"error": "E"}, "E"),
+        ({"message": "M"}, "M"),
+        ({"error": {"code": 7, "message": "M"}}, "M"),
+        ({"detail": ["one", "two"]}, "one; two"),
+        ({"tags": ["empty"]}, "tags: empty"),
+        ({"inputs": [{}, {"contexts": ["too few"]}]}, "inputs[1].contexts: too few"),
+        ({"title": "Invalid.", "inputs": {"0": ["bad"]}}, "Invalid.; inputs.0: bad"),
+        (["plain", "list"], "plain; list"),
+        ({"detail": "two\nlines\x07 \x00"}, "two lines \\u0000"),
+        ("only text", "only text"),
+    ],
+)
+def test_a_reason_is_one_line_in_the_apis_own_words(body: object, words: str) -> None:
+    with api_answering(httpx.Response(400, json=body)) as api:
+        assert api.submit("j", [{}]) == Invalid(f"400: {words}")
+
+
+def test_a_page_that_is_no_json_is_shown_without_markup() -> None:
+    page = "<html>\n<h1>502 Bad\tGateway</h1><hr>nginx</html>"
+    with api_answering(httpx.Response(502, text=page)) as api:
+        assert api.status(ID) == Unavailable("502: 502 Bad Gateway nginx")
+
+
+def test_a_reason_is_bounded() -> None:
+    for answer in (
+        httpx.Response(400, json={"detail": "x" * 100_000}),
+        httpx.Response(400, json={f"f{i}": ["y" * 50] for i in range(10_000)}),
+        httpx.Response(400, text="z" * 100_000),
+        httpx.Response(200, json={"error": "x" * 100_000}),
+    ):
+        with api_answering(answer) as api:
+            outcome = api.submit("j", [{}])
+        assert isinstance(outcome, Invalid | Unavailable)
+        assert len(outcome.reason) <= 500
+
+
+@pytest.mark.parametrize("padding", [0, 480, 490, 1980, 1990, 3990])
+def test_the_key_shows_in_no_reason(padding: int) -> None:
+    echo = "x" * padding + KEY + "y" * 5000
+    spaced = " " * padding + f"Api-Key {KEY}" + " " * 5000
+    answers: list[httpx.Response | Exception] = [
+        httpx.Response(401, json={"detail": echo}),
+        httpx.Response(401, json={"detail": spaced}),
+        httpx.Response(401, json={"detail": KEY[:9] + "\x07" + KEY[9:]}),
+        httpx.Response(401, json={KEY: ["field"]}),
+        httpx.Response(500, text=echo),
+        httpx.Response(500, text=spaced),
+        httpx.Response(200, json={KEY: 1}),
+        httpx.Response(302, headers={"Location": f"https://x/?k={KEY}"}),
+        httpx.ReadError(echo),
+    ]
+    for answer in answers:
+        with api_answering(answer) as api:
+            for outcome in (api.submit("j", [{}]), api.status(ID), api.list_executions()):
+                assert not isinstance(outcome, Accepted | Found | Listed)
+                assert KEY[:9] not in outcome.reason
+
+
+def test_a_batch_that_is_not_the_one_asked_for_is_not_quoted() -> None:
+    body = {"batch_execution_id": OTHER, "status": "completed", "items": [{"input": "private"}]}
+    with api_answering(httpx.Response(200, json=body)) as api:
+        outcome = api.status(ID)
+    assert isinstance(outcome, Unavailable)
+    assert f"answered with another batch: {OTHER}" in outcome.reason
+    assert "private" not in outcome.reason
