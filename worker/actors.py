@@ -28,14 +28,14 @@ DUE_MARGIN = 0.05  # seconds: a message that comes a moment early finds nothing 
 def declare_actors(broker: dramatiq.Broker, queue_name: str, steps: Steps) -> None:
     """Makes the steps callable by message."""
     for name, step in (("submit", steps.submit), ("poll", steps.poll)):
-        dramatiq.actor(
-            _never_raising(name, step, steps),
+        declare = dramatiq.actor(
             actor_name=name,
             queue_name=queue_name,
             broker=broker,
             max_retries=0,
             time_limit=STEP_LIMIT_MS,
         )
+        declare(_never_raising(name, step, steps))
 
 
 def _never_raising(name: str, step: Callable[[UUID], None], steps: Steps) -> Callable[[str], None]:

@@ -9,7 +9,7 @@ import secrets
 import signal
 import socket
 import threading
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import sqlalchemy as sa
 import structlog
@@ -49,6 +49,7 @@ log = structlog.get_logger("evalworker")
 
 TICK_SECONDS = 0.2  # how often the main thread looks whether there is a reason to end
 STOP_SECONDS = 25.0  # for running steps to end; with the rest, under the 30 s of a container
+CHECK_SECONDS = 3.0  # for the API to answer anything at the start
 MAX_THREADS = 32
 
 
@@ -56,22 +57,14 @@ class App:
     """One process of the worker: dispatcher, actors and what they need. A context manager."""
 
     def __init__(self, settings: Settings, *, transport: httpx.BaseTransport | None = None) -> None:
-        if settings.api_key is None:
-            raise ConfigurationError(
-                [f"{API_KEY_NAMES[0]} is not set (nor {' or '.join(API_KEY_NAMES[1:])})"]
-            )
         self.settings = settings
         with contextlib.ExitStack() as opened:  # closed again if a later one cannot be opened
+            self.api = judge_api(settings, transport=transport)
+            opened.callback(self.api.close)
             self.database = open_database(settings)
             opened.callback(self.database.close)
             check_schema(self.database)
             prepare_broker(settings.broker_url)
-            self.api = JudgeAPI(
-                base_url=settings.api_url,
-                api_key=settings.api_key.get_secret_value(),
-                transport=transport,
-            )
-            opened.callback(self.api.close)
             self.broker = make_broker(settings.broker_url, middleware=[LogContext()])
             opened.callback(close_broker, self.broker)
             self._opened = opened.pop_all()
@@ -175,9 +168,20 @@ def open_database(settings: Settings) -> Database:
     return database
 
 
-def check_api(api: JudgeAPI, settings: Settings) -> None:
+def judge_api(settings: Settings, **bounds: Any) -> JudgeAPI:
+    """A client with the key of the settings; raises `ConfigurationError` where there is none."""
+    if settings.api_key is None:
+        raise ConfigurationError(
+            [f"{API_KEY_NAMES[0]} is not set (nor {' or '.join(API_KEY_NAMES[1:])})"]
+        )
+    key = settings.api_key.get_secret_value()
+    return JudgeAPI(base_url=settings.api_url, api_key=key, **bounds)
+
+
+def check_api(settings: Settings) -> None:
     """Raises `Unreachable` if nothing at all answers at the API's URL."""
-    outcome = api.list_executions()
+    with judge_api(settings, deadline=CHECK_SECONDS) as api:
+        outcome = api.list_executions()
     if isinstance(outcome, Unavailable) and not outcome.sent:
         raise Unreachable("judge API", settings.api_url, outcome.reason)
 

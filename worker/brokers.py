@@ -41,6 +41,8 @@ SEND_ERRORS: tuple[type[Exception], ...] = (
     OSError,
 )
 
+_CONNECT_ERRORS: tuple[type[Exception], ...] = (*SEND_ERRORS, ValueError)
+
 # Delayed messages wait in the worker's memory, in the order in which they were fetched: one that
 # is not fetched because the buffer is full of later ones is late. So the buffer is never full.
 DELAY_PREFETCH = 60_000
@@ -68,7 +70,7 @@ def make_broker(url: str, *, middleware: Sequence[dramatiq.Middleware] = ()) -> 
         case "memory":
             return StubBroker(middleware=chain)
         case "redis" | "rediss":
-            return RedisBroker(
+            return RedisBroker(  # type: ignore[no-untyped-call]
                 client=_redis(plain),
                 namespace=name,
                 maintenance_chance=REDIS_MAINTENANCE_CHANCE,
@@ -80,9 +82,10 @@ def make_broker(url: str, *, middleware: Sequence[dramatiq.Middleware] = ()) -> 
         case "postgresql" | "postgres":
             from dramatiq_postgres import PostgresBroker
 
-            return PostgresBroker(
+            broker: dramatiq.Broker = PostgresBroker(
                 url=plain, results=False, schema=POSTGRES_SCHEMA, middleware=chain
             )
+            return broker
         case scheme:
             raise ValueError(f"no broker for {scheme}://")
 
@@ -103,7 +106,7 @@ def prepare_broker(url: str) -> None:
 
                 with psycopg.connect(plain, connect_timeout=10) as connection:
                     schema.init(connection.cursor(), schema=POSTGRES_SCHEMA)
-    except (*SEND_ERRORS, ValueError) as error:
+    except _CONNECT_ERRORS as error:
         cause = error if str(error) else repr(error)
         raise Unreachable("broker", hide_password(url), cause) from error
 

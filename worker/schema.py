@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -22,6 +22,9 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from worker.lifecycle import ENDED, LIVE_STATES, BatchState, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # --- Types: one Python value, stored in each database's own best form --------------------------
 
@@ -160,7 +163,7 @@ def _lane_on_sqlite(element: _LaneOf, compiler: Any, **kw: Any) -> str:  # noqa:
     return "judge_id || char(31) || coalesce(judge_version_id, '') || char(31) || tags"
 
 
-def _in(column: str, values: frozenset[Any] | type[Any]) -> str:
+def _in(column: str, values: Iterable[str]) -> str:
     words = ", ".join(f"'{value}'" for value in sorted(values))
     return f"{column} IN ({words})"
 

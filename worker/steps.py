@@ -32,7 +32,7 @@ from worker.search import Absent, Match, NoList, SearchOutcome, Sent, Unclear, s
 from worker.store import claims, gates, planning, polling, submitting
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
     from random import Random
     from uuid import UUID
 
@@ -141,12 +141,7 @@ class Steps:
     def _record_submission(self, held: Claim, outcome: SubmitOutcome, *, single: bool) -> None:
         if isinstance(outcome, Invalid | TooLarge) and not single:
             reason = outcome.reason
-            for half in self.database.run(
-                lambda tx: (
-                    gatekeeping.answered(tx, held.judge_id),
-                    submitting.record_split(tx, held, reason=reason),
-                )[1]
-            ):
+            for half in self.database.run(lambda tx: self._record_split(tx, held, reason)):
                 self.messages.submit(half)
             return
         self.database.run(lambda tx: self._record_outcome(tx, held, outcome))
@@ -172,6 +167,10 @@ class Steps:
             case Throttled(reason) | Denied(reason) | Unavailable(reason):
                 wait, gate = gatekeeping.failed(tx, outcome, held, gates.SUBMIT, self.rng)
                 submitting.record_not_started(tx, held, reason=reason, wait=wait, gate=gate)
+
+    def _record_split(self, tx: Transaction, held: Claim, reason: str) -> Sequence[UUID]:
+        gatekeeping.answered(tx, held.judge_id)
+        return submitting.record_split(tx, held, reason=reason)
 
     def _record_accepted(
         self, tx: Transaction, held: Claim, remote_id: str, status_url: str | None
@@ -292,7 +291,8 @@ class Steps:
                 if not is_running(execution):
                     return self._record_end(tx, held, execution)
                 if late:
-                    return self._lose(tx, held, f"no end after {elapsed:.0f} s at the remote")
+                    self._lose(tx, held, f"no end after {elapsed:.0f} s at the remote")
+                    return None
                 wait = self._poll_wait(elapsed)
                 new_word = is_new_word(execution) and execution.status != held.remote_status
                 polling.record_running(
@@ -300,9 +300,11 @@ class Steps:
                 )
                 return wait
             case NotFound(reason) if elapsed > schedule.NOT_FOUND_GRACE:
-                return self._lose(tx, held, f"gone at the remote: {reason}")
+                self._lose(tx, held, f"gone at the remote: {reason}")
+                return None
             case Unavailable(reason) if late and held.failures >= schedule.LOST_AFTER_FAILURES:
-                return self._lose(tx, held, f"no usable answer after {elapsed:.0f} s: {reason}")
+                self._lose(tx, held, f"no usable answer after {elapsed:.0f} s: {reason}")
+                return None
             case NotFound(reason):
                 wait = self._poll_wait(elapsed)
                 polling.record_poll_failed(tx, held, reason=reason, wait=wait)

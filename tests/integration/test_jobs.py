@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
@@ -9,7 +11,9 @@ from harness import Bench, FakeRemote
 
 from worker.errors import UnknownJob
 from worker.store import jobs
-from worker.store.database import Database
+
+if TYPE_CHECKING:
+    from worker.store.database import Database
 
 
 @pytest.fixture
@@ -62,7 +66,7 @@ def test_retrying_sends_the_failed_inputs_alone(bench: Bench) -> None:
 def test_an_unknown_job_is_an_error(bench: Bench) -> None:
     for ask in (jobs.cancel, jobs.retry):
         with pytest.raises(UnknownJob):
-            bench.database.run(lambda tx, ask=ask: ask(tx, uuid4()))
+            bench.database.run(partial(ask, job_id=uuid4()))
 
 
 def test_results_come_in_order_with_their_scores(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from servers import free_port, wait_until
@@ -150,7 +150,7 @@ def test_what_is_missing_at_the_start_is_told_in_one_line(
 ) -> None:
     nobody = free_port()
     good = settings_for(sqlite_url, "memory://", judge)
-    cases = [
+    cases: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({"database_url": f"postgresql://u:s3cret@127.0.0.1:{nobody}/x"}, Unreachable, "database"),
         ({"broker_url": f"redis://u:s3cret@127.0.0.1:{nobody}"}, Unreachable, "broker"),
         ({"broker_url": f"amqp://u:s3cret@127.0.0.1:{nobody}"}, Unreachable, "broker"),

@@ -113,7 +113,7 @@ def test_a_worker_stops_before_a_schema_that_is_missing_older_or_newer(empty: Da
     upgrade(empty)
     with empty.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE eval_alembic_version SET version_num = '9999'")
-    with pytest.raises(SchemaMismatch, match="newer than this worker.*pip install --upgrade"):
+    with pytest.raises(SchemaMismatch, match="pip install --upgrade"):
         check_schema(empty)
 
 

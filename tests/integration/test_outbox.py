@@ -28,7 +28,7 @@ QUESTION = {"request": "2 + 2?", "response": "4", "expected_output": "4"}
 
 
 @pytest.fixture
-def producer(database_url: str, database: Database) -> Iterator[sa.Engine]:  # noqa: ARG001
+def producer(database_url: str, database: Database) -> Iterator[sa.Engine]:
     """An engine as a producer would make it: none of our precautions."""
     engine = sa.create_engine(load_settings(database_url=database_url).sqlalchemy_url)
     yield engine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -634,7 +635,7 @@ def test_no_transition_is_made_that_the_lifecycle_does_not_allow(bench: Bench) -
     assert held is not None
     for state in set(BatchState) - TRANSITIONS[BatchState.PLANNED] - {BatchState.PLANNED}:
         with pytest.raises(ValueError, match="never goes"):
-            bench.database.run(lambda tx, state=state: claims.move(tx, held, state))
+            bench.database.run(partial(claims.move, held=held, to=state))
 
 
 def test_a_surprise_becomes_a_row_and_work_goes_on(

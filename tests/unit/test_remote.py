@@ -175,7 +175,15 @@ def test_a_key_that_no_header_carries_is_refused_without_showing_it(key: str) ->
 
 
 @pytest.mark.parametrize(
-    "url", ["https://u:pw@api.example.com", "ftp://api.example.com", "api", "https://[::1"]
+    "url",
+    [
+        "https://u:pw@api.example.com",
+        "ftp://api.example.com",
+        "api",
+        "https://[::1",
+        f"https://{'a' * 64}.example.com",
+        "https://api..example.com",
+    ],
 )
 def test_a_base_url_that_cannot_be_one_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
@@ -523,7 +531,7 @@ def test_a_reason_is_bounded() -> None:
         assert len(outcome.reason) <= 500
 
 
-@pytest.mark.parametrize("padding", [0, 480, 490, 1980, 1990, 3990])
+@pytest.mark.parametrize("padding", [0, 480, 490, 1980, 1990, 2004, 3990])
 def test_the_key_shows_in_no_reason(padding: int) -> None:
     echo = "x" * padding + KEY + "y" * 5000
     spaced = " " * padding + f"Api-Key {KEY}" + " " * 5000

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import typer
 from rich.table import Table
 
-from worker.app import open_database
+from worker.app import judge_api, open_database
 from worker.brokers import prepare_broker
 from worker.cli.shell import AsJson, app, out, print_json, settings_and_logs
 from worker.config import Settings, sources
-from worker.errors import ConfigurationError, EvalWorkerError
+from worker.errors import EvalWorkerError
 from worker.lifecycle import Denied, Listed, NotFound, Throttled, Unavailable
 from worker.migrating import check_schema
-from worker.remote import JudgeAPI
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @app.command()
@@ -66,9 +68,7 @@ def _check_database(settings: Settings) -> None:
 
 def _check_key(settings: Settings) -> None:
     """Tries the key where that costs nothing: at the list."""
-    if settings.api_key is None:
-        raise ConfigurationError(["no key is set"])
-    with JudgeAPI(base_url=settings.api_url, api_key=settings.api_key.get_secret_value()) as api:
+    with judge_api(settings) as api:
         match api.list_executions():
             case Listed():
                 return

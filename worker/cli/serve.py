@@ -48,7 +48,7 @@ def run(
         upgrade(database)
         database.close()
     with App(settings) as worker:
-        check_api(worker.api, settings)
+        check_api(settings)
         failed_before = _failed_jobs(worker)
         with ending_on_signals(worker), serving_operations(worker):
             worker.run(until=worker.is_drained if until_drained else None)

@@ -92,7 +92,7 @@ def enqueue(
 
 @app.command()
 def status(
-    job: Annotated[JobId | None, typer.Argument(metavar="[JOB]", help="One job.")] = None,  # type: ignore[valid-type]
+    job: Annotated[JobId | None, typer.Argument(metavar="[JOB]", help="One job.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """How far things are: one job, or the latest ones, the batches under way, and what waits."""
@@ -196,8 +196,10 @@ def _write_csv(found: Iterable[jobs.ItemResult]) -> None:
     writer.writerow([*item_names, *score_names])
     for result in found:
         item = [getattr(result.item, name) for name in item_names]
-        for score in result.scores or [None]:
-            writer.writerow([*item, *(getattr(score, name, None) for name in score_names)])
+        if not result.scores:
+            writer.writerow([*item, *("" for _ in score_names)])
+        for score in result.scores:
+            writer.writerow([*item, *(getattr(score, name) for name in score_names)])
 
 
 def _show_results(

@@ -17,7 +17,8 @@ class Address:
     def __init__(self, base_url: str) -> None:
         try:
             base = httpx.URL(base_url.strip().rstrip("/") + "/")
-        except httpx.InvalidURL as error:
+            base.raw_host.decode("ascii").encode("idna")  # as a socket will, and then too late
+        except (httpx.InvalidURL, UnicodeError) as error:
             raise ConfigurationError([f"the API's URL cannot be read: {error}"]) from None
         if base.scheme not in ("http", "https") or not base.host:
             raise ConfigurationError(["the API's URL must begin with http:// or https://"])

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from worker.store.database import Transaction
 
 NUDGE_AFTER = 2.0  # seconds a batch may be overdue before its message counts as lost
-NUDGE_AGAIN = 10.0  # seconds before the next message for the same batch
+NUDGE_AGAIN = 10.0  # seconds before yet another message for the same batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def move(tx: Transaction, held: Claim, to: BatchState, **values: Any) -> bool:
         .where(
             batches.c.id == held.id, batches.c.epoch == held.epoch, batches.c.state == held.state
         )
-        .values(state=to, lease_holder=None, nudged_at=now(), **values)
+        .values(state=to, lease_holder=None, nudged_at=None, **values)
     )
     return bool(moved.rowcount)
 
@@ -155,7 +155,7 @@ def overdue(tx: Transaction) -> list[tuple[UUID, BatchState]]:
     return [(batch_id, BatchState(state)) for batch_id, state in rows]
 
 
-def batch_items(tx: Transaction, batch_id: UUID) -> Sequence[sa.Row[Any]]:
+def batch_items(tx: Transaction, batch_id: UUID) -> Sequence[Any]:
     """What a batch consists of, in the order of sending; items cancelled meanwhile included."""
     return tx.execute(
         sa.select(items)
@@ -168,7 +168,7 @@ def batch_items(tx: Transaction, batch_id: UUID) -> Sequence[sa.Row[Any]]:
     ).all()
 
 
-def batch_places(tx: Transaction, batch_id: UUID) -> Sequence[sa.Row[Any]]:
+def batch_places(tx: Transaction, batch_id: UUID) -> Sequence[Any]:
     """The items of a batch that still await their end, without their texts."""
     return tx.execute(
         sa.select(

@@ -85,7 +85,7 @@ def live_batches(tx: Transaction) -> int:
     return int(count or 0)
 
 
-def _due_lanes(tx: Transaction) -> Sequence[sa.Row[Any]]:
+def _due_lanes(tx: Transaction) -> Sequence[Any]:
     """Judge, version and tags that have due jobs: highest priority first, then longest waiting."""
     keys = (jobs.c.lane, jobs.c.judge_id, jobs.c.judge_version_id, jobs.c.tags)
     priority = sa.func.max(jobs.c.priority).label("priority")
@@ -99,7 +99,7 @@ def _due_lanes(tx: Transaction) -> Sequence[sa.Row[Any]]:
 
 def _waiting_items(tx: Transaction, lane: str, limit: int) -> list[Waiting]:
     """The next items of a lane, in the order in which they are to be sent."""
-    size = sa.literal(0)
+    size: sa.ColumnElement[int] = sa.literal(0)
     for text in (items.c.request, items.c.response, items.c.expected_output):
         size += _bytes(text)
     for json in (items.c.contexts, items.c.functions, items.c.extra):
@@ -163,7 +163,6 @@ def insert_planned(tx: Transaction, batch_id: UUID, *, item_count: int, **lane: 
             id=batch_id,
             state=BatchState.PLANNED,
             due_at=now(),
-            nudged_at=now(),
             created_at=now(),
             item_count=item_count,
             **lane,

@@ -22,7 +22,7 @@ _OPEN = jobs.c.status.in_([Status.PENDING, Status.PROCESSING])
 
 
 def _items_of_job(*statuses: Status) -> sa.ColumnElement[bool]:
-    words = [sa.literal_column(f"'{status}'") for status in statuses]
+    words: list[sa.ColumnElement[str]] = [sa.literal_column(f"'{status}'") for status in statuses]
     return sa.and_(items.c.job_id == jobs.c.id, items.c.status.in_(words))
 
 
@@ -86,7 +86,7 @@ def end_job(
         .values(status=status, error=error, due_at=None, finished_at=now())
     )
     if moved.rowcount:
-        tx.happened(f"job.{status}", job_id=job_id, error=error, **counts)
+        tx.happened(f"job.{status}", job_id=job_id, error=error, counts=counts or None)
 
 
 def settle_idle_jobs(tx: Transaction, lane: str) -> None:

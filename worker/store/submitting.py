@@ -65,7 +65,9 @@ def inputs_to_send(tx: Transaction, held: Claim) -> list[dict[str, Any]]:
 
 
 def _close_ranks(tx: Transaction, held: Claim) -> list[dict[str, Any]]:
-    sendable, failed, moved = [], [], []
+    sendable: list[dict[str, Any]] = []
+    failed: list[dict[str, Any]] = []
+    moved: list[dict[str, Any]] = []
     for row in batch_items(tx, held.id):
         if row.status == Status.CANCELLED:
             continue

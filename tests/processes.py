@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from servers import wait_until
 
-from worker.sandbox.server import Running
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+    from worker.sandbox.server import Running
 
 EVALWORKER = [sys.executable, "-m", "worker.cli"]
 
