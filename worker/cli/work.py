@@ -62,7 +62,9 @@ def enqueue(
     database = ready_database(settings_and_logs())
     size = file.stat().st_size
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
         checking = progress.add_task("checking", total=size)
         try:
             found = survey(file, lambda done: progress.update(checking, completed=done))

@@ -1,0 +1,124 @@
+"""What the README shows is run, in its order, as a reader would."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import sqlalchemy as sa
+from generate_docs import README, with_settings
+from processes import environment, evalworker
+from servers import free_port, wait_until
+
+from worker.config import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BLOCK = re.compile(r"^```(sh|sql|sql postgresql|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(language: str) -> list[str]:
+    return [text for name, text in BLOCK.findall(README.read_text("utf-8")) if name == language]
+
+
+def test_the_table_of_settings_is_that_of_the_code() -> None:
+    text = README.read_text("utf-8")
+    assert with_settings(text) == text, "run `python tests/generate_docs.py`"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    (tmp_path / "questions.jsonl").write_text(
+        json.dumps({"request": "q", "response": "a", "expected_output": "a"}) + "\n"
+    )
+    yield tmp_path
+
+
+def test_the_readmes_python_sql_and_commands_do_what_they_say(folder: Path) -> None:
+    newcomer, enqueue, work, read = blocks("sh")
+    assert "evalworker demo" in newcomer  # run by .ci/run, in a fresh environment each
+    env = environment()
+    bin_folder = folder / "bin"
+    bin_folder.mkdir()
+    (bin_folder / "evalworker").write_text(f'#!/bin/sh\nexec {sys.executable} -m worker.cli "$@"\n')
+    (bin_folder / "evalworker").chmod(0o755)
+    env["PATH"] = f"{bin_folder}{os.pathsep}{env['PATH']}"
+
+    def shell(script: str) -> str:
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=folder,
+            env=env,
+            text=True,
+            capture_output=True,
+            timeout=90,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    shell("evalworker migrate")
+    (python,) = blocks("python")
+    subprocess.run([sys.executable, "-c", python], cwd=folder, env=env, check=True)
+    insert, queries = blocks("sql")
+    engine = sa.create_engine(f"sqlite:///{folder}/evalworker.db")
+    run_sql(engine, insert)
+    env["JOB"] = shell(enqueue).strip()
+    port = str(free_port())
+    sandbox, rest = work.replace("8321", port).split("&", 1)
+    serving = subprocess.Popen(["bash", "-c", f"exec {sandbox}"], cwd=folder, env=env, stdout=-3)
+    try:
+        wait_until(
+            lambda: (
+                subprocess.call(["bash", "-c", f": < /dev/tcp/127.0.0.1/{port}"], stderr=-3) == 0
+            )
+        )
+        shell(rest)
+    finally:
+        serving.terminate()
+        serving.wait()
+    run_sql(engine, queries)
+    with engine.connect() as connection:
+        ended = connection.exec_driver_sql(
+            "SELECT status, count(*) FROM eval_jobs GROUP BY 1"
+        ).all()
+    engine.dispose()
+    assert [tuple(row) for row in ended] == [("completed", 3)]
+    shown = shell(read)
+    assert "Token F1" in shown
+
+
+def test_the_readmes_sql_runs_on_postgresql_too(postgres_url: str) -> None:
+    engine = sa.create_engine(load_settings(database_url=postgres_url).sqlalchemy_url)
+    for statements in blocks("sql") + blocks("sql postgresql"):
+        run_sql(engine, statements)
+    engine.dispose()
+
+
+def run_sql(engine: sa.Engine, statements: str) -> None:
+    plain = re.sub(r"--.*", "", statements)
+    with engine.begin() as connection:
+        for statement in plain.split(";\n"):
+            if statement.strip():
+                connection.exec_driver_sql(statement.rstrip(";\n "))
+
+
+def test_every_command_and_option_is_explained_by_its_help() -> None:
+    shown = evalworker("--help", env=environment()).stdout
+    for command in "demo migrate run enqueue status results retry cancel check sandbox".split():
+        assert command in shown
+        assert evalworker(command, "--help", env=environment()).returncode == 0
+
+
+def test_links_of_the_documentation_lead_somewhere() -> None:
+    root = README.parent
+    for page in (README, *Path(root, "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
