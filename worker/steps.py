@@ -231,10 +231,9 @@ class Steps:
                 return self._record_accepted(tx, held, remote_id, None)
             case Absent():
                 gatekeeping.answered(tx, held.judge_id)
-                return self._record_absent(tx, held)
+                return self._record_absent(tx, held, "not in the remote's list")
             case NoList(reason) if self.policy.resubmit_unlisted:
-                reason = f"there is no list to search ({reason}): sent again"
-                return submitting.record_not_started(tx, held, reason=reason, wait=0.0)
+                return self._record_absent(tx, held, f"there is no list to search ({reason})")
             case NoList(reason):
                 reason = f"held for the operator: there is no list to search ({reason})"
                 return submitting.record_search(
@@ -248,17 +247,16 @@ class Steps:
                     tx, held, wait=wait, reason=reason, looked=False, gate=gate
                 )
 
-    def _record_absent(self, tx: Transaction, held: Claim) -> bool:
+    def _record_absent(self, tx: Transaction, held: Claim, what: str) -> bool:
+        """One more look without finding it; after the last one it is sent again.
+
+        A missing list takes as many: a proxy's page in its place must not cost a second bill.
+        """
         looks = held.looks + 1
         if looks < len(schedule.LOOKS):
-            return submitting.record_search(
-                tx,
-                held,
-                wait=schedule.LOOKS[looks],
-                reason="not in the remote's list yet",
-                looked=True,
-            )
-        reason = f"not in the remote's list after {looks} looks: sent again"
+            wait = schedule.LOOKS[looks]
+            return submitting.record_search(tx, held, wait=wait, reason=what, looked=True)
+        reason = f"{what} after {looks} looks: sent again"
         return submitting.record_not_started(tx, held, reason=reason, wait=0.0)
 
     # --- poll: submitted to finished -------------------------------------------------------------

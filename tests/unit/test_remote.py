@@ -560,3 +560,12 @@ def test_a_batch_that_is_not_the_one_asked_for_is_not_quoted() -> None:
     assert isinstance(outcome, Unavailable)
     assert f"answered with another batch: {OTHER}" in outcome.reason
     assert "private" not in outcome.reason
+
+
+def test_a_proxys_page_is_not_the_judge_apis_404() -> None:
+    """It says nothing of a judge or a batch: neither inputs nor batches may pay for it."""
+    with api_answering(lambda _: httpx.Response(404, html="<h1>Not Found</h1>")) as api:
+        submitted, polled = api.submit("j", [{}]), api.status(ID)
+    assert isinstance(submitted, Denied)
+    assert submitted.judge_only
+    assert isinstance(polled, Unavailable)

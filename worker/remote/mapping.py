@@ -104,7 +104,11 @@ def _int(digits: str) -> int | float:
 def submit_outcome(answer: Answer, own_url: str | None) -> SubmitOutcome:
     """`own_url` is the answer's status_url where it stays with the API, else None."""
     if not answer.good:
-        return _refusal(answer)
+        refusal = _refusal(answer)
+        if isinstance(refusal, NotFound) and answer.body is NOT_JSON:
+            # Nothing of the API's: a wrong URL, or a proxy's page. No input is to blame for it.
+            return Denied(refusal.reason, judge_only=True)
+        return refusal
     remote_id = read_id(answer.body)
     if remote_id is not None:
         return Accepted(remote_id, own_url)
@@ -114,7 +118,10 @@ def submit_outcome(answer: Answer, own_url: str | None) -> SubmitOutcome:
 def status_outcome(answer: Answer, batch_execution_id: str) -> StatusOutcome:
     """`Found` only if the answer is about this batch."""
     if not answer.good:
-        return _without_inputs(_refusal(answer))
+        refusal = _refusal(answer)
+        if isinstance(refusal, NotFound) and answer.body is NOT_JSON:
+            return Unavailable(refusal.reason)  # a proxy's page: it says nothing of the batch
+        return _without_inputs(refusal)
     try:
         return Found(read_execution(answer.body, expected_id=batch_execution_id))
     except Unreadable as error:
