@@ -27,7 +27,7 @@ from worker.brokers import (
 )
 from worker.config import API_KEY_NAMES, hide_password
 from worker.dispatcher import Dispatcher
-from worker.errors import ConfigurationError, Unreachable
+from worker.errors import ConfigurationError, DeadThreads, Unreachable
 from worker.lifecycle import Unavailable
 from worker.listening import Listener
 from worker.logs import LogContext
@@ -107,14 +107,13 @@ class App:
     def run(self, *, until: Callable[[], bool] | None = None) -> None:
         """Works until `end` is called, or until `until` says so (asked a few times a second).
 
-        Raises `RuntimeError` when a thread of the broker's has died: better to be restarted than
-        to look well and do nothing.
+        Raises `DeadThreads` when there is nothing left that could work.
         """
         self._start()
         try:
             while not self._ending.wait(TICK_SECONDS):
                 if dead := dead_threads(self.worker):
-                    raise RuntimeError(f"threads have died: {', '.join(dead)}")
+                    raise DeadThreads(dead)
                 with contextlib.suppress(SQLAlchemyError):  # away for a moment: ask again
                     if until is not None and until():
                         break

@@ -5,7 +5,8 @@
     ├── ConfigurationError   settings out of range or at odds with one another
     ├── SchemaMismatch       the database is older or newer than this worker
     ├── Unreachable          a database, broker or API that does not answer at start
-    └── UnknownJob           no job has this id
+    ├── UnknownJob           no job has this id
+    └── DeadThreads          the broker's threads are gone: only a restart of the process helps
 
 What the judge API answers is never an exception: see the outcomes in `worker.lifecycle`.
 """
@@ -55,6 +56,13 @@ class Unreachable(EvalWorkerError):
     def __init__(self, what: str, url: str, cause: object) -> None:
         first_line = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
         super().__init__(f"cannot reach the {what} at {url}: {first_line}")
+
+
+class DeadThreads(EvalWorkerError):
+    """A thread that fetches or works on messages has died: better restarted than idle for ever."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(f"threads have died ({', '.join(names)}): the process must be restarted")
 
 
 class UnknownJob(EvalWorkerError):

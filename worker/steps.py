@@ -7,6 +7,7 @@ becomes a row. Nothing here is tried again by an exception.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -96,11 +97,16 @@ class Steps:
 
     def submit(self, batch_id: UUID) -> None:
         """Brings a batch to the remote; when one may be there already, looks for it first."""
+        began = time.monotonic()
         claimed = self.database.run(lambda tx: self._claim_submission(tx, batch_id))
         if claimed is None:
             self._search(batch_id)
             return
         held, inputs = claimed
+        if time.monotonic() - began > self.policy.lease / 3:
+            # This process was asleep, and its lease may end before an answer comes. Nothing was
+            # sent: whoever takes the batch up will find that at the remote.
+            return
         outcome = self.api.submit(
             held.judge_id, inputs, tags=self._tags(held), judge_version_id=held.judge_version_id
         )

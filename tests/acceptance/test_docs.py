@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
@@ -17,9 +16,6 @@ from processes import environment, evalworker
 from servers import free_port, wait_until
 
 from worker.config import load_settings
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 BLOCK = re.compile(r"^```(sh|sql|sql postgresql|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -34,11 +30,11 @@ def test_the_table_of_settings_is_that_of_the_code() -> None:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
+def folder(tmp_path: Path) -> Path:
     (tmp_path / "questions.jsonl").write_text(
         json.dumps({"request": "q", "response": "a", "expected_output": "a"}) + "\n"
     )
-    yield tmp_path
+    return tmp_path
 
 
 def test_the_readmes_python_sql_and_commands_do_what_they_say(folder: Path) -> None:
@@ -112,7 +108,18 @@ def run_sql(engine: sa.Engine, statements: str) -> None:
 
 def test_every_command_and_option_is_explained_by_its_help() -> None:
     shown = evalworker("--help", env=environment()).stdout
-    for command in "demo migrate run enqueue status results retry cancel check sandbox".split():
+    for command in [
+        "demo",
+        "migrate",
+        "run",
+        "enqueue",
+        "status",
+        "results",
+        "retry",
+        "cancel",
+        "check",
+        "sandbox",
+    ]:
         assert command in shown
         assert evalworker(command, "--help", env=environment()).returncode == 0
 
