@@ -12,7 +12,6 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
@@ -23,6 +22,8 @@ from worker.wire import COLUMN_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Iterator, Mapping
+
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 CHUNK = 1000  # inputs per statement: a million of them never are in memory together
 
@@ -86,20 +87,24 @@ def enqueue(
         "priority": priority,
         "metadata": dict(metadata) if metadata is not None else None,
     }
-    if isinstance(session_or_connection, AsyncSession):
-        return session_or_connection.run_sync(
-            lambda session: _enqueue(session.connection(), job, inputs)
+    # Not by type: SQLAlchemy's asyncio part cannot be imported without greenlet, which a producer
+    # without asyncio need not have.
+    run_sync = getattr(session_or_connection, "run_sync", None)
+    if run_sync is not None:
+        return cast(
+            "Coroutine[Any, Any, UUID]", run_sync(lambda given: _enqueue(given, job, inputs))
         )
-    if isinstance(session_or_connection, AsyncConnection):
-        return session_or_connection.run_sync(lambda connection: _enqueue(connection, job, inputs))
-    if isinstance(session_or_connection, Session):
-        return _enqueue(session_or_connection.connection(), job, inputs)
-    return _enqueue(session_or_connection, job, inputs)
+    return _enqueue(cast("Session | sa.Connection", session_or_connection), job, inputs)
 
 
 def _enqueue(
-    connection: sa.Connection, job: dict[str, Any], inputs: Iterable[Mapping[str, Any]]
+    session_or_connection: Session | sa.Connection,
+    job: dict[str, Any],
+    inputs: Iterable[Mapping[str, Any]],
 ) -> UUID:
+    connection = session_or_connection
+    if isinstance(connection, Session):
+        connection = connection.connection()
     offences = _job_offences(job)
     if offences:
         # Also look at the inputs: everything that is wrong is told at once.

@@ -122,7 +122,7 @@ def move(tx: Transaction, held: Claim, to: BatchState, **values: Any) -> bool:
         .where(
             batches.c.id == held.id, batches.c.epoch == held.epoch, batches.c.state == held.state
         )
-        .values(state=to, lease_holder=None, nudged_at=None, **values)
+        .values(state=to, lease_holder=None, nudged_at=None, claims=0, **values)
     )
     return bool(moved.rowcount)
 

@@ -45,7 +45,6 @@ def record_running(
         remote_status=remote_status,
         due_at=later(sa.literal(wait)),
         failures=0,
-        claims=0,
         error=None,
     )
     if moved and new_word:

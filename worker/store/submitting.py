@@ -155,7 +155,6 @@ def record_accepted(
         submitted_at=now(),
         due_at=later(sa.literal(wait)),
         failures=0,
-        claims=0,
         error=None,
     )
     if moved:
