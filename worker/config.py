@@ -6,8 +6,10 @@ its password.
 
 from __future__ import annotations
 
+import os
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import parse_qsl, urlsplit
 
 import sqlalchemy as sa
 from pydantic import (
@@ -31,13 +33,26 @@ _DATABASES = {
     "postgres": "postgresql+psycopg",
     "postgresql+psycopg": "postgresql+psycopg",
 }
-_BROKERS = ("memory", "redis", "rediss", "amqp", "amqps", "postgresql", "postgres")
+_BROKERS = ("memory", "redis", "rediss", "unix", "amqp", "amqps", "postgresql", "postgres")
+
+# What Dramatiq takes as the name of a queue. It gives these endings to queues of its own.
+_NAMESPACE = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,199}(?<!\.DQ)(?<!\.XQ)")
+_HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(:\d*)?")
+_UNREADABLE = "cannot be read: is an '@', ':' or '/' of its password not written %40, %3A or %2F?"
+
+# Where a password stands: in a query, among libpq's `name=value` pairs, and before the host, also
+# where `//` or the scheme was forgotten. Rather too much is hidden than too little.
+_PASSWORDS = (
+    re.compile(r"(?is)([?&](?:password|passwd|sslpassword)=)[^&]*"),
+    re.compile(r"(?is)((?:^|\s)(?:password|passwd|sslpassword)\s*=\s*)(?:'[^']*'|\S+)"),
+    re.compile(r"(?s)((?://[^/@:]*|^\w+:[^/@:]+|^[^/@:]+(?!://)):).*(?=@)"),
+)
 
 Seconds = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class Settings(BaseSettings):
-    """One field per environment variable, `EVALWORKER_` before its name in capitals."""
+class _Variables(BaseSettings):
+    """Each variable for itself; `Settings` adds how they must agree."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, env_ignore_empty=True, populate_by_name=True
@@ -121,11 +136,15 @@ class Settings(BaseSettings):
             url = sa.make_url(value)
         except sa.exc.ArgumentError:
             raise ValueError("is not a database URL") from None
+        except ValueError:  # it would quote what it took for the port: a part of the password
+            raise ValueError(_UNREADABLE) from None
+        if "@" in (url.host or ""):
+            raise ValueError(_UNREADABLE)
         if url.drivername not in _DATABASES:
             raise ValueError(
                 f"names {url.drivername!r}; use sqlite:///FILE or postgresql://… (psycopg 3)"
             )
-        if url.drivername == "sqlite" and url.database in (None, "", ":memory:"):
+        if url.drivername == "sqlite" and _in_memory(url):
             raise ValueError("must name a file: an SQLite database in memory survives nothing")
         return value
 
@@ -135,6 +154,14 @@ class Settings(BaseSettings):
         scheme = value.partition("://")[0]
         if scheme not in _BROKERS or "://" not in value:
             raise ValueError(f"must begin with one of {', '.join(f'{b}://' for b in _BROKERS)}")
+        if not _is_readable(value):
+            raise ValueError(_UNREADABLE)
+        namespace = dict(parse_qsl(urlsplit(value).query)).get("namespace")
+        if namespace is not None and not _NAMESPACE.fullmatch(namespace):
+            raise ValueError(
+                f"has the namespace {namespace!r}; it must begin with a letter or '_', have only "
+                "letters, digits and '._-', be of 200 at most, and not end in .DQ or .XQ"
+            )
         return value
 
     @field_validator("api_url")
@@ -144,18 +171,14 @@ class Settings(BaseSettings):
             raise ValueError("must be an http:// or https:// URL without a query")
         return value
 
+
+class Settings(_Variables):
+    """One field per environment variable, `EVALWORKER_` before its name in capitals."""
+
     @model_validator(mode="after")
-    def _agreeing(self) -> Settings:
-        if self.poll_min_seconds > self.poll_max_seconds:
-            raise ValueError(
-                f"{PREFIX}POLL_MIN_SECONDS ({self.poll_min_seconds:g}) must not be more than "
-                f"{PREFIX}POLL_MAX_SECONDS ({self.poll_max_seconds:g})"
-            )
-        if self.batch_timeout_seconds <= self.poll_max_seconds:
-            raise ValueError(
-                f"{PREFIX}BATCH_TIMEOUT_SECONDS ({self.batch_timeout_seconds:g}) must be more "
-                f"than {PREFIX}POLL_MAX_SECONDS ({self.poll_max_seconds:g})"
-            )
+    def _agreeing(self) -> Self:
+        if found := _disagreements(self):
+            raise ValueError("\n".join(found.values()))
         return self
 
     @property
@@ -170,28 +193,77 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        raise ConfigurationError([_sentence(part) for part in error.errors()]) from None
+        parts = error.errors()
+    offences = [line for part in parts for line in _sentence(part).splitlines()]
+    wrong = {_field(part) for part in parts if part["loc"]}
+    raise ConfigurationError([*offences, *_hidden_by(wrong, overrides)])
+
+
+def _hidden_by(wrong: set[str], overrides: dict[str, Any]) -> list[str]:
+    """How the others disagree: pydantic does not look while one of the fields is wrong."""
+    if not wrong:
+        return []
+    fields = _Variables.model_fields
+    good = {name: value for name, value in overrides.items() if name in fields.keys() - wrong}
+    defaults = {name: fields[name].default for name in wrong & fields.keys()}
+    found = _disagreements(_Variables(**good, **defaults))
+    return [sentence for names, sentence in found.items() if not wrong.intersection(names)]
+
+
+def _disagreements(given: _Variables) -> dict[tuple[str, str], str]:
+    """Pairs of fields that are at odds, each with the sentence that says how."""
+    found = {}
+    if given.poll_min_seconds > given.poll_max_seconds:
+        found["poll_min_seconds", "poll_max_seconds"] = (
+            f"{PREFIX}POLL_MIN_SECONDS ({given.poll_min_seconds:g}) must not be more than "
+            f"{PREFIX}POLL_MAX_SECONDS ({given.poll_max_seconds:g})"
+        )
+    if given.batch_timeout_seconds <= given.poll_max_seconds:
+        found["batch_timeout_seconds", "poll_max_seconds"] = (
+            f"{PREFIX}BATCH_TIMEOUT_SECONDS ({given.batch_timeout_seconds:g}) must be more "
+            f"than {PREFIX}POLL_MAX_SECONDS ({given.poll_max_seconds:g})"
+        )
+    return found
+
+
+def _in_memory(url: sa.URL) -> bool:
+    return not url.database or ":memory:" in url.database or url.query.get("mode") == "memory"
+
+
+def _is_readable(url: str) -> bool:
+    """False where a client would take a part of the password for the host or the port."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    if "@" in credentials and parts.scheme.startswith("postgres"):
+        return False  # libpq ends the password at the first one
+    return all(_HOST.fullmatch(host) for host in hosts.split(","))
+
+
+def _field(error: Any) -> str:
+    name = str(error["loc"][0])
+    return "api_key" if name in API_KEY_NAMES else name
 
 
 def _sentence(error: Any) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     if not error["loc"]:
         return message
-    name = str(error["loc"][0])
-    variable = name if name in API_KEY_NAMES else f"{PREFIX}{name.upper()}"
-    if name == "api_key" or name in API_KEY_NAMES:
+    variable = f"{PREFIX}{_field(error).upper()}"
+    if _field(error) == "api_key":
         return f"{variable}: {message}"
     return f"{variable}={hide_password(str(error['input']))}: {message}"
 
 
 def sources(settings: Settings) -> dict[str, tuple[str, str]]:
     """Each variable, the value in force (secrets hidden), and where it comes from."""
-    import os
-
+    given = {name.upper() for name, value in os.environ.items() if value}
     found = {}
     for name in Settings.model_fields:
         variables = API_KEY_NAMES if name == "api_key" else (f"{PREFIX}{name.upper()}",)
-        source = next((f"environment {v}" for v in variables if os.environ.get(v)), "default")
+        source = next((f"environment {v}" for v in variables if v in given), "default")
         value = getattr(settings, name)
         shown = "" if value is None else hide_password(str(value))
         found[variables[0]] = (shown, source)
@@ -200,5 +272,6 @@ def sources(settings: Settings) -> dict[str, tuple[str, str]]:
 
 def hide_password(url: str) -> str:
     """A URL as people may see it; never raises, whatever it is given."""
-    url = re.sub(r"(://[^/@\s:]*):\S*@", r"\1:***@", url)
-    return re.sub(r"([?&](?:password|passwd|sslpassword)=)[^&\s]*", r"\1***", url)
+    for pattern in _PASSWORDS:
+        url = pattern.sub(r"\1***", url)
+    return url

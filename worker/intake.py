@@ -113,6 +113,8 @@ def _json_lines(raw: IO[bytes]) -> Iterator[_Line]:
             yield _Line(number, complaint=f"is not JSON: {error.msg} (column {error.colno})")
         except RecursionError:
             yield _Line(number, complaint="is not JSON that can be read: nested too deeply")
+        except ValueError:  # Python's own limit, which JSON does not know
+            yield _Line(number, complaint="is not JSON that can be read: a number is too long")
 
 
 def _csv_lines(raw: IO[bytes]) -> Iterator[_Line]:
@@ -128,14 +130,21 @@ def _csv_lines(raw: IO[bytes]) -> Iterator[_Line]:
             return
         except UnicodeDecodeError:
             yield _Line(lines.number, complaint="is not UTF-8")
+            if header is None:
+                return  # without it no other line can be judged
             continue
         except csv.Error as error:
             yield _Line(number, complaint=f"is not CSV: {error}")
             return
-        if header is None:
-            header = [name.strip() for name in row]
-        elif row:
+        if not row:
+            continue
+        if header is not None:
             yield _csv_line(number, header, row)
+            continue
+        header = [name.strip() for name in row]
+        if doubled := sorted({name for name in header if header.count(name) > 1}):
+            yield _Line(number, complaint=f"names a column twice: {', '.join(doubled)}")
+            return
 
 
 class _CountedLines:

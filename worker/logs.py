@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import dramatiq
 import structlog
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 QUIET = ("httpx", "httpcore", "alembic", "uvicorn", "pika", "asyncio")
 """Libraries whose ordinary lines say what our events say better."""
 
+PASSWORD_OPTIONS = frozenset({"password", "passwd", "sslpassword"})
+"""Of a URL's query."""
+
 _secrets: list[str] = []
 
 
@@ -27,7 +31,7 @@ def configure_logging(
     """One pipeline to `stream` (default: standard error); "auto" is console on a terminal."""
     out = stream or sys.stderr
     for_people = log_format == "console" or (log_format == "auto" and out.isatty())
-    _secrets[:] = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
+    _secrets[:] = sorted({form for s in secrets for form in _forms(s)}, key=len, reverse=True)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -41,7 +45,10 @@ def configure_logging(
         cache_logger_on_first_use=False,
     )
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=out.isatty())
+        # Plain: the default shows the values of variables, and breaks a secret over two lines.
+        structlog.dev.ConsoleRenderer(
+            colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
         if for_people
         else structlog.processors.JSONRenderer(default=str, ensure_ascii=False)
     )
@@ -64,16 +71,25 @@ def configure_logging(
 
 
 def secrets_of(settings: Settings) -> list[str]:
-    """What must never be shown: the key, and passwords of URLs as written, decoded and encoded."""
+    """What must never be shown: the key, and the passwords of URLs, as written and decoded."""
     found = [settings.api_key.get_secret_value()] if settings.api_key else []
-    for url in (settings.database_url, settings.broker_url):
+    for url in (settings.database_url, settings.broker_url, settings.api_url):
         try:
-            password = urlsplit(url).password
+            parts = urlsplit(url)
+            passwords = [parts.password or ""]
         except ValueError:
             continue
-        if password:
-            found += [password, unquote(password), quote(unquote(password), safe="")]
-    return found
+        for name, values in parse_qs(parts.query).items():
+            if name in PASSWORD_OPTIONS:
+                passwords += values
+        found += [form for p in passwords if p for form in (p, unquote(p))]
+    return list(dict.fromkeys(found))
+
+
+def _forms(secret: str) -> set[str]:
+    """How a secret can stand in a line: as it is, in a URL, in a `repr`, and in JSON of these."""
+    plain = {secret, quote(secret, safe=""), repr(secret)[1:-1]} if secret else set()
+    return plain | {json.dumps(form, ensure_ascii=False)[1:-1] for form in plain}
 
 
 def redact(text: str) -> str:

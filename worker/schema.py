@@ -257,6 +257,7 @@ batches = sa.Table(
     sa.Column("failures", sa.Integer, nullable=False, server_default=_DEFAULT),
     sa.Column("nudged_at", UtcTime),
     sa.Column("gate", sa.Text),
+    sa.Column("own_tag", sa.Text),
     sa.Column("item_count", sa.Integer, nullable=False),
     sa.Column("completed_count", sa.Integer),
     sa.Column("failed_count", sa.Integer),

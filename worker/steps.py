@@ -107,8 +107,9 @@ class Steps:
             # This process was asleep, and its lease may end before an answer comes. Nothing was
             # sent: whoever takes the batch up will find that at the remote.
             return
+        tags = [*held.tags, held.own_tag] if held.own_tag else held.tags
         outcome = self.api.submit(
-            held.judge_id, inputs, tags=self._tags(held), judge_version_id=held.judge_version_id
+            held.judge_id, inputs, tags=tags, judge_version_id=held.judge_version_id
         )
         self._record_submission(held, outcome, single=len(inputs) == 1)
 
@@ -116,7 +117,11 @@ class Steps:
         self, tx: Transaction, batch_id: UUID
     ) -> tuple[Claim, list[dict[str, Any]]] | None:
         held = submitting.claim_submission(
-            tx, batch_id, holder=self.holder, lease=self.policy.lease
+            tx,
+            batch_id,
+            holder=self.holder,
+            lease=self.policy.lease,
+            own_tag=f"{OWN_TAG}{batch_id}" if self.policy.tag_batches else None,
         )
         if held is None:
             return None
@@ -140,9 +145,6 @@ class Steps:
             return False
         submitting.hold_back(tx, held, wait=ONE_PLACE_SECONDS, gate=None, why="no place is free")
         return True
-
-    def _tags(self, held: Claim) -> list[str]:
-        return [*held.tags, _own_tag(held)] if self.policy.tag_batches else list(held.tags)
 
     def _record_submission(self, held: Claim, outcome: SubmitOutcome, *, single: bool) -> None:
         if isinstance(outcome, Invalid | TooLarge) and not single:
@@ -224,8 +226,7 @@ class Steps:
         held, inputs = claimed
         if held.submitting_at is None:
             raise ValueError(f"batch {held.id} is in doubt, but its attempt has no time")
-        own_tag = _own_tag(held) if self.policy.tag_batches else None
-        return held, Sent(held.judge_id, own_tag, inputs, held.submitting_at)
+        return held, Sent(held.judge_id, held.own_tag, inputs, held.submitting_at)
 
     def _taken(self, remote_ids: Collection[str]) -> set[str]:
         return self.database.run(lambda tx: submitting.known_remote_ids(tx, remote_ids))
@@ -349,7 +350,3 @@ class Steps:
         return schedule.poll_wait(
             elapsed, least=self.policy.poll_min, most=self.policy.poll_max, rng=self.rng
         )
-
-
-def _own_tag(held: Claim) -> str:
-    return f"{OWN_TAG}{held.id}"

@@ -6,6 +6,7 @@ Shared by `enqueue`, by the reading of files, and by the worker for rows that pl
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,10 @@ from worker.wire import Input
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+MAX_DEPTH = 200
+"""Of lists and objects in one another; deeper, and JSON libraries fail here and elsewhere."""
+MAX_INT_BITS = 14_000  # some 4,200 digits: Python writes no more as text
 
 KNOWN_FIELDS = frozenset(Input.model_fields)
 
@@ -26,6 +31,7 @@ _WORDS = {
     "model_attributes_type": "must be an object",
     "string_too_short": "must not be empty",
     "missing": "is missing",
+    "invalid_key": "is not a field name: it must be a text",
 }
 
 
@@ -34,10 +40,16 @@ def offences_of(value: object) -> list[str]:
     if not isinstance(value, Mapping):
         return [f"must be an object, not {_kind(value)}"]
     try:
-        Input.model_validate(value)
+        Input.model_validate(value if isinstance(value, dict) else dict(value))
     except ValidationError as error:
         return [_sentence(part) for part in error.errors(include_url=False, include_input=True)]
-    return [f"{place} {complaint}" for place, complaint in _unstorable(value, "")]
+    except RecursionError:
+        return ["is nested too deeply"]
+    return [
+        f"{place} {complaint}"
+        for name, part in value.items()
+        for place, complaint in _unstorable(part, name)
+    ]
 
 
 def judge_offences(judge_id: object, name: str = "judge_id") -> list[str]:
@@ -64,22 +76,41 @@ def tag_offences(tags: object) -> list[str]:
     return offences
 
 
-def _unstorable(value: object, place: str) -> Iterator[tuple[str, str]]:
-    """Texts that PostgreSQL or UTF-8 cannot hold."""
+def _unstorable(value: object, place: str, depth: int = 0) -> Iterator[tuple[str, str]]:
+    """What PostgreSQL, UTF-8 or JSON cannot hold."""
     if isinstance(value, str):
         if "\x00" in value:
             yield place, "contains a NUL character, which cannot be stored"
         elif not value.isascii() and _has_lone_surrogate(value):
             yield place, "contains half of a surrogate pair, which cannot be stored"
-    elif isinstance(value, Mapping):
-        for key, part in value.items():
-            yield from _unstorable(part, f"{place}.{key}" if place else str(key))
-            yield from _unstorable(key, f"{place}.{key!a}" if place else f"{key!a}")
-    elif isinstance(value, list):
+    elif isinstance(value, dict | list | tuple):
+        if depth == MAX_DEPTH:
+            yield f"{place[:80]}…", f"is nested too deeply: {MAX_DEPTH} levels are allowed"
+        else:
+            yield from _unstorable_parts(value, place, depth + 1)
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            yield place, "is not a finite number, which JSON cannot carry"
+    elif isinstance(value, int):
+        if value.bit_length() > MAX_INT_BITS:
+            yield place, "is a number of too many digits, which cannot be stored"
+    elif value is not None:
+        yield place, f"must be something that JSON can carry, not {_kind(value)}"
+
+
+def _unstorable_parts(
+    value: dict[Any, Any] | list[Any] | tuple[Any, ...], place: str, depth: int
+) -> Iterator[tuple[str, str]]:
+    if not isinstance(value, dict):
         for index, part in enumerate(value):
-            yield from _unstorable(part, f"{place}[{index}]")
-    elif isinstance(value, float) and (value != value or value in (float("inf"), -float("inf"))):
-        yield place, "is not a finite number, which JSON cannot carry"
+            yield from _unstorable(part, f"{place}[{index}]", depth)
+        return
+    for key, part in value.items():
+        if not isinstance(key, str):
+            yield place, f"must have texts as its names, not {_kind(key)}"
+            continue
+        yield from _unstorable(key, f"{place}.{key!a}")
+        yield from _unstorable(part, f"{place}.{key}", depth)
 
 
 def _has_lone_surrogate(text: str) -> bool:

@@ -123,6 +123,7 @@ CREATE TABLE eval_batches (
     failures INTEGER NOT NULL DEFAULT 0,
     nudged_at {time},
     gate TEXT,
+    own_tag TEXT,
     item_count INTEGER NOT NULL,
     completed_count INTEGER,
     failed_count INTEGER,

@@ -41,6 +41,7 @@ class Claim:
     looks: int
     polls: int
     gate: str | None
+    own_tag: str | None  # that its latest submission carried
     remote_batch_id: str | None
     remote_status: str | None
     status_url: str | None
@@ -92,6 +93,7 @@ _CLAIMED = (
     batches.c.looks,
     batches.c.polls,
     batches.c.gate,
+    batches.c.own_tag,
     batches.c.remote_batch_id,
     batches.c.remote_status,
     batches.c.status_url,

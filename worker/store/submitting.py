@@ -29,8 +29,14 @@ SUBMITTING_LOCK = 0x65766C02  # an advisory lock of PostgreSQL; SQLite has one w
 _AT_REMOTE = (BatchState.SUBMITTING, BatchState.UNKNOWN, BatchState.SUBMITTED)
 
 
-def claim_submission(tx: Transaction, batch_id: UUID, *, holder: str, lease: float) -> Claim | None:
-    """planned -> submitting; None if there is nothing to do."""
+def claim_submission(
+    tx: Transaction, batch_id: UUID, *, holder: str, lease: float, own_tag: str | None
+) -> Claim | None:
+    """planned -> submitting; None if there is nothing to do.
+
+    The tag that the submission will carry is part of the intent: who looks for the batch later
+    may run with other settings.
+    """
     return claim(
         tx,
         batch_id,
@@ -40,6 +46,7 @@ def claim_submission(tx: Transaction, batch_id: UUID, *, holder: str, lease: flo
         becomes=BatchState.SUBMITTING,
         submissions=batches.c.submissions + 1,
         submitting_at=now(),
+        own_tag=own_tag,
     )
 
 
