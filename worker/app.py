@@ -121,9 +121,9 @@ class App:
             self._stop()
 
     def is_drained(self) -> bool:
-        """No job has anything left to do."""
+        """Nothing is left that the worker could do; held batches wait for a person."""
         with self.database.read() as connection:
-            return not jobs.any_open(connection)
+            return not jobs.any_work(connection)
 
     def _room(self) -> None:
         self.dispatcher.wake()

@@ -5,6 +5,8 @@
                    |-> unknown                 (the answer was lost: look before sending again)
                    |-> refused                 (the remote will not take it)
 
+    and from each of the first four -> held    (set aside for a person, who says how it goes on)
+
 `TRANSITIONS` is the whole truth about that drawing; the store's guarded statements and the
 CHECK constraints of the schema are tested against it.
 """
@@ -28,22 +30,35 @@ class BatchState(StrEnum):
     FINISHED = "finished"  # by poll: results are recorded
     REFUSED = "refused"  # by submit: the remote will not take it; split, or its one item failed
     LOST = "lost"  # by poll: gone or stuck at the remote; its items wait again
+    HELD = "held"  # by submit or poll: its holders keep dying, or only a person can decide
 
 
 TRANSITIONS: Mapping[BatchState, frozenset[BatchState]] = {
-    BatchState.PLANNED: frozenset({BatchState.SUBMITTING, BatchState.REFUSED}),
+    BatchState.PLANNED: frozenset({BatchState.SUBMITTING, BatchState.REFUSED, BatchState.HELD}),
     BatchState.SUBMITTING: frozenset(
-        {BatchState.PLANNED, BatchState.SUBMITTED, BatchState.UNKNOWN, BatchState.REFUSED}
+        {
+            BatchState.PLANNED,
+            BatchState.SUBMITTED,
+            BatchState.UNKNOWN,
+            BatchState.REFUSED,
+            BatchState.HELD,
+        }
     ),
-    BatchState.UNKNOWN: frozenset({BatchState.PLANNED, BatchState.SUBMITTED}),
-    BatchState.SUBMITTED: frozenset({BatchState.FINISHED, BatchState.LOST}),
+    BatchState.UNKNOWN: frozenset({BatchState.PLANNED, BatchState.SUBMITTED, BatchState.HELD}),
+    BatchState.SUBMITTED: frozenset({BatchState.FINISHED, BatchState.LOST, BatchState.HELD}),
+    BatchState.HELD: frozenset({BatchState.PLANNED, BatchState.UNKNOWN, BatchState.SUBMITTED}),
     BatchState.FINISHED: frozenset(),
     BatchState.REFUSED: frozenset(),
     BatchState.LOST: frozenset(),
 }
 
-LIVE_STATES = frozenset(state for state, following in TRANSITIONS.items() if following)
-"""States with something still to do: such a batch has a `due_at` and counts as in flight."""
+LIVE_STATES = frozenset(TRANSITIONS) - {
+    BatchState.HELD,
+    BatchState.FINISHED,
+    BatchState.REFUSED,
+    BatchState.LOST,
+}
+"""States with something for the worker to do: such a batch is due at some time, and has a place."""
 
 
 class Status(StrEnum):

@@ -18,6 +18,7 @@ MAX_GATE_WAIT = 300.0  # an API or judge that is out is asked again at least thi
 OUTAGE_THRESHOLD = 3  # failures in a row before everybody waits for one to probe
 
 LOOKS = (2.0, 5.0, 15.0, 30.0)  # waits before each look for a batch whose answer was lost
+MAX_CLAIMS = 5  # of one batch in a row whose holders died; then it is set aside
 NOT_FOUND_GRACE = 120.0  # after submission, a 404 on the status path may still turn into a 200
 LOST_AFTER_FAILURES = 10  # polls in a row without a usable answer, once the batch is overdue too
 UNFINISHED_READS = 3  # reads of an ended batch that lacks items before they count as failed

@@ -45,7 +45,6 @@ log = structlog.get_logger("evalworker")
 
 OWN_TAG = "evalworker:"
 ONE_PLACE_SECONDS = 1.0  # before a batch that found no place at the remote asks again
-HELD_SECONDS = 3600.0  # before a batch that waits for its operator is looked at again
 
 
 class Messages(Protocol):
@@ -126,10 +125,20 @@ class Steps:
         if held is None:
             return None
         scopes = [gates.API, gates.SUBMIT, gates.of_judge(held.judge_id)]
-        if self._held_back(tx, held, scopes) or self._no_place(tx, held):
+        if (
+            self._set_aside(tx, held)
+            or self._held_back(tx, held, scopes)
+            or self._no_place(tx, held)
+        ):
             return None
         inputs = submitting.inputs_to_send(tx, held)
         return (held, inputs) if inputs else None
+
+    def _set_aside(self, tx: Transaction, held: Claim) -> bool:
+        if held.claims <= schedule.MAX_CLAIMS:
+            return False
+        reason = f"{held.claims - 1} processes in a row died while they held it"
+        return claims.hold(tx, held, reason=reason)
 
     def _held_back(self, tx: Transaction, held: Claim, scopes: list[str]) -> bool:
         closed = gates.passage(tx, scopes)
@@ -221,9 +230,11 @@ class Steps:
 
     def _claim_search(self, tx: Transaction, batch_id: UUID) -> tuple[Claim, Sent] | None:
         claimed = submitting.claim_search(tx, batch_id, holder=self.holder, lease=self.policy.lease)
-        if claimed is None or self._held_back(tx, claimed[0], [gates.API, gates.STATUS]):
+        if claimed is None:
             return None
         held, inputs = claimed
+        if self._set_aside(tx, held) or self._held_back(tx, held, [gates.API, gates.STATUS]):
+            return None
         if held.submitting_at is None:
             raise ValueError(f"batch {held.id} is in doubt, but its attempt has no time")
         return held, Sent(held.judge_id, held.own_tag, inputs, held.submitting_at)
@@ -242,10 +253,7 @@ class Steps:
             case NoList(reason) if self.policy.resubmit_unlisted:
                 return self._record_absent(tx, held, f"there is no list to search ({reason})")
             case NoList(reason):
-                reason = f"held for the operator: there is no list to search ({reason})"
-                return submitting.record_search(
-                    tx, held, wait=HELD_SECONDS, reason=reason, looked=False
-                )
+                return claims.hold(tx, held, reason=f"there is no list to search ({reason})")
             case Unclear(reason, cause):
                 wait, gate = schedule.backoff(held.failures + 2, self.rng), None
                 if cause is not None:
@@ -282,9 +290,9 @@ class Steps:
 
     def _claim_poll(self, tx: Transaction, batch_id: UUID) -> Claim | None:
         held = polling.claim_poll(tx, batch_id, holder=self.holder, lease=self.policy.lease)
-        if held is None or self._held_back(tx, held, [gates.API, gates.STATUS]):
+        if held is None or self._set_aside(tx, held):
             return None
-        return held
+        return None if self._held_back(tx, held, [gates.API, gates.STATUS]) else held
 
     def _record_poll(self, tx: Transaction, held: Claim, outcome: StatusOutcome) -> float | None:
         """Returns the seconds until the next poll; None if there is none."""

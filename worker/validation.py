@@ -31,6 +31,7 @@ _WORDS = {
     "model_attributes_type": "must be an object",
     "string_too_short": "must not be empty",
     "missing": "is missing",
+    "string_unicode": "contains half of a surrogate pair, which cannot be stored",
     "invalid_key": "is not a field name: it must be a text",
 }
 

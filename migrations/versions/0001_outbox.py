@@ -140,7 +140,7 @@ CREATE TABLE eval_batches (
     submitted_at {time},
     finished_at {time},
     CONSTRAINT eval_batches_state CHECK (state IN
-        ('finished', 'lost', 'planned', 'refused', 'submitted', 'submitting', 'unknown')),
+        ('finished', 'held', 'lost', 'planned', 'refused', 'submitted', 'submitting', 'unknown')),
     CONSTRAINT eval_batches_due CHECK
         ((state IN ('planned', 'submitted', 'submitting', 'unknown')) = (due_at IS NOT NULL))
 );

@@ -129,3 +129,13 @@ def test_links_of_the_documentation_lead_somewhere() -> None:
     for page in (README, *Path(root, "docs").glob("*.md")):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_test_that_the_guarantees_name_exists() -> None:
+    named = re.findall(
+        r"`(test_\w+)`", Path(README.parent, "docs/guarantees.md").read_text("utf-8")
+    )
+    written = "".join(path.read_text("utf-8") for path in Path(__file__).parents[1].rglob("*.py"))
+    assert named
+    for name in named:
+        assert f"def {name}(" in written, name

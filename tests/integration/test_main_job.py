@@ -6,20 +6,20 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from servers import free_port, wait_until
+from servers import PostgresServer, ValkeyServer, free_port, wait_until
 
 from worker import enqueue
 from worker.app import App
 from worker.brokers import prepare_broker
 from worker.config import Settings, load_settings
 from worker.errors import ConfigurationError, SchemaMismatch, Unreachable
+from worker.migrating import upgrade
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import Running, running_sandbox
+from worker.store.database import Database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from worker.store.database import Database
 
 
 @pytest.fixture
@@ -121,8 +121,6 @@ def test_new_work_is_noticed_at_once_on_postgresql(
 def test_work_goes_on_when_the_broker_lost_everything(
     postgres_url: str, database_of_postgres: Database, namespace: str
 ) -> None:
-    from servers import ValkeyServer
-
     server = ValkeyServer()
     server.start()
     try:
@@ -143,6 +141,34 @@ def test_work_goes_on_when_the_broker_lost_everything(
     finally:
         server.close()
     assert count(database_of_postgres, "eval_jobs WHERE status = 'completed'") == 1
+
+
+def test_work_goes_on_when_the_database_was_restarted(namespace: str) -> None:
+    server = PostgresServer()
+    try:
+        server.start()
+        url = server.url()
+        database = Database(load_settings(database_url=url).sqlalchemy_url)
+        upgrade(database)
+        with running_sandbox(SandboxOptions(latency=(1.0, 2.0))) as judge:
+            put(database, 60)
+            settings = settings_for(url, f"memory://?namespace={namespace}", judge).model_copy(
+                update={"batch_size": 10, "max_in_flight": 3, "lease_seconds": 5.0}
+            )
+            with App(settings) as app:
+                thread = threading.Thread(target=app.run, kwargs={"until": app.is_drained})
+                thread.start()
+                wait_until(lambda: judge.ledger.account()["batches"] >= 2)
+                server.stop(immediate=True)
+                server.start()
+                thread.join(timeout=90)
+                assert not thread.is_alive()
+            account = judge.ledger.account()
+        assert (account["inputs_evaluated"], account["evaluated_again"]) == (60, 0)
+        assert count(database, "eval_scores WHERE score = 1.0") == 120
+        database.close()
+    finally:
+        server.close()
 
 
 def test_what_is_missing_at_the_start_is_told_in_one_line(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import httpx
 import pytest
 from harness import Bench, FakeRemote
 
 from worker.lifecycle import TRANSITIONS, BatchState
-from worker.store import claims
+from worker.store import claims, jobs
 from worker.store.database import Database
 
 if TYPE_CHECKING:
@@ -232,12 +233,49 @@ def test_without_a_list_it_is_sent_again_or_held_as_set(database: Database) -> N
         bench.pass_time()
     assert remote.posts() == 1
     ((state, error),) = bench.batches()
-    assert state == "unknown"
-    assert error.startswith("held for the operator")
-    again = Bench(database, remote, resubmit_unlisted=True)
-    again.pass_time()
-    again.finish()
+    assert state == "held"
+    assert error.startswith("there is no list to search")
+    batch_id = UUID(str(bench.one("SELECT id FROM eval_batches")))
+    database.run(lambda tx: claims.resolve(tx, batch_id, resubmit=True))
+    bench.finish()
     assert remote.posts() == 2
+    again = Bench(database, remote, resubmit_unlisted=True)
+    remote.next_answer(remote.accept_and_lose)
+    again.enqueue(["another"])
+    again.finish()
+    assert remote.posts() == 4
+
+
+def test_a_batch_whose_holders_keep_dying_is_set_aside_and_can_be_resolved(
+    bench: Bench, remote: FakeRemote
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(_: httpx.Request) -> httpx.Response:
+        raise Killed
+
+    bench.enqueue(["poison"])
+    bench.step()
+    for _ in range(5):
+        remote.next_answer(die)
+        bench.pass_time()
+        bench.sent.clear()
+        bench.dispatcher.turn()
+        with pytest.raises(Killed):
+            bench.deliver()
+    bench.pass_time()
+    bench.step()
+    ((state, error),) = bench.batches()
+    assert (state, error) == ("held", "5 processes in a row died while they held it")
+    with bench.database.read() as connection:
+        assert not jobs.any_work(connection)
+        (held,) = jobs.held_batches(connection)
+    assert held.item_count == 1
+    assert bench.database.run(partial(claims.resolve, batch_id=held.id, resubmit=False))
+    bench.finish()
+    assert remote.posts() == 1
+    assert bench.database.run(partial(claims.resolve, batch_id=held.id, resubmit=False)) is None
 
 
 def test_a_batch_left_submitting_by_a_dead_process_is_looked_for(
@@ -606,8 +644,6 @@ def test_a_stale_poller_cannot_overwrite_a_finished_batch(bench: Bench, remote: 
     remote.next_answer(meanwhile)
     bench.pass_time()
     batch_id = bench.one("SELECT id FROM eval_batches")
-    from uuid import UUID
-
     bench.steps.poll(UUID(str(batch_id)))
     assert bench.events().count("batch.finished") == 1
     assert bench.one("SELECT count(*) FROM eval_evaluator_results") == 1

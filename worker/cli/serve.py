@@ -17,6 +17,7 @@ from worker.ops import serving_operations
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import serve
 from worker.schema import jobs
+from worker.store.jobs import held_batches
 
 
 @app.command()
@@ -53,8 +54,13 @@ def run(
         with ending_on_signals(worker), serving_operations(worker):
             worker.run(until=worker.is_drained if until_drained else None)
         failed = _failed_jobs(worker) - failed_before
+        with worker.database.read() as connection:
+            held = len(held_batches(connection))
     if until_drained and failed > 0:
         console.print(f"evalworker: {failed} job{'s' * (failed != 1)} failed")
+    if until_drained and held:
+        console.print("evalworker: batches are held for you to decide: `evalworker status`")
+    if until_drained and (failed > 0 or held):
         raise typer.Exit(1)
 
 

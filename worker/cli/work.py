@@ -7,6 +7,7 @@ import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
 
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
@@ -23,15 +24,14 @@ from worker.cli.shell import (
     ready_database,
     settings_and_logs,
 )
-from worker.errors import InvalidInputs
+from worker.errors import EvalWorkerError, InvalidInputs
 from worker.intake import read_inputs, survey
 from worker.lifecycle import Status
 from worker.outbox import enqueue as enqueue_inputs
-from worker.store import jobs
+from worker.store import claims, jobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from uuid import UUID
 
     import sqlalchemy as sa
 
@@ -127,6 +127,7 @@ def _show_overview(connection: sa.Connection, *, as_json: bool) -> None:
     counts = jobs.job_counts(connection)
     flying = jobs.batch_counts(connection)
     gates = jobs.closed_gates(connection)
+    held = jobs.held_batches(connection)
     latest = jobs.recent_progress(connection, SHOWN_JOBS)
     if as_json:
         print_json(
@@ -134,6 +135,7 @@ def _show_overview(connection: sa.Connection, *, as_json: bool) -> None:
                 "jobs": counts,
                 "batches": flying,
                 "waiting_for": [as_dict(gate) for gate in gates],
+                "held": [as_dict(batch) for batch in held],
                 "latest": [as_dict(row) for row in latest],
             }
         )
@@ -156,6 +158,12 @@ def _show_overview(connection: sa.Connection, *, as_json: bool) -> None:
         out.print(
             f"waiting for {gate.scope} since {gate.closed_at:%H:%M:%S}: {gate.reason} "
             f"(next try {gate.opens_at:%H:%M:%S})",
+            markup=False,
+        )
+    for batch in held:
+        out.print(
+            f"held: batch {batch.id}, {batch.item_count} inputs for {batch.judge_id}: "
+            f"{batch.error}; go on with `evalworker resolve {batch.id}`",
             markup=False,
         )
 
@@ -239,6 +247,25 @@ def cancel(job: JobId, as_json: AsJson = False) -> None:
     """End a job: what was not sent is never sent, what comes back from the judge is dropped."""
     database = ready_database(settings_and_logs())
     _tell(database.run(lambda tx: jobs.cancel(tx, job)), Status.CANCELLED, as_json)
+
+
+@app.command()
+def resolve(
+    batch: Annotated[UUID, typer.Argument(metavar="BATCH", help="The id of a held batch.")],
+    resubmit: Annotated[
+        bool, typer.Option("--resubmit", help="Send it again; it may be billed twice.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let a held batch go on: look for it at the judge, or send it again."""
+    database = ready_database(settings_and_logs())
+    state = database.run(lambda tx: claims.resolve(tx, batch, resubmit=resubmit))
+    if state is None:
+        raise EvalWorkerError(f"there is no held batch {batch}")
+    if as_json:
+        print_json({"state": state})
+    else:
+        out.print(f"batch {batch} is {state} again")
 
 
 def _tell(count: int, what: str, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from worker.lifecycle import TRANSITIONS, BatchState, Status
+from worker.lifecycle import LIVE_STATES, TRANSITIONS, BatchState, Status
 from worker.schema import batches, items, later, now
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class Claim:
 
     id: UUID
     epoch: int
+    claims: int  # in a row without a record, this one included
     state: BatchState
     judge_id: str
     judge_version_id: str | None
@@ -83,6 +84,7 @@ def claim(
 _CLAIMED = (
     batches.c.id,
     batches.c.epoch,
+    batches.c.claims,
     batches.c.state,
     batches.c.judge_id,
     batches.c.judge_version_id,
@@ -117,8 +119,10 @@ def move(tx: Transaction, held: Claim, to: BatchState, **values: Any) -> bool:
     if to is not held.state and to not in TRANSITIONS[held.state]:
         raise ValueError(f"a batch never goes from {held.state} to {to}")
     values.setdefault("gate", None)
+    if to not in LIVE_STATES:
+        values["due_at"] = None
     if not TRANSITIONS[to]:
-        values.update(due_at=None, finished_at=now())
+        values["finished_at"] = now()
     moved = tx.execute(
         sa.update(batches)
         .where(
@@ -127,6 +131,38 @@ def move(tx: Transaction, held: Claim, to: BatchState, **values: Any) -> bool:
         .values(state=to, lease_holder=None, nudged_at=None, claims=0, **values)
     )
     return bool(moved.rowcount)
+
+
+def hold(tx: Transaction, held: Claim, *, reason: str) -> bool:
+    """planned, submitting, unknown, submitted -> held: set aside until a person resolves it."""
+    moved = move(tx, held, BatchState.HELD, error=reason)
+    if moved:
+        tx.happened("batch.held", batch_id=held.id, reason=reason)
+    return moved
+
+
+def resolve(tx: Transaction, batch_id: UUID, *, resubmit: bool) -> BatchState | None:
+    """held -> submitted, if the remote has it; else -> unknown, or -> planned to `resubmit`.
+
+    None if there is no such held batch.
+    """
+    found = tx.execute(
+        sa.select(batches.c.remote_batch_id)
+        .where(batches.c.id == batch_id, batches.c.state == BatchState.HELD)
+        .with_for_update()
+    ).one_or_none()
+    if found is None:
+        return None
+    after = BatchState.PLANNED if resubmit else BatchState.UNKNOWN
+    if found.remote_batch_id is not None:
+        after = BatchState.SUBMITTED
+    tx.execute(
+        sa.update(batches)
+        .where(batches.c.id == batch_id)
+        .values(state=after, due_at=now(), nudged_at=None, looks=0, failures=0)
+    )
+    tx.happened("batch.resolved", batch_id=batch_id, becomes=after)
+    return after
 
 
 def note_surprise(tx: Transaction, batch_id: UUID, *, holder: str, reason: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from worker.errors import UnknownJob
-from worker.lifecycle import ENDED, Status
+from worker.lifecycle import ENDED, BatchState, Status
 from worker.schema import Id, Json, UtcTime, batches, gates, items, jobs, now
 from worker.store import planning, settling
 
@@ -69,15 +69,14 @@ scores = sa.table(
 READ_AT_ONCE = 1000  # items; results of any size are read in constant memory
 
 
-def any_open(connection: sa.Connection) -> bool:
-    """Whether any job has not ended, or has inputs that came after its end."""
-    waiting = sa.exists(
-        sa.select(1).where(
-            items.c.status.in_([sa.literal_column("'pending'"), sa.literal_column("'processing'")])
-        )
-    )
-    is_open = sa.exists(sa.select(1).where(jobs.c.status.in_([Status.PENDING, Status.PROCESSING])))
-    return bool(connection.scalar(sa.select(sa.or_(is_open, waiting))))
+def any_work(connection: sa.Connection) -> bool:
+    """Whether anything is left to do: a job that is due, an input that waits, or a live batch."""
+    due = sa.exists().where(jobs.c.due_at.isnot(None))
+    live = sa.exists().where(batches.c.due_at.isnot(None))
+    # In the words of the partial index: two states of which one cannot be without a live batch.
+    waits = items.c.status.in_([sa.literal_column("'pending'"), sa.literal_column("'processing'")])
+    waiting = sa.exists().where(waits, items.c.status == Status.PENDING)
+    return bool(connection.scalar(sa.select(sa.or_(due, live, waiting))))
 
 
 def progress_of(connection: sa.Connection, job_id: UUID) -> sa.Row[Any]:
@@ -110,6 +109,21 @@ def batch_counts(connection: sa.Connection) -> dict[str, int]:
         .group_by(batches.c.state)
     )
     return dict(counted.tuples().all())
+
+
+def held_batches(connection: sa.Connection) -> Sequence[Any]:
+    """Batches that wait for a person: id, judge_id, item_count, remote_batch_id, error."""
+    return connection.execute(
+        sa.select(
+            batches.c.id,
+            batches.c.judge_id,
+            batches.c.item_count,
+            batches.c.remote_batch_id,
+            batches.c.error,
+        )
+        .where(batches.c.state == BatchState.HELD)
+        .order_by(batches.c.id)
+    ).all()
 
 
 def closed_gates(connection: sa.Connection) -> Sequence[sa.Row[Any]]:

@@ -36,35 +36,40 @@ def plan(tx: Transaction, *, max_in_flight: int, batch_size: int, linger: float)
     """waiting items -> planned batches, as many as there are free places at the remote."""
     if not lock_planning(tx, wait=False):
         return Plan()
-    slots = max_in_flight - live_batches(tx)
-    if slots <= 0:
-        return Plan()
-    lanes = _due_lanes(tx)
+    places = max_in_flight - live_batches(tx)
+    lanes = _due_lanes(tx) if places > 0 else []
     planned: list[UUID] = []
     waits: list[float] = []
-    for place, lane in enumerate(lanes):
-        if slots <= 0:
+    for number, lane in enumerate(lanes):
+        if places <= 0:
             break
-        offences = [*judge_offences(lane.judge_id), *tag_offences(lane.tags)]
-        if offences:
-            settling.fail_lane(tx, lane.lane, "; ".join(offences))
-            continue
-        equals = sum(1 for other in lanes[place:] if other.priority == lane.priority)
-        part = allowance(slots, equals) * batch_size
-        waiting = _waiting_items(tx, lane.lane, part)
-        batches_now, wait = ready(
-            pack(waiting, most_items=batch_size, most_bytes=MAX_BATCH_BYTES),
-            most_items=batch_size,
-            linger=linger,
-            more=len(waiting) == part,
-        )
-        planned += [_insert_batch(tx, lane, batch) for batch in batches_now[:slots]]
-        slots -= len(batches_now)
-        waits += [wait] if wait is not None else []
-        _note_planned(tx, [item.job_id for batch in batches_now for item in batch])
-        if len(waiting) < part:
-            settling.settle_idle_jobs(tx, lane.lane)
+        equals = sum(1 for other in lanes[number:] if other.priority == lane.priority)
+        batch_ids, wait = _plan_lane(tx, lane, allowance(places, equals), batch_size, linger)
+        planned += batch_ids
+        places -= len(batch_ids)
+        if wait is not None:
+            waits.append(wait)
     return Plan(tuple(planned), min(waits, default=None))
+
+
+def _plan_lane(
+    tx: Transaction, lane: sa.Row[Any], places: int, batch_size: int, linger: float
+) -> tuple[list[UUID], float | None]:
+    """Batches of one lane for so many places; and in how many seconds its rest may go."""
+    offences = [*judge_offences(lane.judge_id), *tag_offences(lane.tags)]
+    if offences:
+        settling.fail_lane(tx, lane.lane, "; ".join(offences))
+        return [], None
+    most = places * batch_size
+    waiting = _waiting_items(tx, lane.lane, most)
+    packed = pack(waiting, most_items=batch_size, most_bytes=MAX_BATCH_BYTES)
+    going, wait = ready(packed, most_items=batch_size, linger=linger, more=len(waiting) == most)
+    going = going[:places]  # long texts make more batches than there are places
+    batch_ids = [_insert_batch(tx, lane, members) for members in going]
+    _note_planned(tx, [member.job_id for members in going for member in members])
+    if len(waiting) < most:
+        settling.settle_idle_jobs(tx, lane.lane)
+    return batch_ids, wait
 
 
 def lock_planning(tx: Transaction, *, wait: bool) -> bool:
@@ -175,10 +180,11 @@ def _note_planned(tx: Transaction, job_ids: Sequence[Any]) -> None:
     """Jobs of planned items: pending -> processing; due again when the next of their items is."""
     if not job_ids:
         return
-    waiting = sa.select(items.c.due_at).where(
+    waiting = (
         items.c.job_id == jobs.c.id,
         items.c.status == sa.literal_column(f"'{Status.PENDING}'"),
     )
+    next_due = sa.select(sa.func.min(items.c.due_at)).where(*waiting).scalar_subquery()
     tx.execute(
         sa.update(jobs)
         .where(jobs.c.id.in_(sorted(set(job_ids))))
@@ -187,10 +193,8 @@ def _note_planned(tx: Transaction, job_ids: Sequence[Any]) -> None:
             started_at=sa.func.coalesce(jobs.c.started_at, now()),
             # Only when nothing is due now are the few that wait for their retry looked through.
             due_at=sa.case(
-                (sa.exists(waiting.where(items.c.due_at <= now())), jobs.c.due_at),
-                else_=sa.select(sa.func.min(items.c.due_at))
-                .where(*waiting._where_criteria)
-                .scalar_subquery(),
+                (sa.exists().where(*waiting, items.c.due_at <= now()), jobs.c.due_at),
+                else_=next_due,
             ),
         )
     )
