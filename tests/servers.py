@@ -118,6 +118,7 @@ class ValkeyServer:
     def __init__(self) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="evvk"))
         self.port = free_port()
+        self.socket = self.home / "socket"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -128,6 +129,8 @@ class ValkeyServer:
                 str(self.port),
                 "--bind",
                 "127.0.0.1",
+                "--unixsocket",
+                str(self.socket),
                 "--appendonly",
                 "yes",
             ],

@@ -117,6 +117,7 @@ def test_every_command_and_option_is_explained_by_its_help() -> None:
         "results",
         "retry",
         "cancel",
+        "resolve",
         "check",
         "sandbox",
     ]:

@@ -1,0 +1,201 @@
+"""Log lines: one format for our events and the libraries', and no secret in any of them."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import structlog
+from dramatiq import Message, MessageProxy
+from dramatiq.brokers.stub import StubBroker
+
+from worker.config import load_settings
+from worker.logs import LogContext, configure_logging, redact, secrets_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SECRETS = [
+    "plain-key-0123456789",
+    'quo"ted',
+    "back\\slash",
+    "two words",
+    "ümläut",
+    "tab\tbed",
+    "long-" * 40,
+]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    configured()  # with no secrets: what is redacted is the module's
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def configured(
+    log_format: str = "json",
+    *,
+    level: str = "INFO",
+    secrets: list[str] | None = None,
+    stream: io.StringIO | None = None,
+) -> io.StringIO:
+    out = stream or io.StringIO()
+    configure_logging(log_format=log_format, level=level, secrets=secrets or [], stream=out)
+    return out
+
+
+def fail(message: str, *, because: Exception) -> None:
+    raise ValueError(message) from because
+
+
+def lines_of(out: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+def test_our_events_and_those_of_libraries_have_one_format() -> None:
+    out = configured()
+    structlog.get_logger("evalworker").info("batch.submitted", count=3)
+    logging.getLogger("dramatiq.worker").info("Shutting %s", "down")
+    ours, theirs = lines_of(out)
+    assert ours.keys() - {"count"} == theirs.keys()
+    assert (ours["event"], ours["count"], ours["logger"]) == ("batch.submitted", 3, "evalworker")
+    assert (theirs["event"], theirs["level"]) == ("Shutting down", "info")
+
+
+def test_times_are_utc_in_iso_format() -> None:
+    out = configured()
+    structlog.get_logger("evalworker").info("x")
+    at = datetime.fromisoformat(lines_of(out)[0]["timestamp"])
+    assert at.utcoffset() == UTC.utcoffset(None)
+
+
+@pytest.mark.parametrize(
+    ("log_format", "stream", "for_machines"),
+    [
+        ("auto", io.StringIO, True),
+        ("auto", Terminal, False),
+        ("json", Terminal, True),
+        ("console", io.StringIO, False),
+    ],
+)
+def test_auto_is_for_people_only_on_a_terminal(
+    log_format: str, stream: type[io.StringIO], for_machines: bool
+) -> None:
+    out = configured(log_format, stream=stream())
+    structlog.get_logger("evalworker").info("x")
+    assert out.getvalue().startswith("{") is for_machines
+
+
+def test_lines_under_the_level_are_not_written() -> None:
+    out = configured(level="WARNING")
+    structlog.get_logger("evalworker").info("x")
+    logging.getLogger("dramatiq").info("x")
+    assert out.getvalue() == ""
+
+
+@pytest.mark.parametrize("name", ["httpx", "alembic.runtime.migration", "uvicorn.access", "pika"])
+def test_the_ordinary_lines_of_chatty_libraries_are_left_out(name: str) -> None:
+    out = configured(level="DEBUG")
+    logging.getLogger(name).info("chat")
+    logging.getLogger(name).warning("trouble")
+    assert [line["event"] for line in lines_of(out)] == ["trouble"]
+
+
+def test_configuring_twice_writes_a_line_once() -> None:
+    configured()
+    out = configured()
+    logging.getLogger("x").warning("once")
+    assert len(lines_of(out)) == 1
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize(("log_format", "stream"), [("json", io.StringIO), ("console", Terminal)])
+def test_no_line_and_no_traceback_shows_a_secret(
+    secret: str, log_format: str, stream: type[io.StringIO]
+) -> None:
+    out = configured(log_format, secrets=[secret], stream=stream())
+    in_a_local_variable = {"key": secret}
+    try:
+        fail(f"refused: {secret}", because=KeyError(in_a_local_variable["key"]))
+    except ValueError:
+        structlog.get_logger("evalworker").exception("x", value=secret, deep={"in": [secret]})
+        logging.getLogger("x").exception("said %s and %r", secret, secret)
+    written = out.getvalue()
+    assert "***" in written
+    for form in (secret, repr(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]):
+        assert form not in written
+        assert form[: len(form) * 3 // 4] not in written
+
+
+def test_a_line_for_machines_stays_json_when_it_is_redacted() -> None:
+    out = configured(secrets=SECRETS)
+    structlog.get_logger("evalworker").info("x", values=SECRETS)
+    assert lines_of(out)[0]["values"] == ["***"] * len(SECRETS)
+
+
+def test_a_secret_within_another_does_not_uncover_the_rest() -> None:
+    configured(secrets=["key", "key-and-more"])
+    assert redact("key-and-more, key") == "***, ***"
+
+
+def test_the_key_and_all_passwords_are_secrets() -> None:
+    settings = load_settings(
+        api_key="the-key",
+        database_url="postgresql:///d?user=u&password=in%20query",
+        broker_url="redis://u:p%40ss@h/0",
+        api_url="https://u:of-the-api@h",
+    )
+    configured(secrets=secrets_of(settings))
+    for shown in ("the-key", "in query", "in%20query", "p%40ss", "p@ss", "of-the-api"):
+        assert redact(f"<{shown}>") == "<***>"
+
+
+def test_without_secrets_nothing_is_redacted() -> None:
+    configured(secrets=secrets_of(load_settings()))
+    assert redact("as it is") == "as it is"
+
+
+def test_a_message_and_its_actor_are_in_every_line_while_it_is_worked_on() -> None:
+    out = configured()
+    broker = StubBroker(middleware=[])
+    message: Message[None] = Message(
+        queue_name="q", actor_name="poll", args=(), kwargs={}, options={}
+    )
+    proxy, context = MessageProxy(message), LogContext()
+    log = structlog.get_logger("evalworker")
+    context.before_process_message(broker, proxy)
+    log.info("within")
+    context.after_process_message(broker, proxy)
+    log.info("after")
+    context.before_process_message(broker, proxy)
+    context.after_skip_message(broker, proxy)
+    log.info("skipped")
+    within, *others = lines_of(out)
+    assert (within["message_id"], within["actor"]) == (message.message_id, "poll")
+    assert all("message_id" not in line and "actor" not in line for line in others)
+
+
+def test_a_traceback_for_people_has_the_lines_that_python_prints() -> None:
+    out = configured("console", stream=Terminal())
+    try:
+        fail("why", because=KeyError("reason"))
+    except ValueError:
+        structlog.get_logger("evalworker").exception("x")
+    written = out.getvalue()
+    assert "Traceback (most recent call last):\n" in written
+    assert written.index("KeyError: 'reason'") < written.index("\nValueError: why\n")

@@ -1,0 +1,162 @@
+"""What is wrong with one input, told with the place where it is wrong."""
+
+from __future__ import annotations
+
+import json
+import types
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from worker.validation import MAX_DEPTH, judge_offences, offences_of, tag_offences
+from worker.wire import MAX_TEXT
+
+
+def nested(levels: int) -> Any:
+    value: Any = "x"
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+GOOD: list[dict[str, Any]] = [
+    {},
+    {"request": "2 + 2?", "response": "4", "expected_output": "4"},
+    {"request": None, "contexts": None},
+    {"contexts": ["a", "b"], "file_ids": ["f"]},
+    {"functions": [{"name": "f", "parameters": {"a": [1, 2.5, True, None]}}]},
+    {"turns": [{"role": "user", "content": "hi", "a_newer_field": 1}]},
+    {"request": "ünïcödé 🎉", "user_id": "x" * 255},
+    {"expected_output": "x" * MAX_TEXT},
+    {"functions": [{"a": nested(MAX_DEPTH - 2)}]},
+]
+
+
+@pytest.mark.parametrize("value", GOOD, ids=lambda value: ",".join(value) or "empty")
+def test_a_good_input_has_no_offence(value: dict[str, Any]) -> None:
+    assert offences_of(value) == []
+
+
+def test_any_mapping_is_an_object() -> None:
+    assert offences_of(types.MappingProxyType({"request": "q"})) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "offence"),
+    [
+        (["request"], "must be an object, not a list"),
+        ("text", "must be an object, not a text"),
+        (None, "must be an object, not null"),
+        (
+            {"reqest": "x"},
+            "reqest is not an input field of the judge API; did you mean 'request'?",
+        ),
+        ({"zzz": "x"}, "zzz is not an input field of the judge API"),
+        ({"request": 3}, "request must be a text, not a number"),
+        ({"request": True}, "request must be a text, not a truth value"),
+        ({"contexts": "one"}, "contexts must be a list, not a text"),
+        ({"contexts": ["a", ""]}, "contexts[1] must not be empty"),
+        ({"contexts": [{"a": 1}]}, "contexts[0] must be a text, not an object"),
+        ({"functions": ["f"]}, "functions[0] must be an object, not a text"),
+        ({"turns": [{"content": "x"}]}, "turns[0].role is missing"),
+        ({"user_id": "x" * 256}, "user_id is too long: 256 characters, 255 are allowed"),
+        ({"request": "a\x00b"}, "request contains a NUL character, which cannot be stored"),
+        (
+            {"contexts": ["\ud83d"]},
+            "contexts[0] contains half of a surrogate pair, which cannot be stored",
+        ),
+        (
+            {"functions": [{"a\x00": 1}]},
+            "functions[0].'a\\x00' contains a NUL character, which cannot be stored",
+        ),
+        (
+            {"functions": [{"a": float("nan")}]},
+            "functions[0].a is not a finite number, which JSON cannot carry",
+        ),
+        (
+            {"functions": [{"at": datetime.now(UTC)}]},
+            "functions[0].at must be something that JSON can carry, not datetime",
+        ),
+        (
+            {"functions": [{"a": {1: 2}}]},
+            "functions[0].a must have texts as its names, not a number",
+        ),
+        ({1: "x"}, "[1] is not a field name: it must be a text"),
+        (
+            {"functions": [{"a": 10**5000}]},
+            "functions[0].a is a number of too many digits, which cannot be stored",
+        ),
+        (
+            {"turns": [{"role": "user", "extra": ("\x00",)}]},
+            "turns[0].extra[0] contains a NUL character, which cannot be stored",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_an_offence_names_its_place(value: object, offence: str) -> None:
+    assert offences_of(value) == [offence]
+
+
+def test_all_offences_of_an_input_are_told() -> None:
+    assert len(offences_of({"request": 1, "response": 2, "contexts": [""], "zzz": 4})) == 4
+
+
+@pytest.mark.parametrize("levels", [MAX_DEPTH, 900, 100_000])
+def test_what_is_nested_too_deeply_is_an_offence_and_never_a_crash(levels: int) -> None:
+    (offence,) = offences_of({"functions": [{"a": nested(levels)}]})
+    assert "nested too deeply" in offence
+    assert len(offence) < 200
+
+
+def test_what_contains_itself_is_an_offence() -> None:
+    loop: dict[str, Any] = {}
+    loop["itself"] = loop
+    (offence,) = offences_of({"functions": [loop]})
+    assert "nested too deeply" in offence
+
+
+anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters(), max_size=5)
+    | st.binary(max_size=2),
+    lambda parts: st.lists(parts, max_size=3) | st.dictionaries(st.text(max_size=3), parts),
+    max_leaves=8,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow])  # the first text loads Unicode's tables
+@given(st.dictionaries(st.sampled_from(["request", "contexts", "functions", "turns"]), anything))
+def test_what_has_no_offence_can_be_stored_and_sent(value: dict[str, Any]) -> None:
+    if not offences_of(value):
+        written = json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+        assert b"\\u0000" not in written
+
+
+@pytest.mark.parametrize("tags", [[], ["a"], ("a", "b"), {"a"}])
+def test_good_tags_have_no_offence(tags: object) -> None:
+    assert tag_offences(tags) == []
+
+
+@pytest.mark.parametrize(
+    ("tags", "offence"),
+    [
+        ("nightly", "tags must be a list of texts, not a text"),
+        (["a", 1], "tags[1] must be a text, not a number"),
+        ([""], "tags[0] must not be empty"),
+        (["a\x00"], "tags[0] contains a NUL character, which cannot be stored"),
+    ],
+)
+def test_an_offence_names_the_tag(tags: object, offence: str) -> None:
+    assert tag_offences(tags) == [offence]
+
+
+@pytest.mark.parametrize("judge_id", ["", "  ", None, 7, "a\x00"])
+def test_a_judge_without_a_usable_id_is_an_offence(judge_id: object) -> None:
+    (offence,) = judge_offences(judge_id)
+    assert offence.startswith("judge_id ")
