@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
     from worker.config import Settings
 
-QUIET = ("httpx", "httpcore", "alembic", "uvicorn", "pika", "asyncio")
+QUIET = (
+    *("httpx", "httpcore", "alembic", "pika", "asyncio"),
+    *("uvicorn", "uvicorn.access", "uvicorn.error"),  # it gives each a level of its own
+)
 """Libraries whose ordinary lines say what our events say better."""
 
 PASSWORD_OPTIONS = frozenset({"password", "passwd", "sslpassword"})

@@ -73,5 +73,11 @@ def _listening(host: str, port: int) -> socket.socket:
 def _server(options: SandboxOptions, ledger: Ledger) -> uvicorn.Server:
     app = Sandbox(options, ledger).create_app()
     return uvicorn.Server(
-        uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=2)
+        uvicorn.Config(
+            app,
+            log_level="critical",
+            log_config=None,  # else it takes its loggers out of the hands of whoever logs here
+            lifespan="off",
+            timeout_graceful_shutdown=2,
+        )
     )
