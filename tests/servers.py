@@ -29,21 +29,24 @@ UNPRIVILEGED = "nobody"  # PostgreSQL does not run as root; tests in a container
 
 
 class PostgresServer:
-    """PostgreSQL on a Unix socket, with its data in a directory that is removed at the end."""
+    """PostgreSQL on a Unix socket, with its data in a directory that is removed at the end.
 
-    def __init__(self) -> None:
+    Durability of the machine's disk is not what tests are about; benchmarks ask for it.
+    """
+
+    def __init__(self, *, durable: bool = False) -> None:
+        self.fsync = "on" if durable else "off"
         self.home = Path(tempfile.mkdtemp(prefix="evpg"))
         self.data = self.home / "data"
         self._owner = UNPRIVILEGED if os.geteuid() == 0 else None
         if self._owner:
             shutil.chown(self.home, self._owner)
-        # Trust is fine on a socket in a directory of ours; durability of the machine's disk is
-        # not what these tests are about.
+        # Trust is fine on a socket in a directory of ours.
         self._run("initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "-N")
 
     def start(self) -> None:
         options = (
-            f"-c listen_addresses='' -k {self.home} -c fsync=off -c max_connections=300"
+            f"-c listen_addresses='' -k {self.home} -c fsync={self.fsync} -c max_connections=300"
             " -c deadlock_timeout=200ms"
         )
         log = self.home / "log"
