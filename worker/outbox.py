@@ -16,12 +16,13 @@ from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
 from worker.errors import SHOWN, InvalidInputs
-from worker.schema import Json, items, jobs
+from worker.schema import items, jobs
+from worker.store.many import insert_rows
 from worker.validation import judge_offences, offences_of, tag_offences
 from worker.wire import COLUMN_FIELDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+    from collections.abc import Coroutine, Iterable, Iterator, Mapping
 
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
@@ -177,13 +178,13 @@ def _insert_items(
 ) -> None:
     given = enumerate(inputs)
     empty = True
-    insert = _inserter(connection.dialect)
     while chunk := list(itertools.islice(given, CHUNK)):
         empty = False
         offences = list(_input_offences(chunk))
         if offences:
             raise _refusal(itertools.chain(offences, _input_offences(given)))
-        insert(connection, [_row(job_id, index, value) for index, value in chunk])
+        rows = [_row(job_id, index, value) for index, value in chunk]
+        insert_rows(connection, items, _COLUMNS, rows)
     if empty:
         raise InvalidInputs(["inputs is empty: a job needs at least one"])
 
@@ -193,7 +194,7 @@ _COLUMN_SET = frozenset(COLUMN_FIELDS)
 
 
 def _row(job_id: UUID, index: int, value: Mapping[str, Any]) -> tuple[object, ...]:
-    """An input's values in the order of `_COLUMNS`, as every driver takes them; JSON is text."""
+    """An input's values in the order of `_COLUMNS`; ids and JSON are text."""
     extra = None
     if not value.keys() <= _COLUMN_SET:
         extra = {
@@ -217,47 +218,3 @@ def _json_text(value: object) -> str | None:
     if value is None:
         return None
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def _inserter(
-    dialect: sa.Dialect,
-) -> Callable[[sa.Connection, list[tuple[object, ...]]], object]:
-    """The fastest way in that the producer's driver has; each is one statement per chunk."""
-    if dialect.name != "postgresql":
-        return _insert_on_sqlite
-    if dialect.driver == "psycopg" and not dialect.is_async:
-        return _copy_by_psycopg
-    return _insert_on_postgresql
-
-
-def _insert_on_sqlite(connection: sa.Connection, rows: list[tuple[object, ...]]) -> None:
-    places = ", ".join("?" * len(_COLUMNS))
-    connection.exec_driver_sql(
-        f"INSERT INTO eval_items ({', '.join(_COLUMNS)}) VALUES ({places})",  # noqa: S608
-        rows,
-    )
-
-
-def _copy_by_psycopg(connection: sa.Connection, rows: list[tuple[object, ...]]) -> None:
-    driver: Any = connection.connection.driver_connection
-    with (
-        driver.cursor() as cursor,
-        cursor.copy(f"COPY eval_items ({', '.join(_COLUMNS)}) FROM STDIN") as copy,
-    ):
-        for row in rows:
-            copy.write_row(row)
-
-
-def _insert_on_postgresql(connection: sa.Connection, rows: list[tuple[object, ...]]) -> None:
-    """With any driver: the rows travel as one JSON document."""
-    connection.execute(_INSERT_RECORDS, {"rows": rows})
-
-
-_INSERT_RECORDS = sa.text(
-    f"""
-    INSERT INTO eval_items ({", ".join(_COLUMNS)})
-    SELECT (r ->> 0)::uuid, (r ->> 1)::integer, r ->> 2, r ->> 3, (r ->> 4)::jsonb,
-        (r ->> 5)::jsonb, r ->> 6, (r ->> 7)::jsonb
-    FROM jsonb_array_elements(:rows) AS r
-    """  # noqa: S608 (names of columns, not values)
-).bindparams(sa.bindparam("rows", type_=Json))

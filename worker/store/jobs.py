@@ -194,12 +194,13 @@ def cancel(tx: Transaction, job_id: UUID) -> int:
     What is at the remote already cannot be stopped there; its results are dropped when they
     come. Returns the number of cancelled items; raises `UnknownJob`.
     """
-    _lock(tx, job_id)
+    _begin(tx, job_id)
     moved = tx.execute(
         sa.update(items)
         .where(items.c.job_id == job_id, items.c.status.in_([Status.PENDING, Status.PROCESSING]))
         .values(status=Status.CANCELLED, finished_at=now())
     )
+    settling.lock_jobs(tx, [job_id])
     settling.end_job(tx, job_id, Status.CANCELLED, items=moved.rowcount)
     return moved.rowcount
 
@@ -209,7 +210,7 @@ def retry(tx: Transaction, job_id: UUID) -> int:
 
     Returns the number of items; raises `UnknownJob`.
     """
-    _lock(tx, job_id)
+    _begin(tx, job_id)
     moved = tx.execute(
         sa.update(items)
         .where(items.c.job_id == job_id, items.c.status == Status.FAILED)
@@ -232,9 +233,8 @@ def retry(tx: Transaction, job_id: UUID) -> int:
     return moved.rowcount
 
 
-def _lock(tx: Transaction, job_id: UUID) -> None:
-    """Keeps the planner away, then takes the job's row; raises `UnknownJob`."""
+def _begin(tx: Transaction, job_id: UUID) -> None:
+    """Keeps the planner away until the end of the transaction; raises `UnknownJob`."""
     planning.lock_planning(tx, wait=True)
-    found = tx.execute(sa.select(jobs.c.id).where(jobs.c.id == job_id).with_for_update())
-    if found.one_or_none() is None:
+    if tx.scalar(sa.select(jobs.c.id).where(jobs.c.id == job_id)) is None:
         raise UnknownJob(job_id)

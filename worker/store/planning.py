@@ -10,8 +10,9 @@ from uuid_utils.compat import uuid7
 
 from worker.lifecycle import BatchState, Status
 from worker.schedule import Waiting, allowance, pack, ready
-from worker.schema import batches, items, jobs, now, octet_length
+from worker.schema import Id, batches, items, jobs, now, octet_length
 from worker.store import settling
+from worker.store.many import UpdateEach
 from worker.validation import judge_offences, tag_offences
 
 if TYPE_CHECKING:
@@ -143,22 +144,36 @@ def _insert_batch(tx: Transaction, lane: sa.Row[Any], members: Sequence[Waiting]
         tags=lane.tags,
         item_count=len(members),
     )
-    tx.execute(
-        sa.update(items)
-        .where(
-            items.c.job_id == sa.bindparam("of_job"),
-            items.c.item_index == sa.bindparam("at_index"),
-            items.c.status == Status.PENDING,
-        )
-        .values(
-            status=Status.PROCESSING, batch_id=batch_id, batch_index=sa.bindparam("batch_place")
-        ),
+    _ASSIGN_ITEM.run(
+        tx,
         [
-            {"of_job": member.job_id, "at_index": member.item_index, "batch_place": place}
+            {
+                "of_job": member.job_id,
+                "at_index": member.item_index,
+                "to_batch": batch_id,
+                "place": place,
+            }
             for place, member in enumerate(members)
         ],
     )
     return batch_id
+
+
+_ASSIGN_ITEM = UpdateEach(
+    lambda given: (
+        sa.update(items)
+        .where(
+            items.c.job_id == given.of_job,
+            items.c.item_index == given.at_index,
+            items.c.status == Status.PENDING,
+        )
+        .values(status=Status.PROCESSING, batch_id=given.to_batch, batch_index=given.place)
+    ),
+    of_job=Id,
+    at_index=sa.Integer,
+    to_batch=Id,
+    place=sa.Integer,
+)
 
 
 def insert_planned(tx: Transaction, batch_id: UUID, *, item_count: int, **lane: Any) -> None:

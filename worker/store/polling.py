@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -10,6 +11,7 @@ from worker.lifecycle import BatchState, EvaluatorResult, RemoteItem, Status
 from worker.schema import batches, evaluator_results, later
 from worker.store import settling
 from worker.store.claims import Claim, batch_places, claim, move
+from worker.store.many import insert_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -96,7 +98,6 @@ def record_results(
     if not moved:
         return False
     rows = batch_places(tx, held.id)
-    settling.lock_jobs(tx, {row.job_id for row in rows})
     completed = [row for row in rows if row.batch_index in answer.completed]
     _insert_results(tx, [(row, answer.completed[row.batch_index]) for row in completed])
     settling.end_items(
@@ -107,6 +108,7 @@ def record_results(
         for row in rows
         if row.batch_index not in answer.completed
     ]
+    settling.lock_jobs(tx, {row.job_id for row in rows})
     _fail_or_retry(tx, held, failures, answer, max_attempts=max_attempts, retry_wait=retry_wait)
     tx.happened(
         "batch.finished",
@@ -202,25 +204,31 @@ def _insert_results(tx: Transaction, answers: Sequence[tuple[sa.Row[Any], Remote
             ),
             [{"of_job": row.job_id, "at_index": row.item_index} for row in again],
         )
-    values = [
+    rows = [
         _result_row(row, position, result)
         for row, item in answers
         for position, result in enumerate(item.evaluator_results)
     ]
-    if values:
-        tx.execute(sa.insert(evaluator_results), values)
+    if rows:
+        insert_rows(tx.connection, evaluator_results, _RESULT_COLUMNS, rows)
 
 
-def _result_row(row: sa.Row[Any], position: int, result: EvaluatorResult) -> dict[str, Any]:
-    return {
-        "job_id": row.job_id,
-        "item_index": row.item_index,
-        "position": position,
-        "evaluator_name": result.evaluator_name,
-        "score": result.score,
-        "justification": result.justification,
-        "evaluator_id": result.evaluator_id,
-        "evaluator_version_id": result.evaluator_version_id,
-        "confidence": result.confidence,
-        "extra": dict(result.extra) if result.extra else None,
-    }
+_RESULT_COLUMNS = (
+    *("job_id", "item_index", "position", "evaluator_name", "score", "justification"),
+    *("evaluator_id", "evaluator_version_id", "confidence", "extra"),
+)
+
+
+def _result_row(row: sa.Row[Any], position: int, result: EvaluatorResult) -> tuple[object, ...]:
+    return (
+        str(row.job_id),
+        row.item_index,
+        position,
+        result.evaluator_name,
+        result.score,
+        result.justification,
+        result.evaluator_id,
+        result.evaluator_version_id,
+        result.confidence,
+        json.dumps(dict(result.extra), ensure_ascii=False) if result.extra else None,
+    )

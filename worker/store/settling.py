@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from worker.lifecycle import Status, job_status_at_end
-from worker.schema import items, jobs, later, now
+from worker.schema import Id, items, jobs, later, now
+from worker.store.many import UpdateEach
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -27,7 +28,11 @@ def _items_of_job(*statuses: Status) -> sa.ColumnElement[bool]:
 
 
 def lock_jobs(tx: Transaction, job_ids: Collection[UUID]) -> None:
-    """Takes the rows of these jobs, in one order everywhere, so that two enders cannot cross."""
+    """Takes the rows of these jobs, in one order everywhere, so that two enders cannot cross.
+
+    Always after the rows of items, and late: until the commit, no other batch of these jobs can
+    come to its end.
+    """
     tx.execute(
         sa.select(jobs.c.id)
         .where(jobs.c.id.in_(sorted(set(job_ids))))
@@ -39,8 +44,8 @@ def lock_jobs(tx: Transaction, job_ids: Collection[UUID]) -> None:
 def end_finished_jobs(tx: Transaction, job_ids: Collection[UUID]) -> None:
     """pending, processing -> completed, failed or cancelled, where no item is left to end.
 
-    The caller holds the jobs' rows (`lock_jobs`): of two batches that end a job together, the
-    second sees what the first recorded.
+    The caller has ended its items and then taken the jobs' rows (`lock_jobs`): of two batches that
+    end a job together, the second sees what the first recorded.
     """
     ended = (
         sa.select(
@@ -141,27 +146,9 @@ def fail_waiting_items(tx: Transaction, job_ids: Sequence[UUID], reason: str) ->
 
 
 def end_items(tx: Transaction, ended: Sequence[dict[str, Any]]) -> None:
-    """processing -> completed or failed, an entry each: see `_END_ITEM` for its keys."""
-    if ended:
-        tx.execute(_END_ITEM, ended)
-
-
-_END_ITEM = (
-    sa.update(items)
-    .where(
-        items.c.job_id == sa.bindparam("of_job"),
-        items.c.item_index == sa.bindparam("at_index"),
-        items.c.batch_id == sa.bindparam("of_batch"),
-        items.c.status == Status.PROCESSING,
-    )
-    .values(
-        status=sa.bindparam("new_status"),
-        attempts=items.c.attempts + 1,
-        error=sa.bindparam("new_error"),
-        execution_log_id=sa.bindparam("log_id"),
-        finished_at=now(),
-    )
-)
+    """processing -> completed or failed; keys: of_job, at_index, of_batch, new_status, new_error,
+    log_id."""
+    _END_ITEM.run(tx, ended)
 
 
 def retry_items(tx: Transaction, failed: Sequence[dict[str, Any]]) -> None:
@@ -170,25 +157,57 @@ def retry_items(tx: Transaction, failed: Sequence[dict[str, Any]]) -> None:
     The job is due again when the first of them is; keys: of_job, at_index, of_batch, new_error,
     wait.
     """
-    if not failed:
-        return
-    tx.execute(
+    if failed:
+        _RETRY_ITEM.run(tx, failed)
+        wake_jobs(tx, {entry["of_job"] for entry in failed})
+
+
+def _in_flight(given: Any) -> sa.ColumnElement[bool]:
+    """The item that an entry names, if it still awaits the end of this very batch."""
+    return sa.and_(
+        items.c.job_id == given.of_job,
+        items.c.item_index == given.at_index,
+        items.c.batch_id == given.of_batch,
+        items.c.status == Status.PROCESSING,
+    )
+
+
+_END_ITEM = UpdateEach(
+    lambda given: (
         sa.update(items)
-        .where(
-            items.c.job_id == sa.bindparam("of_job"),
-            items.c.item_index == sa.bindparam("at_index"),
-            items.c.batch_id == sa.bindparam("of_batch"),
-            items.c.status == Status.PROCESSING,
+        .where(_in_flight(given))
+        .values(
+            status=given.new_status,
+            attempts=items.c.attempts + 1,
+            error=given.new_error,
+            execution_log_id=given.log_id,
+            finished_at=now(),
         )
+    ),
+    of_job=Id,
+    at_index=sa.Integer,
+    of_batch=Id,
+    new_status=sa.Text,
+    new_error=sa.Text,
+    log_id=sa.Text,
+)
+_RETRY_ITEM = UpdateEach(
+    lambda given: (
+        sa.update(items)
+        .where(_in_flight(given))
         .values(
             status=Status.PENDING,
             attempts=items.c.attempts + 1,
-            error=sa.bindparam("new_error"),
-            due_at=later(sa.bindparam("wait", type_=sa.Double)),
-        ),
-        failed,
-    )
-    wake_jobs(tx, {entry["of_job"] for entry in failed})
+            error=given.new_error,
+            due_at=later(given.wait),
+        )
+    ),
+    of_job=Id,
+    at_index=sa.Integer,
+    of_batch=Id,
+    new_error=sa.Text,
+    wait=sa.Double,
+)
 
 
 def wake_jobs(tx: Transaction, job_ids: Collection[UUID]) -> None:

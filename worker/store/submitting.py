@@ -136,8 +136,8 @@ def _end_failed(tx: Transaction, batch_id: UUID, failed: list[dict[str, Any]]) -
     if not failed:
         return
     job_ids = {entry["of_job"] for entry in failed}
-    settling.lock_jobs(tx, job_ids)
     settling.end_items(tx, failed)
+    settling.lock_jobs(tx, job_ids)
     for entry in failed:
         tx.happened(
             "item.failed",
