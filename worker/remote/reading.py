@@ -25,13 +25,11 @@ MAX_ODDITIES = 20  # told one by one; the rest is counted
 MAX_DEPTH = 100  # of nested values; what writes JSON to a database gives up at about a thousand
 TOO_DEEP = "(nested too deeply to be kept)"
 
-_RESULT_FIELDS = (
-    "evaluator_name",
-    "score",
-    "justification",
-    "evaluator_id",
-    "evaluator_version_id",
-    "confidence",
+_RESULT_FIELDS = frozenset(
+    {
+        *("evaluator_name", "score", "justification"),
+        *("evaluator_id", "evaluator_version_id", "confidence"),
+    }
 )
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
@@ -52,6 +50,8 @@ def storable(value: Value) -> Value:
 
 def _storable(value: Any, depth: int) -> Any:
     if isinstance(value, str):
+        if value.isascii() and "\x00" not in value:
+            return value  # nearly all are: no search, no copy
         return _UNSTORABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", value)
     if isinstance(value, dict | list) and depth >= MAX_DEPTH:
         return TOO_DEEP
@@ -199,7 +199,7 @@ def _read_result(result: Mapping[str, Any], number: int) -> EvaluatorResult:
         for key, part in result.items()
         if key not in _RESULT_FIELDS or (part is not None and getattr(read, key) is None)
     }
-    return replace(read, extra=storable(extra) or None)
+    return replace(read, extra=storable(extra)) if extra else read
 
 
 def _count_oddities(body: Mapping[str, Any], items: tuple[RemoteItem, ...]) -> Iterator[str]:
