@@ -665,9 +665,8 @@ def test_no_transition_is_made_that_the_lifecycle_does_not_allow(bench: Bench) -
     bench.enqueue(["q"])
     bench.dispatcher.turn()
     (_, batch_id) = bench.sent[0]
-    held = bench.database.run(
-        lambda tx: claims.claim(tx, batch_id, holder="h", lease=30, states=[BatchState.PLANNED])
-    )
+    taking = claims.claiming(BatchState.PLANNED)
+    held = bench.database.run(lambda tx: claims.claim(tx, taking, batch_id, holder="h", lease=30))
     assert held is not None
     for state in set(BatchState) - TRANSITIONS[BatchState.PLANNED] - {BatchState.PLANNED}:
         with pytest.raises(ValueError, match="never goes"):

@@ -65,7 +65,7 @@ class Transaction:
 
     def write_events(self) -> None:
         if self._events:
-            self.execute(sa.insert(events).values(at=now()), self._events)
+            self.execute(_INSERT_EVENTS, self._events)
 
     def log_events(self) -> None:
         """One log line per event, after the commit: the log never tells what did not happen."""
@@ -76,6 +76,9 @@ class Transaction:
                 if entry[key] is not None
             }
             log.info(entry["event"], **ids, **(entry["detail"] or {}))
+
+
+_INSERT_EVENTS = sa.insert(events).values(at=now())
 
 
 class Database:

@@ -42,63 +42,78 @@ class Closed:
 
 def passage(tx: Transaction, scopes: Sequence[str]) -> Closed | None:
     """None if the caller may go on, maybe as the probe; else the gate that is closed longest."""
-    rows = tx.execute(
-        sa.select(gates.c.scope, gates.c.reason, gates.c.opens_at, now().label("now"))
-        .where(gates.c.scope.in_(scopes), gates.c.closed_at.isnot(None))
-        .order_by(gates.c.opens_at.desc(), gates.c.scope)
-        .with_for_update()
-    ).all()
+    rows = tx.execute(_CLOSED, {"scopes": scopes}).all()
     for row in rows:
         wait = (row.opens_at - row.now).total_seconds()
         if wait > 0:
             return Closed(row.scope, row.reason, wait)
     for row in rows:
-        tx.execute(
-            sa.update(gates)
-            .where(gates.c.scope == row.scope)
-            .values(opens_at=later(sa.literal(PROBE_SECONDS)))
-        )
+        tx.execute(_PROBE, {"of_scope": row.scope, "wait": PROBE_SECONDS})
     return None
+
+
+_CLOSED = (
+    sa.select(gates.c.scope, gates.c.reason, gates.c.opens_at, now().label("now"))
+    .where(gates.c.scope.in_(sa.bindparam("scopes", expanding=True)), gates.c.closed_at.isnot(None))
+    .order_by(gates.c.opens_at.desc(), gates.c.scope)
+    .with_for_update()
+)
+_PROBE = (
+    sa.update(gates)
+    .where(gates.c.scope == sa.bindparam("of_scope"))
+    .values(opens_at=later(sa.bindparam("wait", type_=sa.Double)))
+)
 
 
 def count_failure(tx: Transaction, scope: str, reason: str) -> int:
     """One more failure in a row of this scope; returns how many that makes."""
-    insert = _insert(tx)(gates).values(scope=scope, opens_at=now(), failures=1, reason=reason)
-    counted = insert.on_conflict_do_update(
-        index_elements=["scope"], set_={"failures": gates.c.failures + 1, "reason": reason}
+    statement = _COUNT_ON_POSTGRESQL if tx.on_postgresql else _COUNT_ON_SQLITE
+    return int(tx.scalar(statement, {"scope": scope, "reason": reason}) or 1)
+
+
+def _counting(insert: postgresql.Insert | sqlite.Insert) -> sa.Executable:
+    return (
+        insert.values(opens_at=now(), failures=1)
+        .on_conflict_do_update(
+            index_elements=["scope"],
+            set_={"failures": gates.c.failures + 1, "reason": insert.excluded.reason},
+        )
+        .returning(gates.c.failures)
     )
-    return int(tx.scalar(counted.returning(gates.c.failures)) or 1)
+
+
+_COUNT_ON_POSTGRESQL = _counting(postgresql.insert(gates))
+_COUNT_ON_SQLITE = _counting(sqlite.insert(gates))
 
 
 def close(tx: Transaction, scope: str, *, wait: float) -> None:
     """Nobody passes for `wait` seconds; after `count_failure`, which gave the reason."""
-    gate = tx.execute(
-        sa.select(gates.c.closed_at, gates.c.reason).where(gates.c.scope == scope)
-    ).one()
-    tx.execute(
-        sa.update(gates)
-        .where(gates.c.scope == scope)
-        .values(
-            opens_at=later(sa.literal(wait)), closed_at=sa.func.coalesce(gates.c.closed_at, now())
-        )
-    )
+    gate = tx.execute(_GATE, {"of_scope": scope}).one()
+    tx.execute(_CLOSE, {"of_scope": scope, "wait": wait})
     if gate.closed_at is None:
         tx.happened("gate.closed", scope=scope, reason=gate.reason, seconds=round(wait, 1))
 
 
-def _insert(tx: Transaction) -> type[postgresql.Insert] | type[sqlite.Insert]:
-    return postgresql.Insert if tx.on_postgresql else sqlite.Insert
+_GATE = sa.select(gates.c.closed_at, gates.c.reason).where(
+    gates.c.scope == sa.bindparam("of_scope")
+)
+_CLOSE = _PROBE.values(closed_at=sa.func.coalesce(gates.c.closed_at, now()))
 
 
 def open_again(tx: Transaction, scopes: Sequence[str]) -> None:
     """The remote answers again: what waited behind these gates is due now."""
-    opened = tx.scalars(
-        sa.delete(gates).where(gates.c.scope.in_(scopes)).returning(gates.c.scope)
-    ).all()
-    for scope in opened:
-        tx.execute(
-            sa.update(batches)
-            .where(batches.c.gate == scope, batches.c.due_at > now())
-            .values(due_at=now(), gate=None)
-        )
+    for scope in tx.scalars(_OPEN_AGAIN, {"scopes": scopes}).all():
+        tx.execute(_WAKE, {"behind": scope})
         tx.happened("gate.opened", scope=scope)
+
+
+_OPEN_AGAIN = (
+    sa.delete(gates)
+    .where(gates.c.scope.in_(sa.bindparam("scopes", expanding=True)))
+    .returning(gates.c.scope)
+)
+_WAKE = (
+    sa.update(batches)
+    .where(batches.c.gate == sa.bindparam("behind"), batches.c.due_at > now())
+    .values(due_at=now(), gate=None)
+)

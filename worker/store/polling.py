@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from worker.lifecycle import BatchState, EvaluatorResult, RemoteItem, Status
-from worker.schema import batches, evaluator_results, later
+from worker.schema import batches, evaluator_results
 from worker.store import settling
-from worker.store.claims import Claim, batch_places, claim, move
+from worker.store.claims import Claim, batch_places, claim, claiming, move
 from worker.store.many import insert_rows
 
 if TYPE_CHECKING:
@@ -23,14 +23,10 @@ if TYPE_CHECKING:
 
 def claim_poll(tx: Transaction, batch_id: UUID, *, holder: str, lease: float) -> Claim | None:
     """A submitted batch that is due; None if there is nothing to do."""
-    return claim(
-        tx,
-        batch_id,
-        holder=holder,
-        lease=lease,
-        states=[BatchState.SUBMITTED],
-        polls=batches.c.polls + 1,
-    )
+    return claim(tx, _TO_POLL, batch_id, holder=holder, lease=lease)
+
+
+_TO_POLL = claiming(BatchState.SUBMITTED, polls=batches.c.polls + 1)
 
 
 def record_running(
@@ -45,7 +41,7 @@ def record_running(
         held,
         BatchState.SUBMITTED,
         remote_status=remote_status,
-        due_at=later(sa.literal(wait)),
+        due_in=wait,
         failures=0,
         error=None,
     )
@@ -62,7 +58,7 @@ def record_poll_failed(
         tx,
         held,
         BatchState.SUBMITTED,
-        due_at=later(sa.literal(wait)),
+        due_in=wait,
         failures=held.failures + 1,
         gate=gate,
         error=reason,

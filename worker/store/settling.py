@@ -34,12 +34,15 @@ def lock_jobs(tx: Transaction, job_ids: Collection[UUID]) -> None:
     Always after the rows of items, and late: until the commit, no other batch of these jobs can
     come to its end.
     """
-    tx.execute(
-        sa.select(jobs.c.id)
-        .where(jobs.c.id.in_(sorted(set(job_ids))))
-        .order_by(jobs.c.id)
-        .with_for_update()
-    )
+    tx.execute(_LOCK_JOBS, {"job_ids": sorted(set(job_ids))})
+
+
+_LOCK_JOBS = (
+    sa.select(jobs.c.id)
+    .where(jobs.c.id.in_(sa.bindparam("job_ids", expanding=True)))
+    .order_by(jobs.c.id)
+    .with_for_update()
+)
 
 
 def end_finished_jobs(tx: Transaction, job_ids: Collection[UUID]) -> None:
@@ -48,24 +51,10 @@ def end_finished_jobs(tx: Transaction, job_ids: Collection[UUID]) -> None:
     The caller has ended its items and then taken the jobs' rows (`lock_jobs`): of two batches that
     end a job together, the second sees what the first recorded.
     """
-    # One look into the index of live items per job; LIMIT keeps the planner from reading them all.
-    live = sa.select(items.c.item_index).where(_items_of_job(*LIVE)).limit(1).scalar_subquery()
-    ended = tx.scalars(
-        sa.select(jobs.c.id).where(jobs.c.id.in_(sorted(set(job_ids))), _OPEN, live.is_(None))
-    ).all()
+    ended = tx.scalars(_ALL_ENDED, {"job_ids": sorted(set(job_ids))}).all()
     if not ended:
         return
-    counted = tx.execute(
-        sa.select(
-            items.c.job_id,
-            _count(Status.COMPLETED).label("completed"),
-            _count(Status.FAILED).label("failed"),
-            sa.func.min(items.c.error).filter(items.c.status == Status.FAILED).label("error"),
-        )
-        .where(items.c.job_id.in_(ended))
-        .group_by(items.c.job_id)
-    )
-    for row in counted.all():
+    for row in tx.execute(_COUNTED, {"job_ids": ended}).all():
         status = job_status_at_end(completed=row.completed, failed=row.failed)
         error = None
         if status is Status.FAILED:
@@ -77,17 +66,37 @@ def _count(status: Status) -> sa.ColumnElement[int]:
     return sa.func.count().filter(items.c.status == status)
 
 
+# One look into the index of live items per job; LIMIT keeps the planner from reading them all.
+_LIVE_ITEM = sa.select(items.c.item_index).where(_items_of_job(*LIVE)).limit(1).scalar_subquery()
+_ALL_ENDED = sa.select(jobs.c.id).where(
+    jobs.c.id.in_(sa.bindparam("job_ids", expanding=True)), _OPEN, _LIVE_ITEM.is_(None)
+)
+_COUNTED = (
+    sa.select(
+        items.c.job_id,
+        _count(Status.COMPLETED).label("completed"),
+        _count(Status.FAILED).label("failed"),
+        sa.func.min(items.c.error).filter(items.c.status == Status.FAILED).label("error"),
+    )
+    .where(items.c.job_id.in_(sa.bindparam("job_ids", expanding=True)))
+    .group_by(items.c.job_id)
+)
+
+
 def end_job(
     tx: Transaction, job_id: UUID, status: Status, error: str | None = None, **counts: int
 ) -> None:
     """pending, processing -> `status`."""
-    moved = tx.execute(
-        sa.update(jobs)
-        .where(jobs.c.id == job_id, _OPEN)
-        .values(status=status, error=error, due_at=None, finished_at=now())
-    )
+    moved = tx.execute(_END_JOB, {"of_job": job_id, "status": status, "error": error})
     if moved.rowcount:
         tx.happened(f"job.{status}", job_id=job_id, error=error, counts=counts or None)
+
+
+_END_JOB = (
+    sa.update(jobs)
+    .where(jobs.c.id == sa.bindparam("of_job"), _OPEN)
+    .values(due_at=None, finished_at=now())
+)
 
 
 def settle_idle_jobs(tx: Transaction, lane: str) -> None:
@@ -95,29 +104,32 @@ def settle_idle_jobs(tx: Transaction, lane: str) -> None:
 
     A job without any input fails, once its producer had a moment to add some.
     """
-    idle = tx.execute(
-        sa.select(
-            jobs.c.id,
-            sa.select(sa.func.min(items.c.due_at))
-            .where(_items_of_job(Status.PENDING))
-            .scalar_subquery()
-            .label("next_due"),
-            sa.exists(sa.select(1).where(items.c.job_id == jobs.c.id)).label("has_items"),
-            (jobs.c.created_at < later(sa.literal(-EMPTY_JOB_GRACE))).label("had_time"),
-        )
-        .where(
-            jobs.c.lane == lane,
-            jobs.c.due_at <= now(),
-            ~sa.exists(sa.select(1).where(_items_of_job(Status.PENDING), items.c.due_at <= now())),
-        )
-        .limit(SETTLED_AT_ONCE)
-    ).all()
+    idle = tx.execute(_IDLE, {"of_lane": lane}).all()
     for job in idle:
         if job.has_items:
             tx.execute(sa.update(jobs).where(jobs.c.id == job.id).values(due_at=job.next_due))
         elif job.had_time:
             end_job(tx, job.id, Status.FAILED, "the job has no inputs")
     end_finished_jobs(tx, [job.id for job in idle if job.has_items])
+
+
+_NEXT_DUE = (
+    sa.select(sa.func.min(items.c.due_at)).where(_items_of_job(Status.PENDING)).scalar_subquery()
+)
+_IDLE = (
+    sa.select(
+        jobs.c.id,
+        _NEXT_DUE.label("next_due"),
+        sa.exists(sa.select(1).where(items.c.job_id == jobs.c.id)).label("has_items"),
+        (jobs.c.created_at < later(sa.literal(-EMPTY_JOB_GRACE))).label("had_time"),
+    )
+    .where(
+        jobs.c.lane == sa.bindparam("of_lane"),
+        jobs.c.due_at <= now(),
+        ~sa.exists(sa.select(1).where(_items_of_job(Status.PENDING), items.c.due_at <= now())),
+    )
+    .limit(SETTLED_AT_ONCE)
+)
 
 
 def fail_lane(tx: Transaction, lane: str, reason: str) -> None:
@@ -208,19 +220,17 @@ _RETRY_ITEM = UpdateEach(
 
 def wake_jobs(tx: Transaction, job_ids: Collection[UUID]) -> None:
     """These jobs are due when the first of their waiting items is."""
-    next_due = (
-        sa.select(sa.func.min(items.c.due_at))
-        .where(_items_of_job(Status.PENDING))
-        .scalar_subquery()
+    tx.execute(_WAKE_JOBS, {"job_ids": sorted(job_ids)})
+
+
+_WAKE_JOBS = (
+    sa.update(jobs)
+    .where(
+        jobs.c.id.in_(sa.bindparam("job_ids", expanding=True)),
+        sa.or_(jobs.c.due_at.is_(None), jobs.c.due_at > now()),
     )
-    tx.execute(
-        sa.update(jobs)
-        .where(
-            jobs.c.id.in_(sorted(job_ids)),
-            sa.or_(jobs.c.due_at.is_(None), jobs.c.due_at > now()),
-        )
-        .values(due_at=next_due)
-    )
+    .values(due_at=_NEXT_DUE)
+)
 
 
 def wake_strays(tx: Transaction) -> None:
@@ -229,14 +239,7 @@ def wake_strays(tx: Transaction) -> None:
     Producers that do not use a transaction can add items after their job was planned; nothing
     that is committed may be left lying.
     """
-    strays = tx.scalars(
-        sa.select(items.c.job_id)
-        .distinct()
-        .join_from(items, jobs, _items_of_job(Status.PENDING))
-        .where(jobs.c.due_at.is_(None))
-        .limit(SETTLED_AT_ONCE)
-    ).all()
-    for job_id in strays:
+    for job_id in tx.scalars(_STRAYS).all():
         moved = tx.execute(
             sa.update(jobs)
             .where(jobs.c.id == job_id, jobs.c.due_at.is_(None))
@@ -249,3 +252,12 @@ def wake_strays(tx: Transaction) -> None:
         )
         if moved.rowcount:
             tx.happened("job.reopened", job_id=job_id, reason="inputs were added to it")
+
+
+_STRAYS = (
+    sa.select(items.c.job_id)
+    .distinct()
+    .join_from(items, jobs, _items_of_job(Status.PENDING))
+    .where(jobs.c.due_at.is_(None))
+    .limit(SETTLED_AT_ONCE)
+)

@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from uuid_utils.compat import uuid7
 
 from worker.lifecycle import BatchState, Status
-from worker.schema import batches, items, later, now
+from worker.schema import batches, items, now
 from worker.store import settling
-from worker.store.claims import Claim, batch_items, batch_places, claim, move
+from worker.store.claims import Claim, batch_items, batch_places, claim, claiming, move
 from worker.store.planning import insert_planned
 from worker.validation import offences_of
 from worker.wire import COLUMN_FIELDS
@@ -37,23 +37,22 @@ def claim_submission(
     The tag that the submission will carry is part of the intent: who looks for the batch later
     may run with other settings.
     """
-    return claim(
-        tx,
-        batch_id,
-        holder=holder,
-        lease=lease,
-        states=[BatchState.PLANNED],
-        becomes=BatchState.SUBMITTING,
-        submissions=batches.c.submissions + 1,
-        submitting_at=now(),
-        own_tag=own_tag,
-    )
+    return claim(tx, _TO_SUBMIT, batch_id, holder=holder, lease=lease, new_tag=own_tag)
+
+
+_TO_SUBMIT = claiming(
+    BatchState.PLANNED,
+    becomes=BatchState.SUBMITTING,
+    submissions=batches.c.submissions + 1,
+    submitting_at=now(),
+    own_tag=sa.bindparam("new_tag"),
+)
 
 
 def hold_back(tx: Transaction, held: Claim, *, wait: float, gate: str | None, why: str) -> None:
     """The claim is given back before anything was sent: submitting -> planned, due later."""
     before = BatchState.PLANNED if held.state is BatchState.SUBMITTING else held.state
-    move(tx, held, before, due_at=later(sa.literal(wait)), gate=gate, error=why)
+    move(tx, held, before, due_in=wait, gate=gate, error=why)
 
 
 def inputs_to_send(tx: Transaction, held: Claim) -> list[dict[str, Any]]:
@@ -159,8 +158,7 @@ def record_accepted(
         BatchState.SUBMITTED,
         remote_batch_id=remote_batch_id,
         status_url=status_url,
-        submitted_at=now(),
-        due_at=later(sa.literal(wait)),
+        due_in=wait,
         failures=0,
         error=None,
     )
@@ -182,7 +180,7 @@ def record_not_started(
         tx,
         held,
         BatchState.PLANNED,
-        due_at=later(sa.literal(wait)),
+        due_in=wait,
         failures=held.failures + 1,
         submitting_at=None,
         looks=0,
@@ -200,7 +198,7 @@ def record_unknown(tx: Transaction, held: Claim, *, reason: str, wait: float) ->
         tx,
         held,
         BatchState.UNKNOWN,
-        due_at=later(sa.literal(wait)),
+        due_in=wait,
         looks=0,
         error=reason,
     )
@@ -213,17 +211,13 @@ def claim_search(
     tx: Transaction, batch_id: UUID, *, holder: str, lease: float
 ) -> tuple[Claim, list[dict[str, Any]]] | None:
     """unknown, or left submitting by a dead holder: claimed, with what may have been sent."""
-    held = claim(
-        tx,
-        batch_id,
-        holder=holder,
-        lease=lease,
-        states=[BatchState.UNKNOWN, BatchState.SUBMITTING],
-        becomes=BatchState.UNKNOWN,
-    )
+    held = claim(tx, _TO_SEARCH, batch_id, holder=holder, lease=lease)
     if held is None:
         return None
     return held, [input_of(row) for row in batch_items(tx, held.id)]
+
+
+_TO_SEARCH = claiming(BatchState.UNKNOWN, BatchState.SUBMITTING, becomes=BatchState.UNKNOWN)
 
 
 def record_search(
@@ -240,7 +234,7 @@ def record_search(
         tx,
         held,
         BatchState.UNKNOWN,
-        due_at=later(sa.literal(wait)),
+        due_in=wait,
         looks=held.looks + looked,
         failures=held.failures + (not looked),
         gate=gate,
@@ -253,13 +247,12 @@ def record_search(
 
 def known_remote_ids(tx: Transaction, remote_ids: Collection[str]) -> set[str]:
     """Which of these ids of the remote already belong to a batch of ours."""
-    return set(
-        tx.scalars(
-            sa.select(batches.c.remote_batch_id).where(
-                batches.c.remote_batch_id.in_(sorted(remote_ids))
-            )
-        )
-    )
+    return set(tx.scalars(_KNOWN, {"remote_ids": sorted(remote_ids)}))
+
+
+_KNOWN = sa.select(batches.c.remote_batch_id).where(
+    batches.c.remote_batch_id.in_(sa.bindparam("remote_ids", expanding=True))
+)
 
 
 def record_refused(tx: Transaction, held: Claim, *, reason: str) -> bool:
