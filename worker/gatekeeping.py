@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from worker.store.database import Transaction
 
 
-def answered(tx: Transaction, judge_id: str) -> None:
+def answered(tx: Transaction, held: Claim) -> None:
     """The remote dealt with a request: whatever was closed for it is open again."""
-    gates.open_again(tx, [gates.API, gates.SUBMIT, gates.STATUS, gates.of_judge(judge_id)])
+    if held.trouble:
+        gates.open_again(tx, [gates.API, gates.SUBMIT, gates.STATUS, gates.of_judge(held.judge_id)])
 
 
 def failed(

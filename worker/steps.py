@@ -30,7 +30,7 @@ from worker.lifecycle import (
     Unavailable,
 )
 from worker.search import Absent, Match, NoList, SearchOutcome, Sent, Unclear, search
-from worker.store import claims, gates, planning, polling, submitting
+from worker.store import claims, gates, polling, submitting
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -141,7 +141,7 @@ class Steps:
         return claims.hold(tx, held, reason=reason)
 
     def _held_back(self, tx: Transaction, held: Claim, scopes: list[str]) -> bool:
-        closed = gates.passage(tx, scopes)
+        closed = gates.passage(tx, scopes) if held.trouble else None
         if closed is None:
             return False
         wait = closed.wait + self.rng.uniform(0.0, 1.0)
@@ -150,7 +150,7 @@ class Steps:
 
     def _no_place(self, tx: Transaction, held: Claim) -> bool:
         most = self.policy.max_in_flight
-        if planning.live_batches(tx) <= most or submitting.places_taken(tx) <= most:
+        if held.live_batches <= most or submitting.places_taken(tx) <= most:
             return False
         submitting.hold_back(tx, held, wait=ONE_PLACE_SECONDS, gate=None, why="no place is free")
         return True
@@ -173,10 +173,10 @@ class Steps:
     def _record_outcome(self, tx: Transaction, held: Claim, outcome: SubmitOutcome) -> None:
         match outcome:
             case Accepted(remote_id, status_url):
-                gatekeeping.answered(tx, held.judge_id)
+                gatekeeping.answered(tx, held)
                 self._record_accepted(tx, held, remote_id, status_url)
             case Invalid(reason) | TooLarge(reason) | NotFound(reason):
-                gatekeeping.answered(tx, held.judge_id)
+                gatekeeping.answered(tx, held)
                 submitting.record_refused(tx, held, reason=reason)
             case Unavailable(reason, sent=True):
                 gatekeeping.failed(tx, outcome, held, gates.SUBMIT, self.rng)
@@ -186,23 +186,23 @@ class Steps:
                 submitting.record_not_started(tx, held, reason=reason, wait=wait, gate=gate)
 
     def _record_split(self, tx: Transaction, held: Claim, reason: str) -> Sequence[UUID]:
-        gatekeeping.answered(tx, held.judge_id)
+        gatekeeping.answered(tx, held)
         return submitting.record_split(tx, held, reason=reason)
 
     def _record_accepted(
         self, tx: Transaction, held: Claim, remote_id: str, status_url: str | None
     ) -> bool:
-        if submitting.known_remote_ids(tx, [remote_id]):
-            reason = f"the remote answered with the id of another batch ({remote_id})"
-            submitting.record_unknown(tx, held, reason=reason, wait=schedule.LOOKS[0])
-            return False
-        return submitting.record_accepted(
+        moved = submitting.record_accepted(
             tx,
             held,
             remote_batch_id=remote_id,
             status_url=status_url,
             wait=self.policy.poll_min,
         )
+        if not moved and submitting.known_remote_ids(tx, [remote_id]):
+            reason = f"the remote answered with the id of another batch ({remote_id})"
+            submitting.record_unknown(tx, held, reason=reason, wait=schedule.LOOKS[0])
+        return moved
 
     def record_surprise(self, batch_id: UUID, reason: str) -> None:
         """A step raised: its row says so, and comes up again when the lease ends.
@@ -245,10 +245,10 @@ class Steps:
     def _record_search(self, tx: Transaction, held: Claim, outcome: SearchOutcome) -> bool:
         match outcome:
             case Match(remote_id):
-                gatekeeping.answered(tx, held.judge_id)
+                gatekeeping.answered(tx, held)
                 return self._record_accepted(tx, held, remote_id, None)
             case Absent():
-                gatekeeping.answered(tx, held.judge_id)
+                gatekeeping.answered(tx, held)
                 return self._record_absent(tx, held, "not in the remote's list")
             case NoList(reason) if self.policy.resubmit_unlisted:
                 return self._record_absent(tx, held, f"there is no list to search ({reason})")
@@ -300,7 +300,7 @@ class Steps:
         late = elapsed > self.policy.batch_timeout
         match outcome:
             case Found(execution):
-                gatekeeping.answered(tx, held.judge_id)
+                gatekeeping.answered(tx, held)
                 if not is_running(execution):
                     return self._record_end(tx, held, execution)
                 if late:

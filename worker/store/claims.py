@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from worker.lifecycle import LIVE_STATES, TRANSITIONS, BatchState, Status
-from worker.schema import batches, items, later, now
+from worker.schema import batches, gates, items, later, now
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,8 +53,11 @@ class Claim:
     status_url: str | None
     submitting_at: datetime | None
     seconds_submitted: float | None  # since the remote took it
+    live_batches: int  # of all holders, this one included
+    trouble: bool  # whether the API, or a judge, has said no lately: see `gates`
 
 
+_other = batches.alias("other")
 _CLAIMED = (
     batches.c.id,
     batches.c.epoch,
@@ -76,6 +79,12 @@ _CLAIMED = (
     batches.c.submitting_at,
     batches.c.submitted_at,
     now().label("now"),
+    # What every step asks first, in the same round trip.
+    sa.select(sa.func.count())
+    .where(_other.c.due_at.isnot(None))
+    .scalar_subquery()
+    .label("live_batches"),
+    sa.exists(sa.select(1).select_from(gates)).label("trouble"),
 )
 
 
@@ -151,6 +160,8 @@ def move(
     if due_in is not None:
         given["due_in"] = due_in
     newly_submitted = to is BatchState.SUBMITTED and held.state is not to
+    if newly_submitted:
+        given["new_remote_id"] = values["remote_batch_id"]
     statement = _moving(live=due_in is not None, ended=not TRANSITIONS[to], sent=newly_submitted)
     return bool(tx.execute(statement, given).rowcount)
 
@@ -165,7 +176,7 @@ def _moving(*, live: bool, ended: bool, sent: bool) -> sa.Update:
         values["finished_at"] = now()
     if sent:
         values["submitted_at"] = now()
-    return (
+    moving = (
         sa.update(batches)
         .where(
             batches.c.id == sa.bindparam("held_id"),
@@ -174,6 +185,10 @@ def _moving(*, live: bool, ended: bool, sent: bool) -> sa.Update:
         )
         .values(**values)
     )
+    if sent:  # one batch of the remote is the answer to one batch of ours
+        taken = sa.select(1).where(_other.c.remote_batch_id == sa.bindparam("new_remote_id"))
+        moving = moving.where(~sa.exists(taken))
+    return moving
 
 
 def hold(tx: Transaction, held: Claim, *, reason: str) -> bool:
