@@ -44,11 +44,15 @@ def evalworker(
 
 @contextlib.contextmanager
 def started(
-    *arguments: object, env: Mapping[str, str], cwd: Path | None = None
+    *arguments: object, env: Mapping[str, str], cwd: Path | None = None, first: str = ""
 ) -> Iterator[subprocess.Popen[str]]:
-    """A command in the background; killed at the end of the block if it still runs."""
+    """A command in the background; killed at the end of the block if it still runs.
+
+    `first` is Python that its process runs before anything else: what a test changes in there.
+    """
+    program = [sys.executable, "-c", f"{first}\nfrom worker.cli import main\nmain()"]
     process = subprocess.Popen(
-        [*EVALWORKER, *map(str, arguments)],
+        [*(program if first else EVALWORKER), *map(str, arguments)],
         env=env,
         cwd=cwd,
         stdout=subprocess.PIPE,
@@ -63,6 +67,18 @@ def started(
                 process.kill()
             if process.stdout and process.stderr:  # a full pipe would keep it from ending
                 process.communicate()
+
+
+def ends_well(process: subprocess.Popen[str], *, seconds: float) -> bool:
+    """Waits for its exit status 0; what else happens is told with what the process said."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    status = process.poll()
+    if status != 0:
+        process.kill()
+        said = process.stderr.read() if process.stderr else ""
+        raise AssertionError(f"exit status {status} after at most {seconds} s; it said:\n{said}")
+    return True
 
 
 def account(judge: Running) -> dict[str, Any]:
@@ -84,4 +100,12 @@ def write_questions(path: Path, count: int) -> Path:
     return path
 
 
-__all__ = ["account", "environment", "evalworker", "started", "wait_until", "write_questions"]
+__all__ = [
+    "account",
+    "ends_well",
+    "environment",
+    "evalworker",
+    "started",
+    "wait_until",
+    "write_questions",
+]

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from servers import PostgresServer, ValkeyServer, free_port, wait_until
+from working import count, put, settings_for
 
-from worker import enqueue
 from worker.app import App
 from worker.brokers import prepare_broker
-from worker.config import Settings, load_settings
+from worker.config import load_settings
 from worker.errors import ConfigurationError, SchemaMismatch, Unreachable
 from worker.migrating import upgrade
 from worker.sandbox.options import SandboxOptions
@@ -21,36 +21,13 @@ from worker.store.database import Database
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from worker.config import Settings
+
 
 @pytest.fixture
 def judge() -> Iterator[Running]:
     with running_sandbox(SandboxOptions(latency=(0.1, 0.3))) as running:
         yield running
-
-
-def settings_for(database_url: str, broker_url: str, judge: Running) -> Settings:
-    return load_settings(
-        database_url=database_url,
-        broker_url=broker_url,
-        api_url=judge.url,
-        api_key=judge.api_key,
-        poll_min_seconds=0.1,
-        linger_seconds=0.1,
-    )
-
-
-def put(database: Database, count: int, *, prefix: str = "q") -> None:
-    with database.engine.begin() as connection:
-        enqueue(
-            connection,
-            judge_id="response-checks",
-            inputs=[{"request": f"{prefix}{n}", "response": f"{prefix}{n}"} for n in range(count)],
-        )
-
-
-def count(database: Database, what: str) -> int:
-    with database.read() as connection:
-        return int(connection.exec_driver_sql(f"SELECT count(*) FROM {what}").scalar() or 0)
 
 
 def do_the_main_job(database: Database, settings: Settings, judge: Running) -> None:

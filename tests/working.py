@@ -1,0 +1,70 @@
+"""The worker in threads of the test, over real servers: its settings, a job, what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Any
+
+from worker import enqueue
+from worker.app import App
+from worker.config import Settings, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import httpx
+
+    from worker.sandbox.server import Running
+    from worker.store.database import Database
+
+RECOVERY_SECONDS = 40.0  # what is promised: after so long work goes on, whatever has died
+
+
+def settings_for(database_url: str, broker_url: str, judge: Running, **changes: object) -> Settings:
+    quick = {"poll_min_seconds": 0.1, "linger_seconds": 0.1}
+    return load_settings(
+        database_url=database_url,
+        broker_url=broker_url,
+        api_url=judge.url,
+        api_key=judge.api_key,
+        **(quick | changes),
+    )
+
+
+@contextlib.contextmanager
+def working(settings: Settings, transport: httpx.BaseTransport | None = None) -> Iterator[App]:
+    """A worker in a thread of its own, which ends in order with the block."""
+    with App(settings, transport=transport) as app:
+        thread = threading.Thread(target=app.run)
+        thread.start()
+        try:
+            yield app
+        finally:
+            app.end()
+            thread.join()
+
+
+def put(database: Database, count: int, *, prefix: str = "q", **job: Any) -> None:
+    with database.engine.begin() as connection:
+        enqueue(
+            connection,
+            judge_id="response-checks",
+            inputs=[{"request": f"{prefix}{n}", "response": f"{prefix}{n}"} for n in range(count)],
+            **job,
+        )
+
+
+def count(database: Database, what: str) -> int:
+    with database.read() as connection:
+        return int(connection.exec_driver_sql(f"SELECT count(*) FROM {what}").scalar() or 0)
+
+
+def everything_is_there_once(database: Database, judge: Running, inputs: int) -> bool:
+    """Each input has its results, and none was evaluated twice: by both accounts."""
+    account = judge.ledger.account()
+    assert (account["inputs_evaluated"], account["evaluated_again"]) == (inputs, 0)
+    assert count(database, "eval_items WHERE status = 'completed'") == inputs
+    assert count(database, "eval_scores") == 2 * inputs  # this judge has two evaluators
+    assert count(database, "eval_jobs WHERE status <> 'completed'") == 0
+    return True
