@@ -7,7 +7,6 @@ becomes a row. Nothing here is tried again by an exception.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -29,6 +28,7 @@ from worker.lifecycle import (
     TooLarge,
     Unavailable,
 )
+from worker.remote import clock
 from worker.search import Absent, Match, NoList, SearchOutcome, Sent, Unclear, search
 from worker.store import claims, gates, polling, submitting
 
@@ -96,19 +96,23 @@ class Steps:
 
     def submit(self, batch_id: UUID) -> None:
         """Brings a batch to the remote; when one may be there already, looks for it first."""
-        began = time.monotonic()
+        began = clock()
         claimed = self.database.run(lambda tx: self._claim_submission(tx, batch_id))
         if claimed is None:
             self._search(batch_id)
             return
         held, inputs = claimed
-        if time.monotonic() - began > self.policy.lease / 3:
+        if clock() - began > self.policy.lease / 3:
             # This process was asleep, and its lease may end before an answer comes. Nothing was
             # sent: whoever takes the batch up will find that at the remote.
             return
         tags = [*held.tags, held.own_tag] if held.own_tag else held.tags
         outcome = self.api.submit(
-            held.judge_id, inputs, tags=tags, judge_version_id=held.judge_version_id
+            held.judge_id,
+            inputs,
+            tags=tags,
+            judge_version_id=held.judge_version_id,
+            may_send=lambda: clock() - began < self.policy.lease,
         )
         self._record_submission(held, outcome, single=len(inputs) == 1)
 

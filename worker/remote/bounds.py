@@ -18,11 +18,19 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 LEAST_SECONDS = 0.001  # zero would mean "do not block" to a socket
 WRITTEN_AT_ONCE = 16 * 1024  # bytes between two looks at the clock
 UNPACKED_AT_ONCE = 64 * 1024  # bytes: what a compressed answer can take before it is counted
+
+
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def clock() -> float:
+    """Seconds that pass while the machine sleeps, too: those of `time.monotonic` may not."""
+    return time.clock_gettime(_CLOCK)
 
 
 class Unusable(Exception):
@@ -31,17 +39,24 @@ class Unusable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """When a request must be over, on the monotonic clock."""
+    """When a request must be over, by `clock`; and whether its caller still has a right to it."""
 
     seconds: float
     at: float
+    may_send: Callable[[], bool] | None = None
 
     def check(self) -> None:
-        if time.monotonic() >= self.at:
+        if clock() >= self.at:
             raise Unusable(f"no whole answer within {self.seconds:g} s")
 
+    def check_sending(self) -> None:
+        """Before every byte that leaves: a process may have been asleep until just now."""
+        self.check()
+        if self.may_send is not None and not self.may_send():
+            raise Unusable("it was too late to send it")
+
     def at_most(self, timeout: float | None) -> float:
-        left = max(self.at - time.monotonic(), LEAST_SECONDS)
+        left = max(self.at - clock(), LEAST_SECONDS)
         return left if timeout is None else min(timeout, left)
 
 
@@ -50,9 +65,9 @@ _current: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
 
 
 @contextmanager
-def within(seconds: float) -> Iterator[Deadline]:
-    """Every read and write of this thread shares these seconds."""
-    deadline = Deadline(seconds, time.monotonic() + seconds)
+def within(seconds: float, may_send: Callable[[], bool] | None = None) -> Iterator[Deadline]:
+    """Every read and write of this thread shares these seconds; none is sent unless it may be."""
+    deadline = Deadline(seconds, clock() + seconds, may_send)
     token = _current.set(deadline)
     try:
         yield deadline
@@ -102,8 +117,8 @@ class _Stream:
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         view = memoryview(buffer)
         for start in range(0, len(view), WRITTEN_AT_ONCE):
-            _check()
             part = bytes(view[start : start + WRITTEN_AT_ONCE])
+            _check_sending()
             self._inner.write(part, timeout=_at_most(timeout))
 
     def start_tls(
@@ -124,6 +139,12 @@ def _check() -> None:
     deadline = _current.get()
     if deadline is not None:
         deadline.check()
+
+
+def _check_sending() -> None:
+    deadline = _current.get()
+    if deadline is not None:
+        deadline.check_sending()
 
 
 def _at_most(timeout: float | None) -> float | None:

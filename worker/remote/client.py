@@ -26,7 +26,7 @@ from worker.remote.mapping import (
 from worker.remote.reasons import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
 CONNECT_SECONDS = 5.0
@@ -99,8 +99,12 @@ class JudgeAPI:
         *,
         tags: Sequence[str] = (),
         judge_version_id: str | None = None,
+        may_send: Callable[[], bool] | None = None,
     ) -> SubmitOutcome:
-        """POSTs a batch, once. Unless the outcome says otherwise, it may exist afterwards."""
+        """POSTs a batch, once. Unless the outcome says otherwise, it may exist afterwards.
+
+        `may_send` is asked just before bytes leave; once it says no, none does.
+        """
         body: dict[str, Any] = {"inputs": [dict(given) for given in inputs]}
         if tags:
             body["tags"] = list(tags)
@@ -113,7 +117,7 @@ class JudgeAPI:
             )
         except _UNSENDABLE as error:
             return Invalid(self._describe(error, "cannot be sent as JSON"))
-        answer = self._exchange(request)
+        answer = self._exchange(request, may_send)
         if isinstance(answer, Unavailable):
             return answer
         return submit_outcome(answer, self._own_status_url(answer.body))
@@ -157,10 +161,12 @@ class JudgeAPI:
             return answer
         return list_outcome(answer, first_page=cursor is None)
 
-    def _exchange(self, request: httpx.Request) -> Answer | Unavailable:
+    def _exchange(
+        self, request: httpx.Request, may_send: Callable[[], bool] | None = None
+    ) -> Answer | Unavailable:
         try:
             with (
-                within(self._deadline) as deadline,
+                within(self._deadline, may_send) as deadline,
                 closing(self._client.send(request, stream=True)) as response,
             ):
                 status, headers = response.status_code, response.headers

@@ -27,8 +27,15 @@ Clock = "Callable[[], float]"
 TRIES = 4  # of one transaction, when the database says "not now" or the connection breaks
 PAUSE_SECONDS = 0.1  # before the second try; doubled each time
 
+# A transaction whose process was stopped, or whose machine is gone, is ended by PostgreSQL after
+# this long between two statements: it would hold its locks, and so the others, until TCP noticed.
+QUIET_SECONDS = 20
+
 # PostgreSQL: serialization failure, deadlock, lock not available. Retrying is always right there.
 RETRIED_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
+
+
+_LIMIT_QUIET = sa.text(f"SET LOCAL idle_in_transaction_session_timeout = '{QUIET_SECONDS}s'")
 
 
 class Transaction:
@@ -97,6 +104,8 @@ class Database:
             try:
                 with self.engine.begin() as connection:
                     transaction = Transaction(connection)
+                    if transaction.on_postgresql:
+                        connection.execute(_LIMIT_QUIET)
                     result = work(transaction)
                     transaction.write_events()
             except DBAPIError as error:

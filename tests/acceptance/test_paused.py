@@ -1,0 +1,197 @@
+"""A process that is stopped, loses its work to another, and wakes up; clocks that disagree."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from processes import ends_well, environment, started
+from servers import wait_until
+from working import RECOVERY_SECONDS, count, everything_is_there_once, put
+
+from worker.sandbox.options import SandboxOptions
+from worker.sandbox.server import Running, running_sandbox
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Iterator, Mapping
+
+    from worker.store.database import Database
+
+INPUTS = 20
+
+# Python that a worker's process runs first. It stops itself, at a place that the test names, when
+# none of its transactions is open: on SQLite nobody could write while one is.
+STOPS_ITSELF = """
+import os, signal, threading, time
+from worker.remote import JudgeAPI, bounds
+from worker.store.database import Database
+between, run, stopped = threading.RLock(), Database.run, []
+def whole(self, work):
+    with between:
+        return run(self, work)
+def stop():
+    with between:
+        if not stopped:
+            stopped.append(True)
+            os.kill(os.getpid(), signal.SIGSTOP)
+            time.sleep(0.1)  # the signal may reach this thread a moment after the others
+def stops_before(owner, name, when=lambda *given: True):
+    call = getattr(owner, name)
+    setattr(owner, name, lambda *a, **k: (when(*a) and stop(), call(*a, **k))[1])
+def stops_after(owner, name):
+    call = getattr(owner, name)
+    setattr(owner, name, lambda *a, **k: (call(*a, **k), stop())[0])
+Database.run = whole
+"""
+PLACES = {
+    "between claim and POST": 'stops_before(JudgeAPI, "submit")',
+    "at the first byte of the POST": (
+        'stops_before(bounds._Stream, "write", lambda _, sent: sent.startswith(b"POST"))'
+    ),
+    "between POST and record": 'stops_after(JudgeAPI, "submit")',
+    "between the read of results and their record": 'stops_after(JudgeAPI, "status")',
+}
+STOPS_IN_A_TRANSACTION = """
+import os, signal, sqlalchemy
+stopped = []
+@sqlalchemy.event.listens_for(sqlalchemy.Engine, "after_cursor_execute")
+def stop(connection, cursor, statement, *rest):
+    if statement.startswith("{statement}") and not stopped:
+        stopped.append(True)
+        os.kill(os.getpid(), signal.SIGSTOP)
+"""
+# The other process looks for what is missing within a second instead of a minute, and sends again.
+LOOKS_QUICKLY = "import worker.schedule; worker.schedule.LOOKS = (0.2,) * 4"
+
+
+@pytest.fixture
+def judge() -> Iterator[Running]:
+    with running_sandbox(SandboxOptions(latency=(0.2, 0.5))) as running:
+        yield running
+
+
+def environment_of(database_url: str, judge: Running, **changes: Any) -> Mapping[str, str]:
+    settings = {
+        "database_url": database_url,
+        "api_url": judge.url,
+        "api_key": judge.api_key,
+        "batch_size": 10,
+        "linger_seconds": 0.1,
+        "poll_min_seconds": 0.2,
+        "lease_seconds": 5,
+    }
+    return environment(**(settings | changes))
+
+
+def wait_until_stopped(process: subprocess.Popen[str]) -> None:
+    wait_until(
+        lambda: os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOHANG) is not None,
+        seconds=RECOVERY_SECONDS,
+    )
+
+
+def history(database: Database) -> list[Any]:
+    """What happened to batches, inputs and jobs; a gate may still count the sleeper's failure."""
+    with database.read() as connection:
+        rows = connection.exec_driver_sql(
+            "SELECT id, event, detail FROM eval_events"
+            " WHERE event NOT IN ('gate.closed', 'gate.opened') ORDER BY id"
+        )
+        batches = connection.exec_driver_sql("SELECT * FROM eval_batches ORDER BY id")
+        return [*rows.all(), *batches.all()]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_process_that_wakes_up_after_its_lease_went_to_another_writes_and_sends_nothing(
+    database_url: str, database: Database, judge: Running, place: str
+) -> None:
+    put(database, INPUTS)
+    env = environment_of(database_url, judge)
+    stops = STOPS_ITSELF + PLACES[place]
+    with started("run", "--until-drained", env=env, first=stops) as sleeper:
+        wait_until_stopped(sleeper)
+        with started("run", "--until-drained", env=env, first=LOOKS_QUICKLY) as other:
+            assert ends_well(other, seconds=2 * RECOVERY_SECONDS)
+        assert everything_is_there_once(database, judge, INPUTS)
+        before = history(database)
+        sleeper.send_signal(signal.SIGCONT)
+        assert ends_well(sleeper, seconds=RECOVERY_SECONDS)
+    assert everything_is_there_once(database, judge, INPUTS)
+    assert history(database) == before
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO eval_batches",
+        pytest.param("UPDATE eval_batches", marks=pytest.mark.long),
+        pytest.param("INSERT INTO eval_evaluator_results", marks=pytest.mark.long),
+    ],
+)
+def test_a_process_that_is_stopped_inside_a_transaction_does_not_hold_up_the_others(
+    postgres_url: str, database_of_postgres: Database, judge: Running, statement: str
+) -> None:
+    """It holds locks, the planner's among them; PostgreSQL ends a transaction that goes quiet."""
+    put(database_of_postgres, INPUTS)
+    env = environment_of(postgres_url, judge)
+    stops = STOPS_IN_A_TRANSACTION.format(statement=statement)
+    with started("run", "--until-drained", env=env, first=stops) as sleeper:
+        wait_until_stopped(sleeper)
+        with started("run", "--until-drained", env=env, first=LOOKS_QUICKLY) as other:
+            assert ends_well(other, seconds=1.5 * RECOVERY_SECONDS)  # with both starts
+        assert everything_is_there_once(database_of_postgres, judge, INPUTS)
+        before = history(database_of_postgres)
+        sleeper.send_signal(signal.SIGCONT)
+        assert ends_well(sleeper, seconds=RECOVERY_SECONDS)
+    assert everything_is_there_once(database_of_postgres, judge, INPUTS)
+    assert history(database_of_postgres) == before
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_processes_that_are_stopped_and_woken_at_any_time_evaluate_nothing_twice(
+    postgres_url: str, database_of_postgres: Database, redis_url: str, judge: Running
+) -> None:
+    rng = random.Random(7)
+    put(database_of_postgres, 3000)
+    env = environment_of(postgres_url, judge, broker_url=redis_url, max_in_flight=4)
+    with ExitStack() as stack:
+        ours = [stack.enter_context(started("run", env=env)) for _ in range(3)]
+        while count(database_of_postgres, "eval_jobs WHERE finished_at IS NULL"):
+            victim = rng.choice(ours)
+            victim.send_signal(signal.SIGSTOP)
+            pause = rng.choice([0.5, 6.0, 12.0])
+            with pytest.raises(TimeoutError):
+                wait_until(lambda: False, seconds=pause)
+            victim.send_signal(signal.SIGCONT)
+        for process in ours:
+            process.terminate()
+            assert ends_well(process, seconds=RECOVERY_SECONDS)
+    assert everything_is_there_once(database_of_postgres, judge, 3000)
+
+
+def test_two_machines_whose_clocks_are_a_minute_apart_share_the_work(
+    postgres_url: str, database_of_postgres: Database, redis_url: str, judge: Running
+) -> None:
+    """Leases and due times are by the database's clock; the brokers' delays are only hints."""
+    shifted = (
+        "import datetime, time_machine\n"
+        "time_machine.travel(datetime.datetime.now(datetime.UTC)"
+        " + datetime.timedelta(seconds={}), tick=True).start()"
+    )
+    put(database_of_postgres, 200)
+    env = environment_of(postgres_url, judge, broker_url=redis_url, max_in_flight=4)
+    with (
+        started("run", "--until-drained", env=env, first=shifted.format(-30)) as behind,
+        started("run", "--until-drained", env=env, first=shifted.format(+30)) as ahead,
+    ):
+        assert ends_well(behind, seconds=2 * RECOVERY_SECONDS)
+        assert ends_well(ahead, seconds=RECOVERY_SECONDS)
+    assert everything_is_there_once(database_of_postgres, judge, 200)
+    claimed_again = "eval_batches WHERE submissions > 1"
+    assert count(database_of_postgres, claimed_again) == 0
