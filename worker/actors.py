@@ -44,7 +44,7 @@ def _never_raising(name: str, step: Callable[[UUID], None], steps: Steps) -> Cal
             step(UUID(batch_id))
         except Exception as error:
             log.exception("step.surprised", step=name, batch_id=batch_id)
-            steps.record_surprise(UUID(batch_id), f"{type(error).__name__}: {error}")
+            steps.record_surprise(UUID(batch_id), error)
 
     return actor
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, SQLAlchemyError
 
 from worker import gatekeeping, schedule
 from worker.answers import is_new_word, is_running, read_answer
@@ -208,17 +208,22 @@ class Steps:
             submitting.record_unknown(tx, held, reason=reason, wait=schedule.LOOKS[0])
         return moved
 
-    def record_surprise(self, batch_id: UUID, reason: str) -> None:
+    def record_surprise(self, batch_id: UUID, error: Exception) -> None:
         """A step raised: its row says so, and comes up again when the lease ends.
 
-        Whether a request left is not known here, so the state stands as the claim left it.
+        Whether a request left is not known here, so the state stands as the claim left it. What
+        the database could not do (full, shut down, out of locks) is no fault of the batch.
         """
+        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        counts = not isinstance(error, OperationalError | InterfaceError | InternalError)
         try:
             self.database.run(
-                lambda tx: claims.note_surprise(tx, batch_id, holder=self.holder, reason=reason)
+                lambda tx: claims.note_surprise(
+                    tx, batch_id, holder=self.holder, reason=reason, counts=counts
+                )
             )
-        except SQLAlchemyError as error:
-            log.warning("surprise.unrecorded", batch_id=str(batch_id), reason=str(error))
+        except SQLAlchemyError as failure:
+            log.warning("surprise.unrecorded", batch_id=str(batch_id), reason=str(failure))
 
     # --- search: what became of a submission without an answer -----------------------------------
 

@@ -223,14 +223,23 @@ def resolve(tx: Transaction, batch_id: UUID, *, resubmit: bool) -> BatchState | 
     return after
 
 
-def note_surprise(tx: Transaction, batch_id: UUID, *, holder: str, reason: str) -> None:
-    """A step of this holder raised; the claim stands, so that the lease's end brings it up."""
+def note_surprise(
+    tx: Transaction, batch_id: UUID, *, holder: str, reason: str, counts: bool
+) -> None:
+    """A step of this holder raised; the claim stands, so that the lease's end brings it up.
+
+    Unless it `counts`, the batch is not to blame, and is not set aside for it however often.
+    """
     noted = tx.execute(
         sa.update(batches)
-        .where(batches.c.id == batch_id, batches.c.lease_holder == holder)
-        .values(error=reason, failures=batches.c.failures + 1)
+        .where(batches.c.id == batch_id, batches.c.lease_holder == holder, batches.c.claims > 0)
+        .values(
+            error=reason,
+            failures=batches.c.failures + 1,
+            claims=batches.c.claims if counts else batches.c.claims - 1,
+        )
     )
-    if noted.rowcount:
+    if noted.rowcount and counts:
         tx.happened("batch.surprised", batch_id=batch_id, reason=reason)
 
 

@@ -146,6 +146,8 @@ def create_engine(
     if url.get_backend_name() == "postgresql":
         return sa.create_engine(
             url.set(drivername="postgresql+psycopg"),
+            # Whatever the server's default is: who waited for a row must see what its holder did.
+            isolation_level="READ COMMITTED",
             pool_size=pool_size,
             max_overflow=pool_size,
             pool_pre_ping=True,

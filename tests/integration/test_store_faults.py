@@ -1,0 +1,368 @@
+"""Databases that break off, refuse, block or are full, in the middle of any transaction."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import psycopg
+import pytest
+import sqlalchemy as sa
+from harness import Bench, FakeRemote
+from servers import wait_until
+from sqlalchemy import event
+from structlog.testing import capture_logs
+
+from worker import schedule
+from worker.actors import _never_raising
+from worker.store import settling
+from worker.store.database import Database
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+    from uuid import UUID
+
+    from worker.store.database import Transaction
+
+WORDS = {"SET", "SELECT", "INSERT", "UPDATE", "DELETE", "COMMIT"}
+INPUTS = ["q1", "fail q2", "q3", "q4"]
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """Stacks are logged by the hundred here; to render them would take longer than the tests."""
+    with capture_logs():
+        yield
+
+
+class Resilient(Bench):
+    """A bench whose steps are taken as actors take them, and whose dispatcher is never gone."""
+
+    at_work = False  # or else the test itself looks or changes something
+
+    def step(self) -> None:
+        self.at_work = True
+        try:
+            self.dispatcher.turn()
+            self.deliver()
+        except sa.exc.SQLAlchemyError:
+            pass  # as `Dispatcher.run` takes it: the next turn may pass
+        finally:
+            self.at_work = False
+
+    def deliver(self) -> None:
+        sent, self.sent = self.sent, []
+        for name, batch_id in sent:
+            _never_raising(name, getattr(self.steps, name), self.steps)(str(batch_id))
+
+
+class Cuts:
+    """Ends the connections of a bench at work, where `wanted` says so.
+
+    It is asked before every statement, and at COMMIT, with all statements of the transaction so
+    far. PostgreSQL itself ends the session, so what the client meets is the real thing. `after`:
+    the statement is carried out, or the commit done, and then the answer is lost.
+    """
+
+    def __init__(
+        self, bench: Resilient, wanted: Callable[[tuple[str, ...]], bool], *, after: bool
+    ) -> None:
+        self.bench, self.wanted, self.after = bench, wanted, after
+        self.transaction: tuple[str, ...] = ()
+        self.cut: list[tuple[str, ...]] = []
+        engine = bench.database.engine
+        event.listen(engine, "begin", self._begin)
+        event.listen(engine, "before_cursor_execute", self._before)
+        event.listen(engine, "after_cursor_execute", self._after)
+        event.listen(engine, "commit", self._commit)
+
+    def _begin(self, _: sa.Connection) -> None:
+        self.transaction = ()
+
+    def _before(self, connection: sa.Connection, _: Any, statement: str, *rest: Any) -> None:
+        self.transaction += (statement,)
+        if not self.after:
+            self._maybe_cut(connection)
+
+    def _after(self, connection: sa.Connection, *_: Any) -> None:
+        if self.after:
+            self._maybe_cut(connection)
+
+    def _commit(self, connection: sa.Connection) -> None:
+        self.transaction += ("COMMIT",)
+        if self.bench.at_work and self.wanted(self.transaction):
+            if self.after:
+                connection.connection.commit()
+            self._kill(connection)
+
+    def _maybe_cut(self, connection: sa.Connection) -> None:
+        if self.bench.at_work and self.wanted(self.transaction):
+            self._kill(connection)
+
+    def _kill(self, connection: sa.Connection) -> None:
+        self.cut.append(self.transaction)
+        pid = connection.connection.dbapi_connection.info.backend_pid  # type: ignore[union-attr]
+        url = self.bench.database.engine.url.set(drivername="postgresql")
+        dsn = url.render_as_string(hide_password=False)
+        with psycopg.connect(dsn, autocommit=True) as other:
+            other.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+
+
+def the_life_of_a_job(bench: Bench, remote: FakeRemote) -> None:
+    """All kinds of transactions: planned, split, lost and found, polled, retried, failed."""
+    remote.answers.clear()
+    remote.batches.clear()
+    bench.enqueue(INPUTS)
+    remote.next_answer(_too_large)
+    remote.next_answer(remote.accept_and_lose)
+    bench.finish()
+
+
+def _too_large(_: Any) -> Any:
+    return httpx.Response(413, json={"detail": "too large"})
+
+
+def everything_ended_once(bench: Bench, remote: FakeRemote) -> None:
+    """The one that fails was tried three times, as set; the others were evaluated once."""
+    ended = bench.rows(
+        "SELECT i.request, i.status, i.attempts, count(s.job_id) FROM eval_items i"
+        " LEFT JOIN eval_scores s ON s.job_id = i.job_id AND s.item_index = i.item_index"
+        " GROUP BY i.job_id, i.item_index, i.request, i.status, i.attempts ORDER BY i.item_index"
+    )
+    assert [tuple(row) for row in ended] == [
+        ("q1", "completed", 1, 1),
+        ("fail q2", "failed", 3, 0),
+        ("q3", "completed", 1, 1),
+        ("q4", "completed", 1, 1),
+    ]
+    assert bench.every_result_is_at_its_own_input()
+    assert bench.one("SELECT status FROM eval_jobs") == "completed"
+    sent = sorted(given["request"] for given in remote.inputs())
+    assert sent == sorted([*INPUTS, "fail q2", "fail q2"])
+    names = bench.events()
+    assert names.count("job.completed") == 1
+    finished = bench.one("SELECT count(*) FROM eval_batches WHERE state = 'finished'")
+    assert names.count("batch.finished") == finished == len(remote.batches)
+
+
+@pytest.fixture
+def bench(database_of_postgres: Database, monkeypatch: pytest.MonkeyPatch) -> Resilient:
+    monkeypatch.setattr("worker.store.database.PAUSE_SECONDS", 0.001)
+    return Resilient(database_of_postgres, FakeRemote())
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_connection_that_is_cut_at_any_statement_costs_no_result_and_doubles_none(
+    bench: Resilient, after: bool
+) -> None:
+    """One that was never cut before in every turn, until each place of each transaction was."""
+    known: set[tuple[str, ...]] = set()
+    this_turn: list[bool] = []
+
+    def wanted(transaction: tuple[str, ...]) -> bool:
+        if this_turn or transaction in known:
+            return False
+        known.add(transaction)
+        this_turn.append(True)
+        return True
+
+    turn = bench.dispatcher.turn
+    bench.dispatcher.turn = lambda: this_turn.clear() or turn()  # type: ignore[method-assign,func-returns-value]
+    cuts = Cuts(bench, wanted, after=after)
+    lives = 0
+    while lives == 0 or cuts.cut:
+        cuts.cut.clear()
+        live_through(bench)
+        lives += 1
+    assert {transaction[-1].split()[0] for transaction in known} >= WORDS
+    assert len(known) > 60
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_connection_that_is_cut_once_at_the_nth_statement_costs_nothing_either(
+    bench: Resilient, after: bool
+) -> None:
+    """At the first statement of a job's life, the second, and so on to the last."""
+    seen = 0
+    place = 0
+
+    def wanted(_: tuple[str, ...]) -> bool:
+        nonlocal seen
+        seen += 1
+        return seen == place
+
+    cuts = Cuts(bench, wanted, after=after)
+    while place == 0 or cuts.cut:
+        cuts.cut.clear()
+        seen, place = 0, place + 1
+        live_through(bench)
+    assert place > 100
+
+
+def live_through(bench: Resilient) -> None:
+    """A job's whole life, in an empty database."""
+    tables = "eval_jobs, eval_batches, eval_events, eval_gates"
+    with bench.database.engine.begin() as connection:
+        connection.exec_driver_sql(f"TRUNCATE {tables} CASCADE")
+    bench.sent.clear()
+    the_life_of_a_job(bench, bench.remote)
+    everything_ended_once(bench, bench.remote)
+
+
+# --- what the database refuses ------------------------------------------------------------------
+
+
+def test_a_deadlock_is_run_again(bench: Resilient, postgres_url: str) -> None:
+    """A real one: somebody else has a job's row and wants its batch, this worker the other way."""
+    with bench.database.engine.begin() as connection:
+        # The worker is the first to look for a deadlock, and so the one who is chosen.
+        name = connection.engine.url.database
+        connection.exec_driver_sql(f"ALTER DATABASE {name} SET deadlock_timeout = '1s'")
+    bench.database.engine.dispose()
+    bench.enqueue(["q1"])
+    bench.step()
+    bench.pass_time()
+    with psycopg.connect(postgres_url) as other:
+        other.execute("SET deadlock_timeout = '60s'")
+        other.execute("SELECT 1 FROM eval_jobs FOR UPDATE")
+        polling = threading.Thread(target=bench.step)
+        polling.start()
+        wait_until(lambda: bool(bench.one(_WAITING)))
+        other.execute("UPDATE eval_batches SET polls = polls")  # until the worker is chosen
+        other.rollback()
+        polling.join()
+    bench.finish()
+    assert bench.one("SELECT count(*) FROM eval_scores") == 1
+    assert bench.one(_DEADLOCKS) == 1
+
+
+_WAITING = (
+    "SELECT count(*) FROM pg_stat_activity"
+    " WHERE wait_event_type = 'Lock' AND application_name = 'evalworker'"
+)
+_DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_stricter_isolation_by_default_changes_nothing(
+    bench: Resilient, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two batches that end a job together, the second must see what the first recorded."""
+    with bench.database.engine.begin() as connection:
+        name = connection.engine.url.database
+        connection.exec_driver_sql(
+            f"ALTER DATABASE {name} SET default_transaction_isolation = '{level}'"
+        )
+    bench.database.engine.dispose()
+    bench.dispatcher.batch_size = 1
+    bench.enqueue(["q1", "q2"])
+    bench.step()
+    bench.pass_time()
+    bench.dispatcher.turn()
+    both = threading.Barrier(2)
+    lock_jobs = settling.lock_jobs
+
+    def together(tx: Transaction, job_ids: Collection[UUID]) -> None:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(5)
+        lock_jobs(tx, job_ids)
+
+    monkeypatch.setattr("worker.store.settling.lock_jobs", together)
+    polls = [threading.Thread(target=bench.steps.poll, args=[i]) for _, i in bench.sent]
+    for poll in polls:
+        poll.start()
+    for poll in polls:
+        poll.join()
+    assert bench.one("SELECT status FROM eval_jobs") == "completed"
+    assert bench.one("SELECT count(*) FROM eval_scores") == 2
+
+
+def test_a_serialization_failure_is_run_again(bench: Resilient) -> None:
+    """A real one: somebody commits a change of the row between this worker's look and its write."""
+    strict = bench.database.engine.execution_options(isolation_level="REPEATABLE READ")
+    looking, bench.database.engine = bench.database.engine, strict
+    bench.enqueue(["q1"])
+    interfered: list[str] = []
+
+    def interfere(connection: sa.Connection, _: Any, statement: str, *rest: Any) -> None:
+        if statement.startswith("UPDATE eval_batches") and bench.at_work:
+            interfered.append(statement)
+            if len(interfered) in (1, 3):
+                connection.exec_driver_sql("SELECT 1")  # its snapshot is taken
+                with looking.begin() as other:
+                    other.exec_driver_sql("UPDATE eval_batches SET polls = polls")
+
+    event.listen(strict, "before_cursor_execute", interfere)
+    bench.finish()
+    assert len(interfered) > 3
+    assert bench.one("SELECT count(*) FROM eval_scores") == 1
+    assert bench.remote.posts() == 1
+
+
+# --- SQLite --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lite(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Resilient]:
+    monkeypatch.setattr("worker.store.database.PAUSE_SECONDS", 0.001)
+    database = Database(sqlite_url)
+    event.listen(database.engine, "connect", _patient_for_a_moment)
+    yield Resilient(database, FakeRemote())
+    database.close()
+
+
+def _patient_for_a_moment(connection: sqlite3.Connection, _: Any) -> None:
+    connection.execute("PRAGMA busy_timeout = 5").close()
+
+
+def test_a_busy_sqlite_delays_and_nothing_else(lite: Resilient, sqlite_url: str) -> None:
+    """Another program writes for longer than the worker waits, before the claim or the record."""
+    lite.enqueue(INPUTS)
+    with contextlib.closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as other:
+        other.isolation_level = None
+
+        def lock(_: httpx.Request) -> None:
+            other.execute("BEGIN IMMEDIATE")
+
+        for _ in range(3):
+            lite.remote.next_answer(lock)  # its answer comes, and cannot be recorded
+            lite.step()
+            lite.step()  # nothing can be claimed or planned
+            assert other.in_transaction
+            other.execute("ROLLBACK")
+            lite.pass_time()
+        lite.finish()
+    everything_ended_once(lite, lite.remote)
+
+
+def test_a_full_disk_delays_and_holds_no_batch_back(lite: Resilient) -> None:
+    """For much longer than a batch whose holders die is tried: claims fit, results do not."""
+    lite.remote.done = False
+    lite.enqueue([f"{n} {'x' * 3000}" for n in range(20)])
+    lite.step()
+    lite.pass_time()
+    lite.remote.done = True
+    with lite.database.engine.connect() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+
+    def limit(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}").close()
+
+    event.listen(lite.database.engine, "begin", limit)
+    for _ in range(3 * schedule.MAX_CLAIMS):
+        lite.step()
+        lite.pass_time()
+    assert lite.states() == ["submitted"]
+    assert "full" in lite.one("SELECT error FROM eval_batches")
+    assert lite.one("SELECT count(*) FROM eval_scores") == 0
+    event.remove(lite.database.engine, "begin", limit)
+    pages = 1_000_000
+    event.listen(lite.database.engine, "begin", limit)
+    lite.finish()
+    assert lite.one("SELECT count(*) FROM eval_scores") == 20
+    assert lite.remote.posts() == 1
