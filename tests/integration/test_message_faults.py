@@ -1,0 +1,102 @@
+"""Messages that are doubled, delayed, reordered or deleted, over every broker, and its restart."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from typing import TYPE_CHECKING
+
+import pika
+import psycopg
+import pytest
+import redis
+from servers import AMQP, PostgresServer, wait_until
+from working import RECOVERY_SECONDS, count, everything_is_there_once, put, settings_for, working
+
+from worker.actors import Mailbox
+from worker.brokers import POSTGRES_SCHEMA
+from worker.sandbox.options import SandboxOptions
+from worker.sandbox.server import Running, running_sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from uuid import UUID
+
+    from worker.store.database import Database
+
+INPUTS = 60
+SUBMITTED = "eval_batches WHERE state = 'submitted' AND lease_holder IS NULL"
+
+
+@pytest.fixture
+def judge() -> Iterator[Running]:
+    with running_sandbox(SandboxOptions(latency=(0.5, 1.0))) as running:
+        yield running
+
+
+def test_messages_that_come_twice_late_and_in_another_order_change_nothing(
+    postgres_url: str,
+    database_of_postgres: Database,
+    broker_url: str,
+    judge: Running,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = random.Random(5)
+    send = Mailbox._send
+
+    def misbehave(mailbox: Mailbox, actor: str, batch_id: UUID, delay: float) -> None:
+        for _ in range(2):
+            send(mailbox, actor, batch_id, delay + rng.uniform(0.0, 1.0))
+
+    monkeypatch.setattr(Mailbox, "_send", misbehave)
+    put(database_of_postgres, INPUTS)
+    with working(settings_for(postgres_url, broker_url, judge, batch_size=5)) as app:
+        wait_until(app.is_drained, seconds=RECOVERY_SECONDS)
+    assert everything_is_there_once(database_of_postgres, judge, INPUTS)
+    assert count(database_of_postgres, "eval_events WHERE event = 'batch.finished'") == INPUTS / 5
+
+
+def test_work_goes_on_when_somebody_deletes_all_messages(
+    postgres_url: str, database_of_postgres: Database, broker_url: str, judge: Running
+) -> None:
+    if broker_url.startswith("memory://"):
+        pytest.skip("nobody else can reach them in memory")
+    put(database_of_postgres, INPUTS)
+    settings = settings_for(postgres_url, broker_url, judge, batch_size=5, poll_min_seconds=2)
+    with working(settings) as app:
+        wait_until(lambda: count(database_of_postgres, SUBMITTED) > 0)
+        delete_all_messages(broker_url)
+        wait_until(app.is_drained, seconds=RECOVERY_SECONDS)
+    assert everything_is_there_once(database_of_postgres, judge, INPUTS)
+
+
+def delete_all_messages(broker_url: str) -> None:
+    namespace = broker_url.rpartition("namespace=")[2]
+    match broker_url.partition(":")[0]:
+        case "redis":
+            with redis.Redis.from_url(broker_url.partition("?")[0]) as client:
+                client.delete(*client.scan_iter(f"{namespace}:*"))
+        case "amqp":
+            with contextlib.closing(pika.BlockingConnection(pika.URLParameters(AMQP))) as amqp:
+                for queue in (namespace, f"{namespace}.DQ"):
+                    amqp.channel().queue_purge(queue)
+        case "postgresql":
+            with psycopg.connect(broker_url) as connection:
+                connection.execute(f"DELETE FROM {POSTGRES_SCHEMA}.queue".encode())
+
+
+def test_work_goes_on_when_the_postgresql_that_carries_messages_was_restarted(
+    postgres_url: str, database_of_postgres: Database, judge: Running
+) -> None:
+    server = PostgresServer()
+    try:
+        server.start()
+        put(database_of_postgres, INPUTS)
+        settings = settings_for(postgres_url, server.url(), judge, batch_size=5, poll_min_seconds=2)
+        with working(settings) as app:
+            wait_until(lambda: count(database_of_postgres, SUBMITTED) > 0)
+            server.restart(immediate=True)
+            wait_until(app.is_drained, seconds=RECOVERY_SECONDS)
+    finally:
+        server.close()
+    assert everything_is_there_once(database_of_postgres, judge, INPUTS)
