@@ -64,22 +64,17 @@ def postgres_template(postgres: PostgresServer) -> str:
     return "template_migrated"
 
 
-def _postgres_database(postgres: PostgresServer, template: str) -> Iterator[str]:
-    name = f"test_{uuid.uuid4().hex}"
-    postgres.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-    yield postgres.url(name)
-    postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
 @pytest.fixture
 def empty_postgres_url(postgres: PostgresServer) -> Iterator[str]:
-    yield from _postgres_database(postgres, "template0")
+    with postgres.database("template0") as url:
+        yield url
 
 
 @pytest.fixture
 def postgres_url(postgres: PostgresServer, postgres_template: str) -> Iterator[str]:
     """A migrated PostgreSQL database of this test's own."""
-    yield from _postgres_database(postgres, postgres_template)
+    with postgres.database(postgres_template) as url:
+        yield url
 
 
 @pytest.fixture

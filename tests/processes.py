@@ -84,7 +84,9 @@ def ends_well(process: subprocess.Popen[str], *, seconds: float) -> bool:
 def account(judge: Running) -> dict[str, Any]:
     """What the sandbox says it has evaluated, over HTTP as anybody can ask it."""
     answer = httpx.get(
-        f"{judge.url}/sandbox/account/", headers={"Authorization": f"Api-Key {judge.api_key}"}
+        f"{judge.url}/sandbox/account/",
+        headers={"Authorization": f"Api-Key {judge.api_key}"},
+        timeout=60,
     )
     found: dict[str, Any] = answer.json()
     return found

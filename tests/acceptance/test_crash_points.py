@@ -1,0 +1,292 @@
+"""Killed at each place between two effects: every input ends once, nothing is billed twice."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import inspect
+import shutil
+import signal
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import cycle, product
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import sqlalchemy as sa
+from crash_points import PLAIN, SCENARIOS, UNPLACED
+from dying import Life
+from processes import account, environment
+from servers import AMQP, delete_amqp_queues, rabbitmq_answers
+
+import worker.dispatcher
+import worker.steps
+from worker.config import load_settings
+from worker.outbox import enqueue
+from worker.sandbox.server import running_sandbox
+from worker.schema import evaluator_results, events, items, jobs
+from worker.store.claims import resolve
+from worker.store.database import Database
+from worker.store.jobs import held_batches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from crash_points import Change, Ending, Scenario
+    from servers import PostgresServer, ValkeyServer
+
+    from worker.sandbox.server import Running
+
+POINTS = {point: name for name, scenario in SCENARIOS.items() for point in scenario.points}
+AT_ONCE = 16  # processes; nearly all of their time they wait
+LIFE_SECONDS = 500.0  # on a machine that is busy with something else
+_JOB_ENDS = ("job.completed", "job.failed", "job.cancelled")
+
+
+@dataclass(frozen=True)
+class Grounds:
+    """Where runs take place: each in a database and a namespace of its own."""
+
+    home: Path
+    sqlite_template: Path
+    postgres: PostgresServer
+    postgres_template: str
+    valkey: ValkeyServer
+
+    @property
+    def stacks(self) -> Sequence[str]:
+        found = ["sqlite-memory", "postgres-redis", "postgres-postgres"]
+        return [*found, "postgres-amqp"] if rabbitmq_answers() else found
+
+    @contextlib.contextmanager
+    def stack(self, name: str) -> Iterator[dict[str, str]]:
+        """The settings of a fresh database and broker."""
+        database, _, broker = name.partition("-")
+        with (
+            self._database(database) as database_url,
+            self._broker(broker, database_url) as broker_url,
+        ):
+            yield {"database_url": database_url, "broker_url": broker_url}
+
+    @contextlib.contextmanager
+    def _database(self, kind: str) -> Iterator[str]:
+        if kind == "postgres":
+            with self.postgres.database(self.postgres_template) as url:
+                yield url
+            return
+        file = self.home / f"{uuid.uuid4().hex}.db"
+        shutil.copyfile(self.sqlite_template, file)
+        yield f"sqlite:///{file}"
+
+    @contextlib.contextmanager
+    def _broker(self, kind: str, database_url: str) -> Iterator[str]:
+        namespace = f"test-{uuid.uuid4().hex[:12]}"
+        if kind == "amqp":
+            try:
+                yield f"{AMQP}?namespace={namespace}"
+            finally:
+                delete_amqp_queues(namespace)
+        elif kind == "postgres":
+            yield database_url
+        else:
+            yield "memory://" if kind == "memory" else self.valkey.url(namespace)
+
+
+@pytest.fixture
+def grounds(
+    tmp_path: Path,
+    sqlite_url: str,
+    postgres: PostgresServer,
+    postgres_template: str,
+    valkey: ValkeyServer,
+) -> Grounds:
+    template = Path(sqlite_url.removeprefix("sqlite:///"))
+    return Grounds(tmp_path, template, postgres, postgres_template, valkey)
+
+
+class Run:
+    """One scenario on one stack, and the processes that live and die in it."""
+
+    def __init__(self, grounds: Grounds, scenario: Scenario, *, hurried: bool) -> None:
+        self.scenario = scenario
+        self.hurried = hurried
+        self.home = grounds.home / uuid.uuid4().hex
+        self.home.mkdir()
+        self.log = self.home / "log"
+        self.met = self.home / "met"
+        self.ledger = self.home / "ledger.db"
+
+    def on(self, stack: Mapping[str, str], *, dies: str) -> None:
+        """A process dies at this place, and another one does what is left to do."""
+        self.stack = stack
+        scenario = self.scenario
+        with self.database() as database, database.engine.begin() as connection:
+            enqueue(connection, judge_id=scenario.judge, inputs=scenario.inputs)
+        if scenario.killed_at is not None:
+            with running_sandbox(PLAIN, ledger_path=self.ledger) as judge:
+                self.live(judge, dies=scenario.killed_at)
+        self.change(scenario.prepare)
+        with running_sandbox(scenario.options, ledger_path=self.ledger) as judge:
+            self.live(judge, dies=dies)
+        self.change(scenario.relieve)
+        options = scenario.afterwards or scenario.options
+        with running_sandbox(options, ledger_path=self.ledger) as judge:
+            self.end(judge)
+
+    def live(self, judge: Running, *, dies: str | None) -> None:
+        """A process that must die at this place, or else live to its end."""
+        env = environment(
+            api_url=judge.url,
+            api_key=judge.api_key,
+            max_in_flight=4,
+            linger_seconds=0,
+            poll_min_seconds=0.2,
+            lease_seconds=5,
+            **self.stack,
+            **self.scenario.settings,
+        )
+        life = Life(["run", "--until-drained"], env, self.log, self.met, dies, self.hurried)
+        ended = life.spend(seconds=LIFE_SECONDS)
+        if dies is not None:
+            assert ended == -signal.SIGKILL, f"it never came to {dies!r}, and ended with {ended}"
+        else:
+            assert ended in (0, 1), f"it ended with {ended}"  # 1: a job failed, or a batch is held
+
+    def change(self, change: Change) -> None:
+        with self.database() as database:
+            database.run(change)
+
+    @contextlib.contextmanager
+    def database(self) -> Iterator[Database]:
+        url = load_settings(database_url=self.stack["database_url"]).sqlalchemy_url
+        with contextlib.closing(Database(url)) as opened:
+            yield opened
+
+    def resolve(self) -> int:
+        """As `evalworker resolve` does, for each held batch; returns how many there were."""
+        with self.database() as database:
+            with database.read() as connection:
+                held = [batch.id for batch in held_batches(connection)]
+            expected = any(effect.endswith(" hold") for effect in self.scenario.effects)
+            assert expected or not held, "a batch is held"
+            for batch_id in held:
+                database.run(partial(resolve, batch_id=batch_id, resubmit=False))
+        return len(held)
+
+    def end(self, judge: Running) -> None:
+        """Every input ends once, has its results once, and was evaluated as often as it should."""
+        self.live(judge, dies=None)
+        if self.resolve():
+            self.live(judge, dies=None)
+        ending = self.scenario.ending
+        found = account(judge)
+        billed = (found["inputs_evaluated"], found["evaluated_again"])
+        assert billed == (ending.evaluated, ending.again), f"evaluated, again: {billed}"
+        with self.database() as database, database.read() as connection:
+            _check_ends(connection, ending)
+            _check_results(connection, ending)
+
+
+def _check_ends(connection: sa.Connection, ending: Ending) -> None:
+    counted = connection.execute(sa.select(items.c.status, sa.func.count()).group_by("status"))
+    wanted = {"completed": ending.completed, "failed": ending.failed}
+    assert {row.status: row[1] for row in counted} == {k: n for k, n in wanted.items() if n}
+    told = connection.scalars(sa.select(events.c.event)).all()
+    (ended,) = connection.scalars(sa.select(jobs.c.status)).all()
+    assert [event for event in told if event in _JOB_ENDS] == [f"job.{ended}"]
+    assert told.count("item.failed") == ending.failed
+
+
+def _check_results(connection: sa.Connection, ending: Ending) -> None:
+    finished = connection.scalars(
+        sa.select(events.c.detail).where(events.c.event == "batch.finished")
+    ).all()
+    assert sum(detail["completed"] for detail in finished) == ending.completed
+    place = (evaluator_results.c.job_id, evaluator_results.c.item_index)
+    of_items = connection.execute(
+        sa.select(
+            *place,
+            sa.func.count().label("results"),
+            sa.func.count(evaluator_results.c.evaluator_name.distinct()).label("evaluators"),
+        ).group_by(*place)
+    ).all()
+    assert len(of_items) == ending.completed
+    assert all(row.results == row.evaluators for row in of_items)
+
+
+def killed(grounds: Grounds, stack: str, scenario: str, point: str, *, hurried: bool) -> set[str]:
+    """Returns the places that the processes of the run came by."""
+    run = Run(grounds, SCENARIOS[scenario], hurried=hurried)
+    try:
+        with grounds.stack(stack) as settings:
+            run.on(settings, dies=point)
+    except Exception as error:
+        log = run.log.read_text()[-4000:] if run.log.exists() else ""
+        raise AssertionError(f"{point}, {stack}: {type(error).__name__}: {error}\n{log}") from error
+    return set(run.met.read_text().splitlines())
+
+
+def all_of(runs: Sequence[Callable[[], set[str]]]) -> set[str]:
+    """Many at once; returns the places that any of them met, and tells of all that failed."""
+    met: set[str] = set()
+    failed: list[str] = []
+    pool = ThreadPoolExecutor(AT_ONCE)
+    try:
+        for future in [pool.submit(one) for one in runs]:
+            try:
+                met |= future.result()
+            except AssertionError as error:
+                failed.append(str(error))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    assert not failed, "\n--- ".join([f"{len(failed)} of {len(runs)} failed", *failed])
+    return met
+
+
+def check_list(met: set[str]) -> None:
+    """What processes come by in all scenarios is the list, no more and no less."""
+    assert met - POINTS.keys() == set(), "these have no name in crash_points.py"
+    assert POINTS.keys() - met == set(), "nothing comes by these"
+
+
+def test_every_transition_of_a_step_has_a_place() -> None:
+    """One that no scenario meets would be missing from the list and from what is met alike."""
+    called = {
+        node.attr
+        for module in (worker.steps, worker.dispatcher)
+        for node in ast.walk(ast.parse(inspect.getsource(module)))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id in ("claims", "planning", "polling", "settling", "submitting")
+    }
+    commits = [point.partition(": commit of ")[2] for point in POINTS]
+    named = {name for commit in commits for name in commit.split(" and ") if name}
+    assert named | UNPLACED.keys() == called
+
+
+@pytest.mark.timeout(1200)
+def test_a_process_may_die_at_any_of_these_places(grounds: Grounds) -> None:
+    """Each place once, the stacks taking turns."""
+    runs = [
+        partial(killed, grounds, stack, scenario, point, hurried=True)
+        for stack, (point, scenario) in zip(cycle(grounds.stacks), POINTS.items(), strict=False)
+    ]
+    check_list(all_of(runs))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+def test_a_process_may_die_at_any_of_these_places_on_every_stack(
+    grounds: Grounds, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All places on all stacks, with the waits as they are."""
+    runs = [
+        partial(killed, grounds, stack, scenario, point, hurried=False)
+        for (point, scenario), stack in product(POINTS.items(), grounds.stacks)
+    ]
+    check_list(all_of(runs))
+    with capsys.disabled():
+        print(f" {len(POINTS)} places, {len(runs)} runs", end="", flush=True)  # noqa: T201
