@@ -50,7 +50,7 @@ class FakeRemote:
         self.shows_tags = True
         self.has_list = True
         self.answers: list[Callable[[httpx.Request], httpx.Response | None]] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a test may act from within an answer
 
     def next_answer(self, answer: Callable[[httpx.Request], httpx.Response | None]) -> None:
         """For the next request only; None lets it pass as usual."""

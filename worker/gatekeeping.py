@@ -15,10 +15,19 @@ if TYPE_CHECKING:
     from worker.store.database import Transaction
 
 
-def answered(tx: Transaction, held: Claim) -> None:
-    """The remote dealt with a request: whatever was closed for it is open again."""
-    if held.trouble:
-        gates.open_again(tx, [gates.API, gates.SUBMIT, gates.STATUS, gates.of_judge(held.judge_id)])
+def answered(tx: Transaction, held: Claim, endpoint: str) -> None:
+    """The remote dealt with a request: whatever was closed for its like is open again.
+
+    Only for its like: a poll says nothing of a throttle on submissions, nor of a judge that takes
+    none. And a request that was under way when a gate closed says nothing of what came after.
+    """
+    if not held.trouble:
+        return
+    judge = gates.of_judge(held.judge_id)
+    scopes = [gates.API, endpoint]
+    if endpoint == gates.SUBMIT or held.gate == judge:
+        scopes.append(judge)
+    gates.open_again(tx, scopes, asked_at=held.claimed_at)
 
 
 def failed(

@@ -163,6 +163,12 @@ def _lane_on_sqlite(element: _LaneOf, compiler: Any, **kw: Any) -> str:  # noqa:
     return "judge_id || char(31) || coalesce(judge_version_id, '') || char(31) || tags"
 
 
+def among(column: sa.ColumnElement[str], words: Iterable[str]) -> sa.ColumnElement[bool]:
+    """`column IN ('...', ...)`, spelled out: a list of parameters is expanded at every execution,
+    and does not match a partial index."""
+    return column.in_([sa.literal_column(f"'{word}'") for word in words])
+
+
 def _in(column: str, values: Iterable[str]) -> str:
     words = ", ".join(f"'{value}'" for value in sorted(values))
     return f"{column} IN ({words})"

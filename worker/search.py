@@ -7,7 +7,6 @@ the content of its inputs.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -81,7 +80,7 @@ def search(
     sent: Sent,
     taken: Callable[[Collection[str]], Collection[str]],
     *,
-    monotonic: Callable[[], float] = time.monotonic,
+    monotonic: Callable[[], float],
 ) -> SearchOutcome:
     """Reads the judge's batches since the attempt began; `taken` tells which ids are others'."""
     give_up_at = monotonic() + MAX_SECONDS

@@ -33,7 +33,7 @@ from worker.search import Absent, Match, NoList, SearchOutcome, Sent, Unclear, s
 from worker.store import claims, gates, polling, submitting
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from random import Random
     from uuid import UUID
 
@@ -84,6 +84,7 @@ class Steps:
         *,
         holder: str,
         rng: Random,
+        monotonic: Callable[[], float] = clock,
     ) -> None:
         self.database = database
         self.api = api
@@ -91,18 +92,19 @@ class Steps:
         self.policy = policy
         self.holder = holder
         self.rng = rng
+        self.monotonic = monotonic
 
     # --- submit: planned, or in doubt, to submitted ----------------------------------------------
 
     def submit(self, batch_id: UUID) -> None:
         """Brings a batch to the remote; when one may be there already, looks for it first."""
-        began = clock()
+        began = self.monotonic()
         claimed = self.database.run(lambda tx: self._claim_submission(tx, batch_id))
         if claimed is None:
             self._search(batch_id)
             return
         held, inputs = claimed
-        if clock() - began > self.policy.lease / 3:
+        if self.monotonic() - began > self.policy.lease / 3:
             # This process was asleep, and its lease may end before an answer comes. Nothing was
             # sent: whoever takes the batch up will find that at the remote.
             return
@@ -112,7 +114,7 @@ class Steps:
             inputs,
             tags=tags,
             judge_version_id=held.judge_version_id,
-            may_send=lambda: clock() - began < self.policy.lease,
+            may_send=lambda: self.monotonic() - began < self.policy.lease,
         )
         self._record_submission(held, outcome, single=len(inputs) == 1)
 
@@ -177,10 +179,10 @@ class Steps:
     def _record_outcome(self, tx: Transaction, held: Claim, outcome: SubmitOutcome) -> None:
         match outcome:
             case Accepted(remote_id, status_url):
-                gatekeeping.answered(tx, held)
+                gatekeeping.answered(tx, held, gates.SUBMIT)
                 self._record_accepted(tx, held, remote_id, status_url)
             case Invalid(reason) | TooLarge(reason) | NotFound(reason):
-                gatekeeping.answered(tx, held)
+                gatekeeping.answered(tx, held, gates.SUBMIT)
                 submitting.record_refused(tx, held, reason=reason)
             case Unavailable(reason, sent=True):
                 gatekeeping.failed(tx, outcome, held, gates.SUBMIT, self.rng)
@@ -190,7 +192,7 @@ class Steps:
                 submitting.record_not_started(tx, held, reason=reason, wait=wait, gate=gate)
 
     def _record_split(self, tx: Transaction, held: Claim, reason: str) -> Sequence[UUID]:
-        gatekeeping.answered(tx, held)
+        gatekeeping.answered(tx, held, gates.SUBMIT)
         return submitting.record_split(tx, held, reason=reason)
 
     def _record_accepted(
@@ -232,7 +234,7 @@ class Steps:
         if claimed is None:
             return
         held, sent = claimed
-        outcome = search(self.api, sent, self._taken)
+        outcome = search(self.api, sent, self._taken, monotonic=self.monotonic)
         moved_on = self.database.run(lambda tx: self._record_search(tx, held, outcome))
         if moved_on and isinstance(outcome, Match):
             self.messages.poll(held.id, delay=self.policy.poll_min)
@@ -254,10 +256,10 @@ class Steps:
     def _record_search(self, tx: Transaction, held: Claim, outcome: SearchOutcome) -> bool:
         match outcome:
             case Match(remote_id):
-                gatekeeping.answered(tx, held)
+                gatekeeping.answered(tx, held, gates.STATUS)
                 return self._record_accepted(tx, held, remote_id, None)
             case Absent():
-                gatekeeping.answered(tx, held)
+                gatekeeping.answered(tx, held, gates.STATUS)
                 return self._record_absent(tx, held, "not in the remote's list")
             case NoList(reason) if self.policy.resubmit_unlisted:
                 return self._record_absent(tx, held, f"there is no list to search ({reason})")
@@ -309,7 +311,7 @@ class Steps:
         late = elapsed > self.policy.batch_timeout
         match outcome:
             case Found(execution):
-                gatekeeping.answered(tx, held)
+                gatekeeping.answered(tx, held, gates.STATUS)
                 if not is_running(execution):
                     return self._record_end(tx, held, execution)
                 if late:

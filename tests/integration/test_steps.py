@@ -408,6 +408,42 @@ def test_a_throttle_waits_as_long_as_it_says_and_spends_no_attempt(
     assert bench.one("SELECT max(attempts) FROM eval_items") == 1
 
 
+def test_a_throttle_of_submissions_is_not_ended_by_a_poll(bench: Bench, remote: FakeRemote) -> None:
+    remote.done = False
+    bench.enqueue(["first"])
+    bench.step()
+    remote.next_answer(answering(429, **{"Retry-After": "100"}))
+    bench.enqueue(["second"])
+    bench.dispatcher.turn()
+    sent, bench.sent = bench.sent, []
+    bench.pass_time()
+    for name, batch_id in sorted(sent, reverse=True):  # the submission, then the poll
+        getattr(bench.steps, name)(batch_id)
+    bench.step()
+    assert [request.method for request in remote.requests] == ["POST", "POST", "GET"]
+    assert bench.one("SELECT scope FROM eval_gates") == "api:submit"
+
+
+def test_a_throttle_is_not_ended_by_what_was_under_way_before_it(
+    bench: Bench, remote: FakeRemote
+) -> None:
+    def throttle_another_meanwhile(request: httpx.Request) -> None:
+        remote.next_answer(answering(429, **{"Retry-After": "100"}))
+        bench.steps.submit(second)
+
+    bench.enqueue(["first"], judge_id="one")
+    bench.enqueue(["second"], judge_id="two")
+    bench.dispatcher.turn()
+    (_, first), (_, second) = bench.sent
+    remote.next_answer(throttle_another_meanwhile)
+    bench.steps.submit(first)
+    bench.steps.submit(second)
+    assert remote.posts() == 2
+    assert bench.one("SELECT scope FROM eval_gates") == "api:submit"
+    bench.finish()
+    assert bench.rows("SELECT scope FROM eval_gates") == []
+
+
 def test_an_outage_costs_a_handful_of_requests_and_no_attempts(
     bench: Bench, remote: FakeRemote
 ) -> None:

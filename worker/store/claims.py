@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from worker.lifecycle import LIVE_STATES, TRANSITIONS, BatchState, Status
-from worker.schema import batches, gates, items, later, now
+from worker.schema import among, batches, gates, items, later, now
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +52,7 @@ class Claim:
     remote_status: str | None
     status_url: str | None
     submitting_at: datetime | None
+    claimed_at: datetime
     seconds_submitted: float | None  # since the remote took it
     live_batches: int  # of all holders, this one included
     trouble: bool  # whether the API, or a judge, has said no lately: see `gates`
@@ -78,7 +79,7 @@ _CLAIMED = (
     batches.c.status_url,
     batches.c.submitting_at,
     batches.c.submitted_at,
-    now().label("now"),
+    now().label("claimed_at"),
     # What every step asks first, in the same round trip.
     sa.select(sa.func.count())
     .where(_other.c.due_at.isnot(None))
@@ -96,7 +97,7 @@ def claiming(
         sa.update(batches)
         .where(
             batches.c.id == sa.bindparam("batch_id"),
-            batches.c.state.in_(states),
+            among(batches.c.state, states),
             batches.c.due_at <= now(),
         )
         .values(
@@ -128,7 +129,7 @@ def claim(
 
 def _read_claim(row: sa.Row[Any]) -> Claim:
     fields = dict(row._mapping)
-    moment, submitted_at = fields.pop("now"), fields.pop("submitted_at")
+    moment, submitted_at = fields["claimed_at"], fields.pop("submitted_at")
     fields["state"] = BatchState(fields["state"])
     fields["tags"] = tuple(fields["tags"])
     elapsed = (moment - submitted_at).total_seconds() if submitted_at else None
@@ -271,7 +272,7 @@ _ITEMS = (
     sa.select(items)
     .where(
         items.c.batch_id == sa.bindparam("of_batch"),
-        items.c.status.in_([Status.PROCESSING, Status.CANCELLED]),
+        among(items.c.status, [Status.PROCESSING, Status.CANCELLED]),
         items.c.batch_index.isnot(None),
     )
     .order_by(items.c.batch_index)

@@ -18,6 +18,7 @@ from worker.schema import batches, gates, later, now
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from worker.store.database import Transaction
 
@@ -100,16 +101,22 @@ _GATE = sa.select(gates.c.closed_at, gates.c.reason).where(
 _CLOSE = _PROBE.values(closed_at=sa.func.coalesce(gates.c.closed_at, now()))
 
 
-def open_again(tx: Transaction, scopes: Sequence[str]) -> None:
-    """The remote answers again: what waited behind these gates is due now."""
-    for scope in tx.scalars(_OPEN_AGAIN, {"scopes": scopes}).all():
+def open_again(tx: Transaction, scopes: Sequence[str], *, asked_at: datetime) -> None:
+    """The remote answers what was `asked_at` that time: what waited behind these gates is due now.
+
+    A gate that closed since then stays closed.
+    """
+    for scope in tx.scalars(_OPEN_AGAIN, {"scopes": scopes, "asked_at": asked_at}).all():
         tx.execute(_WAKE, {"behind": scope})
         tx.happened("gate.opened", scope=scope)
 
 
 _OPEN_AGAIN = (
     sa.delete(gates)
-    .where(gates.c.scope.in_(sa.bindparam("scopes", expanding=True)))
+    .where(
+        gates.c.scope.in_(sa.bindparam("scopes", expanding=True)),
+        sa.or_(gates.c.closed_at.is_(None), gates.c.closed_at < sa.bindparam("asked_at")),
+    )
     .returning(gates.c.scope)
 )
 _WAKE = (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from worker.lifecycle import Status, job_status_at_end
-from worker.schema import Id, items, jobs, later, now
+from worker.schema import Id, among, items, jobs, later, now
 from worker.store.many import UpdateEach
 
 if TYPE_CHECKING:
@@ -20,12 +20,11 @@ EMPTY_JOB_GRACE = 10.0  # seconds in which a producer without a transaction may 
 SETTLED_AT_ONCE = 1000
 
 LIVE = (Status.PENDING, Status.PROCESSING)  # as the partial index says it
-_OPEN = jobs.c.status.in_(LIVE)
+_OPEN = among(jobs.c.status, LIVE)
 
 
 def _items_of_job(*statuses: Status) -> sa.ColumnElement[bool]:
-    words: list[sa.ColumnElement[str]] = [sa.literal_column(f"'{status}'") for status in statuses]
-    return sa.and_(items.c.job_id == jobs.c.id, items.c.status.in_(words))
+    return sa.and_(items.c.job_id == jobs.c.id, among(items.c.status, statuses))
 
 
 def lock_jobs(tx: Transaction, job_ids: Collection[UUID]) -> None:

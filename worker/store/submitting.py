@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from uuid_utils.compat import uuid7
 
 from worker.lifecycle import BatchState, Status
-from worker.schema import batches, items, now
+from worker.schema import among, batches, items, now
 from worker.store import settling
 from worker.store.claims import Claim, batch_items, batch_places, claim, claiming, move
 from worker.store.planning import insert_planned
@@ -306,9 +306,11 @@ def places_taken(tx: Transaction) -> int:
     """
     if tx.on_postgresql:
         tx.execute(sa.select(sa.func.pg_advisory_xact_lock(SUBMITTING_LOCK)))
-    count = tx.scalar(
-        sa.select(sa.func.count())
-        .select_from(batches)
-        .where(batches.c.due_at.isnot(None), batches.c.state.in_(_AT_REMOTE))
-    )
-    return int(count or 0)
+    return int(tx.scalar(_PLACES_TAKEN) or 0)
+
+
+_PLACES_TAKEN = (
+    sa.select(sa.func.count())
+    .select_from(batches)
+    .where(batches.c.due_at.isnot(None), among(batches.c.state, _AT_REMOTE))
+)

@@ -1,0 +1,250 @@
+"""What holds at every write, after every event, and at the end; see docs/guarantees.md."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from simulation.remote import POISON
+
+from worker.lifecycle import TRANSITIONS
+
+if TYPE_CHECKING:
+    import httpx
+    from simulation.remote import Taken
+    from simulation.world import World
+
+
+# --- at every write: triggers, which cost nothing ---
+
+
+def triggers() -> list[str]:
+    """Each forbids a change of a row that no promise allows."""
+    steps = " OR ".join(
+        f"(OLD.state = '{before}' AND NEW.state = '{after}')"
+        for before, afters in TRANSITIONS.items()
+        for after in (before, *afters)
+    )
+    forbidden = [
+        ("UPDATE ON eval_batches", f"NOT ({steps})", "a batch goes where none may go"),
+        ("UPDATE ON eval_batches", "NEW.epoch < OLD.epoch", "an epoch falls"),
+        (
+            "UPDATE ON eval_batches",
+            "OLD.state IN ('finished', 'refused', 'lost')",
+            "an ended batch changes",
+        ),
+        (
+            "UPDATE ON eval_batches",
+            "OLD.remote_batch_id IS NOT NULL AND NEW.remote_batch_id IS NOT OLD.remote_batch_id",
+            "a batch changes its remote one",
+        ),
+        (
+            "UPDATE ON eval_batches",
+            "NEW.state = 'submitting' AND OLD.state = 'planned' AND NEW.epoch = OLD.epoch",
+            "a submission without a claim",
+        ),
+        (
+            "UPDATE ON eval_items",
+            "OLD.status IN ('completed', 'cancelled') AND (NEW.status, NEW.attempts,"
+            " NEW.finished_at) IS NOT (OLD.status, OLD.attempts, OLD.finished_at)",
+            "an ended item changes",
+        ),
+        (
+            "UPDATE ON eval_items",
+            "OLD.status = 'failed' AND NEW.status NOT IN ('failed', 'pending')",
+            "a failed item goes on by itself",
+        ),
+        (
+            "UPDATE ON eval_items",
+            "NEW.status = 'processing' AND NEW.batch_id IS NOT OLD.batch_id AND 'planned' IS NOT"
+            " (SELECT state FROM eval_batches WHERE id = NEW.batch_id)",
+            "an item joins a batch that is on its way",
+        ),
+        (
+            "UPDATE ON eval_items",
+            "OLD.status = 'processing' AND NEW.batch_id IS NOT OLD.batch_id AND 'refused' IS NOT"
+            " (SELECT state FROM eval_batches WHERE id = OLD.batch_id)",
+            "an item leaves a batch that has not ended",
+        ),
+        (
+            "INSERT ON eval_evaluator_results",
+            "'processing' IS NOT (SELECT status FROM eval_items"
+            " WHERE job_id = NEW.job_id AND item_index = NEW.item_index)",
+            "results for an item that awaits none",
+        ),
+        ("UPDATE ON eval_evaluator_results", "1", "results change"),
+        ("DELETE ON eval_evaluator_results", "is_recording()", "results go"),
+        ("UPDATE ON eval_events", "1", "history changes"),
+        ("DELETE ON eval_events", "is_recording()", "history goes"),
+    ]
+    return [
+        f"CREATE TEMP TRIGGER forbidden_{number} BEFORE {change} WHEN {condition}"
+        f" BEGIN SELECT RAISE(ABORT, 'forbidden: {words}'); END"
+        for number, (change, condition, words) in enumerate(forbidden)
+    ]
+
+
+# --- after every event that wrote something ---
+
+ALWAYS = """
+SELECT 'an item waits for a batch that has ended', i.job_id, i.item_index
+FROM eval_items i LEFT JOIN eval_batches b ON b.id = i.batch_id
+WHERE i.status = 'processing' AND b.due_at IS NULL AND b.state IS NOT 'held'
+UNION ALL
+SELECT 'an item waits, and nobody will plan it', i.job_id, i.item_index
+FROM eval_items i JOIN eval_jobs j ON j.id = i.job_id
+WHERE i.status = 'pending' AND j.due_at IS NULL
+UNION ALL
+SELECT 'a job has ended before its items', i.job_id, i.item_index
+FROM eval_items i JOIN eval_jobs j ON j.id = i.job_id
+WHERE i.status IN ('pending', 'processing') AND j.finished_at IS NOT NULL
+UNION ALL
+SELECT 'a completed item without its two results', i.job_id, i.item_index
+FROM eval_items i
+WHERE i.status = 'completed' AND 2 <> (SELECT count(*) FROM eval_evaluator_results r
+    WHERE r.job_id = i.job_id AND r.item_index = i.item_index AND r.justification = i.request)
+UNION ALL
+SELECT 'results of an item that is not completed', r.job_id, r.item_index
+FROM eval_evaluator_results r JOIN eval_items i USING (job_id, item_index)
+WHERE i.status <> 'completed'
+"""
+
+
+def check_always(world: World) -> None:
+    """Inputs that their producer adds late, to a job that was planned or ended, wait for a sweep."""
+    broken = [row for row in world.sql(ALWAYS) if row[1] not in world.late_jobs]
+    assert not broken, broken
+
+
+# --- whenever the remote takes a batch ---
+
+
+def check_taken(world: World, batch: Taken) -> None:
+    check_places(world)
+    for given in batch.inputs:
+        check_evaluations(world, given["request"])
+
+
+def check_places(world: World) -> None:
+    """Not more of our live batches run at the remote than allowed.
+
+    Not promised, and not counted: a batch that was given up (lost, held) and runs on.
+    """
+    now = world.now
+    running = {str(b.ours) for b in world.remote.batches.values() if b.ends_at > now}
+    if len(running) <= world.max_in_flight:
+        return
+    live = {batch_id for (batch_id,) in world.sql(LIVE_AND_NEVER_HELD)}
+    assert len(running & live) <= world.max_in_flight, "more batches at the remote than allowed"
+
+
+LIVE_AND_NEVER_HELD = """
+SELECT id FROM eval_batches b WHERE due_at IS NOT NULL
+    AND NOT EXISTS (SELECT 1 FROM eval_events e WHERE e.batch_id = b.id AND e.event = 'batch.held')
+"""
+
+
+def check_evaluations(world: World, text: str) -> None:
+    """Each evaluation beyond the first has its reason, and that was on record before it."""
+    times = world.remote.evaluated[text]
+    if times > world.allowed[text]:
+        most = world.allowed[text] + retried(world, text) + unlisted(world, text)
+        most += vanished(world, text)
+        assert times <= most, f"{text!r} was evaluated {times} times, {most} at most are allowed"
+
+
+def retried(world: World, text: str) -> int:
+    """The evaluation before it failed, or its batch was lost."""
+    ((count,),) = world.sql(
+        "SELECT count(*) FROM eval_events e JOIN eval_items i"
+        " ON i.job_id = e.job_id AND i.item_index = e.item_index"
+        " WHERE e.event = 'item.retried' AND i.request = ?",
+        (text,),
+    )
+    return int(count)
+
+
+def unlisted(world: World, text: str) -> int:
+    """The answer was lost, and the server has no list to look in."""
+    if world.remote.lists != "none":
+        return 0
+    again = world.sql(
+        "SELECT batch_id FROM eval_events WHERE event = 'batch.waits'"
+        " AND detail LIKE '%there is no list%sent again%'"
+    )
+    posted = world.remote.posted
+    return sum(posted.get(UUID(batch_id), []).count(text) for (batch_id,) in again)
+
+
+def vanished(world: World, text: str) -> int:
+    """A batch that its server no longer knows cannot be found."""
+    gone = [b for b in world.remote.batches.values() if b.missing]
+    return sum(given["request"] == text for b in gone for given in b.inputs)
+
+
+# --- whenever a request leaves ---
+
+
+def check_throttle(world: World, request: httpx.Request) -> None:
+    """Nobody who starts after a 429 is on record asks again before its time.
+
+    Those that were under way already cannot know of it.
+    """
+    task, kind = world.running, world.remote.kind_of(request)
+    assert task is not None
+    for throttled, since, until in world.throttles:
+        if throttled == kind and since < task.began and world.now < until:
+            raise AssertionError(f"asked {until - world.now:.1f} s before its throttle is over")
+
+
+# --- at the end ---
+
+AT_THE_END = """
+SELECT 'a job without an end', id, status FROM eval_jobs WHERE finished_at IS NULL
+UNION ALL
+SELECT 'an item without an end', job_id, item_index FROM eval_items WHERE finished_at IS NULL
+UNION ALL
+SELECT 'a batch without an end', id, state FROM eval_batches WHERE finished_at IS NULL
+UNION ALL
+SELECT 'a poisoned input was not refused', job_id, request FROM eval_items
+WHERE request LIKE 'poison%' AND status = 'completed'
+UNION ALL
+SELECT 'the reason of a failure is missing', job_id, request FROM eval_items
+WHERE status = 'failed' AND error IS NULL
+UNION ALL
+SELECT 'a job says something else than its items', j.id, j.status FROM eval_jobs j
+WHERE j.status <> 'cancelled' AND j.status IS NOT (
+    SELECT CASE WHEN sum(status = 'completed') THEN 'completed'
+                WHEN sum(status = 'failed') THEN 'failed' ELSE 'cancelled' END
+    FROM eval_items WHERE job_id = j.id)
+    AND EXISTS (SELECT 1 FROM eval_items WHERE job_id = j.id)
+UNION ALL
+SELECT 'a batch finished twice', batch_id, count(*) FROM eval_events
+WHERE event = 'batch.finished' GROUP BY batch_id HAVING count(*) > 1
+"""
+
+
+def check_at_the_end(world: World) -> None:
+    broken = world.sql(AT_THE_END)
+    assert not broken, broken
+    world.late_jobs.clear()
+    check_always(world)
+    check_attempts(world)
+
+
+def check_attempts(world: World) -> None:
+    """An input fails for good by its own fault, or when its attempts are used up; and an attempt
+    is spent only where the remote had taken it."""
+    spent: Counter[str] = Counter()
+    for text, status, attempts, error in world.sql(
+        "SELECT i.request, i.status, i.attempts, i.error FROM eval_items i"
+    ):
+        refused = text.startswith(POISON) or (error or "").find("No such judge") >= 0
+        if status == "failed" and not refused:
+            assert attempts == world.max_item_attempts, f"{text!r} failed early: {error}"
+        if not refused:
+            spent[text] += attempts
+    for text, times in spent.items():
+        taken = world.remote.evaluated[text]
+        assert times <= taken, f"{text!r} spent {times} attempts on {taken} evaluations"

@@ -1,0 +1,138 @@
+"""What happens outside of the worker: producers, people, and whoever mends the key."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from simulation import invariants
+from simulation.faults import happens
+from simulation.remote import POISON, UNKNOWN_JUDGE
+
+from worker import enqueue
+from worker.lifecycle import BatchState
+from worker.store import claims, jobs
+
+if TYPE_CHECKING:
+    from simulation.world import World
+
+SPAN = 120.0  # seconds within which things happen outside
+
+
+class Outside:
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.jobs: list[UUID] = []
+        self.keys: dict[str, UUID] = {}
+        self.items = 0
+        self.twins = happens(world.rng, 0.2)  # many inputs are the same text
+
+    def plan(self) -> None:
+        """Some jobs at once, some things later."""
+        world, rng = self.world, self.world.rng
+        for _ in range(rng.randint(1, 2)):
+            self.enqueue()
+        later = [self.enqueue, self.enqueue_without_transaction, self.cancel, self.retry]
+        later += [self.resolve, world.lose_all_messages]
+        for act in later:
+            if happens(rng, 0.15):
+                world.at(rng.uniform(0, SPAN), act, outside=True)
+        for window in ("wrong_key", "forbidden", "outage"):
+            if happens(rng, 0.1):
+                begins = world.now + rng.uniform(0, SPAN / 2)
+                setattr(world.remote, window, (begins, begins + rng.uniform(0, SPAN)))
+
+    def _inputs(self, count: int) -> list[dict[str, Any]]:
+        world, given = self.world, []
+        for _ in range(count):
+            self.items += 1
+            text = f"input {self.items}"
+            if self.twins:
+                text = f"twin {self.items % 2}"
+            elif happens(world.rng, 0.05):
+                text = f"{POISON} {self.items}"
+            world.allowed[text] += 1
+            given.append({"request": text})
+        return given
+
+    def _judge(self) -> str:
+        return self.world.rng.choice(["judge-1"] * 6 + ["judge-2"] * 3 + [UNKNOWN_JUDGE])
+
+    def enqueue(self) -> None:
+        """A job by the library, maybe with a key, and then maybe again by an unsure producer."""
+        world, rng = self.world, self.world.rng
+        key = f"key {rng.randint(1, 2)}" if happens(rng, 0.2) else None
+        known = self.keys.get(key) if key is not None else None
+        with world.database.engine.begin() as connection:
+            job_id = enqueue(
+                connection,
+                judge_id=self._judge(),
+                # What is enqueued under a known key is not to be evaluated.
+                inputs=[{"request": "never"}]
+                if known
+                else self._inputs(rng.choice([1, 2, 2, 3, 5])),
+                priority=rng.choice([0, 0, 1]),
+                idempotency_key=key,
+            )
+        assert known in (None, job_id), "a key stands for two jobs"
+        if known is None:
+            self.jobs.append(job_id)
+        if key is not None:
+            self.keys[key] = job_id
+
+    def enqueue_without_transaction(self) -> None:
+        """Plain SQL that commits the job before its inputs, one after the other."""
+        world, rng = self.world, self.world.rng
+        job_id = world.uuid7()
+        self.jobs.append(job_id)
+        world.late_jobs.add(str(job_id))
+        world.sql(
+            "INSERT INTO eval_jobs (id, judge_id, created_at) VALUES (?, ?, ?)",
+            (str(job_id), self._judge(), world.text(world.now)),
+        )
+        when = 0.0
+        for index in range(rng.randint(1, 3)):
+            when += rng.choice([0.0, 0.3, 20.0])
+            world.at(when, partial(self._add_input, job_id, index), outside=True)
+
+    def _add_input(self, job_id: UUID, index: int) -> None:
+        (given,) = self._inputs(1)
+        self.world.sql(
+            "INSERT INTO eval_items (job_id, item_index, request) VALUES (?, ?, ?)",
+            (str(job_id), index, given["request"]),
+        )
+
+    def cancel(self) -> None:
+        job_id = self.world.rng.choice(self.jobs)
+        self.world.database.run(lambda tx: jobs.cancel(tx, job_id))
+
+    def retry(self) -> None:
+        """A person asks for the failed inputs of a job once more: each may be evaluated again."""
+        job_id = self.world.rng.choice(self.jobs)
+        failed = self.world.sql(
+            "SELECT request FROM eval_items WHERE job_id = ? AND status = 'failed'", (str(job_id),)
+        )
+        self.world.allowed.update(request for (request,) in failed)
+        self.world.database.run(lambda tx: jobs.retry(tx, job_id))
+
+    def resolve(self, *, resubmit: bool | None = None) -> None:
+        """A person says how each held batch goes on; to send it again is on them."""
+        world = self.world
+        for batch_id, remote_id in world.sql(
+            "SELECT id, remote_batch_id FROM eval_batches WHERE state = 'held'"
+        ):
+            again = happens(world.rng, 0.3) if resubmit is None else resubmit
+            if again and remote_id is None:
+                texts = world.sql("SELECT request FROM eval_items WHERE batch_id = ?", (batch_id,))
+                world.allowed.update(text for (text,) in texts)
+            became = world.database.run(
+                partial(claims.resolve, batch_id=UUID(batch_id), resubmit=again)
+            )
+            assert became is not BatchState.SUBMITTED or remote_id is not None
+
+    def mend(self) -> None:
+        """All is well again, but for what the remote is by nature."""
+        self.world.remote.wrong_key = self.world.remote.forbidden = (0.0, 0.0)
+        self.world.remote.outage = (0.0, 0.0)
+        invariants.check_always(self.world)

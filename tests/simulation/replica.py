@@ -1,0 +1,201 @@
+"""One process of the worker: what it knows in memory is gone when it dies, its rows are not."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from greenlet import greenlet
+from simulation.faults import happens
+from sqlalchemy.exc import SQLAlchemyError
+
+from worker.dispatcher import TROUBLE_SECONDS, Dispatcher
+from worker.steps import Policy, Steps
+from worker.store.database import Database, Transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+    from simulation.world import World
+
+Result = TypeVar("Result")
+
+TROUBLE = "database is locked (simulated)"
+
+
+class Crash(BaseException):
+    """The process dies here: nothing after this line runs, nothing in memory survives."""
+
+
+class Replica:
+    """Its clock is its own: apart from the others' by half a minute, and its monotonic one by more."""
+
+    def __init__(self, world: World, place: int) -> None:
+        self.world = world
+        self.place = place
+        self.skew = world.skew()
+        self.paused_until = 0.0
+        self.dead = False
+        self.tasks: list[Task] = []
+        world.processes += 1
+        rng = world.rng
+        policy = Policy(
+            lease=world.lease,
+            max_in_flight=world.max_in_flight,
+            poll_min=1.0,
+            poll_max=30.0,
+            batch_timeout=world.batch_timeout,
+            max_item_attempts=world.max_item_attempts,
+            tag_batches=happens(rng, 0.5),
+            resubmit_unlisted=world.resubmit_unlisted,
+        )
+        self.steps = Steps(
+            world.database,
+            world.api,
+            self,
+            policy,
+            holder=f"process {world.processes}",
+            rng=world.jitter,
+            monotonic=self.monotonic,
+        )
+        self.dispatcher = Dispatcher(
+            world.database,
+            self,
+            max_in_flight=world.max_in_flight,
+            batch_size=world.batch_size,
+            linger=world.linger,
+            monotonic=self.monotonic,
+        )
+
+    def monotonic(self) -> float:
+        return self.world.now + 1000.0 * self.skew
+
+    def deliver(self, name: str, batch_id: UUID) -> None:
+        """What the actor does with a message."""
+
+        def work() -> None:
+            try:
+                getattr(self.steps, name)(batch_id)
+            except SQLAlchemyError as error:
+                if TROUBLE not in str(error):
+                    raise
+                task.throttled.clear()  # it is not on record
+                self.steps.record_surprise(batch_id, "the database is in trouble")
+
+        task = Task(self, work, batch_id)
+        task.resume()
+
+    def turn(self) -> None:
+        """What the dispatcher's thread does, once."""
+
+        def work() -> None:
+            try:
+                self.dispatcher.turn()
+            except SQLAlchemyError as error:
+                if TROUBLE not in str(error):
+                    raise
+                self.world.turn_failed(TROUBLE_SECONDS)
+
+        Task(self, work).resume()
+
+    # --- the messages that its steps and its dispatcher send ---
+
+    def submit(self, batch_id: UUID, *, delay: float = 0.0) -> None:
+        self.world.send("submit", batch_id, delay)
+
+    def poll(self, batch_id: UUID, *, delay: float = 0.0) -> None:
+        self.world.send("poll", batch_id, delay)
+
+    def room(self) -> None:
+        self.world.wake()
+
+
+class Task:
+    """A thread of a replica; goes on until it waits for something, then others act."""
+
+    def __init__(
+        self, replica: Replica, work: Callable[[], None], batch_id: UUID | None = None
+    ) -> None:
+        self.replica = replica
+        self.work = work
+        self.batch_id = batch_id  # whose step this is
+        self.began = replica.world.now
+        self.throttled: list[tuple[str, float]] = []  # what it was told: which requests, until when
+        self.greenlet = greenlet(self._run)
+        replica.tasks.append(self)
+
+    def _run(self) -> None:
+        try:
+            self.work()
+        except Crash:
+            self.replica.dead = True
+        else:
+            self.replica.world.throttles += [
+                (kind, self.replica.world.now, until) for kind, until in self.throttled
+            ]
+
+    def resume(self) -> None:
+        if self.greenlet.dead:
+            return
+        world = self.replica.world
+        world.running = self
+        try:
+            self.greenlet.switch()
+        finally:
+            world.running = None
+        if self.greenlet.dead:
+            self.replica.tasks.remove(self)
+
+    def wait(self) -> None:
+        """Others act until somebody resumes this task."""
+        hub = self.greenlet.parent
+        assert hub is not None
+        hub.switch()
+
+    def kill(self) -> None:
+        if not self.greenlet.dead:
+            self.greenlet.throw(Crash)
+
+
+class SimulatedDatabase(Database):
+    """The real one, on which a process can die, sleep or be told lies before and after commits."""
+
+    world: World
+    raw: sqlite3.Connection
+
+    def __init__(self) -> None:
+        super().__init__("sqlite://", clock=self._now)
+        dialect = self.engine.dialect
+        commit = dialect.do_commit
+
+        def do_commit(connection: Any) -> None:
+            self._trouble("busy")
+            commit(connection)
+            self._trouble("lost_commit")
+
+        dialect.do_commit = do_commit  # type: ignore[method-assign]
+
+    def _now(self) -> float:
+        return self.world.now if hasattr(self, "world") else 0.0
+
+    def _trouble(self, kind: str) -> None:
+        world = getattr(self, "world", None)
+        if world is not None and world.running is not None and world.strikes(kind):
+            raise sqlite3.OperationalError(TROUBLE)
+
+    def run(self, work: Callable[[Transaction], Result]) -> Result:
+        world = getattr(self, "world", None)
+        if world is None or world.running is None:
+            return super().run(work)
+
+        def dying(tx: Transaction) -> Result:
+            result = work(tx)
+            world.maybe_crash()
+            return result
+
+        result = super().run(dying)
+        world.maybe_crash()
+        if world.strikes("yield_after_commit"):
+            world.sleep(0.0)
+        return result

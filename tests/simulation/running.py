@@ -1,0 +1,177 @@
+"""Schedules from seeds, one after another, and the command that runs many on all cores.
+
+python -m simulation --seed 7            one schedule: replays what failed
+python -m simulation --schedules 100000  that many, from a first seed of the clock's
+python -m simulation --seconds 3600      as many as fit into an hour
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from datetime import datetime, tzinfo
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Self
+from unittest import mock
+
+import httpx
+import structlog
+from simulation import invariants
+from simulation.replica import SimulatedDatabase
+from simulation.world import BEGINNING, World, seconds_of
+
+from worker.migrating import upgrade
+from worker.remote import JudgeAPI
+from worker.schema import metadata
+
+TESTS = Path(__file__).parent.parent
+
+
+class Simulation:
+    """One database in memory for all schedules, emptied between them; a context manager."""
+
+    world: World
+
+    def __enter__(self) -> Self:
+        self._exits = ExitStack()
+        self._config = structlog.get_config()
+        self.recording = False
+        self.database = SimulatedDatabase()
+        upgrade(self.database)
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+        self._exits.callback(lambda: structlog.configure(**self._config))
+        self._exits.callback(self.database.close)
+        raw = self.database.engine.raw_connection().driver_connection
+        assert raw is not None
+        self.database.raw = raw
+        raw.create_function("is_recording", 0, lambda: self.recording)
+        for trigger in invariants.triggers():
+            raw.execute(trigger)
+        self.api = JudgeAPI(
+            base_url="https://judge.test",
+            api_key="key",
+            transport=httpx.MockTransport(lambda r: self.world.remote.transport(r)),
+        )
+        self._take_the_clocks()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exits.close()
+
+    def _take_the_clocks(self) -> None:
+        """Every clock that the product reads is the world's, or that of a process in it."""
+        simulation = self
+
+        class Time:
+            """Stands for the module `time`."""
+
+            monotonic = staticmethod(lambda: simulation.world.monotonic())
+            time = staticmethod(lambda: simulation.world.local_time())
+            sleep = staticmethod(lambda seconds: simulation.world.sleep(seconds))
+
+        class Datetime(datetime):
+            @classmethod
+            def now(cls, tz: tzinfo | None = None) -> Self:
+                return cls.fromtimestamp(simulation.world.local_time(), tz)
+
+        for name, clock in (
+            ("worker.remote.bounds.time", Time),
+            ("worker.store.database.time", Time),
+            ("worker.remote.mapping.datetime", Datetime),
+            *(
+                (f"worker.{module}.uuid7", lambda: simulation.world.uuid7())
+                for module in ("outbox", "store.planning", "store.submitting")
+            ),
+        ):
+            self._exits.enter_context(mock.patch(name, clock))
+
+    def run(self, rng: Random) -> World:
+        """One schedule; raises where it breaks a promise."""
+        self._empty()
+        self.world = self.database.world = World(rng, self.database, self.api)
+        self.recording = True
+        try:
+            self.world.run()
+        finally:
+            self.world.close()
+            self.recording = False
+        return self.world
+
+    def run_seed(self, seed: int) -> World:
+        try:
+            return self.run(Random(seed))  # noqa: S311 (a seed is to be replayed)
+        except BaseException as error:
+            error.add_note(self.history())
+            error.add_note(f"replay with: {replay(seed)}")
+            raise
+
+    def history(self) -> str:
+        """What the worker wrote down, in seconds of the schedule."""
+        rows = self.database.raw.execute(
+            "SELECT at, event, substr(batch_id, -4), substr(job_id, -4), item_index, detail"
+            " FROM eval_events ORDER BY id"
+        )
+        return "\n".join(
+            f"{seconds_of(at) - BEGINNING:9.2f} {' '.join(str(word) for word in rest if word)}"
+            for at, *rest in rows
+        )
+
+    def run_many(self, first: int, *, schedules: int | None, seconds: float | None) -> int:
+        """Seeds from `first` on, until so many are done or the time is up; returns how many."""
+        until = time.monotonic() + seconds if seconds is not None else float("inf")
+        seed = first
+        while (schedules is None or seed < first + schedules) and time.monotonic() < until:
+            self.run_seed(seed)
+            seed += 1
+        return seed - first
+
+    def _empty(self) -> None:
+        for table in reversed(metadata.sorted_tables):
+            self.database.raw.execute(f"DELETE FROM {table.name}")
+
+
+def replay(seed: int) -> str:
+    return f"cd tests && python -m simulation --seed {seed}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m simulation", description=__doc__)
+    parser.add_argument("--seed", type=int, help="the schedule, or the first one of many")
+    parser.add_argument("--schedules", type=int)
+    parser.add_argument("--seconds", type=float)
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    given = parser.parse_args()
+    many = given.schedules is not None or given.seconds is not None
+    first = given.seed if given.seed is not None else int(time.time() * 1000)
+    if many and given.processes > 1:
+        return _spread(given, first)
+    with Simulation() as simulation:
+        began = time.monotonic()
+        ran = simulation.run_many(
+            first, schedules=given.schedules if many else 1, seconds=given.seconds
+        )
+    took = time.monotonic() - began
+    print(f"{ran} schedules from seed {first} in {took:.0f} s: nothing found", flush=True)  # noqa: T201
+    return 0
+
+
+def _spread(given: argparse.Namespace, first: int) -> int:
+    """A process per core, each with seeds of its own; the first failure is everybody's."""
+    part = -(-given.schedules // given.processes) if given.schedules is not None else None
+    limit = [f"--schedules={part}"] if part is not None else []
+    limit += [f"--seconds={given.seconds}"] if given.seconds is not None else []
+    children = [
+        subprocess.Popen(  # noqa: S603 (ourselves)
+            [sys.executable, "-m", "simulation", "--processes=1", *limit]
+            + [f"--seed={first + number * 1_000_000_000}"],
+            cwd=TESTS,
+        )
+        for number in range(given.processes)
+    ]
+    return max(abs(child.wait()) for child in children)
