@@ -132,7 +132,7 @@ class App:
         listener = Listener(self.database.engine, self.dispatcher.wake)
         self._stops = [self.dispatcher.stop, listener.stop]
         self._threads = [threading.Thread(target=self.dispatcher.run, name="dispatcher")]
-        if self.database.engine.dialect.name == "postgresql":
+        if self.database.on_postgresql:
             self._threads.append(threading.Thread(target=listener.run, name="listener"))
         start_worker(self.worker)
         for thread in self._threads:

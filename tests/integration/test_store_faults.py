@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from worker.store.database import Transaction
 
-WORDS = {"SET", "SELECT", "INSERT", "UPDATE", "DELETE", "COMMIT"}
+WORDS = {"SELECT", "INSERT", "UPDATE", "DELETE", "COMMIT"}
 INPUTS = ["q1", "fail q2", "q3", "q4"]
 
 

@@ -35,7 +35,8 @@ QUIET_SECONDS = 20
 RETRIED_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
 
 
-_LIMIT_QUIET = sa.text(f"SET LOCAL idle_in_transaction_session_timeout = '{QUIET_SECONDS}s'")
+_UNHURRIED = sa.text("SET LOCAL idle_in_transaction_session_timeout = 0")
+_ASKED = sa.text("SELECT 1")
 
 
 class Transaction:
@@ -93,6 +94,7 @@ class Database:
 
     def __init__(self, url: sa.URL | str, *, clock: Callable[[], float] = time.time) -> None:
         self.engine = create_engine(url, clock=clock)
+        self.on_postgresql = self.engine.dialect.name == "postgresql"
 
     def run(self, work: Callable[[Transaction], Result]) -> Result:
         """Runs `work` in a transaction and commits it; tries again where the database asks for it.
@@ -104,8 +106,6 @@ class Database:
             try:
                 with self.engine.begin() as connection:
                     transaction = Transaction(connection)
-                    if transaction.on_postgresql:
-                        connection.execute(_LIMIT_QUIET)
                     result = work(transaction)
                     transaction.write_events()
             except DBAPIError as error:
@@ -120,8 +120,23 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """A connection to look through; whatever it does is rolled back."""
-        with self.engine.connect() as connection:
-            yield connection.execution_options(evalworker_read=True)
+        with self._connected_to_read() as connection:
+            yield connection
+
+    def _connected_to_read(self) -> sa.Connection:
+        """A connection that has just answered: one that broke meanwhile is replaced."""
+        for left in range(TRIES - 1, -1, -1):
+            connection = self.engine.connect().execution_options(evalworker_read=True)
+            try:
+                # Whoever reads may take their time: no row is locked.
+                connection.execute(_UNHURRIED if self.on_postgresql else _ASKED)
+            except DBAPIError as error:
+                connection.close()
+                if not left or not worth_another_try(error):
+                    raise
+            else:
+                return connection
+        raise AssertionError("unreachable: the last try returns or raises")
 
     def close(self) -> None:
         self.engine.dispose()
@@ -144,16 +159,21 @@ def create_engine(
     """An engine with each database's own precautions."""
     url = sa.make_url(url)
     if url.get_backend_name() == "postgresql":
+        # A connection that broke meanwhile is not looked for by a ping before every transaction:
+        # `Database.run` tries again, and the pool drops all that are as old.
         return sa.create_engine(
             url.set(drivername="postgresql+psycopg"),
             # Whatever the server's default is: who waited for a row must see what its holder did.
             isolation_level="READ COMMITTED",
             pool_size=pool_size,
             max_overflow=pool_size,
-            pool_pre_ping=True,
             connect_args={
                 "connect_timeout": int(url.query.get("connect_timeout", 10)),  # type: ignore[arg-type]
                 "application_name": "evalworker",
+                "options": (
+                    f"{url.query.get('options', '')}"
+                    f" -c idle_in_transaction_session_timeout={QUIET_SECONDS}s"
+                ),
                 "keepalives_idle": 10,
                 "keepalives_interval": 5,
                 "keepalives_count": 3,
