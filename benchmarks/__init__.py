@@ -1,0 +1,12 @@
+"""What the worker costs, as ratios to something plain that is measured in the same run.
+
+`python -m benchmarks` runs all of it and prints one table; `python -m benchmarks NAME …` a part.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+# The servers are the tests' own: PostgreSQL and Valkey from their wheels.
+sys.path.append(str(Path(__file__).parent.parent / "tests"))

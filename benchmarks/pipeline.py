@@ -1,0 +1,80 @@
+"""Inputs through the whole worker, against a script that keeps nothing (`plain.py`).
+
+The remote answers at once, so that what is measured is what the worker itself costs.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.measure import Figure, fresh_databases, inputs_of
+from benchmarks.remote import standing_in
+from benchmarks.working import empty, environment, looking_into, running, seconds_at_work
+from worker import enqueue
+
+if TYPE_CHECKING:
+    from benchmarks.remote import Remote
+
+INPUTS = 40_000
+
+
+def figures() -> list[Figure]:
+    with fresh_databases() as (postgresql, sqlite), standing_in() as remote:
+        plain = _plainly(remote, postgresql)
+        one, two = (_worked(remote, postgresql, processes=n) for n in (1, 2))
+        plain_sqlite = _plainly(remote, sqlite.removeprefix("sqlite:///") + ".plain")
+        ours_sqlite = _worked(remote, sqlite)
+    script = "a script without durability"
+    return [
+        Figure(
+            "inputs through the whole worker, PostgreSQL, one process",
+            compared_with=f"{script}, COPY",
+            value=plain / one,
+            target=0.8,
+            detail=f"{INPUTS / one:,.0f} and {INPUTS / plain:,.0f} inputs/s",
+        ),
+        Figure(
+            "the same, two processes",
+            compared_with="one process",
+            value=one / two,
+            target=1.0,
+            detail=f"{INPUTS / two:,.0f} inputs/s",
+        ),
+        Figure(
+            "the same, SQLite and memory",
+            compared_with=f"{script}, `executemany`",
+            value=plain_sqlite / ours_sqlite,
+            target=0.6,
+            detail=f"{INPUTS / ours_sqlite:,.0f} and {INPUTS / plain_sqlite:,.0f} inputs/s",
+        ),
+    ]
+
+
+def _plainly(remote: Remote, database: str) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "inputs.jsonl"
+        file.write_text("".join(json.dumps(given) + "\n" for given in inputs_of(INPUTS)))
+        ran = subprocess.run(
+            [sys.executable, "-m", "benchmarks.plain", remote.url, database, str(file)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    return float(ran.stdout)
+
+
+def _worked(remote: Remote, url: str, *, processes: int = 1) -> float:
+    broker = url if processes > 1 else "memory://"
+    env = environment(url, remote, max_in_flight=32, broker_url=broker)
+    with looking_into(url) as database:
+        empty(database)
+        with database.engine.begin() as connection:
+            enqueue(connection, judge_id="judge", inputs=inputs_of(INPUTS))
+        with running(env, processes=processes, drain=True) as workers:
+            workers.wait()
+        return seconds_at_work(database)

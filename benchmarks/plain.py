@@ -1,0 +1,96 @@
+"""The script that a team would write first: submits, polls, writes the scores. Nothing survives.
+
+No outbox, no claims, no leases, no history, no retry: what dies with it is lost. It is what the
+worker is compared with, and so it is as fast as asyncio, httpx and COPY make it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import psycopg
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+BATCH = 100
+AT_ONCE = 16
+
+Scores = list[tuple[int, str, float, str]]
+
+
+async def _evaluate(client: httpx.AsyncClient, first: int, inputs: list[Any]) -> Scores:
+    """One batch: its scores, as rows."""
+    answer = await client.post("/v1/judges/j/batch-execute/", json={"inputs": inputs})
+    status_url = answer.json()["status_url"]
+    while True:
+        execution = (await client.get(status_url)).json()
+        if execution["status"] in ("completed", "partial", "failed"):
+            break
+        await asyncio.sleep(1.0)
+    return [
+        (first + item["index"], r["evaluator_name"], r["score"], r["justification"])
+        for item in execution["items"]
+        for r in item["evaluator_results"]
+    ]
+
+
+async def _run(url: str, inputs: list[Any], write: Callable[[Scores], None]) -> None:
+    starts = iter(range(0, len(inputs), BATCH))
+
+    async def work(client: httpx.AsyncClient) -> None:
+        for first in starts:
+            write(await _evaluate(client, first, inputs[first : first + BATCH]))
+
+    async with httpx.AsyncClient(base_url=url, headers={"Authorization": "Api-Key k"}) as client:
+        await asyncio.gather(*(work(client) for _ in range(AT_ONCE)))
+
+
+def _to_postgresql(url: str) -> Callable[[Scores], None]:
+    connection = psycopg.connect(url, autocommit=True)
+    connection.execute(
+        "CREATE TABLE plain_scores (item integer, evaluator text, score float8, why text)"
+    )
+
+    def write(rows: Iterable[Any]) -> None:
+        with connection.cursor().copy("COPY plain_scores FROM STDIN") as copy:
+            for row in rows:
+                copy.write_row(row)
+
+    return write
+
+
+def _to_sqlite(path: str) -> Callable[[Scores], None]:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute(
+        "CREATE TABLE plain_scores (item integer, evaluator text, score real, why text)"
+    )
+
+    def write(rows: Iterable[Any]) -> None:
+        connection.execute("BEGIN")
+        connection.executemany("INSERT INTO plain_scores VALUES (?, ?, ?, ?)", rows)
+        connection.execute("COMMIT")
+
+    return write
+
+
+def main(url: str, database: str, file: str) -> None:
+    """Prints the seconds from the first line read to the last score written."""
+    to = _to_postgresql if database.startswith("postgresql") else _to_sqlite
+    write = to(database)
+    began = time.perf_counter()
+    with open(file) as lines:
+        inputs = [json.loads(line) for line in lines]
+    asyncio.run(_run(url, inputs, write))
+    print(time.perf_counter() - began)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

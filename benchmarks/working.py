@@ -1,0 +1,108 @@
+"""The worker's own processes, as a benchmark runs them: from the outbox to the results."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from worker.config import load_settings
+from worker.store.database import Database
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from benchmarks.remote import Remote
+
+
+def environment(database_url: str, remote: Remote, **settings: object) -> dict[str, str]:
+    """Of a worker that works as fast as it can; `settings` by their short names."""
+    given = {
+        "database_url": database_url,
+        "api_url": remote.url,
+        "api_key": "key",
+        "log_level": "WARNING",
+        "linger_seconds": 0,
+        "poll_min_seconds": 0.05,
+        **settings,
+    }
+    return {**os.environ, **{f"EVALWORKER_{k.upper()}": str(v) for k, v in given.items()}}
+
+
+@contextlib.contextmanager
+def running(env: dict[str, str], *, processes: int = 1, drain: bool = False) -> Iterator[Workers]:
+    """Workers in processes of their own; whoever still runs at the end is ended."""
+    command = [sys.executable, "-m", "worker.cli", "run", *(["--until-drained"] if drain else [])]
+    workers = Workers([subprocess.Popen(command, env=env) for _ in range(processes)])
+    try:
+        yield workers
+    finally:
+        for process in workers.processes:
+            process.kill()
+            process.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    processes: list[subprocess.Popen[bytes]]
+
+    def wait(self) -> None:
+        """Until all have ended by themselves; raises where one failed."""
+        for process in self.processes:
+            if process.wait() != 0:
+                raise RuntimeError(f"a worker ended with {process.returncode}")
+
+
+@contextlib.contextmanager
+def looking_into(database_url: str) -> Iterator[Database]:
+    database = Database(load_settings(database_url=database_url).sqlalchemy_url)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def rows(database: Database, query: str) -> list[Any]:
+    with database.read() as connection:
+        return list(connection.execute(sa.text(query)).all())
+
+
+def seconds_at_work(database: Database) -> float:
+    """From the first planned batch to the last recorded result, by the history."""
+    [(first, last)] = rows(
+        database,
+        "SELECT min(at) FILTER (WHERE event = 'batch.planned'),"
+        " max(at) FILTER (WHERE event = 'batch.finished') FROM eval_events",
+    )
+    return (_moment(last) - _moment(first)).total_seconds()
+
+
+def _moment(value: Any) -> datetime:
+    return datetime.fromisoformat(value) if isinstance(value, str) else value
+
+
+def empty(database: Database) -> None:
+    """Removes every job, and all that came of them."""
+    tables = ("evaluator_results", "items", "jobs", "batches", "events", "gates")
+    with database.engine.begin() as connection:
+        if database.engine.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"TRUNCATE {', '.join(f'eval_{t}' for t in tables)}")
+            return
+        for table in tables:
+            connection.exec_driver_sql(f"DELETE FROM eval_{table}")  # noqa: S608
+
+
+def wait_for(condition: Any, *, seconds: float = 300.0) -> None:
+    """Until the condition holds; raises `TimeoutError`."""
+    until = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > until:
+            raise TimeoutError
+        time.sleep(0.2)
