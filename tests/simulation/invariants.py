@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from simulation.remote import POISON
-
 from worker.lifecycle import TRANSITIONS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import httpx
+
     from simulation.remote import Taken
     from simulation.world import World
 
@@ -78,11 +80,40 @@ def triggers() -> list[str]:
         ("UPDATE ON eval_events", "1", "history changes"),
         ("DELETE ON eval_events", "is_recording()", "history goes"),
     ]
-    return [
+    forbidden.append(
+        (
+            "UPDATE ON eval_batches",
+            "NEW.epoch = OLD.epoch AND"
+            " (NEW.state, NEW.lease_holder, NEW.remote_batch_id, NEW.looks) IS NOT"
+            " (OLD.state, OLD.lease_holder, OLD.remote_batch_id, OLD.looks)"
+            " AND NOT may_record(OLD.id, OLD.epoch)",
+            "a step records without its claim",
+        )
+    )
+    claims = (
+        "CREATE TEMP TRIGGER claims AFTER UPDATE ON eval_batches WHEN NEW.epoch > OLD.epoch"
+        " BEGIN SELECT claimed(NEW.id, NEW.epoch); END"
+    )
+    return [claims] + [
         f"CREATE TEMP TRIGGER forbidden_{number} BEFORE {change} WHEN {condition}"
         f" BEGIN SELECT RAISE(ABORT, 'forbidden: {words}'); END"
         for number, (change, condition, words) in enumerate(forbidden)
     ]
+
+
+def functions(world: Callable[[], World]) -> dict[str, Callable[..., Any]]:
+    """What the triggers ask: only who claimed a batch moves it on, under its epoch; or a person."""
+
+    def claimed(batch_id: str, epoch: int) -> None:
+        task = world().running
+        assert task is not None
+        task.claims[batch_id] = epoch
+
+    def may_record(batch_id: str, epoch: int) -> bool:
+        task = world().running
+        return task is None or task.claims.get(batch_id) == epoch
+
+    return {"claimed": claimed, "may_record": may_record}
 
 
 # --- after every event that wrote something ---
@@ -112,7 +143,7 @@ WHERE i.status <> 'completed'
 
 
 def check_always(world: World) -> None:
-    """Inputs that their producer adds late, to a job that was planned or ended, wait for a sweep."""
+    """Inputs that their producer adds late, to a job that is planned already, wait for a sweep."""
     broken = [row for row in world.sql(ALWAYS) if row[1] not in world.late_jobs]
     assert not broken, broken
 

@@ -9,7 +9,6 @@ from uuid import UUID
 from simulation import invariants
 from simulation.faults import happens
 from simulation.remote import POISON, UNKNOWN_JUDGE
-
 from worker import enqueue
 from worker.lifecycle import BatchState
 from worker.store import claims, jobs
@@ -75,6 +74,8 @@ class Outside:
                 priority=rng.choice([0, 0, 1]),
                 idempotency_key=key,
             )
+            if known is None:
+                self._give_virtual_time(job_id)
         assert known in (None, job_id), "a key stands for two jobs"
         if known is None:
             self.jobs.append(job_id)
@@ -88,9 +89,9 @@ class Outside:
         self.jobs.append(job_id)
         world.late_jobs.add(str(job_id))
         world.sql(
-            "INSERT INTO eval_jobs (id, judge_id, created_at) VALUES (?, ?, ?)",
-            (str(job_id), self._judge(), world.text(world.now)),
+            "INSERT INTO eval_jobs (id, judge_id) VALUES (?, ?)", (str(job_id), self._judge())
         )
+        self._give_virtual_time(job_id)
         when = 0.0
         for index in range(rng.randint(1, 3)):
             when += rng.choice([0.0, 0.3, 20.0])
@@ -99,9 +100,17 @@ class Outside:
     def _add_input(self, job_id: UUID, index: int) -> None:
         (given,) = self._inputs(1)
         self.world.sql(
-            "INSERT INTO eval_items (job_id, item_index, request) VALUES (?, ?, ?)",
-            (str(job_id), index, given["request"]),
+            "INSERT INTO eval_items (job_id, item_index, request, due_at) VALUES (?, ?, ?, ?)",
+            (str(job_id), index, given["request"], self.world.text(self.world.now)),
         )
+
+    def _give_virtual_time(self, job_id: UUID) -> None:
+        """The defaults of the tables are the one clock that cannot be replaced."""
+        now, given = self.world.text(self.world.now), str(job_id)
+        self.world.sql(
+            "UPDATE eval_jobs SET created_at = ?, due_at = ? WHERE id = ?", (now, now, given)
+        )
+        self.world.sql("UPDATE eval_items SET due_at = ? WHERE job_id = ?", (now, given))
 
     def cancel(self) -> None:
         job_id = self.world.rng.choice(self.jobs)

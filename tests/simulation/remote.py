@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import httpx
+
 from simulation import invariants
 from simulation.faults import happens
 
@@ -100,7 +101,7 @@ class Remote:
             raise httpx.ConnectError("connection refused", request=request)
         task = world.running
         assert task is not None
-        exchange = Exchange(self, request, task)
+        exchange, sent_at = Exchange(self, request, task), world.now
         if world.strikes("lose_request"):
             if happens(world.rng, 0.5):
                 raise httpx.WriteError("lost on its way", request=request)
@@ -122,7 +123,7 @@ class Remote:
             raise exchange.answer
         assert exchange.answer is not None
         until = exchange.answer.extensions.get("throttled_until")
-        if until is not None:
+        if until is not None and world.now < sent_at + DEADLINE:  # else it is not read any more
             task.throttled.append((self.kind_of(request), until))
         return exchange.answer
 

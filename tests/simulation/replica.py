@@ -6,10 +6,12 @@ import sqlite3
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from greenlet import greenlet
-from simulation.faults import happens
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
+from simulation.faults import happens
+from simulation.quick import QuickEngine
 from worker.dispatcher import TROUBLE_SECONDS, Dispatcher
+from worker.migrating import upgrade
 from worker.steps import Policy, Steps
 from worker.store.database import Database, Transaction
 
@@ -29,7 +31,7 @@ class Crash(BaseException):
 
 
 class Replica:
-    """Its clock is its own: apart from the others' by half a minute, and its monotonic one by more."""
+    """Its clock is its own: up to half a minute from the others', its monotonic one by more."""
 
     def __init__(self, world: World, place: int) -> None:
         self.world = world
@@ -121,6 +123,7 @@ class Task:
         self.work = work
         self.batch_id = batch_id  # whose step this is
         self.began = replica.world.now
+        self.claims: dict[str, int] = {}  # epochs, by batch
         self.throttled: list[tuple[str, float]] = []  # what it was told: which requests, until when
         self.greenlet = greenlet(self._run)
         replica.tasks.append(self)
@@ -164,8 +167,19 @@ class SimulatedDatabase(Database):
     world: World
     raw: sqlite3.Connection
 
-    def __init__(self) -> None:
+    def __init__(self, *, plain: bool = False) -> None:
         super().__init__("sqlite://", clock=self._now)
+        upgrade(self)
+        self.plain = self.engine
+        raw = self.engine.raw_connection().driver_connection
+        assert raw is not None
+        self.raw = raw
+        if plain:
+            self._trouble_commits()
+        else:
+            self.engine = QuickEngine(raw, self._trouble)  # type: ignore[assignment]
+
+    def _trouble_commits(self) -> None:
         dialect = self.engine.dialect
         commit = dialect.do_commit
 
@@ -174,7 +188,11 @@ class SimulatedDatabase(Database):
             commit(connection)
             self._trouble("lost_commit")
 
-        dialect.do_commit = do_commit  # type: ignore[method-assign]
+        dialect.do_commit = do_commit  # type: ignore[method-assign, assignment]
+
+    def close(self) -> None:
+        super().close()
+        self.plain.dispose()
 
     def _now(self) -> float:
         return self.world.now if hasattr(self, "world") else 0.0
@@ -182,7 +200,8 @@ class SimulatedDatabase(Database):
     def _trouble(self, kind: str) -> None:
         world = getattr(self, "world", None)
         if world is not None and world.running is not None and world.strikes(kind):
-            raise sqlite3.OperationalError(TROUBLE)
+            cause = sqlite3.OperationalError(TROUBLE)
+            raise OperationalError("COMMIT", None, cause) from cause
 
     def run(self, work: Callable[[Transaction], Result]) -> Result:
         world = getattr(self, "world", None)

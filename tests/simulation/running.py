@@ -17,19 +17,19 @@ from contextlib import ExitStack
 from datetime import datetime, tzinfo
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Self
+from typing import Self
 from unittest import mock
 
 import httpx
 import structlog
+
 from simulation import invariants
 from simulation.replica import SimulatedDatabase
 from simulation.world import BEGINNING, World, seconds_of
-
-from worker.migrating import upgrade
 from worker.remote import JudgeAPI
 from worker.schema import metadata
 
+APART = 1_000_000_000  # between the first seeds of two processes
 TESTS = Path(__file__).parent.parent
 
 
@@ -38,19 +38,21 @@ class Simulation:
 
     world: World
 
+    def __init__(self, *, plain: bool = False) -> None:
+        self.plain = plain  # all statements take SQLAlchemy's own way
+
     def __enter__(self) -> Self:
         self._exits = ExitStack()
         self._config = structlog.get_config()
         self.recording = False
-        self.database = SimulatedDatabase()
-        upgrade(self.database)
+        self.database = SimulatedDatabase(plain=self.plain)
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
         self._exits.callback(lambda: structlog.configure(**self._config))
         self._exits.callback(self.database.close)
-        raw = self.database.engine.raw_connection().driver_connection
-        assert raw is not None
-        self.database.raw = raw
+        raw = self.database.raw
         raw.create_function("is_recording", 0, lambda: self.recording)
+        for name, answer in invariants.functions(lambda: self.world).items():
+            raw.create_function(name, -1, answer)
         for trigger in invariants.triggers():
             raw.execute(trigger)
         self.api = JudgeAPI(
@@ -105,7 +107,7 @@ class Simulation:
 
     def run_seed(self, seed: int) -> World:
         try:
-            return self.run(Random(seed))  # noqa: S311 (a seed is to be replayed)
+            return self.run(Random(seed))
         except BaseException as error:
             error.add_note(self.history())
             error.add_note(f"replay with: {replay(seed)}")
@@ -167,11 +169,10 @@ def _spread(given: argparse.Namespace, first: int) -> int:
     limit = [f"--schedules={part}"] if part is not None else []
     limit += [f"--seconds={given.seconds}"] if given.seconds is not None else []
     children = [
-        subprocess.Popen(  # noqa: S603 (ourselves)
-            [sys.executable, "-m", "simulation", "--processes=1", *limit]
-            + [f"--seed={first + number * 1_000_000_000}"],
+        subprocess.Popen(
+            [sys.executable, "-m", "simulation", "--processes=1", *limit, f"--seed={seed}"],
             cwd=TESTS,
         )
-        for number in range(given.processes)
+        for seed in (first + number * APART for number in range(given.processes))
     ]
     return max(abs(child.wait()) for child in children)

@@ -12,7 +12,6 @@ from simulation import faults, invariants
 from simulation.outside import Outside
 from simulation.remote import Remote
 from simulation.replica import Crash, Replica, Task
-
 from worker.dispatcher import SWEEP_SECONDS
 from worker.schema import time_text
 from worker.store.claims import NUDGE_AFTER, NUDGE_AGAIN
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from simulation.replica import SimulatedDatabase
-
     from worker.remote import JudgeAPI
 
 EVENTS = 80  # of a schedule, before everything is well again
@@ -48,7 +46,7 @@ class World:
 
     def __init__(self, rng: Random, database: SimulatedDatabase, api: JudgeAPI) -> None:
         self.rng = rng
-        self.jitter = Random(1)  # noqa: S311 (the product's own chance)
+        self.jitter = Random(1)
         self.now = BEGINNING
         self.database = database
         self.raw: sqlite3.Connection = database.raw
@@ -155,7 +153,7 @@ class World:
         self._go_on(EVENTS)
         self.faults = faults.Faults()
         self.outside.mend()
-        self.rng = Random(2)  # noqa: S311 (what is left is not worth a draw)
+        self.rng = Random(2)
         self._go_on(CALM_EVENTS, calm=True)
         assert self._is_over(), f"no end: {self.sql('SELECT state, error FROM eval_batches')}"
         invariants.check_at_the_end(self)
@@ -240,7 +238,7 @@ class World:
         self.at(seconds, self.wake)
 
     def _next_turn(self) -> float:
-        """When a dispatcher's turn could change anything; those in between are idle, and skipped."""
+        """When a dispatcher's turn could change something; idle ones are skipped."""
         if self.raw.total_changes != self._seen_changes:
             self._seen_changes = self.raw.total_changes
             self._turn_wanted_at = self._wanted()
