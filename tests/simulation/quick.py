@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakValueDictionary
 
 import sqlalchemy as sa
@@ -77,18 +77,28 @@ class QuickConnection:
 
     def _prepare(self, statement: Any, given: Any) -> Prepared | None:
         first = given[0] if isinstance(given, list) else given
-        key = (id(statement), tuple(first) if first else ())
+        key = (id(statement), tuple(map(_shape, first.items())) if first else ())
         if key in self._prepared:
             return self._prepared[key][1]
         if statement is None or self._seen.get(id(statement)) is not statement:
             self._seen[id(statement)] = statement  # maybe built for this once
             return None
-        compiled: Any = statement.compile(dialect=self.dialect, column_keys=list(first or ()))
-        prepared = None
-        if not (compiled.post_compile_params or compiled.literal_execute_params):
-            prepared = Prepared(compiled, first)
+        compiled = cast("Any", statement).compile(
+            dialect=self.dialect, column_keys=list(first or ())
+        )
+        # A list of values inside of the statement itself is nothing that the key would show.
+        by_value = compiled.literal_execute_params or {
+            bind.key for bind in compiled.post_compile_params
+        } - set(first or ())
+        prepared = None if by_value else Prepared(compiled, first)
         self._prepared[key] = (statement, prepared)  # kept, so that its id stays its own
         return prepared
+
+
+def _shape(parameter: tuple[str, Any]) -> Any:
+    """A list of values is spelled out in the SQL: its length matters."""
+    name, value = parameter
+    return (name, len(value)) if isinstance(value, list | tuple) else name
 
 
 class Prepared:
@@ -96,10 +106,12 @@ class Prepared:
 
     def __init__(self, compiled: SQLCompiler, given: Any) -> None:
         dialect = compiled.dialect
-        self.sql = compiled.string
-        self.names = compiled.positiontup or []
-        self.defaults = compiled.construct_params(given)
-        self.binds = compiled._bind_processors
+        expanded = compiled.construct_expanded_state(given)
+        self.sql = expanded.statement
+        self.names = expanded.positiontup or ()
+        self.lists = expanded.parameter_expansion
+        self.defaults = dict(expanded.parameters)
+        self.binds = {**compiled._bind_processors, **expanded.processors}
         columns = compiled._result_columns
         self.metadata = SimpleResultMetaData([column.keyname for column in columns])
         self.readers = [
@@ -120,6 +132,8 @@ class Prepared:
 
     def _values(self, given: Any) -> list[Any]:
         values = {**self.defaults, **given} if given else self.defaults
+        for name, names in self.lists.items():
+            values.update(zip(names, given[name], strict=True))
         binds = self.binds
         return [
             binds[name](values[name]) if name in binds else values[name]  # type: ignore[operator]
