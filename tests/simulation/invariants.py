@@ -33,6 +33,11 @@ def triggers() -> list[str]:
         ("UPDATE ON eval_batches", "NEW.epoch < OLD.epoch", "an epoch falls"),
         (
             "UPDATE ON eval_batches",
+            "NEW.epoch > OLD.epoch AND (OLD.due_at > eval_now(0)) IS NOT 0",
+            "a batch is claimed while another holds it",
+        ),
+        (
+            "UPDATE ON eval_batches",
             "OLD.state IN ('finished', 'refused', 'lost')",
             "an ended batch changes",
         ),

@@ -35,8 +35,9 @@ class Outside:
         later = [self.enqueue, self.enqueue_without_transaction, self.cancel, self.retry]
         later += [self.resolve, world.lose_all_messages]
         for act in later:
-            if happens(rng, 0.15):
-                world.at(rng.uniform(0, SPAN), act, outside=True)
+            if happens(rng, 0.2):
+                # Often soon, while the first batches are on their way.
+                world.at(rng.choice([1.0, 5.0, SPAN]) * rng.random(), act, outside=True)
         for window in ("wrong_key", "forbidden", "outage"):
             if happens(rng, 0.1):
                 begins = world.now + rng.uniform(0, SPAN / 2)

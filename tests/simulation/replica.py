@@ -215,6 +215,9 @@ class SimulatedDatabase(Database):
 
         result = super().run(dying)
         world.maybe_crash()
-        if world.strikes("yield_after_commit"):
+        if world.strikes("pause"):  # where it matters most: between a claim and its request
+            world.put_to_sleep(world.running.replica)
+            world.sleep(0.0)
+        elif world.strikes("yield_after_commit"):
             world.sleep(0.0)
         return result

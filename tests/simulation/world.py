@@ -270,14 +270,16 @@ class World:
     def _after(self) -> None:
         """A process that died is replaced; one may fall asleep."""
         if self.strikes("pause"):
-            sleeper = self.replicas[self.rng.randrange(len(self.replicas))]
-            sleeper.paused_until = self.now + self.rng.choice([1.0, 15.0, 60.0, 300.0])
+            self.put_to_sleep(self.replicas[self.rng.randrange(len(self.replicas))])
         if self.strikes("crash") and faults.happens(self.rng, 0.2):
             self.replicas[self.rng.randrange(len(self.replicas))].dead = True
         for place, replica in enumerate(self.replicas):
             if replica.dead:
                 self.bury(replica)
                 self.replicas[place] = Replica(self, place)
+
+    def put_to_sleep(self, replica: Replica) -> None:
+        replica.paused_until = self.now + self.rng.choice([1.0, 15.0, 60.0, 300.0])
 
     def bury(self, replica: Replica) -> None:
         for task in list(replica.tasks):
