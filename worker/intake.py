@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from worker.errors import SHOWN, InvalidInputs
 from worker.validation import offences_of
-from worker.wire import Input
+from worker.wire.inputs import Input
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

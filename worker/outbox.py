@@ -19,7 +19,7 @@ from worker.errors import SHOWN, InvalidInputs
 from worker.schema import items, jobs
 from worker.store.many import insert_rows
 from worker.validation import judge_offences, offences_of, tag_offences
-from worker.wire import COLUMN_FIELDS
+from worker.wire.inputs import COLUMN_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Iterator, Mapping

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from worker.wire import MAX_TEXT, Input
+from worker.wire.inputs import MAX_TEXT, Input
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from worker.validation import MAX_DEPTH, judge_offences, offences_of, tag_offences
-from worker.wire import MAX_TEXT
+from worker.wire.inputs import MAX_TEXT
 
 
 def nested(levels: int) -> Any:

@@ -24,6 +24,8 @@ from worker.remote.mapping import (
     submit_outcome,
 )
 from worker.remote.reasons import one_line
+from worker.wire.headers import authorization
+from worker.wire.paths import EXECUTIONS, execute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 5.0
 DEADLINE_SECONDS = 20.0  # of a whole request, under the lease that its caller holds
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
-LISTED = ("v1", "judges", "batch-executions")
 
 # Raised before a byte of the request could have reached the API.
 _NOT_SENT = (
@@ -75,7 +76,7 @@ class JudgeAPI:
             cookies=_NoCookies(),
             event_hooks={"response": [_stop_at_redirect]},
             headers={
-                "Authorization": f"Api-Key {key}",
+                "Authorization": authorization(key),
                 "Accept": "application/json",
                 "Accept-Encoding": "gzip",  # the one packing that `bounds` can count
                 "User-Agent": f"evalworker/{version('evalworker')}",
@@ -111,7 +112,7 @@ class JudgeAPI:
         if judge_version_id is not None:
             body["judge_version_id"] = judge_version_id
         try:
-            url = self._address.url("v1", "judges", judge_id, "batch-execute")
+            url = self._address.url(*execute(judge_id))
             request = self._client.build_request(
                 "POST", url, content=_encoded(body), headers={"Content-Type": "application/json"}
             )
@@ -126,7 +127,7 @@ class JudgeAPI:
         """GETs a whole batch, by `status_url` where it is on the API's own origin."""
         own = self._address.own(status_url) if status_url else None
         try:
-            url = own or self._address.url(*LISTED, batch_execution_id)
+            url = own or self._address.url(*EXECUTIONS, batch_execution_id)
             request = self._client.build_request("GET", url)
         except _UNSENDABLE as error:
             return Unavailable(self._describe(error, "cannot be asked for"), sent=False)
@@ -152,7 +153,7 @@ class JudgeAPI:
         }
         given = {name: value for name, value in params.items() if value is not None}
         try:
-            url = self._address.url(*LISTED).copy_merge_params(given)
+            url = self._address.url(*EXECUTIONS).copy_merge_params(given)
             request = self._client.build_request("GET", url)
         except _UNSENDABLE as error:
             return Unavailable(self._describe(error, "cannot be asked for"), sent=False)

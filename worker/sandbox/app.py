@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 from uuid import uuid4
 
-from pydantic import TypeAdapter, ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -19,8 +16,20 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from worker.sandbox.judges import Judge, ad_hoc, load_judges
-from worker.sandbox.problems import Problem, Submission, field_errors, field_problem
-from worker.wire import MAX_INPUTS
+from worker.wire.headers import key_in
+from worker.wire.paths import COMMON_PATH, EXECUTE_PATH, EXECUTIONS, LIST_PATH, STATUS_PATH, path
+from worker.wire.problems import (
+    Problem,
+    field_problem,
+    no_such_execution,
+    not_authenticated,
+    throttled,
+    wrong_key,
+)
+from worker.wire.queries import ListQuery, read_query, wrong_cursor
+from worker.wire.serving import no_such_path, problem_answer, read_json
+from worker.wire.shapes import Accepted, Execution, Head, Item, Page, moment, shown_input
+from worker.wire.submission import Submission, read_submission
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,14 +39,6 @@ if TYPE_CHECKING:
 
     from worker.sandbox.ledger import Ledger, StoredBatch
     from worker.sandbox.options import SandboxOptions
-
-EXECUTIONS = "/v1/judges/batch-executions/"
-LIST_PARAMETERS = frozenset(
-    {"judge_id", "status", "date_from", "date_to", "page_size", "cursor", "project_id"}
-)
-MAX_PAGE = 100
-
-_submission = TypeAdapter(Submission)
 
 
 class LostAnswer(Response):
@@ -65,13 +66,13 @@ class Sandbox:
     def create_app(self) -> Starlette:
         """The routes; a POST without the final slash finds nothing, as it must not be relied on."""
         routes = [
-            self._route("submit", "/v1/judges/{judge_id}/batch-execute/", self.submit, "POST"),
-            self._route("submit", "/v1/batch-executions/", self.submit, "POST"),
-            self._route("list", EXECUTIONS, self.list, "GET"),
-            self._route("status", EXECUTIONS + "{id}/", self.status, "GET"),
+            self._route("submit", EXECUTE_PATH, self.submit, "POST"),
+            self._route("submit", COMMON_PATH, self.submit, "POST"),
+            self._route("list", LIST_PATH, self.list, "GET"),
+            self._route("status", STATUS_PATH, self.status, "GET"),
             self._route("account", "/sandbox/account/", self.account, "GET"),
         ]
-        app = Starlette(routes=routes, exception_handlers={HTTPException: _no_such_path})
+        app = Starlette(routes=routes, exception_handlers={HTTPException: no_such_path})
         app.router.redirect_slashes = False
         return app
 
@@ -83,7 +84,7 @@ class Sandbox:
                 body = await self._admit(request, kind)
                 answer = await run_in_threadpool(handle, request, body)
             except Problem as problem:
-                answer = problem.answer()
+                answer = problem_answer(problem)
             self.ledger.count_request(kind, answer.status_code)
             return answer
 
@@ -91,22 +92,16 @@ class Sandbox:
 
     async def _admit(self, request: Request, kind: str) -> Any:
         """What every request goes through first; returns the parsed body of a POST."""
-        given = request.headers.get("authorization")
-        if not given:
-            raise Problem(401, "not_authenticated", "Authentication credentials were not provided.")
-        if given != f"Api-Key {self.options.api_key}":
-            raise Problem(401, "authentication_failed", "Invalid API key.")
+        key = key_in(request.headers.get("authorization"))
+        if key is None:
+            raise not_authenticated()
+        if key != self.options.api_key:
+            raise wrong_key()
         if kind != "account":
             self._throttle()
         if request.method != "POST":
             return None
-        raw = await request.body()
-        if len(raw) > self.options.max_body_bytes:
-            raise Problem(413, "too_large", "Request body is too large.")
-        try:
-            return json.loads(raw)
-        except (ValueError, RecursionError):
-            raise Problem(400, "parse_error", "JSON parse error.") from None
+        return await read_json(request, max_bytes=self.options.max_body_bytes)
 
     def _throttle(self) -> None:
         now = self.clock()
@@ -117,32 +112,26 @@ class Sandbox:
             self._recent = [moment for moment in self._recent if moment > now - 1.0]
             most = self.options.requests_per_second
             if most is not None and len(self._recent) >= most:
-                raise self._throttled(1.0)
+                raise self._throttled()
             self._recent.append(now)
 
-    def _throttled(self, seconds: float) -> Problem:
-        headers = {"Retry-After": f"{seconds:.0f}"} if self.options.retry_after else {}
-        return Problem(429, "throttled", "Request was throttled.", headers)
+    def _throttled(self) -> Problem:
+        return throttled(1.0 if self.options.retry_after else None)
 
     # --- the endpoints ---------------------------------------------------------------------------
 
     def submit(self, request: Request, body: Any) -> Response:
-        try:
-            given = _submission.validate_python(body)
-        except ValidationError as error:
-            raise field_problem(field_errors(error)) from None
-        if not 1 <= len(given.inputs) <= MAX_INPUTS:
-            raise field_problem({"inputs": [f"Between 1 and {MAX_INPUTS} inputs are allowed."]})
+        given = read_submission(body)
         judge = self._judge(request.path_params.get("judge_id"), given)
         now = self.clock()
         most = self.options.max_running
         if most is not None and self.ledger.running(now) >= most:
-            raise self._throttled(1.0)
+            raise self._throttled()
         batch_id = str(uuid4())
         self._take(batch_id, judge, given, now)
         if self.options.chance("lost", batch_id) < self.options.lose_answers:
             return LostAnswer(status_code=202)
-        answer = {"batch_execution_id": batch_id, "status_url": f"{EXECUTIONS}{batch_id}/"}
+        answer = Accepted(batch_execution_id=batch_id, status_url=path(*EXECUTIONS, batch_id))
         return JSONResponse(answer, 202)
 
     def _judge(self, named: str | None, given: Submission) -> Judge:
@@ -179,11 +168,8 @@ class Sandbox:
 
     def _evaluate(self, judge: Judge, index: int, given: dict[str, Any]) -> dict[str, Any]:
         """The item as it will end."""
-        shown = {
-            name: given.get(name) for name in ("request", "response", "contexts", "expected_output")
-        }
         log_id = str(uuid4())
-        item = {"index": index, "input": {**shown, **given}, "execution_log_id": log_id}
+        item = {"index": index, "input": shown_input(given), "execution_log_id": log_id}
         missing = judge.missing(given)
         if missing:
             error = f"Judge '{judge.name}' requires {' and '.join(missing)}."
@@ -197,7 +183,7 @@ class Sandbox:
     def status(self, request: Request, _: Any) -> Response:
         batch = self.ledger.get(request.path_params["id"])
         if batch is None:
-            raise Problem(404, "not_found", "No BatchExecution matches the given query.")
+            raise no_such_execution()
         now = self.clock()
         items = [self._show_item(batch, item, now) for item in batch.items]
         ended = [item for item in items if item["status"] in ("completed", "failed")]
@@ -211,9 +197,9 @@ class Sandbox:
             items = sorted(
                 items, key=lambda item: self.options.chance("place", batch.id, item["index"])
             )
-        return JSONResponse({**head, "items": items})
+        return JSONResponse(Execution(**head, items=items))
 
-    def _show_item(self, batch: StoredBatch, item: dict[str, Any], now: float) -> dict[str, Any]:
+    def _show_item(self, batch: StoredBatch, item: dict[str, Any], now: float) -> Item:
         """Items end one after the other, evenly over the time of the batch."""
         span = batch.ends_at - batch.created_at
         ends_at = batch.created_at + span * (item["index"] + 1) / len(batch.items)
@@ -229,83 +215,62 @@ class Sandbox:
             "completed_at": _iso(ends_at) if ended else None,
         }
 
-    def _show_head(self, batch: StoredBatch, now: float) -> dict[str, Any]:
-        ended = now >= batch.ends_at
-        head = {
-            "batch_execution_id": batch.id,
-            "status": "completed" if ended else "processing",
-            "created_at": _iso(batch.created_at),
-            "started_at": _iso(batch.created_at),
-            "completed_at": _iso(batch.ends_at) if ended else None,
-            **batch.head,
-        }
-        if not ended:
-            head.update(completed_count=0, failed_count=0)
-        if not self.options.show_tags:
-            del head["tags"]
+    def _show_head(self, batch: StoredBatch, now: float) -> Head:
+        ended, known = now >= batch.ends_at, batch.head
+        head = Head(
+            batch_execution_id=batch.id,
+            status="completed" if ended else "processing",
+            total_count=known["total_count"],
+            completed_count=known["completed_count"] if ended else 0,
+            failed_count=known["failed_count"] if ended else 0,
+            created_at=_iso(batch.created_at),
+            started_at=_iso(batch.created_at),
+            completed_at=_iso(batch.ends_at) if ended else None,
+            judge=known["judge"],
+        )
+        if self.options.show_tags:
+            head["tags"] = known["tags"]
         return head
 
     def list(self, request: Request, _: Any) -> Response:
         if not self.options.serve_list:
             raise Problem(404, "not_found", "Not found.")
-        asked = dict(request.query_params)
-        unknown = sorted(asked.keys() - LIST_PARAMETERS)
-        if unknown:
-            raise field_problem({name: ["Unknown query parameter."] for name in unknown})
-        size = min(_whole(asked, "page_size", MAX_PAGE), MAX_PAGE)
-        before = _whole(asked, "cursor", 0) or None
-        named = asked.get("judge_id")
-        judge = self.judges.get(named) if named else None
-        judge_id = judge.id if judge else named
-        batches = self.ledger.list(judge_id=judge_id, before=before, limit=size + 1)
-        page, now = batches[:size], self.clock()
-        following = None
-        if len(batches) > size:
-            asked["cursor"] = str(page[-1].number)
-            following = str(request.url.replace(query=urlencode(asked)))
-        shown = partial(_is_asked_for, asked)
-        rows = [self._show_head(batch, now) for batch in page]
-        return JSONResponse(
-            {"next": following, "previous": None, "results": [row for row in rows if shown(row)]}
+        query = read_query(request.query_params)
+        judge = self.judges.get(query.judge_id) if query.judge_id else None
+        judge_id = judge.id if judge else query.judge_id
+        batches = self.ledger.list(
+            judge_id=judge_id, before=_number(query.cursor), limit=query.page_size + 1
         )
+        page, now = batches[: query.page_size], self.clock()
+        following = None
+        if len(batches) > len(page):
+            asked = {**request.query_params, "cursor": str(page[-1].number)}
+            following = str(request.url.replace(query=urlencode(asked)))
+        rows = [self._show_head(batch, now) for batch in page]
+        shown = [row for row in rows if _is_asked_for(query, row)]
+        return JSONResponse(Page(next=following, previous=None, results=shown))
 
     def account(self, _request: Request, _: Any) -> Response:
         """Not of the API: what was taken and evaluated, for tests and demonstrations."""
         return JSONResponse(self.ledger.account())
 
 
-async def _no_such_path(_request: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    code = {404: "not_found", 405: "method_not_allowed"}.get(status, "error")
-    return Problem(status, code, str(getattr(error, "detail", error))).answer()
-
-
-def _is_asked_for(asked: dict[str, str], row: dict[str, Any]) -> bool:
+def _is_asked_for(query: ListQuery, row: Head) -> bool:
+    created_at = datetime.fromisoformat(row["created_at"] or "")
     return (
-        asked.get("status") in (None, row["status"])
-        and _moment(asked, "date_from", row["created_at"]) <= _at(row["created_at"])
-        and _at(row["created_at"]) <= _moment(asked, "date_to", row["created_at"])
+        query.status in (None, row["status"])
+        and (query.date_from is None or query.date_from <= created_at)
+        and (query.date_to is None or created_at <= query.date_to)
     )
 
 
-def _moment(asked: dict[str, str], name: str, otherwise: str) -> datetime:
-    try:
-        return _at(asked.get(name, otherwise))
-    except ValueError:
-        raise field_problem({name: ["Enter a valid date-time."]}) from None
-
-
-def _at(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
 def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+    return moment(datetime.fromtimestamp(seconds, UTC))
 
 
-def _whole(asked: dict[str, str], name: str, otherwise: int) -> int:
-    text = asked.get(name, str(otherwise))
-    if not text.isdecimal():
-        raise field_problem({name: ["A valid whole number is required."]})
-    return int(text)
+def _number(cursor: str | None) -> int | None:
+    if cursor is None:
+        return None
+    if not (cursor.isdecimal() and len(cursor) < 19):  # what SQLite can count to
+        raise wrong_cursor()
+    return int(cursor)

@@ -17,7 +17,7 @@ from worker.store import settling
 from worker.store.claims import Claim, batch_items, batch_places, claim, claiming, move
 from worker.store.planning import insert_planned
 from worker.validation import offences_of
-from worker.wire import COLUMN_FIELDS
+from worker.wire.inputs import COLUMN_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

@@ -1,8 +1,4 @@
-"""The judge API's request shapes, defined once: checked by `enqueue`, and served by the sandbox.
-
-Source: the vendor's OpenAPI documents of 2025-11 to 2026-10. Answers are read leniently, in
-`worker.remote`; what we send and accept is checked strictly, here.
-"""
+"""One input of a submission."""
 
 from __future__ import annotations
 
@@ -10,7 +6,6 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-MAX_INPUTS = 100  # per submission
 MAX_TEXT = 3_500_000  # characters, of `expected_output` and `system_prompt`
 
 NonEmpty = Annotated[str, Field(min_length=1)]
@@ -42,10 +37,12 @@ class Input(BaseModel):
     expected_output: LongText | None = None
     evaluator_version_id: str | None = None
     turns: list[Turn] | None = None
+    tools: list[dict[str, Any]] | None = None
     user_id: ShortText | None = None
     session_id: ShortText | None = None
     system_prompt: LongText | None = None
     file_ids: list[NonEmpty] | None = None
+    project_id: str | None = None
 
 
 COLUMN_FIELDS = ("request", "response", "contexts", "functions", "expected_output")

@@ -1,37 +1,16 @@
-"""What a submission must look like, and the bodies of the API's errors."""
+"""The bodies of the API's errors."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict
-from starlette.responses import JSONResponse, Response
-
-from worker.wire import Input, NonEmpty
+from worker.wire.headers import SCHEME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pydantic import ValidationError
-
-
-class TolerantInput(Input):
-    """An input as the server takes it: fields that it does not know are passed over."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
-
-
-class Submission(BaseModel):
-    """The body of a submission, to a judge's own path or, with a judge in it, to the common one."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
-
-    inputs: list[TolerantInput]
-    tags: list[NonEmpty] | None = None
-    judge_id: str | None = None
-    judge_version_id: str | None = None
-    project_id: str | None = None
-    evaluator_ids: list[str] | None = None
 
 
 class Problem(Exception):
@@ -41,13 +20,14 @@ class Problem(Exception):
         self, status: int, code: str, detail: Any, headers: Mapping[str, str] | None = None
     ) -> None:
         super().__init__(detail)
-        self.status, self.code, self.detail, self.headers = status, code, detail, headers
+        self.status, self.code, self.detail = status, code, detail
+        self.headers = dict(headers or {})
         self.fields: Mapping[str, Any] | None = None
 
-    def answer(self) -> Response:
+    def body(self) -> dict[str, Any]:
         if self.fields is not None:
-            return JSONResponse(dict(self.fields), self.status)
-        body = {
+            return dict(self.fields)
+        return {
             "type": "about:blank",
             "status": self.status,
             "title": self.detail,
@@ -55,7 +35,6 @@ class Problem(Exception):
             "instance": None,
             "code": self.code,
         }
-        return JSONResponse(body, self.status, headers=dict(self.headers or {}))
 
 
 def field_problem(fields: Mapping[str, Any]) -> Problem:
@@ -81,3 +60,22 @@ def field_errors(error: ValidationError) -> dict[str, Any]:
     if inputs:
         fields["inputs"] = [inputs.get(index, {}) for index in range(max(inputs) + 1)]
     return fields
+
+
+def not_authenticated() -> Problem:
+    words = "Authentication credentials were not provided."
+    return Problem(401, "not_authenticated", words, {"WWW-Authenticate": SCHEME})
+
+
+def wrong_key() -> Problem:
+    return Problem(401, "authentication_failed", "Invalid API key.", {"WWW-Authenticate": SCHEME})
+
+
+def throttled(seconds: float | None) -> Problem:
+    """429, and after how many seconds to come back where that is to be told."""
+    headers = {} if seconds is None else {"Retry-After": str(max(1, math.ceil(seconds)))}
+    return Problem(429, "throttled", "Request was throttled.", headers)
+
+
+def no_such_execution() -> Problem:
+    return Problem(404, "not_found", "No BatchExecution matches the given query.")

@@ -1,0 +1,20 @@
+"""Where everything is: segments for who puts a URL together, templates for who serves it."""
+
+from __future__ import annotations
+
+EXECUTIONS = ("v1", "judges", "batch-executions")
+
+
+def execute(judge_id: str) -> tuple[str, ...]:
+    return ("v1", "judges", judge_id, "batch-execute")
+
+
+def path(*segments: str) -> str:
+    """Every path of the API ends in a slash."""
+    return f"/{'/'.join(segments)}/"
+
+
+EXECUTE_PATH = path(*execute("{judge_id}"))
+LIST_PATH = path(*EXECUTIONS)
+STATUS_PATH = path(*EXECUTIONS, "{id}")
+COMMON_PATH = path("v1", "batch-executions")  # of the newest servers, with the judge in the body

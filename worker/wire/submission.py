@@ -1,0 +1,58 @@
+"""The body of a submission."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from worker.wire.inputs import Input, NonEmpty
+from worker.wire.problems import Problem, field_errors, field_problem
+
+MAX_INPUTS = 100  # per submission
+
+
+def _uuid(text: str) -> str:
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise ValueError("Must be a valid UUID.") from None
+
+
+Uuid = Annotated[str, AfterValidator(_uuid), Field(json_schema_extra={"format": "uuid"})]
+
+
+class TolerantInput(Input):
+    """An input as a server takes it: fields that it does not know are passed over."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class Submission(BaseModel):
+    """To a judge's own path or, with a judge in the body, to the common one."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    inputs: list[TolerantInput]
+    tags: list[NonEmpty] | None = None
+    judge_id: str | None = None
+    judge_version_id: Uuid | None = None
+    project_id: Uuid | None = None
+    evaluator_ids: list[str] | None = None
+
+
+_submission = TypeAdapter(Submission)
+
+
+def read_submission(body: Any, *, most_inputs: int = MAX_INPUTS) -> Submission:
+    """Raises `Problem`, 400, naming every field that is wrong."""
+    try:
+        given = _submission.validate_python(body)
+    except ValidationError as error:
+        raise field_problem(field_errors(error)) from None
+    except RecursionError:
+        raise Problem(400, "parse_error", "JSON parse error: nested too deeply.") from None
+    if not 1 <= len(given.inputs) <= most_inputs:
+        raise field_problem({"inputs": [f"Between 1 and {most_inputs} inputs are allowed."]})
+    return given
