@@ -88,7 +88,7 @@ class App:
         self.worker = make_worker(
             self.broker, threads=min(MAX_THREADS, max(4, settings.max_in_flight))
         )
-        self._ending = threading.Event()
+        self.ending = threading.Event()
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Self:
@@ -102,7 +102,7 @@ class App:
 
     def end(self) -> None:
         """Asks `run` to come to its end: no new claims, running steps finish."""
-        self._ending.set()
+        self.ending.set()
 
     def run(self, *, until: Callable[[], bool] | None = None) -> None:
         """Works until `end` is called, or until `until` says so (asked a few times a second).
@@ -111,7 +111,7 @@ class App:
         """
         self._start()
         try:
-            while not self._ending.wait(TICK_SECONDS):
+            while not self.ending.wait(TICK_SECONDS):
                 if dead := dead_threads(self.worker):
                     raise DeadThreads(dead)
                 with contextlib.suppress(SQLAlchemyError):  # away for a moment: ask again
@@ -186,14 +186,14 @@ def check_api(settings: Settings) -> None:
 
 
 @contextlib.contextmanager
-def ending_on_signals(app: App) -> Iterator[None]:
-    """SIGTERM and SIGINT end the run in order; a second one ends the process at once."""
+def ending_on_signals(ending: threading.Event) -> Iterator[None]:
+    """SIGTERM and SIGINT set it, for an end in order; a second one ends the process at once."""
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        if app._ending.is_set():
+        if ending.is_set():
             os._exit(128 + number)  # nothing is lost: every claim is a lease
         log.info("worker.stopping", signal=signal.Signals(number).name)
-        app.end()
+        ending.set()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

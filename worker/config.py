@@ -26,6 +26,7 @@ from worker.errors import ConfigurationError
 
 PREFIX = "EVALWORKER_"
 API_KEY_NAMES = (f"{PREFIX}API_KEY", "ROOTSIGNALS_API_KEY", "SCORABLE_API_KEY")
+SECRETS = ("api_key", "gateway_keys")  # fields whose values are never shown
 
 _DATABASES = {
     "sqlite": "sqlite",
@@ -116,6 +117,24 @@ class _Variables(BaseSettings):
     ops_host: str = Field("127.0.0.1", description="Address of the operations port.")
     ops_port: int | None = Field(
         None, ge=0, le=65535, description="The operations port: /livez and /readyz. Unset: none."
+    )
+    gateway_host: str = Field("127.0.0.1", description="Address of the gateway.")
+    gateway_port: int = Field(8322, ge=0, le=65535, description="Port of the gateway.")
+    gateway_keys: SecretStr | None = Field(
+        None,
+        description="Who may use the gateway: JSON, or the name of a file of it; see "
+        "[docs/gateway.md](docs/gateway.md).",
+    )
+    gateway_max_inputs: int = Field(
+        100, ge=1, le=100_000, description="Inputs of one submission to the gateway, at most."
+    )
+    gateway_max_body_bytes: int = Field(
+        32 * 1024 * 1024, ge=1024, description="Of one request to the gateway, at most."
+    )
+    gateway_pass_through: bool = Field(
+        False,
+        description="Hand on to the judge API what the gateway does not serve, with the caller's "
+        "own key.",
     )
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="Log lines for people or for machines; auto: by who is looking."
@@ -252,7 +271,7 @@ def _sentence(error: Any) -> str:
     if not error["loc"]:
         return message
     variable = f"{PREFIX}{_field(error).upper()}"
-    if _field(error) == "api_key":
+    if _field(error) in SECRETS:
         return f"{variable}: {message}"
     return f"{variable}={hide_password(str(error['input']))}: {message}"
 

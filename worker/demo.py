@@ -74,7 +74,7 @@ def run(file: Path, judge_id: str) -> None:
                     # What an earlier run left goes first.
                     priority=-1 if left_over else 0,
                 )
-            with App(settings) as app, ending_on_signals(app):
+            with App(settings) as app, ending_on_signals(app.ending):
                 _work(app, [*left_over, job_id])
             with database.read() as connection:
                 _report(connection, job_id)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from typing import TYPE_CHECKING, Any
 
-import uvicorn
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
@@ -15,6 +13,7 @@ from starlette.routing import Route
 from worker.brokers import dead_threads
 from worker.errors import SchemaMismatch
 from worker.migrating import check_schema
+from worker.port import in_background, listening
 from worker.store import jobs
 
 if TYPE_CHECKING:
@@ -23,34 +22,23 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from worker.app import App
+    from worker.config import Settings
+    from worker.store.database import Database
 
 STALE_TURN_SECONDS = 60.0  # a dispatcher that has not turned for this long is in trouble
 
 
 @contextlib.contextmanager
-def serving_operations(app: App) -> Iterator[None]:
+def serving_operations(settings: Settings, app: Starlette) -> Iterator[None]:
     """Answers on OPS_HOST:OPS_PORT while the block runs; does nothing where no port is set."""
-    settings = app.settings
     if settings.ops_port is None:
         yield
         return
-    server = uvicorn.Server(
-        uvicorn.Config(
-            operations(app),
-            host=settings.ops_host,
-            port=settings.ops_port,
-            log_level="warning",
-            log_config=None,
-            lifespan="off",
-        )
-    )
-    thread = threading.Thread(target=server.run, name="operations")
-    thread.start()
-    try:
+    with (
+        listening(settings.ops_host, settings.ops_port) as listener,
+        in_background(app, listener, name="operations"),
+    ):
         yield
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 def operations(app: App) -> Starlette:
@@ -70,19 +58,33 @@ def operations(app: App) -> Starlette:
     return Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz)])
 
 
+def gateway_operations(database: Database) -> Starlette:
+    """The same of a process that serves the gateway alone: all it needs is the database."""
+
+    def livez(_: Request) -> Response:
+        return JSONResponse({"ok": True})
+
+    def readyz(_: Request) -> Response:
+        finding = _database(database)
+        fit = finding == "ok"
+        return JSONResponse({"ok": fit, "checks": {"database": finding}}, 200 if fit else 503)
+
+    return Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz)])
+
+
 def _checks(app: App) -> dict[str, str]:
     dead = dead_threads(app.worker)
     since = app.dispatcher.monotonic() - app.dispatcher.last_turn
     return {
-        "database": _database(app),
+        "database": _database(app.database),
         "broker": "ok" if not dead else f"threads have died: {', '.join(dead)}",
         "dispatcher": "ok" if since < STALE_TURN_SECONDS else f"no turn for {since:.0f} s",
     }
 
 
-def _database(app: App) -> str:
+def _database(database: Database) -> str:
     try:
-        check_schema(app.database)
+        check_schema(database)
     except SchemaMismatch as error:
         return str(error)
     except SQLAlchemyError as error:

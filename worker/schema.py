@@ -146,6 +146,28 @@ def _octet_length_on_sqlite(element: octet_length, compiler: Any, **kw: Any) -> 
     return f"length(CAST({compiler.process(element.clauses, **kw)} AS BLOB))"
 
 
+class text_at(FunctionElement[str]):  # noqa: N801 (reads as a SQL function)
+    """The text under a name of a JSON object; SQLite has `->>` only since 3.38."""
+
+    type = sa.Text()
+    inherit_cache = True
+
+    def __init__(self, column: sa.ColumnElement[Any], name: str) -> None:
+        super().__init__(column, sa.literal(name, sa.Text()))
+
+
+@compiles(text_at, "postgresql")
+def _text_at_on_postgresql(element: text_at, compiler: Any, **kw: Any) -> str:
+    column, name = element.clauses
+    return f"({compiler.process(column, **kw)} ->> {compiler.process(name, **kw)})"
+
+
+@compiles(text_at, "sqlite")
+def _text_at_on_sqlite(element: text_at, compiler: Any, **kw: Any) -> str:
+    column, name = element.clauses
+    return f"json_extract({compiler.process(column, **kw)}, '$.' || {compiler.process(name, **kw)})"
+
+
 class _LaneOf(FunctionElement[str]):
     """Judge, version and tags in one short key: items of one lane may share a batch."""
 
@@ -197,6 +219,7 @@ jobs = sa.Table(
     sa.Column("started_at", UtcTime),
     sa.Column("finished_at", UtcTime),
     sa.Column("error", sa.Text),
+    sa.Column("owner", sa.Text),  # by the gateway: whose key submitted it
     sa.Column("lane", sa.Text, sa.Computed(_LaneOf(), persisted=True)),
     sa.CheckConstraint(_in("status", Status), "eval_jobs_status"),
     sa.CheckConstraint(f"({_in('status', ENDED)}) = (finished_at IS NOT NULL)", "eval_jobs_ended"),
@@ -208,6 +231,13 @@ sa.Index(
     jobs.c.id,
     postgresql_where=jobs.c.due_at.isnot(None),
     sqlite_where=jobs.c.due_at.isnot(None),
+)
+sa.Index(
+    "eval_jobs_owned",
+    jobs.c.owner,
+    jobs.c.id,
+    postgresql_where=jobs.c.owner.isnot(None),
+    sqlite_where=jobs.c.owner.isnot(None),
 )
 
 items = sa.Table(

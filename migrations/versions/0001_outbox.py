@@ -74,6 +74,7 @@ CREATE TABLE eval_jobs (
     started_at {time},
     finished_at {time},
     error TEXT,
+    owner TEXT,
     lane TEXT GENERATED ALWAYS AS ({lane}) STORED,
     CONSTRAINT eval_jobs_status CHECK
         (status IN ('cancelled', 'completed', 'failed', 'pending', 'processing')),
@@ -81,6 +82,7 @@ CREATE TABLE eval_jobs (
         ((status IN ('cancelled', 'completed', 'failed')) = (finished_at IS NOT NULL))
 );
 CREATE INDEX eval_jobs_due ON eval_jobs (lane, priority DESC, id) WHERE due_at IS NOT NULL;
+CREATE INDEX eval_jobs_owned ON eval_jobs (owner, id) WHERE owner IS NOT NULL;
 
 CREATE TABLE eval_items (
     job_id {uuid} NOT NULL,

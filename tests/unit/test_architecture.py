@@ -15,11 +15,11 @@ PACKAGE = Path(worker.__file__).parent
 LAYERS = [
     {"lifecycle", "schedule", "errors"},
     {"answers", "wire"},
-    {"validation", "config", "schema", "remote"},
+    {"validation", "config", "schema", "remote", "port"},
     {"store"},
     {"migrating", "intake", "outbox", "search", "gatekeeping", "steps"},
     {"logs", "brokers", "listening", "actors", "dispatcher"},
-    {"sandbox"},
+    {"sandbox", "gateway"},
     {"app"},
     {"ops", "demo"},
     {"cli"},

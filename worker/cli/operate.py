@@ -12,6 +12,7 @@ from worker.brokers import prepare_broker
 from worker.cli.shell import AsJson, app, out, print_json, settings_and_logs
 from worker.config import Settings, sources
 from worker.errors import EvalWorkerError
+from worker.gateway.keys import read_keys
 from worker.lifecycle import Denied, Listed, NotFound, Throttled, Unavailable
 from worker.migrating import check_schema
 
@@ -28,6 +29,8 @@ def check(as_json: AsJson = False) -> None:
         "broker": _attempt(lambda given: prepare_broker(given.broker_url), settings),
         "judge API": _attempt(_check_key, settings),
     }
+    if settings.gateway_keys is not None:
+        findings["gateway's keys"] = _attempt(_check_gateway_keys, settings)
     shown = sources(settings)
     failed = any(finding is not None for finding in findings.values())
     if as_json:
@@ -64,6 +67,10 @@ def _check_database(settings: Settings) -> None:
         check_schema(database)
     finally:
         database.close()
+
+
+def _check_gateway_keys(settings: Settings) -> None:
+    read_keys(settings.gateway_keys.get_secret_value() if settings.gateway_keys else None)
 
 
 def _check_key(settings: Settings) -> None:

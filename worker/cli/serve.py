@@ -1,31 +1,47 @@
-"""Commands that run something: migrate, run, sandbox, demo."""
+"""Commands that run something: migrate, run, gateway, sandbox, demo."""
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import sqlalchemy as sa
 import typer
 
 from worker import demo as demonstration
-from worker.app import App, check_api, ending_on_signals, open_database
-from worker.cli.shell import AsJson, app, console, out, print_json, settings_and_logs
+from worker.app import TICK_SECONDS, App, check_api, ending_on_signals, open_database
+from worker.cli.shell import (
+    AsJson,
+    app,
+    console,
+    out,
+    print_json,
+    ready_database,
+    settings_and_logs,
+)
+from worker.gateway.server import serving_gateway
 from worker.lifecycle import Status
 from worker.migrating import upgrade
-from worker.ops import serving_operations
+from worker.ops import gateway_operations, operations, serving_operations
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import serve
 from worker.schema import jobs
 from worker.store.jobs import held_batches
 
+if TYPE_CHECKING:
+    from worker.config import Settings
+
+Migrate = Annotated[
+    bool, typer.Option("--migrate", envvar="EVALWORKER_MIGRATE", help="Migrate before starting.")
+]
+
 
 @app.command()
 def migrate(as_json: AsJson = False) -> None:
     """Bring the database to this worker's schema. Other tables are not touched."""
-    database = open_database(settings_and_logs())
-    revision = upgrade(database)
-    database.close()
+    revision = _migrate(settings_and_logs())
     if as_json:
         print_json({"revision": revision})
     else:
@@ -37,21 +53,26 @@ def run(
     until_drained: Annotated[
         bool, typer.Option("--until-drained", help="End when no job has anything left to do.")
     ] = False,
-    migrate_first: Annotated[
-        bool,
-        typer.Option("--migrate", envvar="EVALWORKER_MIGRATE", help="Migrate before starting."),
+    migrate_first: Migrate = False,
+    with_gateway: Annotated[
+        bool, typer.Option("--gateway", help="Serve the judge API in front of the outbox, too.")
     ] = False,
 ) -> None:
     """Work: plan, submit, poll and record, until told to stop (SIGTERM, Ctrl-C)."""
     settings = settings_and_logs()
     if migrate_first:
-        database = open_database(settings)
-        upgrade(database)
-        database.close()
+        _migrate(settings)
     with App(settings) as worker:
-        check_api(settings)
+        if not with_gateway:  # which takes work also while the API is away
+            check_api(settings)
         failed_before = _failed_jobs(worker)
-        with ending_on_signals(worker), serving_operations(worker):
+        with contextlib.ExitStack() as around:
+            around.enter_context(ending_on_signals(worker.ending))
+            around.enter_context(serving_operations(settings, operations(worker)))
+            if with_gateway:
+                around.enter_context(
+                    serving_gateway(settings, worker.database, on_taken=worker.dispatcher.wake)
+                )
             worker.run(until=worker.is_drained if until_drained else None)
         failed = _failed_jobs(worker) - failed_before
         with worker.database.read() as connection:
@@ -62,6 +83,28 @@ def run(
         console.print("evalworker: batches are held for you to decide: `evalworker status`")
     if until_drained and (failed > 0 or held):
         raise typer.Exit(1)
+
+
+@app.command()
+def gateway(migrate_first: Migrate = False) -> None:
+    """Serve the judge API in front of the outbox; workers elsewhere do the work."""
+    settings = settings_and_logs()
+    if migrate_first:
+        _migrate(settings)
+    ending = threading.Event()
+    with (
+        contextlib.closing(ready_database(settings)) as database,
+        ending_on_signals(ending),
+        serving_operations(settings, gateway_operations(database)),
+        serving_gateway(settings, database),
+    ):
+        while not ending.wait(TICK_SECONDS):
+            pass  # signals are handled between two waits
+
+
+def _migrate(settings: Settings) -> str:
+    with contextlib.closing(open_database(settings)) as database:
+        return upgrade(database)
 
 
 def _failed_jobs(worker: App) -> int:

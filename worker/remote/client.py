@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from contextlib import closing
 from datetime import UTC
-from http.cookiejar import CookieJar
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
@@ -16,6 +15,7 @@ from worker.errors import ConfigurationError
 from worker.lifecycle import Invalid, ListOutcome, StatusOutcome, SubmitOutcome, Unavailable
 from worker.remote.address import Address
 from worker.remote.bounds import Unusable, keep_deadlines, read_body, within
+from worker.remote.cookies import NoCookies
 from worker.remote.mapping import (
     Answer,
     list_outcome,
@@ -73,7 +73,7 @@ class JudgeAPI:
             follow_redirects=False,
             timeout=httpx.Timeout(deadline, connect=min(CONNECT_SECONDS, deadline)),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
-            cookies=_NoCookies(),
+            cookies=NoCookies(),
             event_hooks={"response": [_stop_at_redirect]},
             headers={
                 "Authorization": authorization(key),
@@ -190,13 +190,6 @@ class JudgeAPI:
         if isinstance(error, Unusable):
             return one_line(words, self._secrets)
         return one_line(": ".join(part for part in (what, name, words) if part), self._secrets)
-
-
-class _NoCookies(CookieJar):
-    """Keeps none: what one answer sets must not change the next request."""
-
-    def extract_cookies(self, response: Any, request: Any) -> None:
-        del response, request
 
 
 class _RedirectedError(Exception):

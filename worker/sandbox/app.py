@@ -29,7 +29,7 @@ from worker.wire.problems import (
 from worker.wire.queries import ListQuery, read_query, wrong_cursor
 from worker.wire.serving import no_such_path, problem_answer, read_json
 from worker.wire.shapes import Accepted, Execution, Head, Item, Page, moment, shown_input
-from worker.wire.submission import Submission, read_submission
+from worker.wire.submission import CommonSubmission, read_submission
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,7 +121,7 @@ class Sandbox:
     # --- the endpoints ---------------------------------------------------------------------------
 
     def submit(self, request: Request, body: Any) -> Response:
-        given = read_submission(body)
+        given = read_submission(body, CommonSubmission)
         judge = self._judge(request.path_params.get("judge_id"), given)
         now = self.clock()
         most = self.options.max_running
@@ -134,7 +134,7 @@ class Sandbox:
         answer = Accepted(batch_execution_id=batch_id, status_url=path(*EXECUTIONS, batch_id))
         return JSONResponse(answer, 202)
 
-    def _judge(self, named: str | None, given: Submission) -> Judge:
+    def _judge(self, named: str | None, given: CommonSubmission) -> Judge:
         if named is None and given.evaluator_ids:
             judge = ad_hoc(given.evaluator_ids)
             if judge is None:
@@ -147,7 +147,7 @@ class Sandbox:
             raise field_problem({"judge_version_id": ["Unknown version of this judge."]})
         return judge
 
-    def _take(self, batch_id: str, judge: Judge, given: Submission, now: float) -> None:
+    def _take(self, batch_id: str, judge: Judge, given: CommonSubmission, now: float) -> None:
         inputs = [one.model_dump(exclude_unset=True) for one in given.inputs]
         items = [self._evaluate(judge, index, one) for index, one in enumerate(inputs)]
         head = {

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 
+_TITLES = {"throttled": "Throttled."}  # the one that a source shows; others say it once more
+
+
 class Problem(Exception):
     """An error as the API answers it."""
 
@@ -30,7 +33,7 @@ class Problem(Exception):
         return {
             "type": "about:blank",
             "status": self.status,
-            "title": self.detail,
+            "title": _TITLES.get(self.code, self.detail),
             "detail": self.detail,
             "instance": None,
             "code": self.code,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from worker.wire.inputs import Input, NonEmpty
 from worker.wire.problems import Problem, field_errors, field_problem
@@ -30,25 +30,30 @@ class TolerantInput(Input):
 
 
 class Submission(BaseModel):
-    """To a judge's own path or, with a judge in the body, to the common one."""
+    """To a judge's own path."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
     inputs: list[TolerantInput]
     tags: list[NonEmpty] | None = None
-    judge_id: str | None = None
     judge_version_id: Uuid | None = None
     project_id: Uuid | None = None
+
+
+class CommonSubmission(Submission):
+    """To the path that all judges share."""
+
+    judge_id: str | None = None
     evaluator_ids: list[str] | None = None
 
 
-_submission = TypeAdapter(Submission)
+Kind = TypeVar("Kind", bound=Submission)
 
 
-def read_submission(body: Any, *, most_inputs: int = MAX_INPUTS) -> Submission:
+def read_submission(body: Any, kind: type[Kind], *, most_inputs: int = MAX_INPUTS) -> Kind:
     """Raises `Problem`, 400, naming every field that is wrong."""
     try:
-        given = _submission.validate_python(body)
+        given = kind.model_validate(body)
     except ValidationError as error:
         raise field_problem(field_errors(error)) from None
     except RecursionError:

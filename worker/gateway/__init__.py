@@ -1,0 +1,12 @@
+"""The documented API, served durably, in front of the outbox: a job is a batch execution.
+
+app       the paths, and who may use them
+keys      whose key it is, for which judges, and how often
+rates     how often a key may ask
+taking    a submission becomes a job; answered after the commit
+showing   a job as the API shows a batch execution
+listing   pages of them
+passing   everything else, handed on to the judge API where that is set
+document  the OpenAPI document of what is served
+server    all of it on a port
+"""

@@ -1,0 +1,174 @@
+"""The paths of the gateway, and who may use them, as an ASGI application."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from worker.gateway.document import document
+from worker.gateway.listing import cut, wanted
+from worker.gateway.showing import execution, head
+from worker.gateway.taking import Taking, idempotency_key_in
+from worker.store import executions
+from worker.validation import judge_offences
+from worker.wire.paths import EXECUTE_PATH, EXECUTIONS, LIST_PATH, STATUS_PATH, path
+from worker.wire.problems import Problem, field_problem, no_such_execution
+from worker.wire.queries import read_query
+from worker.wire.serving import no_such_path, problem_answer, read_json
+from worker.wire.shapes import Accepted, Page
+from worker.wire.submission import Submission, read_submission
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+
+    from worker.gateway.keys import Key, Keys
+    from worker.gateway.passing import PassThrough
+    from worker.gateway.taking import Taker
+    from worker.store.database import Database
+
+log = structlog.get_logger("evalworker")
+
+DOCUMENT_PATH = "/openapi.json"
+RETRY_SECONDS = 5  # told to who asks while the database is away
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+
+class Gateway:
+    """The judge API over the outbox."""
+
+    def __init__(
+        self,
+        database: Database,
+        taker: Taker,
+        keys: Keys,
+        *,
+        max_inputs: int,
+        max_body_bytes: int,
+        passing: PassThrough | None = None,
+    ) -> None:
+        self.database = database
+        self.taker = taker
+        self.keys = keys
+        self.max_inputs = max_inputs
+        self.max_body_bytes = max_body_bytes
+        self.passing = passing
+        self.document = document(max_inputs=max_inputs)
+
+    def create_app(self) -> Starlette:
+        """The routes; a POST without the final slash finds nothing, as it must not be relied on."""
+        routes = [
+            self._route(EXECUTE_PATH, self.submit, "POST"),
+            self._route(LIST_PATH, self.list, "GET"),
+            self._route(STATUS_PATH, self.status, "GET"),
+            Route(DOCUMENT_PATH, self.show_document, methods=["GET"]),
+        ]
+        if self.passing is not None:
+            routes.append(Route("/{rest:path}", _answering(self.passing.answer), methods=METHODS))
+        handlers: Mapping[Any, Any] = {HTTPException: no_such_path, Exception: _surprised}
+        app = Starlette(routes=routes, exception_handlers=handlers, lifespan=self._closing)
+        app.router.redirect_slashes = False
+        return app
+
+    @contextlib.asynccontextmanager
+    async def _closing(self, _: Starlette) -> AsyncIterator[None]:
+        yield
+        if self.passing is not None:
+            await self.passing.close()
+
+    def _route(
+        self, path: str, handle: Callable[[Request, Key], Awaitable[Response]], method: str
+    ) -> Route:
+        async def endpoint(request: Request) -> Response:
+            return await handle(request, self.keys.admit(request.headers.get("authorization")))
+
+        return Route(path, _answering(endpoint), methods=[method])
+
+    # --- the endpoints ---------------------------------------------------------------------------
+
+    async def submit(self, request: Request, key: Key) -> Response:
+        """Answered when the job is committed."""
+        judge_id = request.path_params["judge_id"]
+        key.check_judge(judge_id)
+        if offences := judge_offences(judge_id):
+            raise field_problem({"judge_id": offences})
+        body = await read_json(request, max_bytes=self.max_body_bytes)
+        given = read_submission(body, Submission, most_inputs=self.max_inputs)
+        own_key = idempotency_key_in(request.headers.get("idempotency-key"))
+        taking = Taking(key.name, judge_id, given, own_key)
+        taken = asyncio.wrap_future(self.taker.put(taking))
+        job_id = str(await taken)
+        answer = Accepted(batch_execution_id=job_id, status_url=path(*EXECUTIONS, job_id))
+        return JSONResponse(answer, 202)
+
+    async def status(self, request: Request, key: Key) -> Response:
+        try:
+            job_id = UUID(request.path_params["id"])
+        except ValueError:
+            raise no_such_execution() from None
+        return await run_in_threadpool(self._status, job_id, key.name)
+
+    def _status(self, job_id: UUID, owner: str) -> Response:
+        with self.database.read() as connection:
+            rows = executions.rows_of(connection, job_id, owner)
+            if not rows:
+                raise no_such_execution()
+            results = executions.results_of(connection, job_id)
+        return JSONResponse(execution(rows, results))
+
+    async def list(self, request: Request, key: Key) -> Response:
+        query = read_query(request.query_params)
+        return await run_in_threadpool(self._list, request, wanted(key.name, query))
+
+    def _list(self, request: Request, asked: executions.Wanted) -> Response:
+        with self.database.read() as connection:
+            found = cut(executions.page(connection, asked), asked)
+
+        def link(cursor: str | None) -> str | None:
+            if cursor is None:
+                return None
+            query = urlencode({**request.query_params, "cursor": cursor})
+            return str(request.url.replace(query=query))
+
+        rows = [head(row) for row in found.rows]
+        return JSONResponse(
+            Page(next=link(found.next), previous=link(found.previous), results=rows)
+        )
+
+    async def show_document(self, _: Request) -> Response:
+        """Anybody may read what is served."""
+        return JSONResponse(self.document)
+
+
+def _answering(
+    handle: Callable[[Request], Awaitable[Response]],
+) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        try:
+            return await handle(request)
+        except Problem as problem:
+            return problem_answer(problem)
+        except ClientDisconnect:  # nobody is there to be answered
+            return Response(status_code=400)
+        except SQLAlchemyError as error:
+            log.warning("gateway.waits", reason=str(error).splitlines()[0])
+            words, headers = "Service temporarily unavailable.", {"Retry-After": str(RETRY_SECONDS)}
+            return problem_answer(Problem(503, "service_unavailable", words, headers))
+
+    return endpoint
+
+
+async def _surprised(_request: Request, error: Exception) -> Response:
+    log.error("gateway.failed", exc_info=error)
+    return problem_answer(Problem(500, "error", "A server error occurred."))

@@ -1,0 +1,57 @@
+"""The gateway on its port, in the background of a worker or of a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import structlog
+
+from worker.gateway.app import Gateway
+from worker.gateway.keys import Keys, read_keys
+from worker.gateway.passing import PassThrough
+from worker.gateway.taking import Taker
+from worker.port import in_background, listening
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from worker.config import Settings
+    from worker.store.database import Database
+
+log = structlog.get_logger("evalworker")
+
+END_SECONDS = 3  # for requests that still run; each is short
+
+
+@contextlib.contextmanager
+def serving_gateway(
+    settings: Settings, database: Database, *, on_taken: Callable[[], None] = lambda: None
+) -> Iterator[str]:
+    """Answers on GATEWAY_HOST:GATEWAY_PORT while the block runs; gives the URL.
+
+    `on_taken` is called after each commit that took something.
+    """
+    given = settings.gateway_keys
+    keys = Keys(read_keys(given.get_secret_value() if given else None))
+    max_body_bytes = settings.gateway_max_body_bytes
+    passing = None
+    if settings.gateway_pass_through:
+        passing = PassThrough(settings.api_url, keys, max_body_bytes=max_body_bytes)
+    host = settings.gateway_host
+    with listening(host, settings.gateway_port) as listener, Taker(database, on_taken) as taker:
+        gateway = Gateway(
+            database,
+            taker,
+            keys,
+            max_inputs=settings.gateway_max_inputs,
+            max_body_bytes=max_body_bytes,
+            passing=passing,
+        )
+        shown = f"[{host}]" if ":" in host else host
+        url = f"http://{shown}:{listener.getsockname()[1]}"
+        app = gateway.create_app()
+        with in_background(app, listener, name="gateway", end_seconds=END_SECONDS):
+            log.info("gateway.started", url=url)
+            yield url
+        log.info("gateway.stopped")
