@@ -1,0 +1,56 @@
+"""The gateway on a real port, with keys for the tests."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from worker.config import load_settings
+from worker.gateway.server import serving_gateway
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from worker.store.database import Database
+
+KEY = "the-key-of-team-a"
+OTHER_KEY = "the-key-of-team-b"
+NARROW_KEY = "only-for-one-judge"
+SLOW_KEY = "only-one-request-now"
+KEYS = {
+    "team-a": {"key": KEY},
+    "team-b": {"key": OTHER_KEY},
+    "narrow": {"key": NARROW_KEY, "judges": ["math"]},
+    "slow": {"key": SLOW_KEY, "requests_per_second": 0.01},
+}
+JSON_KEYS = json.dumps(KEYS)
+
+
+def client(url: str, key: str | None = KEY) -> httpx.Client:
+    """As any client would call it."""
+    headers = {} if key is None else {"Authorization": f"Api-Key {key}"}
+    return httpx.Client(base_url=url, headers=headers, timeout=30)
+
+
+@contextlib.contextmanager
+def gateway_over(database: Database, **settings: Any) -> Iterator[str]:
+    """Its URL. Settings by their names, without the prefix of the gateway's."""
+    given = {f"gateway_{name}": value for name, value in settings.items()}
+    defaults = {"gateway_port": 0, "gateway_keys": JSON_KEYS}
+    with serving_gateway(load_settings(**(defaults | given)), database) as url:
+        yield url
+
+
+def submit(
+    given: httpx.Client, *requests: str, judge: str = "judge", key: str | None = None, **more: Any
+) -> httpx.Response:
+    """POSTs one input for each text."""
+    inputs = [{"request": text, "response": "…"} for text in requests]
+    return given.post(
+        f"/v1/judges/{judge}/batch-execute/",
+        json={"inputs": inputs, **more},
+        headers={} if key is None else {"Idempotency-Key": key},
+    )

@@ -1,0 +1,461 @@
+"""The gateway over both databases: what a client of the documented API meets."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import httpx
+import pytest
+import sqlalchemy as sa
+from gateways import (
+    KEY,
+    NARROW_KEY,
+    OTHER_KEY,
+    SLOW_KEY,
+    client,
+    gateway_over,
+    submit,
+)
+from harness import Bench, FakeRemote
+
+from worker.schema import jobs
+from worker.store import jobs as stored_jobs
+from worker.store.database import Database
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+EXECUTIONS = "/v1/judges/batch-executions/"
+
+
+@pytest.fixture
+def url(database: Database) -> Iterator[str]:
+    with gateway_over(database) as found:
+        yield found
+
+
+@pytest.fixture
+def caller(url: str) -> Iterator[httpx.Client]:
+    with client(url) as given:
+        yield given
+
+
+@pytest.fixture
+def bench(database: Database) -> Bench:
+    return Bench(database, FakeRemote())
+
+
+def problem(answer: httpx.Response) -> tuple[int, str]:
+    """Its status and code; the body has all that the API's have."""
+    body = answer.json()
+    assert body.keys() == {"type", "status", "title", "detail", "instance", "code"}
+    assert body["status"] == answer.status_code
+    return answer.status_code, body["code"]
+
+
+def ids(page: Any) -> list[str]:
+    return [row["batch_execution_id"] for row in page["results"]]
+
+
+def test_a_submission_is_a_job_and_its_items_fill_in_as_they_end(
+    caller: httpx.Client, bench: Bench
+) -> None:
+    answer = submit(caller, "one", "fail two", judge="judge-7", tags=["b", "a"])
+    assert answer.status_code == 202
+    taken = answer.json()
+    assert taken["status_url"] == f"{EXECUTIONS}{taken['batch_execution_id']}/"
+    (row,) = bench.rows("SELECT judge_id, owner FROM eval_jobs")
+    assert tuple(row) == ("judge-7", "team-a")
+
+    shown = caller.get(taken["status_url"]).json()
+    assert (shown["status"], shown["total_count"]) == ("pending", 2)
+    assert shown["tags"] == ["a", "b"]
+    assert [item["status"] for item in shown["items"]] == ["pending", "pending"]
+    assert shown["judge"] == {"id": "judge-7", "name": "judge-7", "version_id": ""}
+
+    bench.remote.done = False
+    bench.step()
+    shown = caller.get(taken["status_url"]).json()
+    assert shown["status"] == "processing"
+    assert shown["started_at"] is not None
+    assert shown["items"][0]["started_at"] is not None
+    assert shown["items"][0]["evaluator_results"] is None
+
+    bench.remote.done = True
+    bench.pass_time()
+    bench.step()
+    shown = caller.get(taken["status_url"]).json()
+    assert (shown["status"], shown["completed_count"], shown["failed_count"]) == (
+        "processing",
+        1,
+        0,
+    )
+    assert shown["items"][0]["status"] == "completed"
+    assert shown["items"][1]["error_message"] == "", "it is tried again"
+
+    bench.finish()
+    shown = caller.get(taken["status_url"]).json()
+    assert (shown["status"], shown["completed_count"], shown["failed_count"]) == ("completed", 1, 1)
+    assert shown["judge"]["version_id"] == "version-that-ran"
+    first, second = shown["items"]
+    assert [first["index"], second["index"]] == [0, 1]
+    assert first["input"] == {
+        "request": "one",
+        "response": "…",
+        "contexts": None,
+        "expected_output": None,
+    }
+    assert first["evaluator_results"] == [
+        {"evaluator_name": "length", "score": 0.03, "justification": "one"}
+    ]
+    assert first["error_message"] == ""
+    assert (second["status"], second["evaluator_results"]) == ("failed", None)
+    assert second["error_message"] == "cannot judge fail two"
+    assert second["completed_at"] is not None
+
+
+def test_every_field_of_an_input_is_sent_on_and_shown(caller: httpx.Client, bench: Bench) -> None:
+    given = {
+        "request": "q",
+        "contexts": ["c"],
+        "functions": [{"name": "f"}],
+        "turns": [{"role": "user", "content": "hello", "unheard": 1}],
+        "tools": [{"type": "function"}],
+        "user_id": "u",
+        "unknown": "is passed over, as by the API",
+    }
+    project = "01932f5e-0000-7000-8000-000000000001"
+    answer = caller.post(
+        "/v1/judges/j/batch-execute/",
+        json={"inputs": [given], "project_id": project, "judge_version_id": project},
+    )
+    bench.finish()
+    (sent,) = bench.remote.inputs()
+    expected = {name: part for name, part in given.items() if name != "unknown"}
+    assert sent == {**expected, "project_id": project}
+    shown = caller.get(answer.json()["status_url"]).json()["items"][0]["input"]
+    assert shown == {**sent, "response": None, "expected_output": None}
+
+
+def test_a_job_of_which_nothing_could_be_evaluated_is_failed(
+    caller: httpx.Client, bench: Bench
+) -> None:
+    answer = submit(caller, "fail one")
+    bench.finish()
+    assert caller.get(answer.json()["status_url"]).json()["status"] == "failed"
+
+
+def test_a_cancelled_job_is_partial_or_failed_in_the_apis_words(
+    caller: httpx.Client, bench: Bench, database: Database
+) -> None:
+    half = submit(caller, "one", "fail two").json()
+    bench.step()
+    bench.pass_time()
+    bench.step()
+    none = submit(caller, "three").json()
+    for taken in (half, none):
+        database.run(partial(stored_jobs.cancel, job_id=UUID(taken["batch_execution_id"])))
+    shown = caller.get(half["status_url"]).json()
+    assert (shown["status"], shown["completed_count"], shown["failed_count"]) == ("partial", 1, 1)
+    assert shown["items"][1]["error_message"] == "Cancelled before it was evaluated."
+    assert caller.get(none["status_url"]).json()["status"] == "failed"
+    for status, taken in (("partial", half), ("failed", none)):
+        page = caller.get(EXECUTIONS, params={"status": status}).json()
+        assert ids(page) == [taken["batch_execution_id"]]
+        assert page["results"][0]["status"] == status
+
+
+def test_the_same_idempotency_key_answers_the_first_id(caller: httpx.Client, bench: Bench) -> None:
+    first = submit(caller, "one", key="k").json()
+    assert submit(caller, "one", key="k").json() == first
+    assert submit(caller, "one").json() != first
+    assert bench.one("SELECT count(*) FROM eval_jobs") == 2
+    assert bench.events().count("job.taken") == 2
+
+
+def test_an_idempotency_key_of_another_submission_is_refused(
+    caller: httpx.Client, bench: Bench
+) -> None:
+    """Or one of the two would never be evaluated, and nobody would know."""
+    submit(caller, "one", key="k")
+    assert problem(submit(caller, "two", key="k")) == (422, "idempotency_key_reused")
+    assert problem(submit(caller, "one", judge="j2", key="k")) == (422, "idempotency_key_reused")
+    assert bench.one("SELECT count(*) FROM eval_items") == 1
+
+
+def test_an_idempotency_key_is_its_callers_alone(
+    caller: httpx.Client, url: str, bench: Bench
+) -> None:
+    with client(url, OTHER_KEY) as other:
+        assert submit(caller, "one", key="k").json() != submit(other, "one", key="k").json()
+
+
+def test_the_same_submission_from_many_at_once_is_one_job(url: str, bench: Bench) -> None:
+    together = threading.Barrier(12)
+
+    def send(_: int) -> Any:
+        with client(url) as given:
+            together.wait()
+            return submit(given, "one", key="k").json()["batch_execution_id"]
+
+    with ThreadPoolExecutor(12) as pool:
+        assert len(set(pool.map(send, range(12)))) == 1
+    assert bench.one("SELECT count(*) FROM eval_items") == 1
+
+
+def test_a_bad_submission_among_many_at_once_is_refused_alone(url: str, bench: Bench) -> None:
+    together = threading.Barrier(12)
+
+    def send(number: int) -> int:
+        text = "with \0" if number % 3 == 0 else f"{number}"
+        with client(url) as given:
+            together.wait()
+            return submit(given, "fine", text).status_code
+
+    with ThreadPoolExecutor(12) as pool:
+        found = list(pool.map(send, range(12)))
+    assert found == [400 if number % 3 == 0 else 202 for number in range(12)]
+    assert bench.one("SELECT count(*) FROM eval_jobs") == 8
+    assert bench.one("SELECT count(*) FROM eval_items") == 16
+
+
+def test_a_key_sees_its_own_jobs_only(caller: httpx.Client, url: str, bench: Bench) -> None:
+    taken = submit(caller, "one").json()
+    producers = bench.enqueue(["nobody's"])
+    with client(url, OTHER_KEY) as other:
+        assert problem(other.get(taken["status_url"])) == (404, "not_found")
+        assert ids(other.get(EXECUTIONS).json()) == []
+    assert problem(caller.get(f"{EXECUTIONS}{producers}/")) == (404, "not_found")
+    assert ids(caller.get(EXECUTIONS).json()) == [taken["batch_execution_id"]]
+
+
+KEYLESS = [
+    (None, "not_authenticated"),
+    ("", "not_authenticated"),
+    ("Bearer " + KEY, "not_authenticated"),
+    ("Api-Key", "not_authenticated"),
+    ("Api-Key unknown", "authentication_failed"),
+    ("Api-Key " + KEY[:-1], "authentication_failed"),
+    ("Api-Key team-a", "authentication_failed"),
+]
+
+
+def test_without_a_key_that_is_known_nothing_is_answered(sqlite_url: str) -> None:
+    with gateway_over(Database(sqlite_url)) as url, client(url, None) as nobody:
+        for header, code in KEYLESS:
+            headers = {} if header is None else {"Authorization": header}
+            answers = [
+                nobody.get(EXECUTIONS, headers=headers),
+                nobody.get(f"{EXECUTIONS}x/", headers=headers),
+                nobody.post("/v1/judges/j/batch-execute/", headers=headers, json={}),
+            ]
+            for answer in answers:
+                assert problem(answer) == (401, code), header
+                assert answer.headers["www-authenticate"] == "Api-Key"
+
+
+def test_a_key_is_for_its_judges_only(url: str) -> None:
+    with client(url, NARROW_KEY) as narrow:
+        assert submit(narrow, "one", judge="math").status_code == 202
+        assert problem(submit(narrow, "one", judge="other")) == (403, "permission_denied")
+
+
+def test_a_key_that_asks_too_often_is_told_when_to_come_back(url: str) -> None:
+    with client(url, SLOW_KEY) as slow, client(url) as other:
+        assert slow.get(EXECUTIONS).status_code == 200
+        refused = slow.get(EXECUTIONS)
+        assert problem(refused) == (429, "throttled")
+        assert refused.json()["title"] == "Throttled."
+        assert 1 <= int(refused.headers["retry-after"]) <= 100
+        assert other.get(EXECUTIONS).status_code == 200
+
+
+WRONG_BODIES: list[tuple[Any, set[str]]] = [
+    ({}, {"inputs"}),
+    ([], {"non_field_errors"}),
+    ({"inputs": []}, {"inputs"}),
+    ({"inputs": [{}] * 101}, {"inputs"}),
+    ({"inputs": [{"request": 5}]}, {"inputs"}),
+    ({"inputs": [{}], "tags": [""]}, {"tags.0"}),
+    ({"inputs": [{}], "judge_version_id": "latest"}, {"judge_version_id"}),
+    ({"inputs": [{"request": "\0"}]}, {"non_field_errors"}),
+    ({"inputs": [{"request": "\ud800"}]}, {"non_field_errors"}),
+]
+
+
+def test_what_is_wrong_is_told_by_field(sqlite_url: str) -> None:
+    with gateway_over(Database(sqlite_url)) as url, client(url) as caller:
+        for body, fields in WRONG_BODIES:
+            # As text: the client's own JSON has no half of a surrogate pair.
+            answer = caller.post("/v1/judges/j/batch-execute/", content=json.dumps(body))
+            assert (answer.status_code, answer.json().keys()) == (400, fields)
+        assert ids(caller.get(EXECUTIONS).json()) == []
+
+
+def test_a_body_that_is_no_json_is_a_parse_error(sqlite_url: str) -> None:
+    with gateway_over(Database(sqlite_url)) as url, client(url) as caller:
+        for body in (b"", b"{", b'{"inputs": [NaN]}', b"[" * 100_000, b"\xff"):
+            answer = caller.post("/v1/judges/j/batch-execute/", content=body)
+            assert problem(answer) == (400, "parse_error"), body[:20]
+
+
+def test_a_body_beyond_the_limit_is_not_read_to_its_end(sqlite_url: str) -> None:
+    sent = itertools.count()
+
+    def endless() -> Iterator[bytes]:
+        for _ in range(2000):
+            next(sent)
+            yield b" " * 65536
+
+    with gateway_over(Database(sqlite_url), max_body_bytes=100_000) as url, client(url) as caller:
+        told = caller.post("/v1/judges/j/batch-execute/", content=b" " * 100_001)
+        assert problem(told) == (413, "too_large")
+        try:
+            untold = caller.post("/v1/judges/j/batch-execute/", content=endless())
+        except httpx.WriteError:  # the connection was closed under it
+            pass
+        else:
+            assert problem(untold) == (413, "too_large")
+        assert next(sent) < 2000
+
+
+def test_more_inputs_than_the_api_takes_are_taken_where_the_setting_allows(
+    sqlite_url: str,
+) -> None:
+    database = Database(sqlite_url)
+    bench = Bench(database, FakeRemote())
+    with gateway_over(database, max_inputs=250) as url, client(url) as caller:
+        answer = submit(caller, *(f"q{n}" for n in range(250)))
+        assert submit(caller, *(f"q{n}" for n in range(251))).status_code == 400
+        bench.finish()
+        assert bench.remote.posts() == 3
+        shown = caller.get(answer.json()["status_url"]).json()
+    assert shown["completed_count"] == 250
+    assert [item["input"]["request"] for item in shown["items"]] == [f"q{n}" for n in range(250)]
+    assert [item["evaluator_results"][0]["justification"] for item in shown["items"]] == [
+        f"q{n}" for n in range(250)
+    ]
+    database.close()
+
+
+def test_the_list_is_walked_in_both_directions(caller: httpx.Client, bench: Bench) -> None:
+    taken = [submit(caller, f"q{n}").json()["batch_execution_id"] for n in range(5)]
+    newest_first = taken[::-1]
+    page = caller.get(EXECUTIONS, params={"page_size": 2}).json()
+    assert page["previous"] is None
+    assert "items" not in page["results"][0]
+    pages = [page]
+    while pages[-1]["next"]:
+        assert pages[-1]["next"].startswith(str(caller.base_url))
+        pages.append(caller.get(pages[-1]["next"]).json())
+    assert [ids(page) for page in pages] == [newest_first[:2], newest_first[2:4], newest_first[4:]]
+    back = caller.get(pages[-1]["previous"]).json()
+    assert ids(back) == newest_first[2:4]
+    first = caller.get(back["previous"]).json()
+    assert (ids(first), first["previous"]) == (newest_first[:2], None)
+    assert ids(caller.get(first["next"]).json()) == newest_first[2:4]
+
+
+def test_the_list_is_filtered(caller: httpx.Client, bench: Bench) -> None:
+    project = "01932f5e-0000-7000-8000-000000000001"
+    one = submit(caller, "one", judge="a").json()["batch_execution_id"]
+    bench.finish()
+    two = submit(caller, "two", judge="b", project_id=project).json()["batch_execution_id"]
+    shown = {row["batch_execution_id"]: row for row in caller.get(EXECUTIONS).json()["results"]}
+    counted = [shown[one][name] for name in ("total_count", "completed_count", "failed_count")]
+    assert counted == [1, 1, 0]
+    assert shown[one]["judge"]["version_id"] == "version-that-ran"
+    moment = shown[two]["created_at"]
+    for params, expected in [
+        ({"judge_id": "a"}, [one]),
+        ({"judge_id": "c"}, []),
+        ({"status": "completed"}, [one]),
+        ({"status": "pending"}, [two]),
+        ({"status": "processing"}, []),
+        ({"project_id": project}, [two]),
+        ({"date_from": moment}, [two]),
+        ({"date_to": moment}, [two, one]),
+        ({"date_to": "2020-01-01"}, []),
+        ({"date_from": "0001-01-01T00:00:00+14:00"}, [two, one]),
+        ({"judge_id": "a", "status": "pending"}, []),
+    ]:
+        assert ids(caller.get(EXECUTIONS, params=params).json()) == expected, params
+
+
+UNASKABLE: list[dict[str, str]] = [
+    {"tag": "t"},
+    {"status": "done"},
+    {"page_size": "0"},
+    {"page_size": "ten"},
+    {"page_size": "9" * 5000},
+    {"date_from": "yesterday"},
+    {"cursor": "x"},
+    {"cursor": ""},
+    {"cursor": "x01932f5e-0000-7000-8000-000000000001"},
+    {"judge_id": "\0"},
+]
+
+
+def test_what_the_list_cannot_be_asked_is_refused(sqlite_url: str) -> None:
+    with gateway_over(Database(sqlite_url)) as url, client(url) as caller:
+        for params in UNASKABLE:
+            answer = caller.get(EXECUTIONS, params=params)
+            assert (answer.status_code, answer.json().keys()) == (400, params.keys())
+
+
+def test_a_path_without_its_slash_or_with_another_method_is_not_there(sqlite_url: str) -> None:
+    with gateway_over(Database(sqlite_url)) as url, client(url) as caller:
+        assert problem(caller.post("/v1/judges/j/batch-execute", json={})) == (404, "not_found")
+        assert problem(caller.get("/v1/judges/j/execute/")) == (404, "not_found")
+        answer = caller.delete(EXECUTIONS)
+        assert problem(answer) == (405, "method_not_allowed")
+        assert "GET" in answer.headers["allow"]
+        assert problem(caller.get(f"{EXECUTIONS}not-an-id/")) == (404, "not_found")
+
+
+def test_while_the_database_is_away_clients_are_told_to_come_back(sqlite_url: str) -> None:
+    """And what was not committed is not answered as taken."""
+    database = Database(sqlite_url)
+    with gateway_over(database) as url, client(url) as caller:
+        with database.engine.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE eval_jobs RENAME TO hidden")
+        for answer in (submit(caller, "one"), caller.get(EXECUTIONS)):
+            assert problem(answer) == (503, "service_unavailable")
+            assert int(answer.headers["retry-after"]) > 0
+        with database.engine.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE hidden RENAME TO eval_jobs")
+        assert submit(caller, "one").status_code == 202
+    database.close()
+
+
+def test_a_commit_whose_answer_was_lost_makes_one_job(
+    caller: httpx.Client, database: Database, bench: Bench
+) -> None:
+    """The transaction is run again, and finds what it had written."""
+    lose = [True]
+
+    def lost(connection: sa.Connection) -> None:
+        if lose and connection.scalar(sa.select(sa.func.count()).select_from(jobs)):
+            lose.clear()
+            connection.connection.commit()
+            raise sa.exc.InterfaceError("COMMIT", None, ConnectionError("lost"))
+
+    sa.event.listen(database.engine, "commit", lost)
+    assert submit(caller, "one").status_code == 202
+    sa.event.remove(database.engine, "commit", lost)
+    assert not lose
+    assert bench.one("SELECT count(*) FROM eval_jobs") == 1
+
+
+def test_keys_are_given_as_hashes_too(sqlite_url: str) -> None:
+    digest = hashlib.sha256(KEY.encode()).hexdigest()
+    keys = json.dumps({"hashed": {"sha256": digest}})
+    with gateway_over(Database(sqlite_url), keys=keys) as url, client(url) as caller:
+        assert submit(caller, "one").status_code == 202
