@@ -16,9 +16,10 @@ from worker.remote.address import Address
 from worker.remote.cookies import NoCookies
 from worker.wire.headers import key_in
 from worker.wire.problems import Problem
+from worker.wire.serving import bounded_body, refuse_long_body
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
 
     from starlette.requests import Request
 
@@ -69,11 +70,13 @@ class PassThrough:
         if self._keys.find(key_in(request.headers.get("authorization"))) is not None:
             words = "This is passed on to the judge API, which needs a key of its own."
             raise Problem(403, "permission_denied", words)
+        refuse_long_body(request, max_bytes=self._max_body_bytes)
+        body = bounded_body(request, max_bytes=self._max_body_bytes)
         upstream = self._client.build_request(
             request.method,
             self._url(request),
             headers=_without_own(request.headers.items()),
-            content=self._body(request) if _has_body(request) else None,
+            content=body if _has_body(request) else None,
         )
         try:
             response = await self._client.send(upstream, stream=True, auth=None)
@@ -95,14 +98,6 @@ class PassThrough:
         if url is None:
             raise Problem(404, "not_found", "Not Found.")
         return url
-
-    async def _body(self, request: Request) -> AsyncIterator[bytes]:
-        length = 0
-        async for chunk in request.stream():
-            length += len(chunk)
-            if length > self._max_body_bytes:
-                raise Problem(413, "too_large", "Request body is too large.")
-            yield chunk
 
 
 def _has_body(request: Request) -> bool:

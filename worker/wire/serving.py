@@ -12,6 +12,8 @@ from starlette.responses import JSONResponse, Response
 from worker.wire.problems import Problem
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from starlette.requests import Request
 
 _CODES = {404: "not_found", 405: "method_not_allowed"}
@@ -19,18 +21,31 @@ _CODES = {404: "not_found", 405: "method_not_allowed"}
 
 async def read_json(request: Request, *, max_bytes: int) -> Any:
     """The parsed body; raises `Problem` where it is too large, 413, or no JSON, 400."""
-    said = request.headers.get("content-length", "")
-    if said.isdecimal() and (len(said) > len(str(max_bytes)) or int(said) > max_bytes):
-        raise _too_large()
+    refuse_long_body(request, max_bytes=max_bytes)
     body = bytearray()
-    async for chunk in request.stream():
+    async for chunk in bounded_body(request, max_bytes=max_bytes):
         body += chunk
-        if len(body) > max_bytes:
-            raise _too_large()
     try:
         return json.loads(body, parse_constant=_not_json)
     except (ValueError, RecursionError):
         raise Problem(400, "parse_error", "JSON parse error.") from None
+
+
+def refuse_long_body(request: Request, *, max_bytes: int) -> None:
+    """Raises `Problem`, 413, for a body that says itself that it is too large."""
+    said = request.headers.get("content-length", "")
+    if said.isdecimal() and (len(said) > len(str(max_bytes)) or int(said) > max_bytes):
+        raise _too_large()
+
+
+async def bounded_body(request: Request, *, max_bytes: int) -> AsyncIterator[bytes]:
+    """The body as it comes; raises `Problem`, 413, once it is too large."""
+    length = 0
+    async for chunk in request.stream():
+        length += len(chunk)
+        if length > max_bytes:
+            raise _too_large()
+        yield chunk
 
 
 def _too_large() -> Problem:
