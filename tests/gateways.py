@@ -54,3 +54,11 @@ def submit(
         json={"inputs": inputs, **more},
         headers={} if key is None else {"Idempotency-Key": key},
     )
+
+
+def answers(url: str) -> bool:
+    """Whether a gateway serves there."""
+    try:
+        return httpx.get(f"{url}/openapi.json", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False

@@ -152,7 +152,8 @@ def test_a_body_that_is_too_large_is_not_handed_on(sqlite_url: str) -> None:
     with (
         upstream() as (api_url, asked),
         passing(sqlite_url, api_url, pass_through=True, max_body_bytes=2000) as url,
-        client(url, "k") as caller,suppress(httpx.WriteError)
+        client(url, "k") as caller,
+        suppress(httpx.WriteError),
     ):  # the connection may be closed under it
         assert caller.post("/v1/files/", content=b" " * 200_000).status_code == 413
     assert asked == []

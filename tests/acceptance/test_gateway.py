@@ -1,0 +1,164 @@
+"""The gateway as processes: with its worker, alone beside it, and killed."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from gateways import JSON_KEYS, KEY, answers, client, submit
+from notebook import Notebook
+from processes import account, environment, evalworker, started, wait_until
+from servers import free_port
+
+from worker.sandbox.options import SandboxOptions
+from worker.sandbox.server import Running, running_sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+INPUTS = 300
+
+
+@pytest.fixture
+def judge() -> Iterator[Running]:
+    options = SandboxOptions(latency=(0.3, 0.8), lose_answers=0.2, seed=3)
+    with running_sandbox(options) as running:
+        yield running
+
+
+@pytest.fixture
+def settings(judge: Running) -> dict[str, object]:
+    return {
+        "api_url": judge.url,
+        "api_key": judge.api_key,
+        "gateway_keys": JSON_KEYS,
+        "gateway_port": free_port(),
+        "batch_size": 20,
+        "max_in_flight": 6,
+        "linger_seconds": 0.1,
+        "poll_min_seconds": 0.2,
+        "lease_seconds": 5,
+    }
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+def test_a_client_cannot_tell_that_the_worker_is_killed_and_started_again(
+    judge: Running, settings: dict[str, object], database: str, request: pytest.FixtureRequest
+) -> None:
+    """While every fifth answer of the judge's to a submission gets lost, too."""
+    env = environment(**settings, database_url=request.getfixturevalue(f"{database}_url"))
+    url = f"http://127.0.0.1:{settings['gateway_port']}"
+    inputs = [{"request": f"question {n}", "response": f"answer {n}"} for n in range(INPUTS)]
+    notebook = Notebook(url, KEY, judge="response-checks", chunk=25)
+    with _killed_and_started_again(judge, env, after_batches=(1, 5, 9)):
+        items = notebook.evaluate(inputs)
+        found = account(judge)
+    assert notebook.interruptions > 0
+    assert [item["index"] for item in items] == [n % 25 for n in range(INPUTS)]
+    assert [item["status"] for item in items] == ["completed"] * INPUTS
+    assert [item["input"]["request"] for item in items] == [given["request"] for given in inputs]
+    assert all(len(item["evaluator_results"]) == 2 for item in items)
+    assert (found["inputs_evaluated"], found["evaluated_again"]) == (INPUTS, 0)
+
+
+class _killed_and_started_again:  # noqa: N801 (reads as a statement)
+    """`run --gateway`, killed whenever the judge has taken so many batches; never gone for good."""
+
+    def __init__(
+        self, judge: Running, env: Mapping[str, str], *, after_batches: tuple[int, ...]
+    ) -> None:
+        self.judge, self.env, self.after_batches = judge, env, after_batches
+        self.thread = threading.Thread(target=self._run)
+        self.done = threading.Event()
+
+    def __enter__(self) -> None:
+        self.thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.done.set()
+        self.thread.join()
+
+    def _run(self) -> None:
+        for batches in self.after_batches:
+            with started("run", "--gateway", env=self.env) as worker:
+                wait_until(partial(self._has_taken, batches), seconds=90)
+                assert worker.poll() is None, "it ended by itself"
+                worker.kill()
+                assert worker.wait() == -signal.SIGKILL
+        with started("run", "--gateway", env=self.env):
+            self.done.wait()
+
+    def _has_taken(self, batches: int) -> bool:
+        return self.done.is_set() or bool(self.judge.ledger.account()["batches"] >= batches)
+
+
+def test_what_was_answered_survives_a_kill_at_once(
+    settings: dict[str, object], sqlite_url: str, judge: Running
+) -> None:
+    """Also while the judge is away: the gateway starts and takes work without it."""
+    away = {**settings, "api_url": f"http://127.0.0.1:{free_port()}"}
+    url = f"http://127.0.0.1:{settings['gateway_port']}"
+    with started("run", "--gateway", env=environment(**away, database_url=sqlite_url)) as worker:
+        wait_until(lambda: answers(url), seconds=90)
+        with client(url) as caller:
+            taken = [submit(caller, f"q{n}", judge="response-checks").json() for n in range(20)]
+        worker.kill()
+        worker.wait()
+    with started("run", "--gateway", env=environment(**settings, database_url=sqlite_url)):
+        wait_until(lambda: answers(url), seconds=90)
+        with client(url) as caller:
+            for place, one in enumerate(taken):
+                wait_until(partial(_is_completed, caller, one["status_url"]), seconds=90)
+                item = caller.get(one["status_url"]).json()["items"][0]
+                assert item["input"]["request"] == f"q{place}"
+
+
+def _is_completed(caller: httpx.Client, status_url: str) -> bool:
+    return bool(caller.get(status_url).json()["status"] == "completed")
+
+
+def test_a_gateway_alone_serves_beside_a_worker_elsewhere(
+    settings: dict[str, object], postgres_url: str
+) -> None:
+    ops = free_port()
+    alone = environment(
+        database_url=postgres_url,
+        gateway_keys=JSON_KEYS,
+        gateway_port=settings["gateway_port"],
+        ops_port=ops,
+    )
+    url = f"http://127.0.0.1:{settings['gateway_port']}"
+    with ExitStack() as around:
+        gateway = around.enter_context(started("gateway", env=alone))
+        wait_until(lambda: answers(url), seconds=90)
+        assert httpx.get(f"http://127.0.0.1:{ops}/livez").status_code == 200
+        assert httpx.get(f"http://127.0.0.1:{ops}/readyz").json()["checks"] == {"database": "ok"}
+        caller = around.enter_context(client(url))
+        taken = submit(caller, "q", judge="response-checks").json()
+        drained = evalworker(
+            "run", "--until-drained", env=environment(**settings, database_url=postgres_url)
+        )
+        assert drained.returncode == 0, drained.stderr
+        assert caller.get(taken["status_url"]).json()["status"] == "completed"
+        gateway.send_signal(signal.SIGTERM)
+        assert gateway.wait(timeout=20) == 0
+
+
+def test_a_gateway_without_keys_or_without_its_port_says_so(sqlite_url: str) -> None:
+    keyless = evalworker("gateway", env=environment(database_url=sqlite_url))
+    assert keyless.returncode == 2
+    assert "EVALWORKER_GATEWAY_KEYS is not set" in keyless.stderr
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        env = environment(database_url=sqlite_url, gateway_keys=JSON_KEYS, gateway_port=port)
+        refused = evalworker("gateway", env=env)
+    assert refused.returncode == 1
+    assert f"127.0.0.1:{port}" in refused.stderr
