@@ -190,6 +190,18 @@ def test_an_idempotency_key_of_another_submission_is_refused(
     assert bench.one("SELECT count(*) FROM eval_items") == 1
 
 
+def test_an_idempotency_key_is_short_and_visible(sqlite_url: str) -> None:
+    with gateway_over(Database(sqlite_url)) as url, client(url) as caller:
+        for key in ("", "k k", "k" * 256, "\u00e9"):
+            answer = caller.post(
+                "/v1/judges/j/batch-execute/",
+                json={"inputs": [{}]},
+                headers={b"Idempotency-Key": key.encode()},
+            )
+            assert (answer.status_code, list(answer.json())) == (400, ["Idempotency-Key"]), key
+        assert submit(caller, "one", key="k" * 255).status_code == 202
+
+
 def test_an_idempotency_key_is_its_callers_alone(
     caller: httpx.Client, url: str, bench: Bench
 ) -> None:
@@ -394,7 +406,7 @@ UNASKABLE: list[dict[str, str]] = [
     {"status": "done"},
     {"page_size": "0"},
     {"page_size": "ten"},
-    {"page_size": "9" * 5000},
+    {"page_size": ""},
     {"date_from": "yesterday"},
     {"cursor": "x"},
     {"cursor": ""},

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from worker.gateway.taking import MOST_KEY
+from worker.gateway.taking import KEY_PATTERN
 from worker.wire.headers import SCHEME
 from worker.wire.paths import EXECUTE_PATH, LIST_PATH, STATUS_PATH
 from worker.wire.shapes import STATUSES, Accepted, Execution, Page, ProblemBody
@@ -76,7 +76,7 @@ def _schemas() -> dict[str, Any]:
 
 
 def _submit() -> dict[str, Any]:
-    key = _parameter("Idempotency-Key", "header", minLength=1, maxLength=MOST_KEY)
+    key = _parameter("Idempotency-Key", "header", pattern=KEY_PATTERN)
     key["description"] = "The same key again answers the first submission's id, and takes nothing."
     return {
         "operationId": "judges_batch_execute_create",

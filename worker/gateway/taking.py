@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import queue
+import re
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from worker.wire.submission import Submission
 
 MOST_INPUTS = 2000  # in one transaction, beyond its first submission
-MOST_KEY = 255  # characters of an Idempotency-Key
+KEY_PATTERN = "^[!-~]{1,255}$"  # an Idempotency-Key: ASCII that can be seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +77,8 @@ class Taking:
 
 def idempotency_key_in(header: str | None) -> str | None:
     """Raises `Problem`, 400, for what is no key."""
-    if header is None:
-        return None
-    if not (header.strip() and header.isprintable() and len(header) <= MOST_KEY):
-        words = f"Between 1 and {MOST_KEY} printable characters are allowed."
+    if header is not None and not re.fullmatch(KEY_PATTERN, header):
+        words = "Between 1 and 255 visible ASCII characters are allowed."
         raise field_problem({"Idempotency-Key": [words]})
     return header
 

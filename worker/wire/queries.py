@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 PARAMETERS = ("judge_id", "status", "date_from", "date_to", "page_size", "cursor", "project_id")
 MAX_PAGE = 100
-MAX_DIGITS = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +56,11 @@ def wrong_cursor() -> Exception:
 
 
 def _page_size(asked: Mapping[str, str]) -> int:
-    text = asked.get("page_size", str(MAX_PAGE))
-    if not (text.isdecimal() and len(text) <= MAX_DIGITS and int(text) > 0):
+    """More than the most is taken for the most, however long the number is."""
+    text = asked.get("page_size", str(MAX_PAGE)).lstrip("0")
+    if not text.isdecimal():
         raise field_problem({"page_size": ["A whole number above zero is required."]})
-    return min(int(text), MAX_PAGE)
+    return MAX_PAGE if len(text) > len(str(MAX_PAGE)) else min(int(text), MAX_PAGE)
 
 
 def _moment(asked: Mapping[str, str], name: str) -> datetime | None:

@@ -1,0 +1,117 @@
+"""The running gateway, asked all that its OpenAPI document allows, and much that it does not."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import hypothesis
+import pytest
+import schemathesis
+from gateways import JSON_KEYS, KEY, client, gateway_over, submit
+from generate_docs import DOCUMENT, document_text
+from harness import Bench, FakeRemote
+from hypothesis import HealthCheck, Phase
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from worker.config import load_settings
+from worker.store.database import Database
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ORDINARY, LONG = 20, 2000  # examples for each operation and kind of data
+
+
+def test_the_document_in_the_docs_is_that_of_the_code() -> None:
+    assert DOCUMENT.read_text("utf-8") == document_text(), "run `python tests/generate_docs.py`"
+
+
+def test_the_document_is_served_to_anybody(sqlite_url: str) -> None:
+    with gateway_over(Database(sqlite_url), max_inputs=500) as url, client(url, None) as nobody:
+        served = nobody.get("/openapi.json").json()
+    assert served["components"]["schemas"]["Submission"]["properties"]["inputs"]["maxItems"] == 500
+    assert served["paths"] == json.loads(document_text())["paths"]
+
+
+@pytest.fixture
+def url(database_url: str) -> Iterator[str]:
+    """With jobs in each state, so that there is something to answer."""
+    database = Database(load_settings(database_url=database_url).sqlalchemy_url)
+    bench = Bench(database, FakeRemote())
+    with gateway_over(database, keys=JSON_KEYS) as found:
+        with client(found) as caller:
+            submit(caller, "one", "fail two")
+            bench.finish()
+            submit(caller, "fail three")
+            bench.finish()
+            submit(caller, "four")
+        yield found
+    database.close()
+
+
+def test_no_request_is_answered_with_a_server_error_or_out_of_its_schema(url: str) -> None:
+    fuzz(url, examples=ORDINARY)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_no_request_of_very_many_is(url: str) -> None:
+    fuzz(url, examples=LONG)
+
+
+def fuzz(url: str, *, examples: int) -> None:
+    """Each operation, with data as it should be and with data as it should not."""
+    served = httpx.get(f"{url}/openapi.json").json()
+    del served["security"]  # the key is always sent: without it every answer is 401
+    schema = schemathesis.openapi.from_dict(served)
+    schema.config.update(base_url=url)
+    known = _known_id(url)
+    for mode in (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE):
+        for found in schema.get_all_operations():
+            operation: Any = found
+            _fuzz_operation(operation.ok(), mode, examples, known)
+
+
+def _fuzz_operation(operation: Any, mode: Any, examples: int, known: str) -> None:
+    @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
+    @hypothesis.settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    def ask(case: Any) -> None:
+        _ask(case)
+        if mode.is_positive and "id" in (case.path_parameters or {}):  # and one that is there
+            case.path_parameters["id"] = known
+            _ask(case)
+
+    ask()
+
+
+def _ask(case: Any) -> None:
+    headers = {"Authorization": f"Api-Key {KEY}"}
+    response = case.call(headers=headers, timeout=60)
+    excluded = [positive_data_acceptance] if _beyond_the_document(response) else []
+    case.validate_response(response, headers=headers, excluded_checks=excluded)
+
+
+def _beyond_the_document(response: Any) -> bool:
+    """Refused for what no schema can say.
+
+    That is what no database holds (NUL, halves of surrogate pairs), a name of blanks, a cursor
+    that was never given out, and a key of an earlier submission.
+    """
+    words = ("cannot be stored", "Null characters", "must not be empty", "Invalid cursor")
+    return response.status_code == 422 or (
+        response.status_code == 400 and any(said in response.text for said in words)
+    )
+
+
+def _known_id(url: str) -> str:
+    with client(url) as caller:
+        rows = caller.get("/v1/judges/batch-executions/").json()["results"]
+    return str(rows[-1]["batch_execution_id"])
