@@ -16,12 +16,16 @@ from processes import environment, evalworker
 from servers import free_port, wait_until
 
 from worker.config import load_settings
+from worker.gateway.keys import read_keys
 
-BLOCK = re.compile(r"^```(sh|sql|sql postgresql|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+GATEWAY_PAGE = README.parent / "docs" / "gateway.md"
+BLOCK = re.compile(
+    r"^```(sh|sh gateway|sql|sql postgresql|python|json)\n(.*?)^```$", re.MULTILINE | re.DOTALL
+)
 
 
-def blocks(language: str) -> list[str]:
-    return [text for name, text in BLOCK.findall(README.read_text("utf-8")) if name == language]
+def blocks(language: str, page: Path = README) -> list[str]:
+    return [text for name, text in BLOCK.findall(page.read_text("utf-8")) if name == language]
 
 
 def test_the_table_of_settings_is_that_of_the_code() -> None:
@@ -40,12 +44,7 @@ def folder(tmp_path: Path) -> Path:
 def test_the_readmes_python_sql_and_commands_do_what_they_say(folder: Path) -> None:
     newcomer, enqueue, work, read = blocks("sh")
     assert "evalworker demo" in newcomer  # run by .ci/run, in a fresh environment each
-    env = environment()
-    bin_folder = folder / "bin"
-    bin_folder.mkdir()
-    (bin_folder / "evalworker").write_text(f'#!/bin/sh\nexec {sys.executable} -m worker.cli "$@"\n')
-    (bin_folder / "evalworker").chmod(0o755)
-    env["PATH"] = f"{bin_folder}{os.pathsep}{env['PATH']}"
+    env = with_the_command(folder)
 
     def shell(script: str) -> str:
         done = subprocess.run(
@@ -98,6 +97,46 @@ def test_the_readmes_sql_runs_on_postgresql_too(postgres_url: str) -> None:
     engine.dispose()
 
 
+def with_the_command(folder: Path) -> dict[str, str]:
+    """An environment in which `evalworker` is this checkout's."""
+    bin_folder = folder / "bin"
+    bin_folder.mkdir()
+    (bin_folder / "evalworker").write_text(f'#!/bin/sh\nexec {sys.executable} -m worker.cli "$@"\n')
+    (bin_folder / "evalworker").chmod(0o755)
+    env = environment()
+    env["PATH"] = f"{bin_folder}{os.pathsep}{env['PATH']}"
+    return env
+
+
+def test_the_gateways_commands_do_what_they_say(folder: Path) -> None:
+    """Without TLS and on ports of this test's own; else to the letter."""
+    serve, call = blocks("sh", GATEWAY_PAGE)
+    sandbox_port, gateway_port = str(free_port()), str(free_port())
+    env = with_the_command(folder) | {
+        "EVALWORKER_GATEWAY_PORT": gateway_port,
+        "EVALWORKER_LINGER_SECONDS": "0",
+    }
+    # What the first block leaves in the background is ended with its shell.
+    script = f"trap 'kill $(jobs -p); wait' EXIT\n{serve}\n{call}"
+    script = script.replace("8321", sandbox_port).replace("8322", gateway_port)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=folder,
+        env=env,
+        text=True,
+        capture_output=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    taken = json.loads((folder / "taken.json").read_text())
+    assert done.stdout.count(taken["batch_execution_id"]) == 2
+    (shown,) = blocks("json", GATEWAY_PAGE)
+    assert [key.name for key in read_keys(shown)] == ["team-a", "team-b"]
+    (short,) = blocks("sh gateway")
+    assert set(short.splitlines()[:1]) <= set(serve.splitlines())
+
+
 def run_sql(engine: sa.Engine, statements: str) -> None:
     plain = re.sub(r"--.*", "", statements)
     with engine.begin() as connection:
@@ -112,6 +151,7 @@ def test_every_command_and_option_is_explained_by_its_help() -> None:
         "demo",
         "migrate",
         "run",
+        "gateway",
         "enqueue",
         "status",
         "results",
