@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast, overload
 from uuid import UUID
 
@@ -159,18 +160,20 @@ def _refusal(offences: Iterable[str]) -> InvalidInputs:
 
 def _insert_job(connection: sa.Connection, job: dict[str, Any]) -> tuple[UUID, bool]:
     """Returns the job's id and whether it is new: with a key that is known, it is the old one."""
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    statement = (
-        insert(jobs)
-        .values(id=uuid7(), **job)
-        .on_conflict_do_nothing(index_elements=["idempotency_key"])
-        .returning(jobs.c.id)
-    )
-    job_id = connection.scalar(statement)
+    statement = _insert_job_statement(connection.dialect.name)
+    job_id = connection.scalar(statement, {"id": uuid7(), **job})
     if job_id is not None:
         return job_id, True
     known = sa.select(jobs.c.id).where(jobs.c.idempotency_key == job["idempotency_key"])
     return cast("UUID", connection.scalar(known)), False
+
+
+@cache
+def _insert_job_statement(dialect: str) -> sa.Executable:
+    """Put together once: for a job of few inputs that costs as much as running it."""
+    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    statement = insert(jobs).on_conflict_do_nothing(index_elements=["idempotency_key"])
+    return statement.returning(jobs.c.id)
 
 
 def _insert_items(

@@ -124,7 +124,8 @@ class Gateway:
             rows = executions.rows_of(connection, job_id, owner)
             if not rows:
                 raise no_such_execution()
-            results = executions.results_of(connection, job_id)
+            ended = any(row.item_finished_at is not None for row in rows)
+            results = executions.results_of(connection, job_id) if ended else ()
         return JSONResponse(execution(rows, results))
 
     async def list(self, request: Request, key: Key) -> Response:

@@ -46,10 +46,15 @@ class Wanted:
 
 def own(tx: Transaction, job_id: UUID, owner: str) -> bool:
     """A job of nobody's -> a job of this owner; False where it had an owner already."""
-    moved = tx.execute(
-        sa.update(jobs).where(jobs.c.id == job_id, jobs.c.owner.is_(None)).values(owner=owner)
-    )
+    moved = tx.execute(_OWN, {"of_job": job_id, "new_owner": owner})
     return bool(moved.rowcount)
+
+
+_OWN = (
+    sa.update(jobs)
+    .where(jobs.c.id == sa.bindparam("of_job"), jobs.c.owner.is_(None))
+    .values(owner=sa.bindparam("new_owner"))
+)
 
 
 def metadata_of(tx: Transaction, job_id: UUID) -> Any:

@@ -1,0 +1,225 @@
+"""How the gateway answers many clients at once, compared with a server that only reads.
+
+    python benchmarks/gateway_load.py [--clients 500] [--seconds 60] [--pause 1] [--database URL]
+
+Each client keeps one connection, and in a loop submits one input and polls it three times, with a
+pause before each request. The same is done with the gateway and with an empty one: the same
+server and the same parsing and validation, but no key, no database and a constant answer. Each
+server is a process of its own; memory is what the system says that it holds. Exit status 1 where
+a request failed, or where the gateway's median is over twice the empty one's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import random
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from worker.config import load_settings
+from worker.gateway.server import serving_gateway
+from worker.logs import configure_logging
+from worker.migrating import upgrade
+from worker.port import in_background, listening
+from worker.store.database import Database
+from worker.wire.paths import EXECUTE_PATH, STATUS_PATH
+from worker.wire.serving import read_json
+from worker.wire.submission import Submission, read_submission
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from multiprocessing.connection import Connection
+
+    from starlette.requests import Request
+
+KEY = "a-key-for-the-benchmark"
+KEYS = json.dumps({"benchmark": {"key": KEY}})
+POLLS = 3
+AN_ID = "01932f5e-0000-7000-8000-000000000001"
+BODY = json.dumps(
+    {"inputs": [{"request": "The capital of Peru?" * 10, "response": "Lima." * 20}], "tags": ["t"]}
+).encode()
+
+
+# --- the servers ----------------------------------------------------------------------------------
+
+
+def serve_gateway(port: Connection, database_url: str) -> None:
+    """Serves until it is told to end; tells its port first."""
+    configure_logging(log_format="json", level="WARNING", secrets=[])
+    settings = load_settings(database_url=database_url, gateway_port=0, gateway_keys=KEYS)
+    database = Database(settings.sqlalchemy_url)
+    upgrade(database)
+    with serving_gateway(settings, database) as url:
+        port.send(int(url.rpartition(":")[2]))
+        port.recv()
+    database.close()
+
+
+def serve_empty(port: Connection, _: str) -> None:
+    """The same server, which reads and does nothing."""
+
+    async def submit(request: Request) -> Response:
+        read_submission(await read_json(request, max_bytes=10**6), Submission)
+        return JSONResponse({"batch_execution_id": AN_ID, "status_url": "/"}, 202)
+
+    async def status(request: Request) -> Response:
+        return JSONResponse({"batch_execution_id": request.path_params["id"], "status": "pending"})
+
+    app = Starlette(
+        routes=[Route(EXECUTE_PATH, submit, methods=["POST"]), Route(STATUS_PATH, status)]
+    )
+    with listening("127.0.0.1", 0) as listener, in_background(app, listener, name="empty"):
+        port.send(listener.getsockname()[1])
+        port.recv()
+
+
+# --- the clients ----------------------------------------------------------------------------------
+
+
+@dataclass
+class Found:
+    """Seconds that each answer took, what went wrong, and the server's memory over time."""
+
+    submits: list[float] = field(default_factory=list)
+    polls: list[float] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    megabytes: list[float] = field(default_factory=list)
+
+
+async def drive(port: int, clients: int, seconds: float, pause: float) -> Found:
+    found, ends_at = Found(), time.perf_counter() + seconds
+    async with asyncio.TaskGroup() as group:
+        for _ in range(clients):
+            group.create_task(_client(port, ends_at, pause, found))
+    return found
+
+
+async def _client(port: int, ends_at: float, pause: float, found: Found) -> None:
+    try:
+        await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 (spreads the start)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        while time.perf_counter() < ends_at:
+            head = _head("POST", EXECUTE_PATH.format(judge_id="judge"), len(BODY))
+            status, body = await _ask(reader, writer, head + BODY, found.submits)
+            if status != 202:
+                found.errors.append(f"POST {status}")
+                continue
+            job_id = json.loads(body)["batch_execution_id"]
+            for _ in range(POLLS):
+                await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311
+                head = _head("GET", STATUS_PATH.format(id=job_id), 0)
+                status, _body = await _ask(reader, writer, head, found.polls)
+                if status != 200:
+                    found.errors.append(f"GET {status}")
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311
+        writer.close()
+    except (OSError, asyncio.IncompleteReadError) as error:
+        found.errors.append(repr(error))
+
+
+def _head(method: str, path: str, length: int) -> bytes:
+    return (
+        f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Api-Key {KEY}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    ).encode()
+
+
+async def _ask(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes, took: list[float]
+) -> tuple[int, bytes]:
+    began = time.perf_counter()
+    writer.write(request)
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+    length = int(head.partition("content-length: ")[2].partition("\r")[0])
+    body = await reader.readexactly(length)
+    took.append(time.perf_counter() - began)
+    return int(head.split(" ", 2)[1]), body
+
+
+# --- the comparison -------------------------------------------------------------------------------
+
+
+def measure(serve: Any, database_url: str, given: argparse.Namespace) -> Found:
+    ours, theirs = multiprocessing.Pipe()
+    server = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs, database_url))
+    server.start()
+    ended = threading.Event()
+    megabytes: list[float] = []
+
+    def watch() -> None:
+        while not ended.wait(1.0):
+            megabytes.append(_megabytes(server.pid or 0))
+
+    try:
+        port = ours.recv()
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        found = asyncio.run(drive(port, given.clients, given.seconds, given.pause))
+        ended.set()
+        watcher.join()
+        found.megabytes = megabytes
+    finally:
+        ours.send("end")
+        server.join(30)
+    return found
+
+
+def _megabytes(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * 4096 / 1e6
+
+
+def show(name: str, found: Found, seconds: float) -> None:
+    count = len(found.submits) + len(found.polls)
+    memory = found.megabytes
+    print(
+        f"{name:8} {count / seconds:7.0f} requests/s"
+        f"   submit {_times(found.submits)}   poll {_times(found.polls)}"
+        f"   memory {memory[len(memory) // 3]:.0f} -> {memory[-1]:.0f} MB"
+        f"   errors {len(found.errors)} {sorted(set(found.errors))[:3]}"
+    )
+
+
+def _times(took: Sequence[float]) -> str:
+    ordered = sorted(took)
+    return f"p50 {median(took) * 1e3:.1f} p99 {ordered[int(len(ordered) * 0.99)] * 1e3:.0f} ms"
+
+
+def median(took: Sequence[float]) -> float:
+    return statistics.median(took)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--clients", type=int, default=500)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--pause", type=float, default=1.0, help="seconds before each request")
+    parser.add_argument("--database", help="URL of a database of its own; default: a SQLite file")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        database_url = given.database or f"sqlite:///{folder}/load.db"
+        empty = measure(serve_empty, database_url, given)
+        show("empty", empty, given.seconds)
+        gateway = measure(serve_gateway, database_url, given)
+        show("gateway", gateway, given.seconds)
+    ratio = median(gateway.submits + gateway.polls) / median(empty.submits + empty.polls)
+    print(f"the gateway's median answer takes {ratio:.2f} times as long as the empty one's")
+    return 1 if gateway.errors or empty.errors or ratio > 2 else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
