@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import json
 import multiprocessing
+import os
 import random
 import statistics
 import sys
@@ -92,12 +93,13 @@ def serve_empty(port: Connection, _: str) -> None:
 
 @dataclass
 class Found:
-    """Seconds that each answer took, what went wrong, and the server's memory over time."""
+    """Seconds that each answer took, what went wrong, and what the server used."""
 
     submits: list[float] = field(default_factory=list)
     polls: list[float] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     megabytes: list[float] = field(default_factory=list)
+    cpu_seconds: float = 0.0  # of the server, in all
 
 
 async def drive(port: int, clients: int, seconds: float, pause: float) -> Found:
@@ -172,6 +174,7 @@ def measure(serve: Any, database_url: str, given: argparse.Namespace) -> Found:
         ended.set()
         watcher.join()
         found.megabytes = megabytes
+        found.cpu_seconds = _cpu_seconds(server.pid or 0)
     finally:
         ours.send("end")
         server.join(30)
@@ -183,12 +186,19 @@ def _megabytes(pid: int) -> float:
     return pages * 4096 / 1e6
 
 
+def _cpu_seconds(pid: int) -> float:
+    """Comparable also on a machine that others use, where times are not."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def show(name: str, found: Found, seconds: float) -> None:
     count = len(found.submits) + len(found.polls)
     memory = found.megabytes
     print(
         f"{name:8} {count / seconds:7.0f} requests/s"
         f"   submit {_times(found.submits)}   poll {_times(found.polls)}"
+        f"   CPU {found.cpu_seconds / count * 1e3:.2f} ms a request"
         f"   memory {memory[len(memory) // 3]:.0f} -> {memory[-1]:.0f} MB"
         f"   errors {len(found.errors)} {sorted(set(found.errors))[:3]}"
     )
