@@ -13,11 +13,11 @@ NAMES = ("enqueue", "pipeline", "packing")
 
 
 def main(names: list[str]) -> None:
-    print("| figure | measured | target | compared with | beside |")  # noqa: T201
-    print("|---|---|---|---|---|")  # noqa: T201
+    print("| figure | measured | target | compared with | beside |")
+    print("|---|---|---|---|---|")
     for name in names or NAMES:
         for figure in importlib.import_module(f"benchmarks.{name}").figures():
-            print(_row(figure), flush=True)  # noqa: T201
+            print(_row(figure), flush=True)
 
 
 def _row(figure: Figure) -> str:

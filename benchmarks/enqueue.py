@@ -83,7 +83,7 @@ def _executemany(url: str, inputs: list[dict[str, Any]]) -> float:
     began = time.perf_counter()
     job = _job(lambda sql: connection.execute(sql).fetchone()[0])
     connection.executemany(
-        f"INSERT INTO eval_items ({COLUMNS}) VALUES (?, ?, ?, ?, ?)",  # noqa: S608
+        f"INSERT INTO eval_items ({COLUMNS}) VALUES (?, ?, ?, ?, ?)",
         [
             (job, index, given["request"], given["response"], given["expected_output"])
             for index, given in enumerate(inputs)

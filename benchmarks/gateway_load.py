@@ -112,7 +112,7 @@ async def drive(port: int, clients: int, seconds: float, pause: float) -> Found:
 
 async def _client(port: int, ends_at: float, pause: float, found: Found) -> None:
     try:
-        await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 (spreads the start)
+        await asyncio.sleep(random.uniform(0, pause))
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         while time.perf_counter() < ends_at:
             head = _head("POST", EXECUTE_PATH.format(judge_id="judge"), len(BODY))
@@ -122,12 +122,12 @@ async def _client(port: int, ends_at: float, pause: float, found: Found) -> None
                 continue
             job_id = json.loads(body)["batch_execution_id"]
             for _ in range(POLLS):
-                await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311
+                await asyncio.sleep(pause * random.uniform(0.5, 1.5))
                 head = _head("GET", STATUS_PATH.format(id=job_id), 0)
                 status, _body = await _ask(reader, writer, head, found.polls)
                 if status != 200:
                     found.errors.append(f"GET {status}")
-            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
         writer.close()
     except (OSError, asyncio.IncompleteReadError) as error:
         found.errors.append(repr(error))

@@ -1,8 +1,8 @@
 """A stand-in for the judge API that costs little: the figures are to be the worker's, not its.
 
-It reads of a submission only how many inputs it has, and answers with texts made beforehand. What
-it does not do: look at judge or key, keep the inputs, and evaluate anything. `Options` say how long a
-batch takes, how many may run at once, and whether there is a list.
+It reads of a submission only how many inputs it has, and answers with texts made beforehand. It
+does not look at judge or key, keep the inputs, or evaluate anything. `Options` say how long a batch
+takes, how many may run at once, and whether there is a list.
 """
 
 from __future__ import annotations

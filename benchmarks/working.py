@@ -96,7 +96,7 @@ def empty(database: Database) -> None:
             connection.exec_driver_sql(f"TRUNCATE {', '.join(f'eval_{t}' for t in tables)}")
             return
         for table in tables:
-            connection.exec_driver_sql(f"DELETE FROM eval_{table}")  # noqa: S608
+            connection.exec_driver_sql(f"DELETE FROM eval_{table}")
 
 
 def wait_for(condition: Any, *, seconds: float = 300.0) -> None:

@@ -7,6 +7,7 @@ worker comes by its effects whatever the machine is busy with. `dying` says how 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -84,7 +85,7 @@ def closed(scope: str) -> Change:
 
 
 def open_again(scope: str) -> Change:
-    return lambda tx: gates.open_again(tx, [scope])
+    return lambda tx: gates.open_again(tx, [scope], asked_at=datetime.now(UTC))
 
 
 def holders_died(tx: Transaction) -> None:

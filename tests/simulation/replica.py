@@ -83,7 +83,7 @@ class Replica:
                 if TROUBLE not in str(error):
                     raise
                 task.throttled.clear()  # it is not on record
-                self.steps.record_surprise(batch_id, "the database is in trouble")
+                self.steps.record_surprise(batch_id, error)
 
         task = Task(self, work, batch_id)
         task.resume()
