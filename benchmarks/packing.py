@@ -30,7 +30,8 @@ def _fill(url: str) -> Figure:
         with database.engine.begin() as connection:
             connection.exec_driver_sql(
                 "WITH made AS (INSERT INTO eval_jobs (judge_id)"
-                f" SELECT 'judge ' || mod(n, {JUDGES}) FROM generate_series(1, {JOBS}) n RETURNING id)"
+                f" SELECT 'judge ' || mod(n, {JUDGES}) FROM generate_series(1, {JOBS}) n"
+                " RETURNING id)"
                 " INSERT INTO eval_items (job_id, item_index, request, response)"
                 " SELECT id, 0, 'a question', 'an answer' FROM made"
             )
