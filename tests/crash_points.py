@@ -246,7 +246,6 @@ SCENARIOS = {
 
 UNPLACED = {
     "known_remote_ids": "reads",
-    "live_batches": "reads",
     "places_taken": "reads",
     "note_surprise": "after an error in our own code; adds a remark, and the claim stands",
 }

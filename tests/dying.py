@@ -109,9 +109,9 @@ def _watch(place: _Place) -> None:
     database.Transaction = _transaction(place)  # type: ignore[misc]
     exchange, send = JudgeAPI._exchange, Mailbox._send
 
-    def exchange_noticed(api: JudgeAPI, request: httpx.Request) -> Any:
+    def exchange_noticed(api: JudgeAPI, request: httpx.Request, *given: Any) -> Any:
         place.reached("before", _request(request))
-        answer = exchange(api, request)
+        answer = exchange(api, request, *given)
         place.reached("after", _request(request))
         return answer
 
