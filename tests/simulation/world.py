@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from simulation.replica import SimulatedDatabase
     from worker.remote import JudgeAPI
 
-EVENTS = 80  # of a schedule, before everything is well again
+EVENTS = 60  # of a schedule, before everything is well again
 CALM_EVENTS = 4000  # within which it must then come to its end
 BEGINNING = 1_800_000_000.0
 SKEW = 30.0  # seconds between the clocks of two machines, at most
