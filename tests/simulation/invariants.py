@@ -250,7 +250,7 @@ SELECT 'the reason of a failure is missing', job_id, request FROM eval_items
 WHERE status = 'failed' AND error IS NULL
 UNION ALL
 SELECT 'a job says something else than its items', j.id, j.status FROM eval_jobs j
-WHERE j.status <> 'cancelled' AND j.status IS NOT (
+WHERE j.status <> 'cancelled' AND j.error IS NOT 'the job has no inputs' AND j.status IS NOT (
     SELECT CASE WHEN sum(status = 'completed') THEN 'completed'
                 WHEN sum(status = 'failed') THEN 'failed' ELSE 'cancelled' END
     FROM eval_items WHERE job_id = j.id)

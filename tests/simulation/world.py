@@ -279,7 +279,7 @@ class World:
                 self.replicas[place] = Replica(self, place)
 
     def put_to_sleep(self, replica: Replica) -> None:
-        replica.paused_until = self.now + self.rng.choice([1.0, 15.0, 60.0, 300.0])
+        replica.paused_until = self.now + self.rng.choice([5.0, 40.0, 120.0, 300.0])
 
     def bury(self, replica: Replica) -> None:
         for task in list(replica.tasks):
