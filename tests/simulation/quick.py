@@ -69,6 +69,9 @@ class QuickConnection:
         except sqlite3.Error as error:
             raise DBAPIError.instance(prepared.sql, given, error, sqlite3.Error) from error
 
+    def exec_driver_sql(self, statement: str, rows: list[Any]) -> Any:
+        return Counted(self.raw.executemany(statement, rows))
+
     def scalar(self, statement: Any, given: Any = None) -> Any:
         return self.execute(statement, given).scalar()
 

@@ -73,7 +73,6 @@ class Simulation:
         class Time:
             """Stands for the module `time`."""
 
-            monotonic = staticmethod(lambda: simulation.world.monotonic())
             time = staticmethod(lambda: simulation.world.local_time())
             sleep = staticmethod(lambda seconds: simulation.world.sleep(seconds))
 
@@ -83,7 +82,7 @@ class Simulation:
                 return cls.fromtimestamp(simulation.world.local_time(), tz)
 
         for name, clock in (
-            ("worker.remote.bounds.time", Time),
+            ("worker.remote.bounds.clock", lambda: simulation.world.monotonic()),
             ("worker.store.database.time", Time),
             ("worker.remote.mapping.datetime", Datetime),
             *(

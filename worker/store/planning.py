@@ -85,52 +85,65 @@ def lock_planning(tx: Transaction, *, wait: bool) -> bool:
 
 def live_batches(tx: Transaction) -> int:
     """Batches that have not ended: each takes a place at the remote, or soon will."""
-    count = tx.scalar(
-        sa.select(sa.func.count()).select_from(batches).where(batches.c.due_at.isnot(None))
-    )
-    return int(count or 0)
+    return int(tx.scalar(_LIVE_BATCHES) or 0)
+
+
+_LIVE_BATCHES = sa.select(sa.func.count()).select_from(batches).where(batches.c.due_at.isnot(None))
 
 
 def _due_lanes(tx: Transaction) -> Sequence[Any]:
     """Judge, version and tags that have due jobs: highest priority first, then longest waiting."""
-    keys = (jobs.c.lane, jobs.c.judge_id, jobs.c.judge_version_id, jobs.c.tags)
-    priority = sa.func.max(jobs.c.priority).label("priority")
-    return tx.execute(
-        sa.select(*keys, priority)
-        .where(jobs.c.due_at <= now())
-        .group_by(*keys)
-        .order_by(priority.desc(), sa.func.min(jobs.c.due_at))
-    ).all()
+    return tx.execute(_DUE_LANES).all()
+
+
+_LANE = (jobs.c.lane, jobs.c.judge_id, jobs.c.judge_version_id, jobs.c.tags)
+_PRIORITY = sa.func.max(jobs.c.priority).label("priority")
+_DUE_LANES = (
+    sa.select(*_LANE, _PRIORITY)
+    .where(jobs.c.due_at <= now())
+    .group_by(*_LANE)
+    .order_by(_PRIORITY.desc(), sa.func.min(jobs.c.due_at))
+)
 
 
 def _waiting_items(tx: Transaction, lane: str, limit: int) -> list[Waiting]:
     """The next items of a lane, in the order in which they are to be sent."""
-    size: sa.ColumnElement[int] = sa.literal(0)
-    for text in (items.c.request, items.c.response, items.c.expected_output):
-        size += _bytes(text)
-    for json in (items.c.contexts, items.c.functions, items.c.extra):
-        size += _bytes(sa.cast(json, sa.Text))
-    rows = tx.execute(
-        sa.select(items.c.job_id, items.c.item_index, items.c.due_at, size, now().label("now"))
-        .join_from(jobs, items, items.c.job_id == jobs.c.id)
-        .where(
-            jobs.c.lane == lane,
-            jobs.c.due_at <= now(),
-            items.c.status == sa.literal_column(f"'{Status.PENDING}'"),
-            items.c.due_at <= now(),
-        )
-        .order_by(jobs.c.priority.desc(), jobs.c.id, items.c.item_index)
-        .limit(limit)
-        .with_for_update(of=items, skip_locked=True)
-    )
     return [
         Waiting(job_id, index, size, (moment - due_at).total_seconds())
-        for job_id, index, due_at, size, moment in rows
+        for job_id, index, due_at, size, moment in tx.execute(
+            _WAITING_ITEMS, {"of_lane": lane, "most": limit}
+        )
     ]
 
 
 def _bytes(text: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
     return sa.func.coalesce(octet_length(text), 0)
+
+
+def _size() -> sa.ColumnElement[int]:
+    """Bytes of an item's texts."""
+    size: sa.ColumnElement[int] = sa.literal(0)
+    for text in (items.c.request, items.c.response, items.c.expected_output):
+        size += _bytes(text)
+    for json in (items.c.contexts, items.c.functions, items.c.extra):
+        size += _bytes(sa.cast(json, sa.Text))
+    return size
+
+
+_PENDING = items.c.status == sa.literal_column(f"'{Status.PENDING}'")
+_WAITING_ITEMS = (
+    sa.select(items.c.job_id, items.c.item_index, items.c.due_at, _size(), now().label("now"))
+    .join_from(jobs, items, items.c.job_id == jobs.c.id)
+    .where(
+        jobs.c.lane == sa.bindparam("of_lane"),
+        jobs.c.due_at <= now(),
+        _PENDING,
+        items.c.due_at <= now(),
+    )
+    .order_by(jobs.c.priority.desc(), jobs.c.id, items.c.item_index)
+    .limit(sa.bindparam("most", type_=sa.Integer))
+    .with_for_update(of=items, skip_locked=True)
+)
 
 
 def _insert_batch(tx: Transaction, lane: sa.Row[Any], members: Sequence[Waiting]) -> UUID:
@@ -178,38 +191,32 @@ _ASSIGN_ITEM = UpdateEach(
 
 def insert_planned(tx: Transaction, batch_id: UUID, *, item_count: int, **lane: Any) -> None:
     """Adds a planned batch that is due at once; its message is sent after the commit."""
-    tx.execute(
-        sa.insert(batches).values(
-            id=batch_id,
-            state=BatchState.PLANNED,
-            due_at=now(),
-            created_at=now(),
-            item_count=item_count,
-            **lane,
-        )
-    )
+    given = {"id": batch_id, "item_count": item_count, "state": BatchState.PLANNED, **lane}
+    tx.execute(_INSERT_PLANNED, given)
     tx.happened("batch.planned", batch_id=batch_id, judge_id=lane["judge_id"], items=item_count)
+
+
+_INSERT_PLANNED = sa.insert(batches).values(due_at=now(), created_at=now())
 
 
 def _note_planned(tx: Transaction, job_ids: Sequence[Any]) -> None:
     """Jobs of planned items: pending -> processing; due again when the next of their items is."""
     if not job_ids:
         return
-    waiting = (
-        items.c.job_id == jobs.c.id,
-        items.c.status == sa.literal_column(f"'{Status.PENDING}'"),
+    tx.execute(_NOTE_PLANNED, {"job_ids": sorted(set(job_ids))})
+
+
+_WAITS = (items.c.job_id == jobs.c.id, _PENDING)
+_NOTE_PLANNED = (
+    sa.update(jobs)
+    .where(jobs.c.id.in_(sa.bindparam("job_ids", expanding=True)))
+    .values(
+        status=Status.PROCESSING,
+        started_at=sa.func.coalesce(jobs.c.started_at, now()),
+        # Only when nothing is due now are the few that wait for their retry looked through.
+        due_at=sa.case(
+            (sa.exists().where(*_WAITS, items.c.due_at <= now()), jobs.c.due_at),
+            else_=sa.select(sa.func.min(items.c.due_at)).where(*_WAITS).scalar_subquery(),
+        ),
     )
-    next_due = sa.select(sa.func.min(items.c.due_at)).where(*waiting).scalar_subquery()
-    tx.execute(
-        sa.update(jobs)
-        .where(jobs.c.id.in_(sorted(set(job_ids))))
-        .values(
-            status=Status.PROCESSING,
-            started_at=sa.func.coalesce(jobs.c.started_at, now()),
-            # Only when nothing is due now are the few that wait for their retry looked through.
-            due_at=sa.case(
-                (sa.exists().where(*waiting, items.c.due_at <= now()), jobs.c.due_at),
-                else_=next_due,
-            ),
-        )
-    )
+)
