@@ -41,7 +41,6 @@ def server(app: Starlette, *, end_seconds: int) -> uvicorn.Server:
             app,
             log_level="critical",
             log_config=None,  # else it takes its loggers out of the hands of whoever logs here
-            access_log=False,
             timeout_keep_alive=int(IDLE_SECONDS),
             timeout_graceful_shutdown=end_seconds,
         )

@@ -197,7 +197,7 @@ def test_a_connection_is_kept_and_serves_requests_after_a_deadline_has_passed() 
 
     def talk(connection: socket.socket, over: threading.Event) -> None:
         connections.append(connection)
-        connection.settimeout(1)
+        connection.settimeout(30)
         body = b'{"batch_execution_id": "b"}'
         while not over.is_set() and connection.recv(65536):
             connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
