@@ -138,7 +138,6 @@ def test_a_process_that_wakes_up_after_its_lease_went_to_another_writes_and_send
     [
         "INSERT INTO eval_batches",
         pytest.param("UPDATE eval_batches", marks=pytest.mark.long),
-        pytest.param("INSERT INTO eval_evaluator_results", marks=pytest.mark.long),
     ],
 )
 def test_a_process_that_is_stopped_inside_a_transaction_does_not_hold_up_the_others(
@@ -166,7 +165,7 @@ def test_processes_that_are_stopped_and_woken_at_any_time_evaluate_nothing_twice
     postgres_url: str, database_of_postgres: Database, redis_url: str, judge: Running
 ) -> None:
     rng = random.Random(7)
-    put(database_of_postgres, 3000)
+    put(database_of_postgres, 600)
     env = environment_of(postgres_url, judge, broker_url=redis_url, max_in_flight=4)
     with ExitStack() as stack:
         ours = [stack.enter_context(started("run", env=env)) for _ in range(3)]
@@ -180,7 +179,7 @@ def test_processes_that_are_stopped_and_woken_at_any_time_evaluate_nothing_twice
         for process in ours:
             process.terminate()
             assert ends_well(process, seconds=RECOVERY_SECONDS)
-    assert everything_is_there_once(database_of_postgres, judge, 3000)
+    assert everything_is_there_once(database_of_postgres, judge, 600)
 
 
 def test_two_machines_whose_clocks_are_a_minute_apart_share_the_work(
