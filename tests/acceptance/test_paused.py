@@ -165,7 +165,7 @@ def test_processes_that_are_stopped_and_woken_at_any_time_evaluate_nothing_twice
     postgres_url: str, database_of_postgres: Database, redis_url: str, judge: Running
 ) -> None:
     rng = random.Random(7)
-    put(database_of_postgres, 600)
+    put(database_of_postgres, 1500)
     env = environment_of(postgres_url, judge, broker_url=redis_url, max_in_flight=4)
     with ExitStack() as stack:
         ours = [stack.enter_context(started("run", env=env)) for _ in range(3)]
@@ -176,10 +176,7 @@ def test_processes_that_are_stopped_and_woken_at_any_time_evaluate_nothing_twice
             with pytest.raises(TimeoutError):
                 wait_until(lambda: False, seconds=pause)
             victim.send_signal(signal.SIGCONT)
-        for process in ours:
-            process.terminate()
-            assert ends_well(process, seconds=RECOVERY_SECONDS)
-    assert everything_is_there_once(database_of_postgres, judge, 600)
+    assert everything_is_there_once(database_of_postgres, judge, 1500)
 
 
 def test_two_machines_whose_clocks_are_a_minute_apart_share_the_work(
