@@ -97,6 +97,8 @@ def search(
                 continue
             verdict = _is_ours(api, row, sent)
             if isinstance(verdict, Unclear):
+                if isinstance(verdict.cause, Throttled):
+                    return verdict  # the next question would come before its time
                 unclear = verdict
             elif verdict:
                 return Match(row.batch_execution_id)

@@ -424,6 +424,25 @@ def test_a_throttle_of_submissions_is_not_ended_by_a_poll(bench: Bench, remote: 
     assert bench.one("SELECT scope FROM eval_gates") == "api:submit"
 
 
+def test_a_throttle_in_the_middle_of_a_search_ends_it_for_its_time(
+    bench: Bench, remote: FakeRemote
+) -> None:
+    remote.shows_tags = False
+    remote.batches["another's"] = {"body": {"inputs": [{"request": "x"}]}, "judge_id": "judge"}
+    remote.next_answer(remote.accept_and_lose)
+    bench.enqueue(["q"])
+    bench.step()
+    bench.pass_time()
+    remote.next_answer(lambda _: None)  # the list is read
+    remote.next_answer(answering(429, **{"Retry-After": "100"}))
+    bench.step()
+    bench.step()
+    assert [request.method for request in remote.requests] == ["POST", "GET", "GET"]
+    assert bench.one("SELECT scope FROM eval_gates WHERE closed_at IS NOT NULL") == "api:status"
+    bench.finish()
+    assert remote.posts() == 1
+
+
 def test_a_throttle_is_not_ended_by_what_was_under_way_before_it(
     bench: Bench, remote: FakeRemote
 ) -> None:
