@@ -32,7 +32,8 @@ class Outside:
         world, rng = self.world, self.world.rng
         for _ in range(rng.randint(1, 2)):
             self.enqueue()
-        later = [self.enqueue, self.enqueue_without_transaction, self.cancel, self.retry]
+        later = [self.enqueue, self.enqueue_without_transaction, self.retry]
+        later += [self.cancel, self.cancel, self.cancel]
         later += [self.resolve, world.lose_all_messages]
         for act in later:
             if happens(rng, 0.2):

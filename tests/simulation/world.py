@@ -64,7 +64,7 @@ class World:
         self.max_in_flight = rng.choice([1, 2, 5])
         self.max_item_attempts = rng.choice([3, 2])
         self.batch_size = rng.choice([1, 2, 3, 5])
-        self.batch_timeout = rng.choice([3600.0, 100.0])
+        self.batch_timeout = rng.choice([600.0, 100.0])
         self.linger = rng.choice([0.0, 0.0, 5.0])
         self.lease = 30.0
         self.resubmit_unlisted = not faults.happens(rng, 0.3)
