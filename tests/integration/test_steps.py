@@ -11,7 +11,7 @@ import pytest
 from harness import Bench, FakeRemote
 
 from worker.lifecycle import TRANSITIONS, BatchState
-from worker.store import claims, jobs
+from worker.store import claims, jobs, polling
 from worker.store.database import Database
 
 if TYPE_CHECKING:
@@ -703,6 +703,29 @@ def test_a_stale_poller_cannot_overwrite_a_finished_batch(bench: Bench, remote: 
     assert bench.events().count("batch.finished") == 1
     assert bench.one("SELECT count(*) FROM eval_evaluator_results") == 1
     assert bench.one("SELECT attempts FROM eval_items") == 1
+
+
+def test_a_record_that_is_run_again_after_its_commit_changes_nothing(
+    bench: Bench, remote: FakeRemote
+) -> None:
+    """The answer to a commit can get lost; what was recorded then is there already."""
+    remote.done = False
+    bench.enqueue(["q"])
+    bench.step()
+    bench.pass_time()
+    batch_id = UUID(str(bench.one("SELECT id FROM eval_batches")))
+    held = bench.database.run(
+        lambda tx: polling.claim_poll(tx, batch_id, holder="this", lease=30.0)
+    )
+    assert held is not None
+    recorded = [
+        bench.database.run(
+            lambda tx: polling.record_poll_failed(tx, held, reason="503: oops", wait=1.0)
+        )
+        for _ in range(2)
+    ]
+    assert recorded == [True, False]
+    assert bench.events().count("batch.waits") == 1
 
 
 def test_lost_messages_are_sent_again(bench: Bench) -> None:

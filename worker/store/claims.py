@@ -183,6 +183,7 @@ def _moving(*, live: bool, ended: bool, sent: bool) -> sa.Update:
             batches.c.id == sa.bindparam("held_id"),
             batches.c.epoch == sa.bindparam("held_epoch"),
             batches.c.state == sa.bindparam("held_state"),
+            batches.c.claims > 0,  # run again after a commit whose answer was lost: moves nothing
         )
         .values(**values)
     )
