@@ -82,27 +82,37 @@ def search(
     *,
     monotonic: Callable[[], float],
 ) -> SearchOutcome:
-    """Reads the judge's batches since the attempt began; `taken` tells which ids are others'."""
+    """Reads the judge's batches since the attempt began; `taken` tells which ids are others'.
+
+    Of several that fit, the oldest is taken: what was created later may be all that is left to
+    another attempt, which began later and looks no further back.
+    """
     give_up_at = monotonic() + MAX_SECONDS
-    unclear: Unclear | None = None
+    candidates: list[BatchExecution] = []
     for page in _pages(api, sent):
         if not isinstance(page, Listed):
             return page
-        candidates = [row for row in page.executions if _may_be(row, sent)]
-        others = taken([row.batch_execution_id for row in candidates])
-        for row in candidates:
-            if monotonic() > give_up_at:
-                return Unclear("the search took too long")
-            if row.batch_execution_id in others:
-                continue
-            verdict = _is_ours(api, row, sent)
-            if isinstance(verdict, Unclear):
-                if isinstance(verdict.cause, Throttled):
-                    return verdict  # the next question would come before its time
-                unclear = verdict
-            elif verdict:
-                return Match(row.batch_execution_id)
+        if monotonic() > give_up_at:
+            return _TOO_LONG
+        candidates += [row for row in page.executions if _may_be(row, sent)]
+    others = taken([row.batch_execution_id for row in candidates])
+    unclear: Unclear | None = None
+    for row in sorted(candidates, key=lambda row: row.created_at or sent.since):
+        if monotonic() > give_up_at:
+            return _TOO_LONG
+        if row.batch_execution_id in others:
+            continue
+        verdict = _is_ours(api, row, sent)
+        if isinstance(verdict, Unclear):
+            if isinstance(verdict.cause, Throttled):
+                return verdict  # the next question would come before its time
+            unclear = verdict
+        elif verdict:
+            return Match(row.batch_execution_id)
     return unclear or Absent()
+
+
+_TOO_LONG = Unclear("the search took too long")
 
 
 def _pages(api: JudgeAPI, sent: Sent) -> Iterator[Listed | NoList | Unclear]:
