@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from simulation.running import TESTS, Simulation, replay
+from simulation.running import APART, TESTS, Simulation, replay
 
 from worker.search import Absent
 
@@ -37,11 +37,12 @@ def simulation() -> Iterator[Simulation]:
 
 
 @pytest.mark.timeout(ORDINARY_SECONDS + 120)
+@pytest.mark.parametrize("part", [0, 1])  # two of pytest's processes, for more in the same time
 def test_no_schedule_loses_or_doubles_anything(
-    simulation: Simulation, capsys: pytest.CaptureFixture[str]
+    simulation: Simulation, capsys: pytest.CaptureFixture[str], part: int
 ) -> None:
     # Other seeds in every run: what one run does not meet, the next may.
-    first = int(time.time() * 1000)
+    first = int(time.time() * 1000) + part * APART
     ran = simulation.run_many(first, schedules=None, seconds=ORDINARY_SECONDS)
     with capsys.disabled():
         print(f" {ran} schedules", end="", flush=True)  # noqa: T201
