@@ -1,0 +1,24 @@
+"""The command that measures: every part of it runs, whatever the figures are."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_the_benchmarks_print_a_row_for_each_figure() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "benchmarks"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    head, _, *rows = ran.stdout.splitlines()
+    assert head.startswith("| figure | measured | target |")
+    assert len(rows) == 7
+    assert all(row.count("|") == head.count("|") for row in rows)
