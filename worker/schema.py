@@ -344,6 +344,7 @@ gates = sa.Table(
     metadata,
     sa.Column("scope", sa.Text, primary_key=True),
     sa.Column("opens_at", UtcTime, nullable=False),
+    sa.Column("probing_until", UtcTime),
     sa.Column("failures", sa.Integer, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("closed_at", UtcTime),

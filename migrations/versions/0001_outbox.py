@@ -167,6 +167,7 @@ CREATE TABLE eval_evaluator_results (
 CREATE TABLE eval_gates (
     scope TEXT NOT NULL PRIMARY KEY,
     opens_at {time} NOT NULL,
+    probing_until {time},
     failures INTEGER NOT NULL,
     reason TEXT NOT NULL,
     closed_at {time}

@@ -11,7 +11,7 @@ import pytest
 from harness import Bench, FakeRemote
 
 from worker.lifecycle import TRANSITIONS, BatchState
-from worker.store import claims, jobs, polling
+from worker.store import claims, gates, jobs, polling
 from worker.store.database import Database
 
 if TYPE_CHECKING:
@@ -461,6 +461,30 @@ def test_a_throttle_is_not_ended_by_what_was_under_way_before_it(
     assert bench.one("SELECT scope FROM eval_gates") == "api:submit"
     bench.finish()
     assert bench.rows("SELECT scope FROM eval_gates") == []
+
+
+def test_of_two_throttles_the_longer_one_holds(bench: Bench, remote: FakeRemote) -> None:
+    """Two requests were under way; the one that is answered last is told to wait less."""
+
+    def throttle_another_meanwhile(request: httpx.Request) -> httpx.Response:
+        remote.next_answer(answering(429, **{"Retry-After": "100"}))
+        bench.steps.submit(second)
+        return httpx.Response(429, headers={"Retry-After": "5"}, request=request)
+
+    bench.enqueue(["first"], judge_id="one")
+    bench.enqueue(["second"], judge_id="two")
+    bench.dispatcher.turn()
+    (_, first), (_, second) = bench.sent
+    remote.next_answer(throttle_another_meanwhile)
+    bench.steps.submit(first)
+    bench.enqueue(["third"], judge_id="three")
+    bench.dispatcher.turn()
+    third = next(batch_id for _, batch_id in bench.sent if batch_id not in (first, second))
+    bench.steps.submit(third)
+    assert remote.posts() == 2
+    waits = bench.database.run(lambda tx: gates.passage(tx, ["api:submit"]))
+    assert waits is not None
+    assert waits.wait > 90
 
 
 def test_an_outage_costs_a_handful_of_requests_and_no_attempts(

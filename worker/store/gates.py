@@ -2,8 +2,8 @@
 
 A row of `eval_gates` is a scope in trouble: the whole API ("api"), one kind of request to it
 ("api:submit", "api:status"), or a judge ("judge:<id>"). Until `opens_at` nobody passes; the first
-who comes after it moves `opens_at` on and is the probe. Its success removes the row and wakes all
-that waited. A row without `closed_at` holds nobody back: it counts failures in a row.
+who comes after it is the probe, and until `probing_until` the only one. Its success removes the row
+and wakes all that waited. A row without `closed_at` holds nobody back: it counts failures in a row.
 """
 
 from __future__ import annotations
@@ -53,17 +53,17 @@ def passage(tx: Transaction, scopes: Sequence[str]) -> Closed | None:
     return None
 
 
+_PASSABLE_AT = sa.case(
+    (gates.c.probing_until > gates.c.opens_at, gates.c.probing_until), else_=gates.c.opens_at
+)
 _CLOSED = (
-    sa.select(gates.c.scope, gates.c.reason, gates.c.opens_at, now().label("now"))
+    sa.select(gates.c.scope, gates.c.reason, _PASSABLE_AT.label("opens_at"), now().label("now"))
     .where(gates.c.scope.in_(sa.bindparam("scopes", expanding=True)), gates.c.closed_at.isnot(None))
-    .order_by(gates.c.opens_at.desc(), gates.c.scope)
+    .order_by(_PASSABLE_AT.desc(), gates.c.scope)
     .with_for_update()
 )
-_PROBE = (
-    sa.update(gates)
-    .where(gates.c.scope == sa.bindparam("of_scope"))
-    .values(opens_at=later(sa.bindparam("wait", type_=sa.Double)))
-)
+_IN = later(sa.bindparam("wait", type_=sa.Double))
+_PROBE = sa.update(gates).where(gates.c.scope == sa.bindparam("of_scope")).values(probing_until=_IN)
 
 
 def count_failure(tx: Transaction, scope: str, reason: str) -> int:
@@ -88,7 +88,7 @@ _COUNT_ON_SQLITE = _counting(sqlite.insert(gates))
 
 
 def close(tx: Transaction, scope: str, *, wait: float) -> None:
-    """Nobody passes for `wait` seconds; after `count_failure`, which gave the reason."""
+    """Nobody passes for `wait` seconds or more; after `count_failure`, which gave the reason."""
     gate = tx.execute(_GATE, {"of_scope": scope}).one()
     tx.execute(_CLOSE, {"of_scope": scope, "wait": wait})
     if gate.closed_at is None:
@@ -98,7 +98,16 @@ def close(tx: Transaction, scope: str, *, wait: float) -> None:
 _GATE = sa.select(gates.c.closed_at, gates.c.reason).where(
     gates.c.scope == sa.bindparam("of_scope")
 )
-_CLOSE = _PROBE.values(closed_at=sa.func.coalesce(gates.c.closed_at, now()))
+_CLOSE = (
+    sa.update(gates)
+    .where(gates.c.scope == sa.bindparam("of_scope"))
+    .values(
+        closed_at=sa.func.coalesce(gates.c.closed_at, now()),
+        # Never sooner than others were told: of two answers, the longer wait holds.
+        opens_at=sa.case((gates.c.opens_at > _IN, gates.c.opens_at), else_=_IN),
+        probing_until=None,
+    )
+)
 
 
 def open_again(tx: Transaction, scopes: Sequence[str], *, asked_at: datetime) -> None:
