@@ -165,7 +165,8 @@ def check_taken(world: World, batch: Taken) -> None:
 def check_places(world: World) -> None:
     """Not more of our live batches run at the remote than allowed.
 
-    Not promised, and not counted: a batch that was given up (lost, held) and runs on.
+    Not promised, and not counted: a batch that was given up and runs on, because it was lost or
+    held, or because its answer was lost and its server has no list to find it in.
     """
     now = world.now
     running = {str(b.ours) for b in world.remote.batches.values() if b.ends_at > now}
@@ -176,7 +177,7 @@ def check_places(world: World) -> None:
 
 
 LIVE_AND_NEVER_HELD = """
-SELECT id FROM eval_batches b WHERE due_at IS NOT NULL
+SELECT id FROM eval_batches b WHERE due_at IS NOT NULL AND state <> 'planned'
     AND NOT EXISTS (SELECT 1 FROM eval_events e WHERE e.batch_id = b.id AND e.event = 'batch.held')
 """
 
