@@ -31,6 +31,8 @@ CLOCK_MARGIN = timedelta(minutes=2)  # between our database's clock and the remo
 MAX_PAGES = 50
 MAX_SECONDS = 20.0  # of one search; it ends before its lease does
 
+OWN_TAG = "evalworker:"  # and the id of the batch: no two submissions have the same
+
 COMPARED = ("request", "response", "contexts", "expected_output", "turns")
 """Input fields that the remote is known to show again."""
 
@@ -140,6 +142,8 @@ def _may_be(row: BatchExecution, sent: Sent) -> bool:
     """By what the list shows: the tag, or else the number of inputs and the time."""
     if row.tags is not None and sent.own_tag is not None:
         return sent.own_tag in row.tags
+    if any(tag.startswith(OWN_TAG) for tag in row.tags or ()):
+        return False  # another batch's, even if it has the same inputs
     if row.created_at is not None and row.created_at < sent.since - CLOCK_MARGIN:
         return False
     return row.total_count is None or row.total_count == len(sent.inputs)

@@ -29,7 +29,7 @@ from worker.lifecycle import (
     Unavailable,
 )
 from worker.remote import clock
-from worker.search import Absent, Match, NoList, SearchOutcome, Sent, Unclear, search
+from worker.search import OWN_TAG, Absent, Match, NoList, SearchOutcome, Sent, Unclear, search
 from worker.store import claims, gates, polling, submitting
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("evalworker")
 
-OWN_TAG = "evalworker:"
 ONE_PLACE_SECONDS = 1.0  # before a batch that found no place at the remote asks again
 
 

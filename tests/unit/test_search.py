@@ -32,7 +32,11 @@ def batch(name: str, *, after: float, inputs: Any = TWIN, **more: Any) -> dict[s
 
 
 def found_among(
-    *batches: dict[str, Any], page_size: int = 100, taken: Collection[str] = (), seconds: float = 0
+    *batches: dict[str, Any],
+    page_size: int = 100,
+    taken: Collection[str] = (),
+    seconds: float = 0,
+    own_tag: str | None = "evalworker:1",
 ) -> object:
     """The outcome of a search in these, listed newest first; each request takes `seconds`."""
     by_name = {given["batch_execution_id"]: given for given in batches}
@@ -53,7 +57,7 @@ def found_among(
     with JudgeAPI(
         base_url="https://judge.test", api_key="key", transport=httpx.MockTransport(answer)
     ) as api:
-        sent = Sent("judge", "evalworker:1", TWIN, BEGAN)
+        sent = Sent("judge", own_tag, TWIN, BEGAN)
         return search(api, sent, lambda ids: set(taken) & set(ids), monotonic=lambda: now[0])
 
 
@@ -74,6 +78,12 @@ def test_what_belongs_to_another_batch_is_not_taken() -> None:
 def test_a_tag_says_more_than_age_and_content() -> None:
     tagged = batch("ours", after=2, tags=["evalworker:1"])
     assert found_among(batch("theirs", after=1, tags=["evalworker:2"]), tagged) == Match("ours")
+
+
+def test_what_bears_another_batchs_tag_is_not_taken_by_one_that_was_sent_without() -> None:
+    theirs = batch("theirs", after=1, tags=["evalworker:2"])
+    ours = batch("ours", after=2, tags=["nightly"])
+    assert found_among(theirs, ours, own_tag=None) == Match("ours")
 
 
 @pytest.mark.parametrize(
