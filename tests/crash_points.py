@@ -124,6 +124,19 @@ SCENARIOS = {
         settings={"batch_size": 2, "max_item_attempts": 2},
         ending=Ending(completed=3, failed=1, evaluated=5, again=1),
     ),
+    "the list tells which batches have ended": Scenario(
+        effects=[
+            "watch: commit of pace.claim_watch",
+            "watch: GET of the list",
+            "watch: commit of pace.watch_again",
+            "watch: commit of record_seen",
+            "watch: message to poll, after record_seen",
+        ],
+        inputs=[ONE, TWO, THREE],
+        options=SandboxOptions(latency=(3.0, 4.0)),
+        settings={"batch_size": 1, "poll_min_seconds": 20},
+        ending=Ending(completed=3, evaluated=3),
+    ),
     "the answer to the submission gets lost": Scenario(
         effects=[
             "submit: commit of record_unknown",
@@ -245,6 +258,8 @@ SCENARIOS = {
 }
 
 UNPLACED = {
+    "at_remote": "reads",
+    "allowed_in_flight": "reads",
     "known_remote_ids": "reads",
     "places_taken": "reads",
     "note_surprise": "after an error in our own code; adds a remark, and the claim stands",

@@ -42,7 +42,10 @@ STEPS = {
     "Steps.submit": "submit",
     "Steps._search": "search",
     "Steps.poll": "poll",
+    "Watch.turn": "watch",
 }
+BESIDES = ("gates", "pace")  # what changes along with a batch
+
 STORE = str(Path(database.__file__).parent)
 
 _context = multiprocessing.get_context("forkserver")
@@ -169,8 +172,8 @@ def _transaction(place: _Place) -> type[Transaction]:
             super().log_events()
 
         def _name(self) -> str:
-            """What became of the batch; that a gate opens or closes along with it comes second."""
-            own = [name for name in self.changed if not name.startswith("gates.")]
+            """What became of the batch; what changes besides comes second."""
+            own = [name for name in self.changed if not name.startswith(BESIDES)]
             return " and ".join(own or self.changed)
 
     return Noticed
@@ -205,6 +208,6 @@ def _transition() -> str | None:
         if code.co_qualname == "Database.run":
             break
         if code.co_filename.startswith(STORE) and code.co_filename != database.__file__:
-            gates = Path(code.co_filename).stem == "gates"
-            entered = f"gates.{code.co_name}" if gates else code.co_name
+            stem = Path(code.co_filename).stem
+            entered = f"{stem}.{code.co_name}" if stem in BESIDES else code.co_name
     return entered

@@ -7,6 +7,7 @@ import json
 import random
 import threading
 import uuid
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -15,8 +16,9 @@ import sqlalchemy as sa
 from worker.dispatcher import Dispatcher
 from worker.outbox import enqueue
 from worker.remote import JudgeAPI
-from worker.schema import batches, gates, items, jobs, later
+from worker.schema import batches, gates, items, jobs, later, pace
 from worker.steps import Policy, Steps
+from worker.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,6 +49,9 @@ class FakeRemote:
         self.batches: dict[str, dict[str, Any]] = {}
         self.requests: list[httpx.Request] = []
         self.done = True  # whether batches have ended when they are asked for
+        self.running: set[str] = set()  # of them, those that have not
+        self.list_lies = False  # it says that all have ended
+        self.clock = timedelta(0)  # of the remote, ahead of ours
         self.shows_tags = True
         self.has_list = True
         self.answers: list[Callable[[httpx.Request], httpx.Response | None]] = []
@@ -70,7 +75,8 @@ class FakeRemote:
         body = json.loads(request.content)
         batch_id = str(uuid.uuid4())
         judge_id = request.url.path.split("/")[3]
-        self.batches[batch_id] = {"body": body, "judge_id": judge_id}
+        created_at = datetime.now(UTC) + self.clock
+        self.batches[batch_id] = {"body": body, "judge_id": judge_id, "created_at": created_at}
         answer = {"batch_execution_id": batch_id, "status_url": f"{EXECUTIONS}{batch_id}/"}
         return httpx.Response(202, json=answer)
 
@@ -95,8 +101,15 @@ class FakeRemote:
     def _list(self, request: httpx.Request) -> httpx.Response:
         if not self.has_list:
             return httpx.Response(404, json={"detail": "Not found."})
-        wanted = request.url.params.get("judge_id")
-        rows = [self._head(i) for i, b in self.batches.items() if b["judge_id"] == wanted]
+        asked = request.url.params
+        since = datetime.fromisoformat(asked.get("date_from", "2000-01-01T00:00:00+00:00"))
+        until = datetime.fromisoformat(asked.get("date_to", "9000-01-01T00:00:00+00:00"))
+        rows = [
+            self._head(batch_id) | ({"status": "completed"} if self.list_lies else {})
+            for batch_id, batch in self.batches.items()
+            if asked.get("judge_id") in (None, batch["judge_id"])
+            and since <= batch["created_at"] <= until
+        ]
         return httpx.Response(200, json={"next": None, "previous": None, "results": rows})
 
     def _status(self, request: httpx.Request) -> httpx.Response:
@@ -109,23 +122,28 @@ class FakeRemote:
         body = self.batches[batch_id]["body"]
         head: dict[str, Any] = {
             "batch_execution_id": batch_id,
-            "status": "completed" if self.done else "processing",
+            "status": "completed" if self.has_ended(batch_id) else "processing",
+            "created_at": self.batches[batch_id]["created_at"].isoformat(),
             "total_count": len(body["inputs"]),
             "judge": {"id": "j", "name": "j", "version_id": "version-that-ran"},
         }
         return {**head, "tags": body.get("tags", [])} if self.shows_tags else head
 
+    def has_ended(self, batch_id: str) -> bool:
+        return self.done and batch_id not in self.running
+
     def execution(self, batch_id: str) -> dict[str, Any]:
         inputs = self.batches[batch_id]["body"]["inputs"]
+        ended = self.has_ended(batch_id)
         return {
             **self._head(batch_id),
-            "items": [self._item(place, given) for place, given in enumerate(inputs)],
+            "items": [self._item(place, given, ended) for place, given in enumerate(inputs)],
         }
 
-    def _item(self, place: int, given: dict[str, Any]) -> dict[str, Any]:
+    def _item(self, place: int, given: dict[str, Any], ended: bool) -> dict[str, Any]:
         request = given.get("request") or ""
         item: dict[str, Any] = {"index": place, "status": "processing", "input": given}
-        if not self.done:
+        if not ended:
             return item
         if request.startswith("fail"):
             return {**item, "status": "failed", "error_message": f"cannot judge {request}"}
@@ -152,6 +170,15 @@ class Bench:
         given = Policy(**(POLICY | policy))
         self.steps = Steps(
             database, self.api, self, given, holder=uuid.uuid4().hex, rng=random.Random(1)
+        )
+        self.watch = Watch(
+            database,
+            self.api,
+            self,
+            self.steps.durations,
+            poll_max=given.poll_max,
+            batch_timeout=given.batch_timeout,
+            rng=random.Random(1),
         )
         self.dispatcher = Dispatcher(
             database,
@@ -202,13 +229,17 @@ class Bench:
                 sa.update(items).where(items.c.status == "pending").values(due_at=past)
             )
             connection.execute(sa.update(batches).values(nudged_at=None))
-            connection.execute(sa.update(gates).values(opens_at=past))
+            connection.execute(sa.update(gates).values(opens_at=past, probing_until=past))
             if seconds:
                 connection.execute(
                     sa.update(batches)
                     .where(batches.c.submitted_at.isnot(None))
                     .values(submitted_at=later(sa.literal(-seconds)))
                 )
+
+    def let_the_watch_be_due(self) -> None:
+        with self.database.engine.begin() as connection:
+            connection.execute(sa.update(pace).values(watch_due_at=later(sa.literal(-1.0))))
 
     def finish(self, rounds: int = 40) -> None:
         """Rounds until no job is open."""

@@ -36,6 +36,7 @@ from worker.remote import JudgeAPI
 from worker.steps import Policy, Steps
 from worker.store import jobs
 from worker.store.database import Database
+from worker.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -78,6 +79,15 @@ class App:
             rng=random.Random(),  # noqa: S311 (scatters waits, guards nothing)
         )
         declare_actors(self.broker, mailbox.queue_name, self.steps)
+        self.watch = Watch(
+            self.database,
+            self.api,
+            mailbox,
+            self.steps.durations,
+            poll_max=settings.poll_max_seconds,
+            batch_timeout=settings.batch_timeout_seconds,
+            rng=self.steps.rng,
+        )
         self.dispatcher = Dispatcher(
             self.database,
             mailbox,
@@ -130,8 +140,11 @@ class App:
 
     def _start(self) -> None:
         listener = Listener(self.database.engine, self.dispatcher.wake)
-        self._stops = [self.dispatcher.stop, listener.stop]
-        self._threads = [threading.Thread(target=self.dispatcher.run, name="dispatcher")]
+        self._stops = [self.dispatcher.stop, self.watch.stop, listener.stop]
+        self._threads = [
+            threading.Thread(target=self.dispatcher.run, name="dispatcher"),
+            threading.Thread(target=self.watch.run, name="watch"),
+        ]
         if self.database.on_postgresql:
             self._threads.append(threading.Thread(target=listener.run, name="listener"))
         start_worker(self.worker)

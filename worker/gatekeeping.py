@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from worker import schedule
 from worker.lifecycle import Denied, Throttled, Unavailable
-from worker.store import gates
+from worker.store import gates, pace
 
 if TYPE_CHECKING:
     from random import Random
@@ -43,11 +43,13 @@ def failed(
     stops requests to the same endpoint; a wrong key stops everything, a missing permission its
     judge; an outage everything, once it has lasted for a few requests.
     """
-    scope = _scope(outcome, held, endpoint)
+    if isinstance(outcome, Throttled):
+        return throttled(tx, outcome, endpoint, rng), endpoint
+    scope = gates.API
+    if isinstance(outcome, Denied) and outcome.judge_only:
+        scope = gates.of_judge(held.judge_id)
     failures = gates.count_failure(tx, scope, outcome.reason)
     match outcome:
-        case Throttled(_, retry_after):
-            wait = schedule.throttle_wait(retry_after, failures, rng)
         case Denied():
             wait = schedule.gate_wait(failures + 1, rng)
         case Unavailable() if failures < schedule.OUTAGE_THRESHOLD:
@@ -58,11 +60,11 @@ def failed(
     return wait, scope
 
 
-def _scope(outcome: Throttled | Denied | Unavailable, held: Claim, endpoint: str) -> str:
-    match outcome:
-        case Throttled():
-            return endpoint
-        case Denied(judge_only=True):
-            return gates.of_judge(held.judge_id)
-        case Denied() | Unavailable():
-            return gates.API
+def throttled(tx: Transaction, outcome: Throttled, endpoint: str, rng: Random) -> float:
+    """Closes the gate of such requests; returns for how many seconds."""
+    failures = gates.count_failure(tx, endpoint, outcome.reason)
+    wait = schedule.throttle_wait(outcome.retry_after, failures, rng)
+    gates.close(tx, endpoint, wait=wait)
+    if endpoint == gates.SUBMIT:
+        pace.lower_limit(tx)
+    return wait

@@ -122,6 +122,7 @@ class BatchExecution:
     status: str
     total_count: int | None = None
     created_at: datetime | None = None
+    seconds: float | None = None  # that an ended one took, by the remote's own clock
     judge_version_id: str | None = None  # the version that really ran
     tags: tuple[str, ...] | None = None  # None: this server does not show tags
     items: tuple[RemoteItem, ...] = ()

@@ -23,6 +23,17 @@ NOT_FOUND_GRACE = 120.0  # after submission, a 404 on the status path may still 
 LOST_AFTER_FAILURES = 10  # polls in a row without a usable answer, once the batch is overdue too
 UNFINISHED_READS = 3  # reads of an ended batch that lacks items before they count as failed
 
+ENOUGH_DURATIONS = 8  # known of a judge, before its polls go by them
+LOOKED_AT = (0.25, 0.5, 0.75, 0.95)  # shares of the known durations: a poll of a batch at each
+EARLIEST = 0.02  # of the known durations, so many are shorter than a batch that is worth a look
+WATCH_LEAST = 0.1  # seconds between two reads of the list
+WATCH_PARTS = (0.04, 0.1)  # of a batch's duration between two reads: with many in flight, and few
+LISTED_PER_BATCH = 3  # reads of the list that a batch may cost, before they come more seldom
+
+LIMIT_LOWERED = 0.95  # of the batches that ran when the remote refused one more
+LIMIT_DOUBLES_IN = 180.0  # seconds: the way back up, until it refuses again
+LIMIT_HOLDS = 10.0  # seconds before the limit is lowered again: refusals come in swarms
+
 
 def backoff(failures: int, rng: Random, *, base: float = 1.0, most: float = MAX_BACKOFF) -> float:
     """Exponential with full jitter; never under a tenth of its span, so that it does not spin."""
@@ -33,18 +44,64 @@ def backoff(failures: int, rng: Random, *, base: float = 1.0, most: float = MAX_
 def throttle_wait(retry_after: float | None, failures: int, rng: Random) -> float:
     """As long as the remote asks for, within reason, and a little scatter; else a backoff."""
     if retry_after is None:
-        return backoff(failures + 1, rng)
+        return backoff(failures, rng)
     return min(retry_after, MAX_THROTTLE_WAIT) + rng.uniform(0.0, 1.0)
 
 
-def poll_wait(elapsed: float, *, least: float, most: float, rng: Random) -> float:
-    """The wait before the next poll: a quarter of the time it has run so far, within bounds.
+def poll_wait(
+    elapsed: float, durations: Sequence[float], *, least: float, most: float, rng: Random
+) -> float:
+    """The wait before the next poll, by how long this judge's latest batches took (sorted).
 
-    Asking at growing distances costs a logarithmic number of requests and finds the end within
-    about a quarter of the batch's own time.
+    A poll when a quarter of them had ended, then half, three quarters, nearly all: three or four
+    requests find the end within about a tenth of the batch's own time. Beyond that, and while too
+    few are known, after another quarter of the time it has run so far: a logarithmic number.
     """
-    wait = min(max(elapsed / 4, least), most)
-    return wait * rng.uniform(0.9, 1.1)
+    wait = min(max(_next_look(elapsed, durations) - elapsed, least), most)
+    return wait * rng.uniform(1.0, 1.1)
+
+
+def _next_look(elapsed: float, durations: Sequence[float]) -> float:
+    if len(durations) >= ENOUGH_DURATIONS:
+        for share in LOOKED_AT:
+            moment = quantile(durations, share)
+            if moment > elapsed:
+                return moment
+    return elapsed * 1.25
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """Of a sorted sequence that is not empty."""
+    return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
+
+
+def worth_a_look_after(durations: Sequence[float]) -> float:
+    """From how many seconds on a batch may have ended, by the latest of its judge (sorted)."""
+    if len(durations) < ENOUGH_DURATIONS:
+        return 0.0
+    return quantile(durations, EARLIEST) * 0.9
+
+
+def watch_wait(usual: float, in_flight: int, pages: int, *, most: float) -> float:
+    """Between two reads of the list, of so many pages, for so many batches at the remote.
+
+    A small part of the time that a batch usually takes, so that its end is seen soon after; with
+    few in flight a larger one, as each then pays more of the request.
+    """
+    least_part, most_part = WATCH_PARTS
+    part = pages / (LISTED_PER_BATCH * max(in_flight, 1))
+    return min(max(usual * min(max(part, least_part), most_part), WATCH_LEAST), most)
+
+
+def in_flight_allowed(ceiling: int, limit: float | None, since: float) -> int:
+    """How many batches may be at the remote, `since` seconds after it was found to allow `limit`.
+
+    Multiplicative decrease where it refuses one more, and growth from there until it does again.
+    """
+    if limit is None:
+        return ceiling
+    grown: float = limit * 2.0 ** min(since / LIMIT_DOUBLES_IN, 32.0)
+    return max(1, min(ceiling, round(grown)))
 
 
 def item_retry_wait(attempts: int, rng: Random) -> float:

@@ -348,6 +348,16 @@ gates = sa.Table(
     sa.Column("failures", sa.Integer, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("closed_at", UtcTime),
+    sa.Column("refused_at", UtcTime),  # last, since it was closed
+)
+
+pace = sa.Table(
+    "eval_pace",
+    metadata,
+    sa.Column("scope", sa.Text, primary_key=True),  # "api": the whole of it
+    sa.Column("watch_due_at", UtcTime),  # when its list is read next
+    sa.Column("in_flight_limit", sa.Double),  # batches it let run when it refused one more
+    sa.Column("limited_at", UtcTime),
 )
 
 events = sa.Table(

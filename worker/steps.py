@@ -15,6 +15,7 @@ from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, SQLA
 
 from worker import gatekeeping, schedule
 from worker.answers import is_new_word, is_running, read_answer
+from worker.durations import Durations
 from worker.lifecycle import (
     Accepted,
     BatchExecution,
@@ -30,7 +31,7 @@ from worker.lifecycle import (
 )
 from worker.remote import clock
 from worker.search import OWN_TAG, Absent, Match, NoList, SearchOutcome, Sent, Unclear, search
-from worker.store import claims, gates, polling, submitting
+from worker.store import claims, gates, pace, polling, submitting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("evalworker")
 
+_ASKING = [gates.API, gates.STATUS]  # what every GET has to pass
 ONE_PLACE_SECONDS = 1.0  # before a batch that found no place at the remote asks again
 
 
@@ -83,6 +85,7 @@ class Steps:
         *,
         holder: str,
         rng: Random,
+        durations: Durations | None = None,
         monotonic: Callable[[], float] = clock,
     ) -> None:
         self.database = database
@@ -91,6 +94,7 @@ class Steps:
         self.policy = policy
         self.holder = holder
         self.rng = rng
+        self.durations = durations or Durations()
         self.monotonic = monotonic
 
     # --- submit: planned, or in doubt, to submitted ----------------------------------------------
@@ -136,6 +140,7 @@ class Steps:
             or self._no_place(tx, held)
         ):
             return None
+        self._pass_through(tx, held, scopes)
         inputs = submitting.inputs_to_send(tx, held)
         return (held, inputs) if inputs else None
 
@@ -146,15 +151,20 @@ class Steps:
         return claims.hold(tx, held, reason=reason)
 
     def _held_back(self, tx: Transaction, held: Claim, scopes: list[str]) -> bool:
-        closed = gates.passage(tx, scopes) if held.trouble else None
+        closed = gates.closed(tx, scopes) if held.trouble else None
         if closed is None:
             return False
         wait = closed.wait + self.rng.uniform(0.0, 1.0)
         submitting.hold_back(tx, held, wait=wait, gate=closed.scope, why=closed.reason)
         return True
 
+    def _pass_through(self, tx: Transaction, held: Claim, scopes: list[str]) -> None:
+        """Only when nothing else keeps it back: others wait for the answer to a probe."""
+        if held.trouble:
+            gates.pass_through(tx, scopes)
+
     def _no_place(self, tx: Transaction, held: Claim) -> bool:
-        most = self.policy.max_in_flight
+        most = pace.allowed_in_flight(tx, self.policy.max_in_flight)
         if held.live_batches <= most or submitting.places_taken(tx) <= most:
             return False
         submitting.hold_back(tx, held, wait=ONE_PLACE_SECONDS, gate=None, why="no place is free")
@@ -166,20 +176,23 @@ class Steps:
             for half in self.database.run(lambda tx: self._record_split(tx, held, reason)):
                 self.messages.submit(half)
             return
-        self.database.run(lambda tx: self._record_outcome(tx, held, outcome))
+        first = self._first_poll(held)
+        self.database.run(lambda tx: self._record_outcome(tx, held, outcome, first))
         match outcome:
             case Accepted():
-                self.messages.poll(held.id, delay=self.policy.poll_min)
+                self.messages.poll(held.id, delay=first)
             case Invalid() | TooLarge() | NotFound():
                 self.messages.room()
             case Throttled() | Denied() | Unavailable():
                 pass  # due later; the dispatcher sends the message then
 
-    def _record_outcome(self, tx: Transaction, held: Claim, outcome: SubmitOutcome) -> None:
+    def _record_outcome(
+        self, tx: Transaction, held: Claim, outcome: SubmitOutcome, first: float
+    ) -> None:
         match outcome:
             case Accepted(remote_id, status_url):
                 gatekeeping.answered(tx, held, gates.SUBMIT)
-                self._record_accepted(tx, held, remote_id, status_url)
+                self._record_accepted(tx, held, remote_id, status_url, first)
             case Invalid(reason) | TooLarge(reason) | NotFound(reason):
                 gatekeeping.answered(tx, held, gates.SUBMIT)
                 submitting.record_refused(tx, held, reason=reason)
@@ -195,14 +208,14 @@ class Steps:
         return submitting.record_split(tx, held, reason=reason)
 
     def _record_accepted(
-        self, tx: Transaction, held: Claim, remote_id: str, status_url: str | None
+        self, tx: Transaction, held: Claim, remote_id: str, status_url: str | None, first: float
     ) -> bool:
         moved = submitting.record_accepted(
             tx,
             held,
             remote_batch_id=remote_id,
             status_url=status_url,
-            wait=self.policy.poll_min,
+            wait=first,
         )
         if not moved and submitting.known_remote_ids(tx, [remote_id]):
             reason = f"the remote answered with the id of another batch ({remote_id})"
@@ -243,8 +256,9 @@ class Steps:
         if claimed is None:
             return None
         held, inputs = claimed
-        if self._set_aside(tx, held) or self._held_back(tx, held, [gates.API, gates.STATUS]):
+        if self._set_aside(tx, held) or self._held_back(tx, held, _ASKING):
             return None
+        self._pass_through(tx, held, _ASKING)
         if held.submitting_at is None:
             raise ValueError(f"batch {held.id} is in doubt, but its attempt has no time")
         return held, Sent(held.judge_id, held.own_tag, inputs, held.submitting_at)
@@ -256,7 +270,7 @@ class Steps:
         match outcome:
             case Match(remote_id):
                 gatekeeping.answered(tx, held, gates.STATUS)
-                return self._record_accepted(tx, held, remote_id, None)
+                return self._record_accepted(tx, held, remote_id, None, self.policy.poll_min)
             case Absent():
                 gatekeeping.answered(tx, held, gates.STATUS)
                 return self._record_absent(tx, held, "not in the remote's list")
@@ -294,15 +308,17 @@ class Steps:
         outcome = self.api.status(held.remote_batch_id, held.status_url)
         again = self.database.run(lambda tx: self._record_poll(tx, held, outcome))
         if again is None:
+            self._note_duration(held, outcome)
             self.messages.room()
         else:
             self.messages.poll(batch_id, delay=again)
 
     def _claim_poll(self, tx: Transaction, batch_id: UUID) -> Claim | None:
         held = polling.claim_poll(tx, batch_id, holder=self.holder, lease=self.policy.lease)
-        if held is None or self._set_aside(tx, held):
+        if held is None or self._set_aside(tx, held) or self._held_back(tx, held, _ASKING):
             return None
-        return None if self._held_back(tx, held, [gates.API, gates.STATUS]) else held
+        self._pass_through(tx, held, _ASKING)
+        return held
 
     def _record_poll(self, tx: Transaction, held: Claim, outcome: StatusOutcome) -> float | None:
         """Returns the seconds until the next poll; None if there is none."""
@@ -316,7 +332,7 @@ class Steps:
                 if late:
                     self._lose(tx, held, f"no end after {elapsed:.0f} s at the remote")
                     return None
-                wait = self._poll_wait(elapsed)
+                wait = self._poll_wait(held, elapsed)
                 new_word = is_new_word(execution) and execution.status != held.remote_status
                 polling.record_running(
                     tx, held, remote_status=execution.status, wait=wait, new_word=new_word
@@ -329,7 +345,7 @@ class Steps:
                 self._lose(tx, held, f"no usable answer after {elapsed:.0f} s: {reason}")
                 return None
             case NotFound(reason):
-                wait = self._poll_wait(elapsed)
+                wait = self._poll_wait(held, elapsed)
                 polling.record_poll_failed(tx, held, reason=reason, wait=wait)
                 return wait
             case Throttled(reason) | Denied(reason) | Unavailable(reason):
@@ -340,7 +356,7 @@ class Steps:
     def _record_end(self, tx: Transaction, held: Claim, execution: BatchExecution) -> float | None:
         answer = read_answer(execution, held.item_count)
         if answer.missing and held.failures < schedule.UNFINISHED_READS:
-            wait = self._poll_wait(held.seconds_submitted or 0.0)
+            wait = self._poll_wait(held, held.seconds_submitted or 0.0)
             polling.record_poll_failed(tx, held, reason=answer.oddities[-1], wait=wait)
             return wait
         polling.record_results(
@@ -364,7 +380,26 @@ class Steps:
     def _item_retry_wait(self, attempts: int) -> float:
         return schedule.item_retry_wait(attempts, self.rng)
 
-    def _poll_wait(self, elapsed: float) -> float:
+    def _first_poll(self, held: Claim) -> float:
+        """Seconds after the submission: at once, where this judge's batches end at once."""
+        durations = self.durations.of(held.judge_id)
+        least = 0.0 if len(durations) >= schedule.ENOUGH_DURATIONS else self.policy.poll_min
         return schedule.poll_wait(
-            elapsed, least=self.policy.poll_min, most=self.policy.poll_max, rng=self.rng
+            0.0, durations, least=least, most=self.policy.poll_max, rng=self.rng
         )
+
+    def _poll_wait(self, held: Claim, elapsed: float) -> float:
+        return schedule.poll_wait(
+            elapsed,
+            self.durations.of(held.judge_id),
+            least=self.policy.poll_min,
+            most=self.policy.poll_max,
+            rng=self.rng,
+        )
+
+    def _note_duration(self, held: Claim, outcome: StatusOutcome) -> None:
+        """How long it took, by the remote; else until it was seen to have ended."""
+        if isinstance(outcome, Found) and not is_running(outcome.execution):
+            seconds = outcome.execution.seconds
+            seen = held.seconds_submitted or 0.0
+            self.durations.note(held.judge_id, seen if seconds is None else min(seconds, seen))

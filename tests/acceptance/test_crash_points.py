@@ -24,6 +24,7 @@ from servers import AMQP, delete_amqp_queues, rabbitmq_answers
 
 import worker.dispatcher
 import worker.steps
+import worker.watch
 from worker.config import load_settings
 from worker.outbox import enqueue
 from worker.sandbox.server import running_sandbox
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from worker.sandbox.server import Running
 
 POINTS = {point: name for name, scenario in SCENARIOS.items() for point in scenario.points}
+STORE = ("claims", "pace", "planning", "polling", "settling", "submitting", "watching")
 AT_ONCE = 16  # processes; nearly all of their time they wait
 LIFE_SECONDS = 500.0  # on a machine that is busy with something else
 _JOB_ENDS = ("job.completed", "job.failed", "job.cancelled")
@@ -138,16 +140,15 @@ class Run:
 
     def live(self, judge: Running, *, dies: str | None) -> None:
         """A process that must die at this place, or else live to its end."""
-        env = environment(
-            api_url=judge.url,
-            api_key=judge.api_key,
-            max_in_flight=4,
-            linger_seconds=0,
-            poll_min_seconds=0.2,
-            lease_seconds=5,
+        settings: dict[str, object] = {
+            "max_in_flight": 4,
+            "linger_seconds": 0,
+            "poll_min_seconds": 0.2,
+            "lease_seconds": 5,
             **self.stack,
             **self.scenario.settings,
-        )
+        }
+        env = environment(api_url=judge.url, api_key=judge.api_key, **settings)
         life = Life(["run", "--until-drained"], env, self.log, self.met, dies, self.hurried)
         ended = life.spend(seconds=LIFE_SECONDS)
         if dies is not None:
@@ -256,14 +257,15 @@ def test_every_transition_of_a_step_has_a_place() -> None:
     """One that no scenario meets would be missing from the list and from what is met alike."""
     called = {
         node.attr
-        for module in (worker.steps, worker.dispatcher)
+        for module in (worker.steps, worker.dispatcher, worker.watch)
         for node in ast.walk(ast.parse(inspect.getsource(module)))
         if isinstance(node, ast.Attribute)
         and isinstance(node.value, ast.Name)
-        and node.value.id in ("claims", "planning", "polling", "settling", "submitting")
+        and node.value.id in STORE
     }
     commits = [point.partition(": commit of ")[2] for point in POINTS]
-    named = {name for commit in commits for name in commit.split(" and ") if name}
+    named = {name.removeprefix("pace.") for commit in commits for name in commit.split(" and ")}
+    named.discard("")
     assert named | UNPLACED.keys() == called
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -428,7 +429,11 @@ def test_a_throttle_in_the_middle_of_a_search_ends_it_for_its_time(
     bench: Bench, remote: FakeRemote
 ) -> None:
     remote.shows_tags = False
-    remote.batches["another's"] = {"body": {"inputs": [{"request": "x"}]}, "judge_id": "judge"}
+    remote.batches["another's"] = {
+        "body": {"inputs": [{"request": "x"}]},
+        "judge_id": "judge",
+        "created_at": datetime.now(UTC),
+    }
     remote.next_answer(remote.accept_and_lose)
     bench.enqueue(["q"])
     bench.step()
@@ -463,6 +468,32 @@ def test_a_throttle_is_not_ended_by_what_was_under_way_before_it(
     assert bench.rows("SELECT scope FROM eval_gates") == []
 
 
+def test_a_probe_that_is_answered_late_does_not_end_the_throttle_that_came_meanwhile(
+    bench: Bench, remote: FakeRemote
+) -> None:
+    """The gate has been closed since before the probe asked: what counts is the last refusal."""
+
+    def throttle_another_meanwhile(_: httpx.Request) -> None:
+        bench.pass_time()  # so long that another probe is let through
+        remote.next_answer(answering(429, **{"Retry-After": "100"}))
+        bench.steps.poll(second)
+
+    bench.enqueue(["first"], judge_id="one")
+    bench.enqueue(["second"], judge_id="two")
+    bench.step()
+    (_, first), (_, second) = bench.sent
+    remote.next_answer(answering(429))
+    bench.pass_time()
+    bench.steps.poll(first)
+    bench.pass_time()
+    remote.next_answer(throttle_another_meanwhile)
+    bench.steps.poll(first)
+    assert bench.states().count("finished") == 1
+    waits = bench.database.run(lambda tx: gates.closed(tx, ["api:status"]))
+    assert waits is not None
+    assert waits.wait > 90
+
+
 def test_of_two_throttles_the_longer_one_holds(bench: Bench, remote: FakeRemote) -> None:
     """Two requests were under way; the one that is answered last is told to wait less."""
 
@@ -473,16 +504,14 @@ def test_of_two_throttles_the_longer_one_holds(bench: Bench, remote: FakeRemote)
 
     bench.enqueue(["first"], judge_id="one")
     bench.enqueue(["second"], judge_id="two")
-    bench.dispatcher.turn()
-    (_, first), (_, second) = bench.sent
-    remote.next_answer(throttle_another_meanwhile)
-    bench.steps.submit(first)
     bench.enqueue(["third"], judge_id="three")
     bench.dispatcher.turn()
-    third = next(batch_id for _, batch_id in bench.sent if batch_id not in (first, second))
+    (_, first), (_, second), (_, third) = bench.sent
+    remote.next_answer(throttle_another_meanwhile)
+    bench.steps.submit(first)
     bench.steps.submit(third)
     assert remote.posts() == 2
-    waits = bench.database.run(lambda tx: gates.passage(tx, ["api:submit"]))
+    waits = bench.database.run(lambda tx: gates.closed(tx, ["api:submit"]))
     assert waits is not None
     assert waits.wait > 90
 

@@ -229,12 +229,18 @@ class Remote:
             return httpx.Response(status, json={"detail": "no list here"})
         params = request.url.params
         since = datetime.fromisoformat(params["date_from"]).timestamp() - self.skew
+        until = float("inf")
+        if "date_to" in params:
+            until = datetime.fromisoformat(params["date_to"]).timestamp() - self.skew
         rows = []
         for batch in self.batches.values():
-            seen = batch.judge_id == params["judge_id"] and since <= batch.taken_at
+            seen = params.get("judge_id") in (None, batch.judge_id)
+            seen = seen and since <= batch.taken_at <= until
             if seen and batch.listed_at <= self.world.now and not batch.is_missing(self.world.now):
                 row = self._show(batch)
                 del row["items"]
+                if self.world.strikes("lie"):
+                    row["status"] = self.world.jitter.choice(["completed", "processing", "odd"])
                 rows.append(row)
         rows.reverse()
         following = None
@@ -258,6 +264,9 @@ class Remote:
             "created_at": datetime.fromtimestamp(batch.taken_at + self.skew, UTC).isoformat(),
             "items": items,
         }
+        if ended:
+            completed_at = datetime.fromtimestamp(batch.ends_at + self.skew, UTC)
+            shown["completed_at"] = completed_at.isoformat()
         return {**shown, "tags": batch.tags} if self.shows_tags else shown
 
     def _item(self, batch: Taken, place: int, ended: bool) -> dict[str, Any]:

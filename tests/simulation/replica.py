@@ -14,6 +14,7 @@ from worker.dispatcher import TROUBLE_SECONDS, Dispatcher
 from worker.migrating import upgrade
 from worker.steps import Policy, Steps
 from worker.store.database import Database, Transaction
+from worker.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,6 +62,16 @@ class Replica:
             rng=world.jitter,
             monotonic=self.monotonic,
         )
+        self.watch = Watch(
+            world.database,
+            world.api,
+            self,
+            self.steps.durations,
+            poll_max=policy.poll_max,
+            batch_timeout=policy.batch_timeout,
+            rng=world.jitter,
+            monotonic=self.monotonic,
+        )
         self.dispatcher = Dispatcher(
             world.database,
             self,
@@ -100,6 +111,20 @@ class Replica:
                 self.world.turn_failed(TROUBLE_SECONDS)
 
         Task(self, work).resume()
+
+    def look(self) -> None:
+        """What the thread of the watch does, once."""
+
+        def work() -> None:
+            try:
+                self.watch.turn()
+            except SQLAlchemyError as error:
+                if TROUBLE not in str(error):
+                    raise
+                task.throttled.clear()  # it is not on record
+
+        task = Task(self, work)
+        task.resume()
 
     # --- the messages that its steps and its dispatcher send ---
 

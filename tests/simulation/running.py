@@ -81,6 +81,8 @@ class Simulation:
             def now(cls, tz: tzinfo | None = None) -> Self:
                 return cls.fromtimestamp(simulation.world.local_time(), tz)
 
+        # There are few batches in a schedule.
+        self._exits.enter_context(mock.patch("worker.watch.WATCHED_FROM", 1))
         for name, clock in (
             ("worker.remote.bounds.clock", lambda: simulation.world.monotonic()),
             ("worker.store.database.time", Time),

@@ -28,6 +28,7 @@ CALM_EVENTS = 4000  # within which it must then come to its end
 BEGINNING = 1_800_000_000.0
 SKEW = 30.0  # seconds between the clocks of two machines, at most
 TURN_SECONDS = 1.0  # between two turns that nobody woke
+LOOKS = 0.2  # of the list, by somebody, after an event
 A_MOMENT = 0.001  # seconds; what is due then is surely due
 NEVER = float("inf")
 
@@ -196,8 +197,16 @@ class World:
         else:
             (self.agenda if moment in self.agenda else self.messages).remove(moment)
             moment.act()
+        self._maybe_look()
         self._after()
         return True
+
+    def _maybe_look(self) -> None:
+        """Somebody's watch reads the list, as it does now and then."""
+        if faults.happens(self.rng, LOOKS):
+            awake = [r for r in self.replicas if r.paused_until <= self.now and not r.dead]
+            if awake:
+                awake[self.rng.randrange(len(awake))].look()
 
     def _due(self, awake: list[Replica]) -> list[Moment]:
         now = self.now

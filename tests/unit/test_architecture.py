@@ -17,7 +17,7 @@ LAYERS = [
     {"answers", "wire"},
     {"validation", "config", "schema", "remote", "port"},
     {"store"},
-    {"migrating", "intake", "outbox", "search", "gatekeeping", "steps"},
+    {"durations", "migrating", "intake", "outbox", "search", "gatekeeping", "watch", "steps"},
     {"logs", "brokers", "listening", "actors", "dispatcher"},
     {"sandbox", "gateway"},
     {"app"},

@@ -143,12 +143,16 @@ class JudgeAPI:
         *,
         judge_id: str | None = None,
         date_from: datetime | None = None,
+        date_to: datetime | None = None,
+        page_size: int | None = None,
         cursor: str | None = None,
     ) -> ListOutcome:
         """GETs one page of the list of batches, in the server's order, without items."""
         params = {
             "judge_id": judge_id,
             "date_from": date_from.astimezone(UTC).isoformat() if date_from else None,
+            "date_to": date_to.astimezone(UTC).isoformat() if date_to else None,
+            "page_size": page_size,
             "cursor": cursor,
         }
         given = {name: value for name, value in params.items() if value is not None}

@@ -112,11 +112,19 @@ def _read_head(
         status=storable(status),
         total_count=_whole(body.get("total_count")),
         created_at=_moment(body.get("created_at")),
+        seconds=_seconds(body),
         judge_version_id=_only_text(judge.get("version_id")) if isinstance(judge, dict) else None,
         tags=_read_tags(tags) if isinstance(tags, list) else None,
         items=items,
         oddities=oddities,
     )
+
+
+def _seconds(body: Mapping[str, Any]) -> float | None:
+    created, completed = _moment(body.get("created_at")), _moment(body.get("completed_at"))
+    if created is None or completed is None:
+        return None
+    return max((completed - created).total_seconds(), 0.0)
 
 
 def _read_tags(given: Iterable[object]) -> tuple[str, ...]:

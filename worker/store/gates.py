@@ -41,16 +41,18 @@ class Closed:
     wait: float
 
 
-def passage(tx: Transaction, scopes: Sequence[str]) -> Closed | None:
-    """None if the caller may go on, maybe as the probe; else the gate that is closed longest."""
-    rows = tx.execute(_CLOSED, {"scopes": scopes}).all()
-    for row in rows:
+def closed(tx: Transaction, scopes: Sequence[str]) -> Closed | None:
+    """The gate that is closed longest, of those in the caller's way; None if it may go on."""
+    for row in tx.execute(_CLOSED, {"scopes": scopes}).all():
         wait = (row.opens_at - row.now).total_seconds()
         if wait > 0:
             return Closed(row.scope, row.reason, wait)
-    for row in rows:
-        tx.execute(_PROBE, {"of_scope": row.scope, "wait": PROBE_SECONDS})
     return None
+
+
+def pass_through(tx: Transaction, scopes: Sequence[str]) -> None:
+    """The caller goes on, as the probe of gates that are still to be opened; after `closed`."""
+    tx.execute(_PROBE, {"scopes": scopes, "wait": PROBE_SECONDS})
 
 
 _PASSABLE_AT = sa.case(
@@ -63,7 +65,16 @@ _CLOSED = (
     .with_for_update()
 )
 _IN = later(sa.bindparam("wait", type_=sa.Double))
-_PROBE = sa.update(gates).where(gates.c.scope == sa.bindparam("of_scope")).values(probing_until=_IN)
+_PROBE = (
+    sa.update(gates)
+    .where(gates.c.scope.in_(sa.bindparam("scopes", expanding=True)), gates.c.closed_at.isnot(None))
+    .values(probing_until=_IN)
+)
+
+
+def any_closed(tx: Transaction, scopes: Sequence[str]) -> bool:
+    """Whether somebody who is no probe has to wait."""
+    return tx.execute(_CLOSED, {"scopes": scopes}).first() is not None
 
 
 def count_failure(tx: Transaction, scope: str, reason: str) -> int:
@@ -103,6 +114,7 @@ _CLOSE = (
     .where(gates.c.scope == sa.bindparam("of_scope"))
     .values(
         closed_at=sa.func.coalesce(gates.c.closed_at, now()),
+        refused_at=now(),
         # Never sooner than others were told: of two answers, the longer wait holds.
         opens_at=sa.case((gates.c.opens_at > _IN, gates.c.opens_at), else_=_IN),
         probing_until=None,
@@ -113,7 +125,7 @@ _CLOSE = (
 def open_again(tx: Transaction, scopes: Sequence[str], *, asked_at: datetime) -> None:
     """The remote answers what was `asked_at` that time: what waited behind these gates is due now.
 
-    A gate that closed since then stays closed.
+    A gate whose like was refused since then stays closed.
     """
     for scope in tx.scalars(_OPEN_AGAIN, {"scopes": scopes, "asked_at": asked_at}).all():
         tx.execute(_WAKE, {"behind": scope})
@@ -124,7 +136,7 @@ _OPEN_AGAIN = (
     sa.delete(gates)
     .where(
         gates.c.scope.in_(sa.bindparam("scopes", expanding=True)),
-        sa.or_(gates.c.closed_at.is_(None), gates.c.closed_at < sa.bindparam("asked_at")),
+        sa.or_(gates.c.closed_at.is_(None), gates.c.refused_at < sa.bindparam("asked_at")),
     )
     .returning(gates.c.scope)
 )

@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 from worker.lifecycle import BatchState, Status
 from worker.schedule import Waiting, allowance, pack, ready
 from worker.schema import Id, batches, items, jobs, now, octet_length
-from worker.store import settling
+from worker.store import pace, settling
 from worker.store.many import UpdateEach
 from worker.validation import judge_offences, tag_offences
 
@@ -37,7 +37,7 @@ def plan(tx: Transaction, *, max_in_flight: int, batch_size: int, linger: float)
     """waiting items -> planned batches, as many as there are free places at the remote."""
     if not lock_planning(tx, wait=False):
         return Plan()
-    places = max_in_flight - live_batches(tx)
+    places = pace.allowed_in_flight(tx, max_in_flight) - live_batches(tx)
     lanes = _due_lanes(tx) if places > 0 else []
     planned: list[UUID] = []
     waits: list[float] = []

@@ -1,0 +1,104 @@
+"""What all replicas know of the API's pace, in one row: how many batches it lets run at once, and
+when its list is read next, by whoever comes first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from worker.lifecycle import BatchState
+from worker.schedule import LIMIT_HOLDS, LIMIT_LOWERED, in_flight_allowed
+from worker.schema import batches, later, now, pace
+
+if TYPE_CHECKING:
+    from worker.store.database import Transaction
+
+API = "api"
+
+
+def allowed_in_flight(tx: Transaction, ceiling: int) -> int:
+    """How many batches may be at the remote now: the ceiling, or less while it refuses more."""
+    known = tx.execute(_LIMIT).one_or_none()
+    if known is None:
+        return ceiling
+    since = (known.moment - known.limited_at).total_seconds()
+    return in_flight_allowed(ceiling, known.in_flight_limit, since)
+
+
+_LIMIT = sa.select(pace.c.in_flight_limit, pace.c.limited_at, now().label("moment")).where(
+    pace.c.in_flight_limit.isnot(None)
+)
+
+
+def lower_limit(tx: Transaction) -> None:
+    """The remote refused one more batch: as many as run now are a little too many for it.
+
+    Refusals come in swarms that tell one thing: for a moment, only the first counts.
+    """
+    running = int(tx.scalar(_RUNNING) or 0)
+    statement = _LOWER_ON_POSTGRESQL if tx.on_postgresql else _LOWER_ON_SQLITE
+    limit = max(1.0, running * LIMIT_LOWERED)
+    if tx.scalar(statement, {"scope": API, "in_flight_limit": limit}):
+        tx.happened("pace.lowered", in_flight=round(limit))
+
+
+_RUNNING = (
+    sa.select(sa.func.count())
+    .select_from(batches)
+    .where(batches.c.due_at.isnot(None), batches.c.state == BatchState.SUBMITTED)
+)
+
+
+def _lowering(insert: postgresql.Insert | sqlite.Insert) -> sa.Executable:
+    return (
+        insert.values(limited_at=now())
+        .on_conflict_do_update(
+            index_elements=["scope"],
+            set_={"in_flight_limit": insert.excluded.in_flight_limit, "limited_at": now()},
+            where=sa.or_(
+                pace.c.limited_at.is_(None), pace.c.limited_at < later(sa.literal(-LIMIT_HOLDS))
+            ),
+        )
+        .returning(pace.c.scope)
+    )
+
+
+_LOWER_ON_POSTGRESQL = _lowering(postgresql.insert(pace))
+_LOWER_ON_SQLITE = _lowering(sqlite.insert(pace))
+
+
+def claim_watch(tx: Transaction, *, lease: float) -> bool:
+    """Takes the next read of the list, until the lease ends; False where it is not due."""
+    statement = _CLAIM_ON_POSTGRESQL if tx.on_postgresql else _CLAIM_ON_SQLITE
+    return tx.scalar(statement, {"scope": API, "wait": lease}) is not None
+
+
+_IN = later(sa.bindparam("wait", type_=sa.Double))
+
+
+def _claiming(insert: postgresql.Insert | sqlite.Insert) -> sa.Executable:
+    return (
+        insert.values(watch_due_at=_IN)
+        .on_conflict_do_update(
+            index_elements=["scope"],
+            set_={"watch_due_at": _IN},
+            where=sa.or_(pace.c.watch_due_at.is_(None), pace.c.watch_due_at <= now()),
+        )
+        .returning(pace.c.scope)
+    )
+
+
+_CLAIM_ON_POSTGRESQL = _claiming(postgresql.insert(pace))
+_CLAIM_ON_SQLITE = _claiming(sqlite.insert(pace))
+
+
+def watch_again(tx: Transaction, *, wait: float) -> None:
+    """The list is read again in so many seconds."""
+    tx.execute(_WATCH_AGAIN, {"of_scope": API, "wait": wait})
+
+
+_WATCH_AGAIN = (
+    sa.update(pace).where(pace.c.scope == sa.bindparam("of_scope")).values(watch_due_at=_IN)
+)

@@ -1,0 +1,252 @@
+"""Watches all batches at the remote with one request: its list shows the status of each.
+
+What the list says is a hint, and changes nothing but when a batch is read: one that has ended at
+once, one that runs on later. Where there is no list, or nobody reads it, or it lies, each batch is
+polled at its own time all the same. Of all replicas one reads at a time.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from worker import gatekeeping, schedule
+from worker.answers import is_running
+from worker.lifecycle import Denied, Listed, NotFound, Throttled, Unavailable
+from worker.store import gates, pace, watching
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from datetime import datetime
+    from random import Random
+    from uuid import UUID
+
+    from worker.durations import Durations
+    from worker.lifecycle import BatchExecution, ListOutcome
+    from worker.remote import JudgeAPI
+    from worker.steps import Messages
+    from worker.store.database import Database, Transaction
+
+log = structlog.get_logger("evalworker")
+
+IDLE_SECONDS = 1.0  # between two looks at the rows while there is nothing to watch
+WATCHED_FROM = 3  # batches that may have ended; fewer are polled one by one
+PAGE_SIZE = 100  # what the list is asked for; it may give less
+LEASE_SECONDS = 5.0  # of one read; a second reader meanwhile costs its requests and nothing else
+MAX_PAGES = 50
+NO_LIST_SECONDS = 600.0  # before a server that had no list is asked again
+TROUBLE_SECONDS = 10.0  # after a list that could not be read
+TOLD_AGAIN_SECONDS = 15.0  # before a batch that was read, and had not ended, is believed to again
+PUT_OFF_WITHIN = 3.0  # polls that are due so soon are put off while the list says: it runs
+PUT_OFF_BY = 20.0
+TRUSTED_SECONDS = 60.0  # of a batch's life, or twice what is usual: later it is polled as well
+CLOCK_MARGIN = timedelta(minutes=2)  # between the database's clock and the remote's, unmeasured
+MEASURED_MARGIN = timedelta(seconds=3)
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What one read of the list is for: batches that may have ended, by their remote ids."""
+
+    batches: Mapping[str, Any]
+    count: int  # of all batches at the remote
+    judge_id: str | None  # where all are of one
+    since: datetime  # the first was sent, by the database's clock
+    until: datetime  # the last was taken
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the list said of them, in how many pages; or why it said nothing."""
+
+    executions: Mapping[str, BatchExecution]
+    pages: int
+    trouble: NotFound | Throttled | Denied | Unavailable | None = None
+
+
+class Watch:
+    """The watch of one process; what it remembers only saves requests."""
+
+    def __init__(
+        self,
+        database: Database,
+        api: JudgeAPI,
+        messages: Messages,
+        durations: Durations,
+        *,
+        poll_max: float,
+        batch_timeout: float,
+        rng: Random,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.database = database
+        self.api = api
+        self.messages = messages
+        self.durations = durations
+        self.poll_max = poll_max
+        self.batch_timeout = batch_timeout
+        self.rng = rng
+        self.monotonic = monotonic
+        self._ahead: timedelta | None = None  # the remote's clock, of the database's
+        self._told: dict[UUID, float] = {}  # batches that were said to have ended, and when
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Reads until stopped; trouble with the database is logged and waited out."""
+        pause = 0.0
+        while not self._stopping.wait(pause):
+            try:
+                pause = self.turn()
+            except SQLAlchemyError as error:
+                log.warning("watch.waits", reason=str(error).splitlines()[0])
+                pause = TROUBLE_SECONDS
+
+    def turn(self) -> float:
+        """One read of the list, if one is due; returns seconds until the next turn."""
+        watched = self.database.run(self._claim)
+        if watched is None:
+            return IDLE_SECONDS
+        seen = self._read(watched)
+        wait, ended = self.database.run(lambda tx: self._record(tx, watched, seen))
+        for batch_id in ended:
+            self._told[batch_id] = self.monotonic()
+            self.messages.poll(batch_id)
+        return wait
+
+    # --- claim -----------------------------------------------------------------------------------
+
+    def _claim(self, tx: Transaction) -> Watched | None:
+        rows = watching.at_remote(tx)
+        found = {row.remote_batch_id: row for row in rows if self._may_have_ended(row)}
+        if len(found) < WATCHED_FROM or gates.any_closed(tx, [gates.API, gates.STATUS]):
+            return None
+        if not pace.claim_watch(tx, lease=LEASE_SECONDS):
+            return None
+        judges = {row.judge_id for row in found.values()}
+        return Watched(
+            found,
+            count=len(rows),
+            judge_id=judges.pop() if len(judges) == 1 else None,
+            since=min(row.submitting_at for row in found.values()),
+            until=max(row.submitted_at for row in found.values()),
+        )
+
+    def _may_have_ended(self, row: Any) -> bool:
+        return _age(row) >= schedule.worth_a_look_after(self.durations.of(row.judge_id))
+
+    # --- call ------------------------------------------------------------------------------------
+
+    def _read(self, watched: Watched) -> Seen:
+        """Page by page, until every batch was seen."""
+        executions: dict[str, BatchExecution] = {}
+        give_up_at = self.monotonic() + LEASE_SECONDS
+        cursor, pages = None, 0
+        while pages < MAX_PAGES and self.monotonic() < give_up_at:
+            page = self._page(watched, cursor)
+            pages += 1
+            if not isinstance(page, Listed):
+                return Seen(executions, pages, page)
+            for row in page.executions:
+                if row.batch_execution_id in watched.batches:
+                    executions[row.batch_execution_id] = row
+            cursor = page.next_cursor
+            if cursor is None or len(executions) == len(watched.batches):
+                break
+        self._ahead = _clock_ahead(watched, executions)
+        return Seen(executions, pages)
+
+    def _page(self, watched: Watched, cursor: str | None) -> ListOutcome:
+        since, until = watched.since - CLOCK_MARGIN, None
+        if self._ahead is not None:
+            since = watched.since + self._ahead - MEASURED_MARGIN
+            until = watched.until + self._ahead + MEASURED_MARGIN
+        return self.api.list_executions(
+            judge_id=watched.judge_id,
+            date_from=since,
+            date_to=until,
+            page_size=PAGE_SIZE,
+            cursor=cursor,
+        )
+
+    # --- record ----------------------------------------------------------------------------------
+
+    def _record(
+        self, tx: Transaction, watched: Watched, seen: Seen
+    ) -> tuple[float, Sequence[UUID]]:
+        """Returns the seconds until the next read, and the batches that have ended."""
+        ended, running = self._sorted(watched, seen)
+        now_due = watching.record_seen(
+            tx, ended=ended, running=running, put_off_by=PUT_OFF_BY, within=PUT_OFF_WITHIN
+        )
+        wait = self._wait(tx, watched, seen)
+        pace.watch_again(tx, wait=wait)
+        return wait, now_due
+
+    def _sorted(self, watched: Watched, seen: Seen) -> tuple[list[UUID], list[UUID]]:
+        """Batches that have ended, for all that is known, and those whose polls can wait."""
+        ended, running = [], []
+        now = self.monotonic()
+        self._told = {b: at for b, at in self._told.items() if at > now - TOLD_AGAIN_SECONDS}
+        for remote_id, execution in seen.executions.items():
+            row = watched.batches[remote_id]
+            if not is_running(execution):
+                ended.append(row.id)
+            elif self._is_trusted(row):
+                running.append(row.id)
+        return [batch_id for batch_id in ended if batch_id not in self._told], running
+
+    def _is_trusted(self, row: Any) -> bool:
+        """A list that lies, or a batch that is stuck, must not go unnoticed."""
+        durations = self.durations.of(row.judge_id)
+        usual = schedule.quantile(durations, 0.95) if durations else 0.0
+        return _age(row) < min(max(TRUSTED_SECONDS, 2 * usual), self.batch_timeout)
+
+    def _wait(self, tx: Transaction, watched: Watched, seen: Seen) -> float:
+        match seen.trouble:
+            case None:
+                return min(self._waits(watched, seen.pages))
+            case Throttled() as outcome:
+                return gatekeeping.throttled(tx, outcome, gates.STATUS, self.rng)
+            case NotFound(reason):
+                log.info("watch.without_list", reason=reason)
+                return NO_LIST_SECONDS
+            case Denied(reason) | Unavailable(reason):
+                log.info("watch.waits", reason=reason)
+                return TROUBLE_SECONDS
+
+    def _waits(self, watched: Watched, pages: int) -> Iterator[float]:
+        """For each judge, by how long its batches usually take, or have taken so far."""
+        oldest: dict[str, float] = {}
+        for row in watched.batches.values():
+            oldest[row.judge_id] = max(oldest.get(row.judge_id, 0.0), _age(row))
+        for judge_id, age in oldest.items():
+            durations = self.durations.of(judge_id)
+            usual = schedule.quantile(durations, 0.5) if durations else age
+            yield schedule.watch_wait(usual, watched.count, pages, most=self.poll_max)
+
+
+def _age(row: Any) -> float:
+    seconds: float = (row.moment - row.submitted_at).total_seconds()
+    return seconds
+
+
+def _clock_ahead(watched: Watched, seen: Mapping[str, BatchExecution]) -> timedelta | None:
+    """By how much the remote's clock is ahead: it made each batch just after we began to submit it.
+
+    None, and so a wide margin, where nothing was seen to measure it by.
+    """
+    measured = [
+        execution.created_at - watched.batches[remote_id].submitting_at
+        for remote_id, execution in seen.items()
+        if execution.created_at is not None
+    ]
+    return min(measured, default=None)
