@@ -27,6 +27,7 @@ log = structlog.get_logger("evalworker")
 TURN_SECONDS = 0.5  # between two looks at the tables when nothing wakes the dispatcher
 DEBOUNCE_SECONDS = 0.02  # wake-ups that come together make one turn
 SWEEP_SECONDS = 15.0  # between two searches for waiting items that nothing would plan
+SWEEP_PART = 0.02  # of the time, at most: where millions wait, a search takes a while
 TROUBLE_SECONDS = 2.0  # after a turn that failed
 
 
@@ -50,7 +51,7 @@ class Dispatcher:
         self.linger = linger
         self.monotonic = monotonic
         self.last_turn = monotonic()
-        self._swept_at = float("-inf")
+        self._sweeps_at = float("-inf")
         self._woken = threading.Event()
         self._stopping = threading.Event()
 
@@ -94,6 +95,8 @@ class Dispatcher:
         return min(TURN_SECONDS, plan.next_in if plan.next_in is not None else TURN_SECONDS)
 
     def _sweep(self) -> None:
-        if self.monotonic() - self._swept_at >= SWEEP_SECONDS:
+        began = self.monotonic()
+        if began >= self._sweeps_at:
             self.database.run(settling.wake_strays)
-            self._swept_at = self.monotonic()
+            ended = self.monotonic()
+            self._sweeps_at = ended + max(SWEEP_SECONDS, (ended - began) / SWEEP_PART)

@@ -229,6 +229,7 @@ sa.Index(
     jobs.c.lane,
     jobs.c.priority.desc(),
     jobs.c.id,
+    unique=True,  # the id is; SQLite then knows that a job comes once, and sorts nothing
     postgresql_where=jobs.c.due_at.isnot(None),
     sqlite_where=jobs.c.due_at.isnot(None),
 )
@@ -262,20 +263,27 @@ items = sa.Table(
     sa.CheckConstraint(_in("status", Status), "eval_items_status"),
     sa.CheckConstraint(f"({_in('status', ENDED)}) = (finished_at IS NOT NULL)", "eval_items_ended"),
 )
-_live_item = items.c.status.in_([sa.literal_column("'pending'"), sa.literal_column("'processing'")])
+# Conditions on items, spelled as the partial indexes are: SQLite uses one only where its condition
+# stands in the statement to the letter.
+live_item = among(items.c.status, (Status.PENDING, Status.PROCESSING))
+waiting_item = sa.and_(live_item, items.c.status == sa.literal_column("'pending'"))
+batch_item = sa.and_(
+    among(items.c.status, (Status.PROCESSING, Status.CANCELLED)), items.c.batch_id.isnot(None)
+)
+in_flight_item = sa.and_(batch_item, items.c.status == sa.literal_column("'processing'"))
 sa.Index(
     "eval_items_live",
     items.c.job_id,
     items.c.item_index,
-    postgresql_where=_live_item,
-    sqlite_where=_live_item,
+    postgresql_where=live_item,
+    sqlite_where=live_item,
 )
-_item_in_flight = items.c.status == sa.literal_column("'processing'")
 sa.Index(
     "eval_items_in_flight",
     items.c.batch_id,
-    postgresql_where=_item_in_flight,
-    sqlite_where=_item_in_flight,
+    items.c.batch_index,
+    postgresql_where=batch_item,
+    sqlite_where=batch_item,
 )
 
 batches = sa.Table(
@@ -370,6 +378,7 @@ events = sa.Table(
     sa.Column("item_index", sa.Integer),
     sa.Column("batch_id", Id),
     sa.Column("detail", Json),
+    implicit_returning=False,  # nobody asks for the id of an event just written
 )
 sa.Index("eval_events_of_job", events.c.job_id, events.c.id)
 sa.Index("eval_events_of_batch", events.c.batch_id, events.c.id)

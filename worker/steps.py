@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("evalworker")
 
 _ASKING = [gates.API, gates.STATUS]  # what every GET has to pass
+AT_ONCE_SECONDS = 0.05  # a first poll that is due so soon needs no message
 ONE_PLACE_SECONDS = 1.0  # before a batch that found no place at the remote asks again
 
 
@@ -177,8 +178,10 @@ class Steps:
                 self.messages.submit(half)
             return
         first = self._first_poll(held)
-        self.database.run(lambda tx: self._record_outcome(tx, held, outcome, first))
+        polled = self.database.run(lambda tx: self._record_outcome(tx, held, outcome, first))
         match outcome:
+            case Accepted() if polled is not None:
+                self._read(polled)
             case Accepted():
                 self.messages.poll(held.id, delay=first)
             case Invalid() | TooLarge() | NotFound():
@@ -188,11 +191,13 @@ class Steps:
 
     def _record_outcome(
         self, tx: Transaction, held: Claim, outcome: SubmitOutcome, first: float
-    ) -> None:
+    ) -> Claim | None:
+        """Returns the claim of its first poll, where that is due at once."""
         match outcome:
             case Accepted(remote_id, status_url):
                 gatekeeping.answered(tx, held, gates.SUBMIT)
-                self._record_accepted(tx, held, remote_id, status_url, first)
+                accepted = self._record_accepted(tx, held, remote_id, status_url, first)
+                return self._claim_poll(tx, held.id) if accepted and not first else None
             case Invalid(reason) | TooLarge(reason) | NotFound(reason):
                 gatekeeping.answered(tx, held, gates.SUBMIT)
                 submitting.record_refused(tx, held, reason=reason)
@@ -202,6 +207,7 @@ class Steps:
             case Throttled(reason) | Denied(reason) | Unavailable(reason):
                 wait, gate = gatekeeping.failed(tx, outcome, held, gates.SUBMIT, self.rng)
                 submitting.record_not_started(tx, held, reason=reason, wait=wait, gate=gate)
+        return None
 
     def _record_split(self, tx: Transaction, held: Claim, reason: str) -> Sequence[UUID]:
         gatekeeping.answered(tx, held, gates.SUBMIT)
@@ -303,15 +309,19 @@ class Steps:
     def poll(self, batch_id: UUID) -> None:
         """Reads a batch once; records its results when it has ended, else comes back later."""
         held = self.database.run(lambda tx: self._claim_poll(tx, batch_id))
-        if held is None or held.remote_batch_id is None:
-            return
+        if held is not None:
+            self._read(held)
+
+    def _read(self, held: Claim) -> None:
+        if held.remote_batch_id is None:
+            raise ValueError(f"batch {held.id} is at the remote, but has no id there")
         outcome = self.api.status(held.remote_batch_id, held.status_url)
         again = self.database.run(lambda tx: self._record_poll(tx, held, outcome))
         if again is None:
             self._note_duration(held, outcome)
             self.messages.room()
         else:
-            self.messages.poll(batch_id, delay=again)
+            self.messages.poll(held.id, delay=again)
 
     def _claim_poll(self, tx: Transaction, batch_id: UUID) -> Claim | None:
         held = polling.claim_poll(tx, batch_id, holder=self.holder, lease=self.policy.lease)
@@ -381,12 +391,14 @@ class Steps:
         return schedule.item_retry_wait(attempts, self.rng)
 
     def _first_poll(self, held: Claim) -> float:
-        """Seconds after the submission: at once, where this judge's batches end at once."""
+        """Seconds after the submission: none, where this judge's batches end at once."""
         durations = self.durations.of(held.judge_id)
-        least = 0.0 if len(durations) >= schedule.ENOUGH_DURATIONS else self.policy.poll_min
-        return schedule.poll_wait(
-            0.0, durations, least=least, most=self.policy.poll_max, rng=self.rng
+        if len(durations) < schedule.ENOUGH_DURATIONS:
+            return self.policy.poll_min
+        wait = schedule.poll_wait(
+            0.0, durations, least=0.0, most=self.policy.poll_max, rng=self.rng
         )
+        return wait if wait >= AT_ONCE_SECONDS else 0.0
 
     def _poll_wait(self, held: Claim, elapsed: float) -> float:
         return schedule.poll_wait(

@@ -88,7 +88,7 @@ def test_new_work_is_noticed_at_once_on_postgresql(
         patched.setattr("worker.dispatcher.TURN_SECONDS", 60.0)
         thread = threading.Thread(target=app.run)
         thread.start()
-        wait_until(lambda: app.dispatcher._swept_at > 0)
+        wait_until(lambda: app.dispatcher._sweeps_at > float("-inf"))
         put(database_of_postgres, 1)
         wait_until(lambda: count(database_of_postgres, "eval_batches") == 1, seconds=10)
         app.end()

@@ -149,7 +149,7 @@ def test_inputs_that_come_after_the_jobs_end_are_not_left_lying(
         connection.exec_driver_sql(
             f"INSERT INTO eval_items (job_id, item_index, request) VALUES ('{job_id}', 1, 'late')"
         )
-    bench.dispatcher._swept_at = float("-inf")
+    bench.dispatcher._sweeps_at = float("-inf")
     bench.finish()
     assert [given["request"] for given in remote.inputs()] == ["early", "late"]
     assert bench.one("SELECT status, completed FROM eval_job_progress") == ("completed", 2)

@@ -83,6 +83,7 @@ class Simulation:
 
         # There are few batches in a schedule.
         self._exits.enter_context(mock.patch("worker.watch.WATCHED_FROM", 1))
+        self._exits.enter_context(mock.patch("worker.schedule.ENOUGH_DURATIONS", 2))
         for name, clock in (
             ("worker.remote.bounds.clock", lambda: simulation.world.monotonic()),
             ("worker.store.database.time", Time),

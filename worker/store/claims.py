@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from worker.lifecycle import LIVE_STATES, TRANSITIONS, BatchState, Status
-from worker.schema import among, batches, gates, items, later, now
+from worker.lifecycle import LIVE_STATES, TRANSITIONS, BatchState
+from worker.schema import among, batch_item, batches, gates, in_flight_item, items, later, now
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -273,7 +273,7 @@ _ITEMS = (
     sa.select(items)
     .where(
         items.c.batch_id == sa.bindparam("of_batch"),
-        among(items.c.status, [Status.PROCESSING, Status.CANCELLED]),
+        batch_item,
         items.c.batch_index.isnot(None),
     )
     .order_by(items.c.batch_index)
@@ -293,6 +293,6 @@ _PLACES = (
         items.c.batch_index,
         items.c.attempts,
     )
-    .where(items.c.batch_id == sa.bindparam("of_batch"), items.c.status == Status.PROCESSING)
+    .where(items.c.batch_id == sa.bindparam("of_batch"), in_flight_item)
     .order_by(items.c.batch_index)
 )

@@ -35,7 +35,14 @@ QUIET_SECONDS = 20
 RETRIED_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
 
 
-_UNHURRIED = sa.text("SET LOCAL idle_in_transaction_session_timeout = 0")
+# What the worker works by, it finds by an index. PostgreSQL's statistics are always behind in
+# tables that change so fast, and where it believes in few rows it reads a table of millions.
+BY_INDEX = {"enable_seqscan": "off", "enable_bitmapscan": "off"}
+
+_UNHURRIED = sa.text(
+    "SELECT set_config('idle_in_transaction_session_timeout', '0', true)"
+    + "".join(f", set_config('{name}', 'on', true)" for name in BY_INDEX)
+)
 _ASKED = sa.text("SELECT 1")
 
 
@@ -128,7 +135,7 @@ class Database:
         for left in range(TRIES - 1, -1, -1):
             connection = self.engine.connect().execution_options(evalworker_read=True)
             try:
-                # Whoever reads may take their time: no row is locked.
+                # Whoever reads may take their time: no row is locked. And may read whole tables.
                 connection.execute(_UNHURRIED if self.on_postgresql else _ASKED)
             except DBAPIError as error:
                 connection.close()
@@ -173,6 +180,7 @@ def create_engine(
                 "options": (
                     f"{url.query.get('options', '')}"
                     f" -c idle_in_transaction_session_timeout={QUIET_SECONDS}s"
+                    + "".join(f" -c {name}={value}" for name, value in BY_INDEX.items())
                 ),
                 "keepalives_idle": 10,
                 "keepalives_interval": 5,

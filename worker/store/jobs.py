@@ -9,7 +9,18 @@ import sqlalchemy as sa
 
 from worker.errors import UnknownJob
 from worker.lifecycle import ENDED, BatchState, Status
-from worker.schema import Id, Json, UtcTime, batches, gates, items, jobs, now
+from worker.schema import (
+    Id,
+    Json,
+    UtcTime,
+    batches,
+    gates,
+    items,
+    jobs,
+    live_item,
+    now,
+    waiting_item,
+)
 from worker.store import planning, settling
 
 if TYPE_CHECKING:
@@ -73,9 +84,7 @@ def any_work(connection: sa.Connection) -> bool:
     """Whether anything is left to do: a job that is due, an input that waits, or a live batch."""
     due = sa.exists().where(jobs.c.due_at.isnot(None))
     live = sa.exists().where(batches.c.due_at.isnot(None))
-    # In the words of the partial index: two states of which one cannot be without a live batch.
-    waits = items.c.status.in_([sa.literal_column("'pending'"), sa.literal_column("'processing'")])
-    waiting = sa.exists().where(waits, items.c.status == Status.PENDING)
+    waiting = sa.exists().where(waiting_item)
     return bool(connection.scalar(sa.select(sa.or_(due, live, waiting))))
 
 
@@ -197,7 +206,7 @@ def cancel(tx: Transaction, job_id: UUID) -> int:
     _begin(tx, job_id)
     moved = tx.execute(
         sa.update(items)
-        .where(items.c.job_id == job_id, items.c.status.in_([Status.PENDING, Status.PROCESSING]))
+        .where(items.c.job_id == job_id, live_item)
         .values(status=Status.CANCELLED, finished_at=now())
     )
     settling.lock_jobs(tx, [job_id])

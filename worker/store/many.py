@@ -24,30 +24,38 @@ if TYPE_CHECKING:
 class UpdateEach:
     """An update of many rows, each by values of its own; written once for both databases.
 
-    `build` makes the statement out of an object whose attributes are the given `columns`.
+    `build` makes the statement out of an object whose attributes are the given `columns`, one
+    value a row, and those of `shared`, one for all.
     """
 
     def __init__(
-        self, build: Callable[[Any], sa.Update], **columns: type[sa.types.TypeEngine[Any]]
+        self,
+        build: Callable[[Any], sa.Update],
+        *,
+        shared: Mapping[str, type[sa.types.TypeEngine[Any]]],
+        **columns: type[sa.types.TypeEngine[Any]],
     ) -> None:
+        common = {name: sa.bindparam(name, type_=kind) for name, kind in shared.items()}
         bound = {name: sa.bindparam(name, type_=kind) for name, kind in columns.items()}
-        self._row_by_row = build(SimpleNamespace(**bound))
+        self._row_by_row = build(SimpleNamespace(**common, **bound))
         records = sa.func.jsonb_to_recordset(sa.bindparam("rows", type_=Json)).table_valued(
             *(sa.column(name, kind) for name, kind in columns.items()), name="given"
         )
-        self._at_once = build(records.render_derived(with_types=True).c)
+        given = records.render_derived(with_types=True).c
+        own = {name: given[name] for name in columns}
+        self._at_once = build(SimpleNamespace(**common, **own))
 
-    def run(self, tx: Transaction, rows: Sequence[Mapping[str, Any]]) -> None:
+    def run(self, tx: Transaction, rows: Sequence[Mapping[str, Any]], **shared: Any) -> None:
         if not rows:
             return
         if not tx.on_postgresql:
-            tx.execute(self._row_by_row, rows)
+            tx.execute(self._row_by_row, [{**row, **shared} for row in rows])
             return
         as_json = [
             {name: str(value) if isinstance(value, UUID) else value for name, value in row.items()}
             for row in rows
         ]
-        tx.execute(self._at_once, {"rows": as_json})
+        tx.execute(self._at_once, {"rows": as_json, **shared})
 
 
 def insert_rows(

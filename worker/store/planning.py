@@ -10,7 +10,7 @@ from uuid_utils.compat import uuid7
 
 from worker.lifecycle import BatchState, Status
 from worker.schedule import Waiting, allowance, pack, ready
-from worker.schema import Id, batches, items, jobs, now, octet_length
+from worker.schema import Id, batches, items, jobs, now, octet_length, waiting_item
 from worker.store import pace, settling
 from worker.store.many import UpdateEach
 from worker.validation import judge_offences, tag_offences
@@ -108,10 +108,11 @@ _DUE_LANES = (
 
 def _waiting_items(tx: Transaction, lane: str, limit: int) -> list[Waiting]:
     """The next items of a lane, in the order in which they are to be sent."""
+    statement = _WAITING_ON_POSTGRESQL if tx.on_postgresql else _WAITING_ON_SQLITE
     return [
         Waiting(job_id, index, size, (moment - due_at).total_seconds())
         for job_id, index, due_at, size, moment in tx.execute(
-            _WAITING_ITEMS, {"of_lane": lane, "most": limit}
+            statement, {"of_lane": lane, "most": limit}
         )
     ]
 
@@ -130,19 +131,41 @@ def _size() -> sa.ColumnElement[int]:
     return size
 
 
-_PENDING = items.c.status == sa.literal_column(f"'{Status.PENDING}'")
-_WAITING_ITEMS = (
+_WAITS_NOW = sa.and_(waiting_item, items.c.due_at <= now())
+_MOST = sa.bindparam("most", type_=sa.Integer)
+_DUE_OF_LANE = (
+    sa.select(jobs.c.id, jobs.c.priority)
+    .where(jobs.c.lane == sa.bindparam("of_lane"), jobs.c.due_at <= now())
+    .order_by(jobs.c.priority.desc(), jobs.c.id)
+    .subquery("due_job")
+)
+# Nobody else takes waiting items while the planners' lock is held, so that none is locked here.
+_WAITING_ON_SQLITE = (
     sa.select(items.c.job_id, items.c.item_index, items.c.due_at, _size(), now().label("now"))
     .join_from(jobs, items, items.c.job_id == jobs.c.id)
-    .where(
-        jobs.c.lane == sa.bindparam("of_lane"),
-        jobs.c.due_at <= now(),
-        _PENDING,
-        items.c.due_at <= now(),
-    )
+    .where(jobs.c.lane == sa.bindparam("of_lane"), jobs.c.due_at <= now(), _WAITS_NOW)
     .order_by(jobs.c.priority.desc(), jobs.c.id, items.c.item_index)
-    .limit(sa.bindparam("most", type_=sa.Integer))
-    .with_for_update(of=items, skip_locked=True)
+    .limit(_MOST)
+)
+# Job by job, until there are enough: of a join PostgreSQL would read and sort all that waits.
+_OF_ONE_JOB = (
+    sa.select(items.c.item_index, items.c.due_at, _size().label("size"))
+    .where(items.c.job_id == _DUE_OF_LANE.c.id, _WAITS_NOW)
+    .order_by(items.c.item_index)
+    .limit(_MOST)
+    .lateral("waiting")
+)
+_WAITING_ON_POSTGRESQL = (
+    sa.select(
+        _DUE_OF_LANE.c.id,
+        _OF_ONE_JOB.c.item_index,
+        _OF_ONE_JOB.c.due_at,
+        _OF_ONE_JOB.c.size,
+        now().label("now"),
+    )
+    .join_from(_DUE_OF_LANE, _OF_ONE_JOB, sa.true())
+    .order_by(_DUE_OF_LANE.c.priority.desc(), _DUE_OF_LANE.c.id, _OF_ONE_JOB.c.item_index)
+    .limit(_MOST)
 )
 
 
@@ -163,11 +186,11 @@ def _insert_batch(tx: Transaction, lane: sa.Row[Any], members: Sequence[Waiting]
             {
                 "of_job": member.job_id,
                 "at_index": member.item_index,
-                "to_batch": batch_id,
                 "place": place,
             }
             for place, member in enumerate(members)
         ],
+        to_batch=batch_id,
     )
     return batch_id
 
@@ -178,13 +201,13 @@ _ASSIGN_ITEM = UpdateEach(
         .where(
             items.c.job_id == given.of_job,
             items.c.item_index == given.at_index,
-            items.c.status == Status.PENDING,
+            waiting_item,
         )
         .values(status=Status.PROCESSING, batch_id=given.to_batch, batch_index=given.place)
     ),
+    shared={"to_batch": Id},
     of_job=Id,
     at_index=sa.Integer,
-    to_batch=Id,
     place=sa.Integer,
 )
 
@@ -206,7 +229,15 @@ def _note_planned(tx: Transaction, job_ids: Sequence[Any]) -> None:
     tx.execute(_NOTE_PLANNED, {"job_ids": sorted(set(job_ids))})
 
 
-_WAITS = (items.c.job_id == jobs.c.id, _PENDING)
+_WAITS = (items.c.job_id == jobs.c.id, waiting_item)
+# In an order, so that PostgreSQL looks into the index of live items and never reads the table.
+_ONE_WAITS = (
+    sa.select(items.c.item_index)
+    .where(*_WAITS, items.c.due_at <= now())
+    .order_by(items.c.item_index.desc())
+    .limit(1)
+    .scalar_subquery()
+)
 _NOTE_PLANNED = (
     sa.update(jobs)
     .where(jobs.c.id.in_(sa.bindparam("job_ids", expanding=True)))
@@ -215,7 +246,7 @@ _NOTE_PLANNED = (
         started_at=sa.func.coalesce(jobs.c.started_at, now()),
         # Only when nothing is due now are the few that wait for their retry looked through.
         due_at=sa.case(
-            (sa.exists().where(*_WAITS, items.c.due_at <= now()), jobs.c.due_at),
+            (_ONE_WAITS.isnot(None), jobs.c.due_at),
             else_=sa.select(sa.func.min(items.c.due_at)).where(*_WAITS).scalar_subquery(),
         ),
     )

@@ -97,14 +97,13 @@ def record_results(
     completed = [row for row in rows if row.batch_index in answer.completed]
     _insert_results(tx, [(row, answer.completed[row.batch_index]) for row in completed])
     settling.end_items(
-        tx, [_end(row, Status.COMPLETED, error=None, answer=answer) for row in completed]
+        tx, held.id, [_end(row, Status.COMPLETED, error=None, answer=answer) for row in completed]
     )
     failures = [
         (row, answer.reason(row.batch_index))
         for row in rows
         if row.batch_index not in answer.completed
     ]
-    settling.lock_jobs(tx, {row.job_id for row in rows})
     _fail_or_retry(tx, held, failures, answer, max_attempts=max_attempts, retry_wait=retry_wait)
     tx.happened(
         "batch.finished",
@@ -132,7 +131,6 @@ def record_lost(
         return False
     tx.happened("batch.lost", batch_id=held.id, reason=reason)
     rows = batch_places(tx, held.id)
-    settling.lock_jobs(tx, {row.job_id for row in rows})
     failures = [(row, reason) for row in rows]
     _fail_or_retry(tx, held, failures, None, max_attempts=max_attempts, retry_wait=retry_wait)
     settling.end_finished_jobs(tx, {row.job_id for row in rows})
@@ -143,9 +141,7 @@ def _end(
     row: sa.Row[Any], status: Status, *, error: str | None, answer: Answer | None
 ) -> dict[str, Any]:
     return {
-        "of_job": row.job_id,
-        "at_index": row.item_index,
-        "of_batch": row.batch_id,
+        "place": row.batch_index,
         "new_status": status,
         "new_error": error,
         "log_id": answer.execution_log_id(row.batch_index) if answer else None,
@@ -162,7 +158,7 @@ def _fail_or_retry(
     retry_wait: Callable[[int], float],
 ) -> None:
     """processing -> pending while attempts are left, else -> failed with the last reason."""
-    ended, retried = [], []
+    ended, retried, to_wake = [], [], set()
     for row, reason in failures:
         last = row.attempts + 1 >= max_attempts
         tx.happened(
@@ -178,15 +174,14 @@ def _fail_or_retry(
         else:
             retried.append(
                 {
-                    "of_job": row.job_id,
-                    "at_index": row.item_index,
-                    "of_batch": row.batch_id,
+                    "place": row.batch_index,
                     "new_error": reason,
                     "wait": retry_wait(row.attempts + 1),
                 }
             )
-    settling.end_items(tx, ended)
-    settling.retry_items(tx, retried)
+            to_wake.add(row.job_id)
+    settling.end_items(tx, held.id, ended)
+    settling.retry_items(tx, held.id, retried, job_ids=to_wake)
 
 
 def _insert_results(tx: Transaction, answers: Sequence[tuple[sa.Row[Any], RemoteItem]]) -> None:

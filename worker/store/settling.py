@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from worker.lifecycle import Status, job_status_at_end
-from worker.schema import Id, among, items, jobs, later, now
+from worker.schema import (
+    Id,
+    among,
+    in_flight_item,
+    items,
+    jobs,
+    later,
+    live_item,
+    now,
+    waiting_item,
+)
 from worker.store.many import UpdateEach
 
 if TYPE_CHECKING:
@@ -19,12 +29,31 @@ if TYPE_CHECKING:
 EMPTY_JOB_GRACE = 10.0  # seconds in which a producer without a transaction may add the items
 SETTLED_AT_ONCE = 1000
 
-LIVE = (Status.PENDING, Status.PROCESSING)  # as the partial index says it
-_OPEN = among(jobs.c.status, LIVE)
+_OPEN = among(jobs.c.status, (Status.PENDING, Status.PROCESSING))
+_OF_JOB = items.c.job_id == jobs.c.id
 
 
-def _items_of_job(*statuses: Status) -> sa.ColumnElement[bool]:
-    return sa.and_(items.c.job_id == jobs.c.id, among(items.c.status, statuses))
+def end_finished_jobs(tx: Transaction, job_ids: Collection[UUID]) -> None:
+    """pending, processing -> completed, failed or cancelled, where no item is left to end.
+
+    The caller has ended its items. A job that is due will be looked at again by the planner, which
+    waits for this transaction; its row is only kept from ending, so that its batches do not wait
+    for one another. Of the last batches of a job each looks, one after the other, so that the
+    second sees what the first recorded.
+    """
+    going_on = tx.scalars(_KEEP_DUE_JOBS, {"job_ids": sorted(job_ids)}).all()
+    last = set(job_ids) - set(going_on)
+    if last:
+        lock_jobs(tx, last)
+        _end_where_all_ended(tx, last)
+
+
+_KEEP_DUE_JOBS = (
+    sa.select(jobs.c.id)
+    .where(jobs.c.id.in_(sa.bindparam("job_ids", expanding=True)), jobs.c.due_at.isnot(None), _OPEN)
+    .order_by(jobs.c.id)
+    .with_for_update(key_share=True, read=True)
+)
 
 
 def lock_jobs(tx: Transaction, job_ids: Collection[UUID]) -> None:
@@ -33,7 +62,7 @@ def lock_jobs(tx: Transaction, job_ids: Collection[UUID]) -> None:
     Always after the rows of items, and late: until the commit, no other batch of these jobs can
     come to its end.
     """
-    tx.execute(_LOCK_JOBS, {"job_ids": sorted(set(job_ids))})
+    tx.execute(_LOCK_JOBS, {"job_ids": sorted(job_ids)})
 
 
 _LOCK_JOBS = (
@@ -44,13 +73,9 @@ _LOCK_JOBS = (
 )
 
 
-def end_finished_jobs(tx: Transaction, job_ids: Collection[UUID]) -> None:
-    """pending, processing -> completed, failed or cancelled, where no item is left to end.
-
-    The caller has ended its items and then taken the jobs' rows (`lock_jobs`): of two batches that
-    end a job together, the second sees what the first recorded.
-    """
-    ended = tx.scalars(_ALL_ENDED, {"job_ids": sorted(set(job_ids))}).all()
+def _end_where_all_ended(tx: Transaction, job_ids: Collection[UUID]) -> None:
+    """The caller has the jobs' rows."""
+    ended = tx.scalars(_ALL_ENDED, {"job_ids": sorted(job_ids)}).all()
     if not ended:
         return
     for row in tx.execute(_COUNTED, {"job_ids": ended}).all():
@@ -65,8 +90,15 @@ def _count(status: Status) -> sa.ColumnElement[int]:
     return sa.func.count().filter(items.c.status == status)
 
 
-# One look into the index of live items per job; LIMIT keeps the planner from reading them all.
-_LIVE_ITEM = sa.select(items.c.item_index).where(_items_of_job(*LIVE)).limit(1).scalar_subquery()
+# One look into the index of live items per job: with an order PostgreSQL cannot choose to read
+# the table instead, whose first rows are the ones that have ended.
+_LIVE_ITEM = (
+    sa.select(items.c.item_index)
+    .where(_OF_JOB, live_item)
+    .order_by(items.c.item_index)
+    .limit(1)
+    .scalar_subquery()
+)
 _ALL_ENDED = sa.select(jobs.c.id).where(
     jobs.c.id.in_(sa.bindparam("job_ids", expanding=True)), _OPEN, _LIVE_ITEM.is_(None)
 )
@@ -101,34 +133,38 @@ _END_JOB = (
 def settle_idle_jobs(tx: Transaction, lane: str) -> None:
     """Due jobs of a lane from which nothing could be taken: asleep until an item is due, or ended.
 
-    A job without any input fails, once its producer had a moment to add some.
+    A job without any input fails, once its producer had a moment to add some. Jobs that a batch
+    is recording for are left for the next turn.
     """
-    idle = tx.execute(_IDLE, {"of_lane": lane}).all()
-    for job in idle:
+    idle = tx.scalars(_IDLE, {"of_lane": lane}).all()
+    if not idle:
+        return
+    for job in tx.execute(_STATE_OF, {"job_ids": idle}).all():
         if job.has_items:
             tx.execute(sa.update(jobs).where(jobs.c.id == job.id).values(due_at=job.next_due))
         elif job.had_time:
             end_job(tx, job.id, Status.FAILED, "the job has no inputs")
-    end_finished_jobs(tx, [job.id for job in idle if job.has_items])
+    _end_where_all_ended(tx, idle)
 
 
-_NEXT_DUE = (
-    sa.select(sa.func.min(items.c.due_at)).where(_items_of_job(Status.PENDING)).scalar_subquery()
-)
+_NEXT_DUE = sa.select(sa.func.min(items.c.due_at)).where(_OF_JOB, waiting_item).scalar_subquery()
+_HAS_ITEMS = sa.exists(sa.select(1).where(items.c.job_id == jobs.c.id))
 _IDLE = (
-    sa.select(
-        jobs.c.id,
-        _NEXT_DUE.label("next_due"),
-        sa.exists(sa.select(1).where(items.c.job_id == jobs.c.id)).label("has_items"),
-        (jobs.c.created_at < later(sa.literal(-EMPTY_JOB_GRACE))).label("had_time"),
-    )
+    sa.select(jobs.c.id)
     .where(
         jobs.c.lane == sa.bindparam("of_lane"),
         jobs.c.due_at <= now(),
-        ~sa.exists(sa.select(1).where(_items_of_job(Status.PENDING), items.c.due_at <= now())),
+        ~sa.exists(sa.select(1).where(_OF_JOB, waiting_item, items.c.due_at <= now())),
     )
     .limit(SETTLED_AT_ONCE)
+    .with_for_update(skip_locked=True)
 )
+_STATE_OF = sa.select(
+    jobs.c.id,
+    _NEXT_DUE.label("next_due"),
+    _HAS_ITEMS.label("has_items"),
+    (jobs.c.created_at < later(sa.literal(-EMPTY_JOB_GRACE))).label("had_time"),
+).where(jobs.c.id.in_(sa.bindparam("job_ids", expanding=True)))
 
 
 def fail_lane(tx: Transaction, lane: str, reason: str) -> None:
@@ -147,35 +183,34 @@ def fail_waiting_items(tx: Transaction, job_ids: Sequence[UUID], reason: str) ->
     """pending -> failed, for every waiting item of these jobs."""
     tx.execute(
         sa.update(items)
-        .where(items.c.job_id.in_(job_ids), items.c.status == Status.PENDING)
+        .where(items.c.job_id.in_(job_ids), waiting_item)
         .values(status=Status.FAILED, error=reason, finished_at=now())
     )
 
 
-def end_items(tx: Transaction, ended: Sequence[dict[str, Any]]) -> None:
-    """processing -> completed or failed; keys: of_job, at_index, of_batch, new_status, new_error,
-    log_id."""
-    _END_ITEM.run(tx, ended)
+def end_items(tx: Transaction, batch_id: UUID, ended: Sequence[dict[str, Any]]) -> None:
+    """processing -> completed or failed; keys: place, new_status, new_error, log_id."""
+    _END_ITEM.run(tx, ended, of_batch=batch_id)
 
 
-def retry_items(tx: Transaction, failed: Sequence[dict[str, Any]]) -> None:
+def retry_items(
+    tx: Transaction, batch_id: UUID, failed: Sequence[dict[str, Any]], *, job_ids: Collection[UUID]
+) -> None:
     """processing -> pending: to be sent again in a later batch, after `wait` seconds.
 
-    The job is due again when the first of them is; keys: of_job, at_index, of_batch, new_error,
-    wait.
+    Their jobs are due again when the first of them is; keys: place, new_error, wait.
     """
     if failed:
-        _RETRY_ITEM.run(tx, failed)
-        wake_jobs(tx, {entry["of_job"] for entry in failed})
+        _RETRY_ITEM.run(tx, failed, of_batch=batch_id)
+        wake_jobs(tx, job_ids)
 
 
 def _in_flight(given: Any) -> sa.ColumnElement[bool]:
-    """The item that an entry names, if it still awaits the end of this very batch."""
+    """The item at a place of the batch, if it still awaits its end."""
     return sa.and_(
-        items.c.job_id == given.of_job,
-        items.c.item_index == given.at_index,
         items.c.batch_id == given.of_batch,
-        items.c.status == Status.PROCESSING,
+        items.c.batch_index == given.place,
+        in_flight_item,
     )
 
 
@@ -191,9 +226,8 @@ _END_ITEM = UpdateEach(
             finished_at=now(),
         )
     ),
-    of_job=Id,
-    at_index=sa.Integer,
-    of_batch=Id,
+    shared={"of_batch": Id},
+    place=sa.Integer,
     new_status=sa.Text,
     new_error=sa.Text,
     log_id=sa.Text,
@@ -209,9 +243,8 @@ _RETRY_ITEM = UpdateEach(
             due_at=later(given.wait),
         )
     ),
-    of_job=Id,
-    at_index=sa.Integer,
-    of_batch=Id,
+    shared={"of_batch": Id},
+    place=sa.Integer,
     new_error=sa.Text,
     wait=sa.Double,
 )
@@ -256,7 +289,7 @@ def wake_strays(tx: Transaction) -> None:
 _STRAYS = (
     sa.select(items.c.job_id)
     .distinct()
-    .join_from(items, jobs, _items_of_job(Status.PENDING))
-    .where(jobs.c.due_at.is_(None))
+    .join_from(items, jobs, _OF_JOB)
+    .where(waiting_item, jobs.c.due_at.is_(None))
     .limit(SETTLED_AT_ONCE)
 )

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from uuid_utils.compat import uuid7
 
 from worker.lifecycle import BatchState, Status
-from worker.schema import among, batches, items, now
+from worker.schema import among, batch_item, batches, in_flight_item, items, now
 from worker.store import settling
 from worker.store.claims import Claim, batch_items, batch_places, claim, claiming, move
 from worker.store.planning import insert_planned
@@ -72,7 +72,7 @@ def inputs_to_send(tx: Transaction, held: Claim) -> list[dict[str, Any]]:
 
 def _close_ranks(tx: Transaction, held: Claim) -> list[dict[str, Any]]:
     sendable: list[dict[str, Any]] = []
-    failed: list[dict[str, Any]] = []
+    failed: list[tuple[sa.Row[Any], str]] = []
     moved: list[dict[str, Any]] = []
     for row in batch_items(tx, held.id):
         if row.status == Status.CANCELLED:
@@ -80,7 +80,7 @@ def _close_ranks(tx: Transaction, held: Claim) -> list[dict[str, Any]]:
         value = input_of(row)
         offences = offences_of(value)
         if offences:
-            failed.append(_ended(row, "; ".join(offences)))
+            failed.append((row, "; ".join(offences)))
             continue
         if row.batch_index != len(sendable):
             moved.append({"of_job": row.job_id, "at_index": row.item_index, "place": len(sendable)})
@@ -100,7 +100,7 @@ def _close_ranks(tx: Transaction, held: Claim) -> list[dict[str, Any]]:
         # Cancelled items leave the batch that never took them along.
         tx.execute(
             sa.update(items)
-            .where(items.c.batch_id == held.id, items.c.status == Status.CANCELLED)
+            .where(items.c.batch_id == held.id, batch_item, items.c.status == Status.CANCELLED)
             .values(batch_index=None)
         )
         tx.execute(
@@ -119,33 +119,29 @@ def input_of(row: sa.Row[Any]) -> Any:
     return {**extra, **value} if isinstance(extra, dict) else extra
 
 
-def _ended(row: sa.Row[Any], error: str) -> dict[str, Any]:
-    return {
-        "of_job": row.job_id,
-        "at_index": row.item_index,
-        "of_batch": row.batch_id,
-        "new_status": Status.FAILED,
-        "new_error": error,
-        "log_id": None,
-    }
-
-
-def _end_failed(tx: Transaction, batch_id: UUID, failed: list[dict[str, Any]]) -> None:
+def _end_failed(tx: Transaction, batch_id: UUID, failed: Sequence[tuple[sa.Row[Any], str]]) -> None:
     """processing -> failed for good, and their jobs ended where these were the last."""
     if not failed:
         return
-    job_ids = {entry["of_job"] for entry in failed}
-    settling.end_items(tx, failed)
-    settling.lock_jobs(tx, job_ids)
-    for entry in failed:
+    ended = [
+        {
+            "place": row.batch_index,
+            "new_status": Status.FAILED,
+            "new_error": reason,
+            "log_id": None,
+        }
+        for row, reason in failed
+    ]
+    settling.end_items(tx, batch_id, ended)
+    for row, reason in failed:
         tx.happened(
             "item.failed",
             batch_id=batch_id,
-            job_id=entry["of_job"],
-            item_index=entry["at_index"],
-            error=entry["new_error"],
+            job_id=row.job_id,
+            item_index=row.item_index,
+            error=reason,
         )
-    settling.end_finished_jobs(tx, job_ids)
+    settling.end_finished_jobs(tx, {row.job_id for row, _ in failed})
 
 
 def record_accepted(
@@ -261,7 +257,7 @@ def record_refused(tx: Transaction, held: Claim, *, reason: str) -> bool:
         return False
     tx.happened("batch.refused", batch_id=held.id, reason=reason)
     rows = batch_places(tx, held.id)
-    _end_failed(tx, held.id, [_ended(row, reason) for row in rows])
+    _end_failed(tx, held.id, [(row, reason) for row in rows])
     return True
 
 
@@ -292,7 +288,7 @@ def _insert_half(tx: Transaction, held: Claim, rows: Sequence[sa.Row[Any]]) -> U
             items.c.batch_id == held.id,
             items.c.batch_index >= rows[0].batch_index,
             items.c.batch_index <= rows[-1].batch_index,
-            items.c.status == Status.PROCESSING,
+            in_flight_item,
         )
         .values(batch_id=batch_id, batch_index=items.c.batch_index - rows[0].batch_index)
     )

@@ -1,0 +1,76 @@
+"""What the worker does for each batch reads by an index, however many rows there are."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from harness import Bench, FakeRemote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from worker.store.database import Database
+
+# Tables that grow: a statement that reads one as a whole costs more with every job.
+LARGE = ("eval_items", "eval_evaluator_results", "eval_events", "eval_batches", "eval_jobs")
+WHOLE = {
+    "postgresql": re.compile(rf"Seq Scan on ({'|'.join(LARGE)})"),
+    "sqlite": re.compile(rf"SCAN ({'|'.join(LARGE)})(?! USING (COVERING )?INDEX)"),
+}
+SORTS = "TEMP B-TREE"  # of SQLite; PostgreSQL sorts what an index gave it, and only so much
+
+
+@contextmanager
+def noticing(database: Database, seen: dict[str, Any]) -> Iterator[None]:
+    """Every statement that runs meanwhile, with one set of its parameters."""
+
+    def notice(_c: Any, _cursor: Any, sql: str, given: Any, _context: Any, many: bool) -> None:
+        if sql.split()[0] in ("SELECT", "UPDATE", "DELETE"):
+            seen[sql] = given[0] if many else given
+
+    sa.event.listen(database.engine, "before_cursor_execute", notice)
+    yield
+    sa.event.remove(database.engine, "before_cursor_execute", notice)
+
+
+def plan_of(connection: sa.Connection, sql: str, given: Any) -> str:
+    postgresql = connection.dialect.name == "postgresql"
+    explain = "EXPLAIN " if postgresql else "EXPLAIN QUERY PLAN "
+    rows = connection.exec_driver_sql(explain + sql, given).all()
+    return "\n".join(str(row[-1]) for row in rows)
+
+
+def test_no_step_of_a_batch_reads_a_whole_table(database: Database) -> None:
+    statements: dict[str, Any] = {}
+    remote = FakeRemote()
+    bench = Bench(database, remote, batch_size=2, max_item_attempts=2)
+    cancelled = bench.enqueue(["cancelled"])
+    bench.enqueue([f"question {n}" for n in range(5)] + ["fail always"])
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql(
+            f"UPDATE eval_items SET status = 'cancelled', finished_at = due_at"
+            f" WHERE job_id = '{cancelled}'"
+        )
+    remote.next_answer(remote.accept_and_lose)
+    with noticing(database, statements):
+        bench.step()
+        bench.watch.turn()
+    for _ in range(10):
+        bench.pass_time()
+        with noticing(database, statements):
+            bench.step()
+    assert bench.open_jobs() == 0
+    assert len(statements) > 20
+    found = []
+    with database.engine.connect() as connection:
+        dialect = connection.dialect.name
+        for sql, given in list(statements.items()):
+            plan = plan_of(connection, sql, given)
+            if WHOLE[dialect].search(plan):
+                found.append(f"{sql}\n{plan}")
+            if dialect == "sqlite" and SORTS in plan and "eval_items.due_at" in sql:
+                found.append(f"{sql}\n{plan}")
+    assert not found, "\n\n".join(found)
