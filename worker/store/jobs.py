@@ -82,10 +82,16 @@ READ_AT_ONCE = 1000  # items; results of any size are read in constant memory
 
 def any_work(connection: sa.Connection) -> bool:
     """Whether anything is left to do: a job that is due, an input that waits, or a live batch."""
-    due = sa.exists().where(jobs.c.due_at.isnot(None))
-    live = sa.exists().where(batches.c.due_at.isnot(None))
-    waiting = sa.exists().where(waiting_item)
-    return bool(connection.scalar(sa.select(sa.or_(due, live, waiting))))
+    return bool(connection.scalar(_ANY_WORK))
+
+
+_ANY_WORK = sa.select(
+    sa.or_(
+        sa.exists().where(jobs.c.due_at.isnot(None)),
+        sa.exists().where(batches.c.due_at.isnot(None)),
+        sa.exists().where(waiting_item),
+    )
+)
 
 
 def progress_of(connection: sa.Connection, job_id: UUID) -> sa.Row[Any]:
