@@ -112,9 +112,9 @@ def _watch(place: _Place) -> None:
     database.Transaction = _transaction(place)  # type: ignore[misc]
     exchange, send = JudgeAPI._exchange, Mailbox._send
 
-    def exchange_noticed(api: JudgeAPI, request: httpx.Request, *given: Any) -> Any:
+    def exchange_noticed(api: JudgeAPI, name: str, request: httpx.Request, *given: Any) -> Any:
         place.reached("before", _request(request))
-        answer = exchange(api, request, *given)
+        answer = exchange(api, name, request, *given)
         place.reached("after", _request(request))
         return answer
 

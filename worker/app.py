@@ -31,6 +31,7 @@ from worker.errors import ConfigurationError, DeadThreads, Unreachable
 from worker.lifecycle import Unavailable
 from worker.listening import Listener
 from worker.logs import LogContext
+from worker.metrics import Metrics
 from worker.migrating import check_schema
 from worker.remote import JudgeAPI
 from worker.steps import Policy, Steps
@@ -59,11 +60,13 @@ class App:
 
     def __init__(self, settings: Settings, *, transport: httpx.BaseTransport | None = None) -> None:
         self.settings = settings
+        self.metrics = Metrics()
         with contextlib.ExitStack() as opened:  # closed again if a later one cannot be opened
-            self.api = judge_api(settings, transport=transport)
+            self.api = judge_api(settings, transport=transport, observe=self.metrics.requested)
             opened.callback(self.api.close)
             self.database = open_database(settings)
             opened.callback(self.database.close)
+            self.metrics.watch_database(self.database)
             check_schema(self.database)
             prepare_broker(settings.broker_url)
             self.broker = make_broker(settings.broker_url, middleware=[LogContext()])
@@ -95,6 +98,7 @@ class App:
             batch_size=settings.batch_size,
             linger=settings.linger_seconds,
         )
+        self.metrics.watch_dispatcher(self.dispatcher.turn_age)
         self.worker = make_worker(
             self.broker, threads=min(MAX_THREADS, max(4, settings.max_in_flight))
         )

@@ -104,6 +104,11 @@ def make_broker(url: str, *, middleware: Sequence[dramatiq.Middleware] = ()) -> 
 
 def prepare_broker(url: str) -> None:
     """Tries the connection, and creates what the broker needs; raises `Unreachable`."""
+    check_broker(url, prepare=True)
+
+
+def check_broker(url: str, *, prepare: bool = False) -> None:
+    """Tries the connection; raises `Unreachable`."""
     plain = _without_namespace(url)
     try:
         match urlsplit(url).scheme:
@@ -117,7 +122,8 @@ def prepare_broker(url: str) -> None:
                 from dramatiq_postgres import schema
 
                 with psycopg.connect(plain, connect_timeout=10) as connection:
-                    schema.init(connection.cursor(), schema=POSTGRES_SCHEMA)
+                    if prepare:
+                        schema.init(connection.cursor(), schema=POSTGRES_SCHEMA)
     except _CONNECT_ERRORS as error:
         cause = error if str(error) else repr(error)
         raise Unreachable("broker", hide_password(url), cause) from error

@@ -55,6 +55,10 @@ class Dispatcher:
         self._woken = threading.Event()
         self._stopping = threading.Event()
 
+    def turn_age(self) -> float:
+        """Seconds since it last looked at the tables, to the end."""
+        return self.monotonic() - self.last_turn
+
     def wake(self) -> None:
         """There may be something to plan: do not wait for the next turn."""
         self._woken.set()

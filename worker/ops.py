@@ -1,4 +1,4 @@
-"""The operations port: is this process alive, and is it fit to work?"""
+"""The operations port: is this process alive, is it fit to work, and what does it do?"""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from worker.brokers import dead_threads
-from worker.errors import SchemaMismatch
+from worker.brokers import check_broker, dead_threads
+from worker.errors import SchemaMismatch, Unreachable
 from worker.migrating import check_schema
 from worker.port import in_background, listening
 from worker.store import jobs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from starlette.requests import Request
 
     from worker.app import App
     from worker.config import Settings
+    from worker.metrics import Metrics
     from worker.store.database import Database
 
 STALE_TURN_SECONDS = 60.0  # a dispatcher that has not turned for this long is in trouble
+OK = "ok"
 
 
 @contextlib.contextmanager
@@ -42,59 +44,82 @@ def serving_operations(settings: Settings, app: Starlette) -> Iterator[None]:
 
 
 def operations(app: App) -> Starlette:
-    """`/livez`: threads are running. `/readyz`: and everything they need is there."""
+    """`/livez`: threads are running. `/readyz`: and everything they need is there. `/metrics`."""
 
-    def livez(_: Request) -> Response:
-        dead = dead_threads(app.worker)
-        return JSONResponse({"ok": not dead, "dead": dead}, 503 if dead else 200)
+    def checks() -> dict[str, str]:
+        return _database(app.database) | {
+            "broker": _broker(app),
+            "dispatcher": _dispatcher(app.dispatcher.turn_age()),
+        }
 
-    def readyz(_: Request) -> Response:
-        checks = _checks(app)
-        fit = all(finding == "ok" for finding in checks.values())
-        return JSONResponse(
-            {"ok": fit, "checks": checks, "waiting_for": _closed(app)}, 200 if fit else 503
-        )
+    def state() -> dict[str, Any]:
+        # A closed gate does not make a replica unfit: restarting it would not open the gate.
+        waiting_for = _closed(app.database)
+        return {
+            "dispatcher_turned_seconds_ago": round(app.dispatcher.turn_age(), 1),
+            "api_paused": any(gate["scope"].startswith("api") for gate in waiting_for),
+            "waiting_for": waiting_for,
+        }
 
-    return Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz)])
+    return _port(lambda: dead_threads(app.worker), checks, state, app.metrics)
 
 
-def gateway_operations(database: Database) -> Starlette:
+def gateway_operations(database: Database, metrics: Metrics) -> Starlette:
     """The same of a process that serves the gateway alone: all it needs is the database."""
+    return _port(list, lambda: _database(database), dict, metrics)
 
+
+def _port(
+    dead: Callable[[], list[str]],
+    checks: Callable[[], dict[str, str]],
+    state: Callable[[], dict[str, Any]],
+    metrics: Metrics,
+) -> Starlette:
     def livez(_: Request) -> Response:
-        return JSONResponse({"ok": True})
+        found = dead()
+        return JSONResponse({"ok": not found, "dead": found}, 503 if found else 200)
 
     def readyz(_: Request) -> Response:
-        finding = _database(database)
-        fit = finding == "ok"
-        return JSONResponse({"ok": fit, "checks": {"database": finding}}, 200 if fit else 503)
+        found = checks()
+        fit = all(finding == OK for finding in found.values())
+        return JSONResponse({"ok": fit, "checks": found, **state()}, 200 if fit else 503)
 
-    return Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz)])
+    def scraped(request: Request) -> Response:
+        body, content_type = metrics.exposed(request.headers.get("accept", ""))
+        return Response(body, headers={"Content-Type": content_type})
 
-
-def _checks(app: App) -> dict[str, str]:
-    dead = dead_threads(app.worker)
-    since = app.dispatcher.monotonic() - app.dispatcher.last_turn
-    return {
-        "database": _database(app.database),
-        "broker": "ok" if not dead else f"threads have died: {', '.join(dead)}",
-        "dispatcher": "ok" if since < STALE_TURN_SECONDS else f"no turn for {since:.0f} s",
-    }
+    return Starlette(
+        routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", scraped)]
+    )
 
 
-def _database(database: Database) -> str:
+def _database(database: Database) -> dict[str, str]:
     try:
         check_schema(database)
     except SchemaMismatch as error:
-        return str(error)
+        return {"database": OK, "migrations": str(error)}
     except SQLAlchemyError as error:
-        return f"does not answer: {type(error).__name__}"
-    return "ok"
+        words = f"does not answer: {type(error).__name__}"
+        return {"database": words, "migrations": "not known: the database does not answer"}
+    return {"database": OK, "migrations": OK}
 
 
-def _closed(app: App) -> list[dict[str, Any]]:
-    """A closed gate does not make a replica unfit: restarting it would not open the gate."""
-    with contextlib.suppress(SQLAlchemyError), app.database.read() as connection:
+def _broker(app: App) -> str:
+    if dead := dead_threads(app.worker):
+        return f"threads have died: {', '.join(dead)}"
+    try:
+        check_broker(app.settings.broker_url)
+    except Unreachable as error:
+        return str(error)
+    return OK
+
+
+def _dispatcher(turn_age: float) -> str:
+    return OK if turn_age < STALE_TURN_SECONDS else f"no turn for {turn_age:.0f} s"
+
+
+def _closed(database: Database) -> list[dict[str, Any]]:
+    with contextlib.suppress(SQLAlchemyError), database.read() as connection:
         return [
             {"scope": gate.scope, "reason": gate.reason, "next_try": gate.opens_at.isoformat()}
             for gate in jobs.closed_gates(connection)

@@ -129,6 +129,28 @@ def now() -> later:
     return later(sa.literal(0.0))
 
 
+class seconds_between(FunctionElement[float]):  # noqa: N801 (reads as a SQL function)
+    """From one moment to another; NULL where a producer wrote what is no moment, or no end."""
+
+    type = sa.Double()
+    inherit_cache = True
+
+
+@compiles(seconds_between, "postgresql")
+def _seconds_on_postgresql(element: seconds_between, compiler: Any, **kw: Any) -> str:
+    begin, end = (compiler.process(clause, **kw) for clause in element.clauses)
+    return (
+        f"CASE WHEN isfinite({begin}) AND isfinite({end})"
+        f" THEN CAST(extract(epoch FROM {end} - {begin}) AS double precision) END"
+    )
+
+
+@compiles(seconds_between, "sqlite")
+def _seconds_on_sqlite(element: seconds_between, compiler: Any, **kw: Any) -> str:
+    begin, end = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"((julianday({end}) - julianday({begin})) * 86400.0)"
+
+
 class octet_length(FunctionElement[int]):  # noqa: N801 (reads as a SQL function)
     """Bytes of a text; SQLite has the function only since 3.43."""
 
@@ -326,6 +348,8 @@ sa.Index(
     postgresql_where=batches.c.due_at.isnot(None),
     sqlite_where=batches.c.due_at.isnot(None),
 )
+_held_batch = batches.c.state == sa.literal_column("'held'")
+sa.Index("eval_batches_held", batches.c.id, postgresql_where=_held_batch, sqlite_where=_held_batch)
 
 evaluator_results = sa.Table(
     "eval_evaluator_results",

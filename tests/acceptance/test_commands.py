@@ -214,7 +214,15 @@ def test_the_operations_port_tells_alive_from_ready(env: dict[str, str]) -> None
         wait_until(answers)
         assert httpx.get(f"{url}/livez").json()["ok"] is True
         ready = httpx.get(f"{url}/readyz").json()
-        assert ready["checks"] == {"database": "ok", "broker": "ok", "dispatcher": "ok"}
+        assert ready["checks"] == {
+            "database": "ok",
+            "migrations": "ok",
+            "broker": "ok",
+            "dispatcher": "ok",
+        }
+        assert ready["api_paused"] is False
+        assert ready["dispatcher_turned_seconds_ago"] < 5
+        assert "evalworker_database_up 1.0" in httpx.get(f"{url}/metrics").text
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(timeout=30) == 0
 

@@ -138,7 +138,11 @@ def test_a_gateway_alone_serves_beside_a_worker_elsewhere(
         gateway = around.enter_context(started("gateway", env=alone))
         wait_until(lambda: answers(url), seconds=90)
         assert httpx.get(f"http://127.0.0.1:{ops}/livez").status_code == 200
-        assert httpx.get(f"http://127.0.0.1:{ops}/readyz").json()["checks"] == {"database": "ok"}
+        ready = httpx.get(f"http://127.0.0.1:{ops}/readyz").json()
+        assert ready["checks"] == {"database": "ok", "migrations": "ok"}
+        metrics = httpx.get(f"http://127.0.0.1:{ops}/metrics").text
+        assert "evalworker_database_up 1.0" in metrics
+        assert "evalworker_jobs_taken_total" in metrics
         caller = around.enter_context(client(url))
         taken = submit(caller, "q", judge="response-checks").json()
         drained = evalworker(

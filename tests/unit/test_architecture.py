@@ -18,7 +18,7 @@ LAYERS = [
     {"validation", "config", "schema", "remote", "port"},
     {"store"},
     {"durations", "migrating", "intake", "outbox", "search", "gatekeeping", "watch", "steps"},
-    {"logs", "brokers", "listening", "actors", "dispatcher"},
+    {"logs", "metrics", "brokers", "listening", "actors", "dispatcher"},
     {"sandbox", "gateway"},
     {"app"},
     {"ops", "demo"},

@@ -23,6 +23,7 @@ from worker.cli.shell import (
 )
 from worker.gateway.server import serving_gateway
 from worker.lifecycle import Status
+from worker.metrics import Metrics
 from worker.migrating import upgrade
 from worker.ops import gateway_operations, operations, serving_operations
 from worker.sandbox.options import SandboxOptions
@@ -71,7 +72,12 @@ def run(
             around.enter_context(serving_operations(settings, operations(worker)))
             if with_gateway:
                 around.enter_context(
-                    serving_gateway(settings, worker.database, on_taken=worker.dispatcher.wake)
+                    serving_gateway(
+                        settings,
+                        worker.database,
+                        on_taken=worker.dispatcher.wake,
+                        observe=worker.metrics.answered,
+                    )
                 )
             worker.run(until=worker.is_drained if until_drained else None)
         failed = _failed_jobs(worker) - failed_before
@@ -92,12 +98,13 @@ def gateway(migrate_first: Migrate = False) -> None:
     if migrate_first:
         _migrate(settings)
     ending = threading.Event()
-    with (
-        contextlib.closing(ready_database(settings)) as database,
-        ending_on_signals(ending),
-        serving_operations(settings, gateway_operations(database)),
-        serving_gateway(settings, database),
-    ):
+    with contextlib.ExitStack() as around:
+        database = around.enter_context(contextlib.closing(ready_database(settings)))
+        metrics = Metrics()
+        metrics.watch_database(database)
+        around.enter_context(ending_on_signals(ending))
+        around.enter_context(serving_operations(settings, gateway_operations(database, metrics)))
+        around.enter_context(serving_gateway(settings, database, observe=metrics.answered))
         while not ending.wait(TICK_SECONDS):
             pass  # signals are handled between two waits
 

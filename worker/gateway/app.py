@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from worker.gateway.taking import Taker
     from worker.store.database import Database
 
+    Observer = Callable[[str, int, float], None]
+
 log = structlog.get_logger("evalworker")
 
 DOCUMENT_PATH = "/openapi.json"
@@ -57,6 +60,7 @@ class Gateway:
         max_inputs: int,
         max_body_bytes: int,
         passing: PassThrough | None = None,
+        observe: Observer = lambda _endpoint, _status, _seconds: None,
     ) -> None:
         self.database = database
         self.taker = taker
@@ -64,18 +68,20 @@ class Gateway:
         self.max_inputs = max_inputs
         self.max_body_bytes = max_body_bytes
         self.passing = passing
+        self.observe = observe
         self.document = document(max_inputs=max_inputs)
 
     def create_app(self) -> Starlette:
         """The routes; a POST without the final slash finds nothing, as it must not be relied on."""
         routes = [
-            self._route(EXECUTE_PATH, self.submit, "POST"),
-            self._route(LIST_PATH, self.list, "GET"),
-            self._route(STATUS_PATH, self.status, "GET"),
+            self._route("submit", EXECUTE_PATH, self.submit, "POST"),
+            self._route("list", LIST_PATH, self.list, "GET"),
+            self._route("status", STATUS_PATH, self.status, "GET"),
             Route(DOCUMENT_PATH, self.show_document, methods=["GET"]),
         ]
         if self.passing is not None:
-            routes.append(Route("/{rest:path}", _answering(self.passing.answer), methods=METHODS))
+            rest = self._answering("passed_on", self.passing.answer)
+            routes.append(Route("/{rest:path}", rest, methods=METHODS))
         handlers: Mapping[Any, Any] = {HTTPException: no_such_path, Exception: _surprised}
         app = Starlette(routes=routes, exception_handlers=handlers, lifespan=self._closing)
         app.router.redirect_slashes = False
@@ -88,12 +94,33 @@ class Gateway:
             await self.passing.close()
 
     def _route(
-        self, path: str, handle: Callable[[Request, Key], Awaitable[Response]], method: str
+        self,
+        name: str,
+        path: str,
+        handle: Callable[[Request, Key], Awaitable[Response]],
+        method: str,
     ) -> Route:
         async def endpoint(request: Request) -> Response:
             return await handle(request, self.keys.admit(request.headers.get("authorization")))
 
-        return Route(path, _answering(endpoint), methods=[method])
+        return Route(path, self._answering(name, endpoint), methods=[method])
+
+    def _answering(
+        self, name: str, handle: Callable[[Request], Awaitable[Response]]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        """Who watches hears of every answer, also of the one to what nobody expected."""
+        answering = _answering(handle)
+
+        async def endpoint(request: Request) -> Response:
+            began, status = time.monotonic(), 500
+            try:
+                response = await answering(request)
+                status = response.status_code
+                return response
+            finally:
+                self.observe(name, status, time.monotonic() - began)
+
+        return endpoint
 
     # --- the endpoints ---------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from worker.config import Settings
+    from worker.gateway.app import Observer
     from worker.store.database import Database
 
 log = structlog.get_logger("evalworker")
@@ -26,11 +27,15 @@ END_SECONDS = 3  # for requests that still run; each is short
 
 @contextlib.contextmanager
 def serving_gateway(
-    settings: Settings, database: Database, *, on_taken: Callable[[], None] = lambda: None
+    settings: Settings,
+    database: Database,
+    *,
+    on_taken: Callable[[], None] = lambda: None,
+    observe: Observer = lambda _endpoint, _status, _seconds: None,
 ) -> Iterator[str]:
     """Answers on GATEWAY_HOST:GATEWAY_PORT while the block runs; gives the URL.
 
-    `on_taken` is called after each commit that took something.
+    `on_taken` is called after each commit that took something, `observe` after each answer.
     """
     given = settings.gateway_keys
     keys = Keys(read_keys(given.get_secret_value() if given else None))
@@ -47,6 +52,7 @@ def serving_gateway(
             max_inputs=settings.gateway_max_inputs,
             max_body_bytes=max_body_bytes,
             passing=passing,
+            observe=observe,
         )
         shown = f"[{host}]" if ":" in host else host
         url = f"http://{shown}:{listener.getsockname()[1]}"

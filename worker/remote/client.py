@@ -14,7 +14,7 @@ import httpx
 from worker.errors import ConfigurationError
 from worker.lifecycle import Invalid, ListOutcome, StatusOutcome, SubmitOutcome, Unavailable
 from worker.remote.address import Address
-from worker.remote.bounds import Unusable, keep_deadlines, read_body, within
+from worker.remote.bounds import Unusable, clock, keep_deadlines, read_body, within
 from worker.remote.cookies import NoCookies
 from worker.remote.mapping import (
     Answer,
@@ -30,6 +30,8 @@ from worker.wire.paths import EXECUTIONS, execute
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
+
+    Observer = Callable[[str, int | None, float], None]
 
 CONNECT_SECONDS = 5.0
 DEADLINE_SECONDS = 20.0  # of a whole request, under the lease that its caller holds
@@ -52,7 +54,11 @@ _UNSENDABLE = (ValueError, TypeError, RecursionError, httpx.InvalidURL)
 
 class JudgeAPI:
     """One API and one key. Safe to use from several threads; no method raises for what the
-    network or the remote does: every answer, and every lie, is an outcome."""
+    network or the remote does: every answer, and every lie, is an outcome.
+
+    `observe` is told of each request after it ended: the method here that made it, the status of
+    its answer (None: there was none), and its seconds.
+    """
 
     def __init__(
         self,
@@ -62,12 +68,14 @@ class JudgeAPI:
         transport: httpx.BaseTransport | None = None,
         deadline: float = DEADLINE_SECONDS,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
+        observe: Observer = lambda _endpoint, _status, _seconds: None,
     ) -> None:
         key = _checked(api_key)
         self._address = Address(base_url)
         self._secrets = sorted({key, quote(key), quote(key, safe="")}, key=len, reverse=True)
         self._deadline = deadline
         self._max_answer_bytes = max_answer_bytes
+        self._observe = observe
         self._client = httpx.Client(
             transport=transport,
             follow_redirects=False,
@@ -118,7 +126,7 @@ class JudgeAPI:
             )
         except _UNSENDABLE as error:
             return Invalid(self._describe(error, "cannot be sent as JSON"))
-        answer = self._exchange(request, may_send)
+        answer = self._exchange("submit", request, may_send)
         if isinstance(answer, Unavailable):
             return answer
         return submit_outcome(answer, self._own_status_url(answer.body))
@@ -131,7 +139,7 @@ class JudgeAPI:
             request = self._client.build_request("GET", url)
         except _UNSENDABLE as error:
             return Unavailable(self._describe(error, "cannot be asked for"), sent=False)
-        answer = self._exchange(request)
+        answer = self._exchange("status", request)
         return (
             answer
             if isinstance(answer, Unavailable)
@@ -161,13 +169,22 @@ class JudgeAPI:
             request = self._client.build_request("GET", url)
         except _UNSENDABLE as error:
             return Unavailable(self._describe(error, "cannot be asked for"), sent=False)
-        answer = self._exchange(request)
+        answer = self._exchange("list", request)
         if isinstance(answer, Unavailable):
             return answer
         return list_outcome(answer, first_page=cursor is None)
 
     def _exchange(
-        self, request: httpx.Request, may_send: Callable[[], bool] | None = None
+        self, endpoint: str, request: httpx.Request, may_send: Callable[[], bool] | None = None
+    ) -> Answer | Unavailable:
+        began = clock()
+        answer = self._ask(request, may_send)
+        status = None if isinstance(answer, Unavailable) else answer.status
+        self._observe(endpoint, status, clock() - began)
+        return answer
+
+    def _ask(
+        self, request: httpx.Request, may_send: Callable[[], bool] | None
     ) -> Answer | Unavailable:
         try:
             with (

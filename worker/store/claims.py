@@ -124,7 +124,11 @@ def claim(
     """Takes a batch by a statement of `claiming`, until the lease ends; None if there is none."""
     given = {"batch_id": batch_id, "holder": holder, "lease": lease, **values}
     moved = tx.execute(statement, given).one_or_none()
-    return _read_claim(moved) if moved is not None else None
+    if moved is None:
+        return None
+    if moved.claims > 1:
+        tx.counted("lease.taken_over")
+    return _read_claim(moved)
 
 
 def _read_claim(row: sa.Row[Any]) -> Claim:
@@ -164,7 +168,10 @@ def move(
     if newly_submitted:
         given["new_remote_id"] = values["remote_batch_id"]
     statement = _moving(live=due_in is not None, ended=not TRANSITIONS[to], sent=newly_submitted)
-    return bool(tx.execute(statement, given).rowcount)
+    moved = bool(tx.execute(statement, given).rowcount)
+    if not moved:
+        tx.counted("lease.lost")
+    return moved
 
 
 @cache
@@ -247,7 +254,10 @@ def note_surprise(
 
 def overdue(tx: Transaction) -> list[tuple[UUID, BatchState]]:
     """Live batches whose message must have been lost: it is sent again, to whoever listens."""
-    return [(batch_id, BatchState(state)) for batch_id, state in tx.execute(_NUDGE)]
+    found = [(batch_id, BatchState(state)) for batch_id, state in tx.execute(_NUDGE)]
+    for _ in found:
+        tx.counted("message.resent")
+    return found
 
 
 _NUDGE = (

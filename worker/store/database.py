@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 import time
 from contextlib import contextmanager
@@ -16,8 +17,10 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from worker.schema import events, now, time_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from uuid import UUID
+
+    Observer = Callable[[Mapping[str, Any]], None]
 
 log = structlog.get_logger("evalworker")
 
@@ -56,6 +59,7 @@ class Transaction:
         self.scalars = connection.scalars
         self.on_postgresql = connection.dialect.name == "postgresql"
         self._events: list[dict[str, Any]] = []
+        self._counted: list[dict[str, Any]] = []
 
     def happened(
         self,
@@ -78,6 +82,10 @@ class Transaction:
             }
         )
 
+    def counted(self, what: str) -> None:
+        """Notes what is worth counting but no history: observers hear of it with the commit."""
+        self._counted.append({"event": what, "detail": None})
+
     def write_events(self) -> None:
         if self._events:
             self.execute(_INSERT_EVENTS, self._events)
@@ -92,6 +100,11 @@ class Transaction:
             }
             log.info(entry["event"], **ids, **(entry["detail"] or {}))
 
+    def tell(self, observer: Observer) -> None:
+        """Of everything that happened or was counted, in its order, after the commit."""
+        for entry in itertools.chain(self._events, self._counted):
+            observer(entry)
+
 
 _INSERT_EVENTS = sa.insert(events).values(at=now())
 
@@ -102,6 +115,14 @@ class Database:
     def __init__(self, url: sa.URL | str, *, clock: Callable[[], float] = time.time) -> None:
         self.engine = create_engine(url, clock=clock)
         self.on_postgresql = self.engine.dialect.name == "postgresql"
+        self._observers: list[Observer] = []
+
+    def observe(self, observer: Observer) -> None:
+        """From now on tells it of every event, after its commit and in the thread that made it.
+
+        An observer must not raise: what it hears of is done.
+        """
+        self._observers.append(observer)
 
     def run(self, work: Callable[[Transaction], Result]) -> Result:
         """Runs `work` in a transaction and commits it; tries again where the database asks for it.
@@ -121,6 +142,8 @@ class Database:
                 time.sleep(PAUSE_SECONDS * 2 ** (TRIES - 1 - left))
             else:
                 transaction.log_events()
+                for observer in self._observers:
+                    transaction.tell(observer)
                 return result
         raise AssertionError("unreachable: the last try returns or raises")
 

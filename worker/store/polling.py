@@ -45,6 +45,8 @@ def record_running(
         failures=0,
         error=None,
     )
+    if moved:
+        tx.counted("batch.polled")
     if moved and new_word:
         tx.happened("batch.unknown_status", batch_id=held.id, remote_status=remote_status)
     return moved
@@ -111,6 +113,7 @@ def record_results(
         remote_status=answer.remote_status,
         completed=len(completed),
         failed=len(failures),
+        seconds=_rounded(held.seconds_submitted),
         dropped=held.item_count - len(rows) or None,
         oddities=list(answer.oddities) or None,
     )
@@ -135,6 +138,10 @@ def record_lost(
     _fail_or_retry(tx, held, failures, None, max_attempts=max_attempts, retry_wait=retry_wait)
     settling.end_finished_jobs(tx, {row.job_id for row in rows})
     return True
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
 
 
 def _end(

@@ -16,6 +16,7 @@ from worker.schema import (
     later,
     live_item,
     now,
+    seconds_between,
     waiting_item,
 )
 from worker.store.many import UpdateEach
@@ -118,15 +119,19 @@ def end_job(
     tx: Transaction, job_id: UUID, status: Status, error: str | None = None, **counts: int
 ) -> None:
     """pending, processing -> `status`."""
-    moved = tx.execute(_END_JOB, {"of_job": job_id, "status": status, "error": error})
-    if moved.rowcount:
-        tx.happened(f"job.{status}", job_id=job_id, error=error, counts=counts or None)
+    moved = tx.execute(_END_JOB, {"of_job": job_id, "status": status, "error": error}).one_or_none()
+    if moved is not None:
+        took = None if moved.seconds is None else round(moved.seconds, 3)
+        tx.happened(
+            f"job.{status}", job_id=job_id, error=error, counts=counts or None, seconds=took
+        )
 
 
 _END_JOB = (
     sa.update(jobs)
     .where(jobs.c.id == sa.bindparam("of_job"), _OPEN)
     .values(due_at=None, finished_at=now())
+    .returning(seconds_between(jobs.c.created_at, jobs.c.finished_at).label("seconds"))
 )
 
 

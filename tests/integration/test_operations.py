@@ -1,0 +1,327 @@
+"""The operations port, as probes and Prometheus meet it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import sqlalchemy as sa
+from harness import Bench, FakeRemote
+from prometheus_client.parser import text_string_to_metric_families
+from servers import ValkeyServer, free_port, wait_until
+from working import settings_for, working
+
+from worker.metrics import Metrics, names, tables
+from worker.ops import gateway_operations, operations
+from worker.port import in_background, listening
+from worker.sandbox.options import SandboxOptions
+from worker.sandbox.server import Running, running_sandbox
+from worker.schema import gates as gates_table
+from worker.store import gates
+from worker.store.database import Database
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from starlette.applications import Starlette
+
+    from worker.app import App
+    from worker.store.database import Transaction
+
+
+@pytest.fixture
+def judge() -> Iterator[Running]:
+    with running_sandbox(SandboxOptions(latency=(0.0, 0.1))) as running:
+        yield running
+
+
+@pytest.fixture
+def metrics(database: Database) -> Metrics:
+    watching = Metrics()
+    watching.watch_database(database)
+    return watching
+
+
+def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(name, labels)
+
+
+@pytest.fixture(autouse=True)
+def _each_scrape_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "GOOD_SECONDS", 0.0)
+    monkeypatch.setattr(tables, "GOOD_TIMES", 0)
+
+
+# --- what the tables hold -----------------------------------------------------------------------
+
+
+def test_items_wait_by_judge_and_batches_stand_by_state(
+    database: Database, metrics: Metrics
+) -> None:
+    remote = FakeRemote()
+    remote.done = False
+    bench = Bench(database, remote, batch_size=2, max_in_flight=2)
+    bench.enqueue(["a", "b", "c", "d", "e"], judge_id="first")
+    bench.enqueue(["f"], judge_id="second")
+    bench.step()  # one batch of each judge is on its way
+    assert sample(metrics, "evalworker_items_waiting", judge="first") == 3
+    assert sample(metrics, "evalworker_items_waiting", judge="second") is None
+    assert sample(metrics, "evalworker_batches", state="submitted") == 2
+    assert sample(metrics, "evalworker_batches", state="held") == 0
+    bench.pass_time()
+    oldest = sample(metrics, "evalworker_oldest_waiting_seconds", judge="first")
+    assert oldest is not None
+    assert 60 <= oldest < 90
+    age = sample(metrics, "evalworker_oldest_batch_seconds", state="submitted")
+    assert age is not None
+    assert 0 <= age < 60
+    remote.done = True
+    bench.finish()
+    assert sample(metrics, "evalworker_items_waiting", judge="first") is None
+    assert sample(metrics, "evalworker_batches", state="submitted") == 0
+
+
+def test_held_batches_and_closed_gates_show(database: Database, metrics: Metrics) -> None:
+    bench = Bench(database, FakeRemote())
+    bench.enqueue(["a"])
+    bench.dispatcher.turn()
+
+    def hold_and_close(tx: Transaction) -> None:
+        tx.connection.exec_driver_sql("UPDATE eval_batches SET state = 'held', due_at = NULL")
+        for scope in (gates.API, gates.of_judge("a"), gates.of_judge("b")):
+            gates.count_failure(tx, scope, "no")
+            gates.close(tx, scope, wait=60)
+
+    database.run(hold_and_close)
+    assert sample(metrics, "evalworker_batches", state="held") == 1
+    assert sample(metrics, "evalworker_gates_closed", scope="api") == 1
+    assert sample(metrics, "evalworker_gates_closed", scope="judge") == 2
+    assert sample(metrics, "evalworker_gate_closures_total", scope="judge") == 2
+
+
+def test_a_look_that_cost_much_is_good_for_long(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "GOOD_SECONDS", 5.0)
+    monkeypatch.setattr(tables, "GOOD_TIMES", 20)
+    looks: list[float] = []
+    time = 1000.0
+
+    def look_at(_: Database) -> tables.Look:
+        nonlocal time
+        looks.append(time)
+        time += 0.5
+        return tables.Look({metric: {} for metric in tables.SHOWN})
+
+    monkeypatch.setattr(tables, "look_at", look_at)
+    collector = tables.TablesCollector(database, monotonic=lambda: time)
+    list(collector.collect())
+    for later in (1001.0, 1010.0, 1011.0):  # half a second, twenty times
+        time = later
+        list(collector.collect())
+    assert looks == [1000.0, 1011.0]
+
+
+def test_a_slow_look_leaves_the_one_before_it_standing_until_it_hangs(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "PATIENCE_SECONDS", 0.05)
+    go_on = threading.Event()
+    time = 1000.0
+    collector = tables.TablesCollector(database, monotonic=lambda: time)
+    quick = tables.look_at
+    monkeypatch.setattr(tables, "look_at", lambda given: (go_on.wait(30), quick(given))[1])
+
+    def up() -> float:
+        return float(next(iter(collector.collect())).samples[0].value)
+
+    assert up() == 0.0  # there has been none yet
+    go_on.set()
+    wait_until(lambda: up() == 1.0)
+    go_on.clear()
+    time += 30
+    assert up() == 1.0
+    time += tables.HUNG_SECONDS + 1
+    assert up() == 0.0
+    go_on.set()
+    wait_until(lambda: up() == 1.0)
+
+
+# --- what this process did ----------------------------------------------------------------------
+
+
+def test_a_transition_counts_with_its_commit_only(database: Database, metrics: Metrics) -> None:
+    def undone(tx: Transaction) -> None:
+        tx.happened("batch.lost")
+        tx.counted("batch.polled")
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        database.run(undone)
+    assert sample(metrics, "evalworker_batches_ended_total", outcome="lost") == 0
+    assert sample(metrics, "evalworker_repolls_total") == 0
+
+
+def test_retries_repolls_and_lost_answers_are_counted(database: Database, metrics: Metrics) -> None:
+    remote = FakeRemote()
+    remote.done = False
+    bench = Bench(database, remote, max_item_attempts=2)
+    remote.next_answer(remote.accept_and_lose)
+    bench.enqueue(["good", "fail always"])
+    bench.step()
+    bench.pass_time()
+    bench.step()  # found at the remote
+    bench.pass_time()
+    bench.step()  # still running
+    remote.done = True
+    bench.finish()
+    assert sample(metrics, "evalworker_batches_unknown_total") == 1
+    assert sample(metrics, "evalworker_batches_submitted_total", how="found") == 1
+    assert sample(metrics, "evalworker_batches_submitted_total", how="answered") == 1
+    assert sample(metrics, "evalworker_repolls_total") == 1
+    assert sample(metrics, "evalworker_items_retried_total") == 1
+    assert sample(metrics, "evalworker_items_ended_total", outcome="completed") == 1
+    assert sample(metrics, "evalworker_items_ended_total", outcome="failed") == 1
+    assert sample(metrics, "evalworker_jobs_ended_total", outcome="completed") == 1
+    assert sample(metrics, "evalworker_job_seconds_count") == 1
+    assert sample(metrics, "evalworker_batch_seconds_count") == 2
+
+
+def test_a_lost_lease_is_seen_by_both_sides(database: Database, metrics: Metrics) -> None:
+    remote = FakeRemote()
+    bench = Bench(database, remote)
+    bench.enqueue(["a"])
+    bench.step()
+    bench.pass_time()
+    (_, batch_id) = ("poll", bench.rows("SELECT id FROM eval_batches")[0][0])
+
+    def meanwhile(_: Any) -> None:  # the lease ends, and another takes the batch up
+        bench.pass_time()
+        bench.steps.poll(batch_id)
+
+    remote.next_answer(meanwhile)
+    bench.steps.poll(batch_id)
+    assert sample(metrics, "evalworker_leases_lost_total", seen_by="holder") == 1
+    assert sample(metrics, "evalworker_leases_lost_total", seen_by="successor") == 1
+    assert sample(metrics, "evalworker_items_ended_total", outcome="completed") == 1
+
+
+def test_a_job_whose_times_are_nonsense_still_ends(sqlite_url: str) -> None:
+    """Plain SQL may write any text as a time on SQLite."""
+    database = Database(sqlite_url)
+    bench = Bench(database, FakeRemote())
+    bench.enqueue(["a"])
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE eval_jobs SET created_at = 'yesterday'")
+    bench.finish()
+    assert bench.one("SELECT status FROM eval_jobs") == "completed"
+    database.close()
+
+
+# --- the port -----------------------------------------------------------------------------------
+
+
+def asked(port: Starlette, path: str) -> httpx.Response:
+    with contextlib.ExitStack() as around:
+        listener = around.enter_context(listening("127.0.0.1", 0))
+        around.enter_context(in_background(port, listener, name="operations"))
+        return httpx.get(f"http://127.0.0.1:{listener.getsockname()[1]}{path}", timeout=30)
+
+
+def exported(text: str) -> dict[str, set[str]]:
+    """The labels of each family that Prometheus reads there."""
+    found = {}
+    for family in text_string_to_metric_families(text):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = {label for one in family.samples for label in one.labels} - {"le"}
+        if name.startswith("evalworker_") and not name.endswith("_created"):
+            found[name] = labels
+    return found
+
+
+def test_a_worker_exports_exactly_the_metrics_that_are_named(
+    database: Database, database_url: str, memory_url: str, judge: Running
+) -> None:
+    settings = settings_for(database_url, memory_url, judge)
+    Bench(database, FakeRemote()).enqueue(["a", "b"], judge_id="response-checks")
+    with working(settings) as app:
+        wait_until(app.is_drained)
+        Bench(database, FakeRemote()).enqueue(["waits"], judge_id="x" * 300)
+        app.metrics.answered("submit", 202, 0.01)
+        answer = asked(operations(app), "/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    shown = exported(answer.text)
+    assert set(shown) == {metric.name for metric in names.METRICS}
+    for metric in names.METRICS:
+        if shown[metric.name]:
+            assert shown[metric.name] == set(metric.labels), metric.name
+    assert 'evalworker_requests_total{endpoint="submit",status="202"} 1.0' in answer.text
+    assert 'evalworker_items_ended_total{outcome="completed"} 2.0' in answer.text
+    assert "process_resident_memory_bytes" in answer.text
+
+
+def test_a_scrape_survives_a_database_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = Database(f"postgresql://127.0.0.1:{free_port()}/none")
+    assert_scraped_without(closed)
+    monkeypatch.setattr(tables, "PATIENCE_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, answers nothing
+        port = silent.getsockname()[1]
+        assert_scraped_without(Database(f"postgresql://127.0.0.1:{port}/none?connect_timeout=2"))
+
+
+def assert_scraped_without(database: Database) -> None:
+    metrics = Metrics()
+    metrics.watch_database(database)
+    text = asked(gateway_operations(database, metrics), "/metrics").text
+    assert "evalworker_database_up 0.0" in text
+    assert "evalworker_items_waiting{" not in text
+    assert "evalworker_batches_unknown_total 0.0" in text
+    database.close()
+
+
+def readiness(app: App) -> tuple[int, Any]:
+    answer = asked(operations(app), "/readyz")
+    return answer.status_code, answer.json()
+
+
+def test_readiness_says_what_is_missing(
+    database: Database, database_url: str, namespace: str, judge: Running
+) -> None:
+    broker = ValkeyServer()
+    broker.start()
+    try:
+        with working(settings_for(database_url, broker.url(namespace), judge)) as app:
+            status, body = readiness(app)
+            assert (status, body["ok"], set(body["checks"].values())) == (200, True, {"ok"})
+            close_gate(database, gates.SUBMIT)
+            status, body = readiness(app)
+            assert (status, body["api_paused"]) == (200, True)
+            assert body["waiting_for"][0]["reason"] == "503: away"
+            broker.stop()
+            status, body = readiness(app)
+            assert status == 503
+            assert "broker" in body["checks"]["broker"]
+            assert body["checks"]["database"] == "ok"
+            broker.start()
+            with database.engine.begin() as connection:
+                connection.exec_driver_sql("UPDATE eval_alembic_version SET version_num = '9999'")
+            status, body = readiness(app)
+            assert status == 503
+            assert body["checks"]["database"] == "ok"
+            assert "newer than this worker" in body["checks"]["migrations"]
+    finally:
+        broker.close()
+
+
+def close_gate(database: Database, scope: str) -> None:
+    def close(tx: Transaction) -> None:
+        gates.count_failure(tx, scope, "503: away")
+        gates.close(tx, scope, wait=600)
+
+    database.run(close)
+    with database.read() as connection:
+        assert connection.scalar(sa.select(sa.func.count()).select_from(gates_table)) == 1

@@ -1,0 +1,131 @@
+"""Metrics are named once, bounded, and count what was committed."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from prometheus_client import generate_latest
+
+import worker
+from worker.metrics import Metrics, names
+from worker.metrics.names import METRICS, Scope
+from worker.metrics.process import COUNTED
+from worker.metrics.tables import _by_judge
+
+# Events that no counter tells of, each for a reason.
+NOT_COUNTED = {
+    "batch.submitting",  # its outcome is counted
+    "batch.searched",  # `unknown` batches are, and the requests to the list
+    "batch.submitted",  # by how it came about
+    "batch.resolved",  # by people, from the command line
+    "batch.unknown_status",  # as any other poll that found it running
+    "gate.closed",  # by its scope
+    "gate.opened",
+    "job.reopened",
+    "job.retry",  # by people, from the command line
+}
+
+
+def events_of_the_store() -> set[str]:
+    """Every event's name, as it is written in the code."""
+    found = set()
+    for path in Path(worker.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            match node:
+                case ast.Call(func=ast.Attribute(attr="happened" | "counted"), args=[what, *_]) if (
+                    not isinstance(what, ast.Name)
+                ):
+                    found |= names_in(what)
+    return found
+
+
+def names_in(node: ast.expr) -> set[str]:
+    match node:
+        case ast.Constant(value=str(name)):
+            return {name}
+        case ast.IfExp(body=one, orelse=other):
+            return names_in(one) | names_in(other)
+        case ast.JoinedStr(values=[ast.Constant(value="job."), _]):  # by its status at the end
+            return {"job.completed", "job.failed", "job.cancelled"}
+    return set()
+
+
+def test_every_event_is_counted_or_said_not_to_be() -> None:
+    assert events_of_the_store() == set(COUNTED) | NOT_COUNTED
+    assert not set(COUNTED) & NOT_COUNTED
+
+
+def test_names_say_what_they_measure() -> None:
+    assert len({metric.name for metric in METRICS}) == len(METRICS)
+    for metric in METRICS:
+        assert metric.name.startswith("evalworker_")
+        assert metric.name.endswith("_total") == (metric.kind == "counter"), metric.name
+        assert metric.kind != "histogram" or metric.name.endswith("_seconds"), metric.name
+        assert f"{metric.scope}: " in metric.documentation
+        assert metric.scope is Scope.PROCESS or metric.kind == "gauge"
+
+
+def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(name, labels)
+
+
+def test_two_processes_worth_of_metrics_share_nothing() -> None:
+    first, second = Metrics(), Metrics()
+    first.requested("submit", 202, 0.1)
+    assert sample(first, "evalworker_requests_total", endpoint="submit", status="202") == 1
+    assert sample(second, "evalworker_requests_total", endpoint="submit", status="202") is None
+
+
+def test_counters_with_known_labels_are_there_before_they_count() -> None:
+    metrics = Metrics()
+    for outcome in ("finished", "refused", "split", "lost"):
+        assert sample(metrics, "evalworker_batches_ended_total", outcome=outcome) == 0
+    assert sample(metrics, "evalworker_batches_unknown_total") == 0
+
+
+def test_a_batch_with_its_items_is_counted_by_its_end() -> None:
+    metrics = Metrics()
+    detail = {"completed": 97, "failed": 3, "seconds": 12.5}
+    metrics.happened({"event": "batch.finished", "detail": detail})
+    metrics.happened({"event": "item.failed", "detail": None})
+    metrics.happened({"event": "item.retried", "detail": None})
+    assert sample(metrics, "evalworker_batches_ended_total", outcome="finished") == 1
+    assert sample(metrics, "evalworker_items_ended_total", outcome="completed") == 97
+    assert sample(metrics, "evalworker_items_ended_total", outcome="failed") == 1
+    assert sample(metrics, "evalworker_items_retried_total") == 1
+    assert sample(metrics, "evalworker_batch_seconds_sum") == 12.5
+
+
+@pytest.mark.parametrize(
+    ("status", "label"), [(202, "202"), (429, "429"), (799, "7xx"), (None, "none")]
+)
+def test_status_codes_are_bounded(status: int | None, label: str) -> None:
+    metrics = Metrics()
+    metrics.requested("status", status, 0.2)
+    assert sample(metrics, "evalworker_requests_total", endpoint="status", status=label) == 1
+    assert sample(metrics, "evalworker_request_seconds_count", endpoint="status") == 1
+
+
+def test_gates_of_judges_are_one_scope() -> None:
+    metrics = Metrics()
+    for scope in ("judge:a", "judge:b", "api:submit"):
+        metrics.happened({"event": "gate.closed", "detail": {"scope": scope}})
+    assert sample(metrics, "evalworker_gate_closures_total", scope="judge") == 2
+    assert sample(metrics, "evalworker_gate_closures_total", scope="api:submit") == 1
+
+
+def test_judges_beyond_the_limit_are_the_other_one() -> None:
+    rows = [(f"judge-{n:03}", 1000 - n, float(n)) for n in range(names.MAX_JUDGES + 10)]
+    found = _by_judge([*rows, ("idle", 0, 5.0)])
+    assert len(found) == names.MAX_JUDGES + 1
+    assert found["judge-000"] == (1000, 0.0)
+    rest = rows[names.MAX_JUDGES :]
+    assert found[names.OTHER] == (sum(count for _, count, _ in rest), rest[-1][2])
+
+
+def test_the_text_is_what_prometheus_reads() -> None:
+    text = generate_latest(Metrics().registry).decode()
+    assert "# TYPE evalworker_batches_ended_total counter" in text
+    assert "# HELP evalworker_job_seconds From enqueue to the last result of a job. (Of the" in text
