@@ -116,7 +116,10 @@ class _Variables(BaseSettings):
     )
     ops_host: str = Field("127.0.0.1", description="Address of the operations port.")
     ops_port: int | None = Field(
-        None, ge=0, le=65535, description="The operations port: /livez and /readyz. Unset: none."
+        None,
+        ge=0,
+        le=65535,
+        description="The operations port: /livez, /readyz and /metrics. Unset: none.",
     )
     gateway_host: str = Field("127.0.0.1", description="Address of the gateway.")
     gateway_port: int = Field(8322, ge=0, le=65535, description="Port of the gateway.")

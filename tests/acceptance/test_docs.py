@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
@@ -18,7 +19,11 @@ from servers import free_port, wait_until
 from worker.config import load_settings
 from worker.gateway.keys import read_keys
 
+if TYPE_CHECKING:
+    from worker.store.database import Database
+
 GATEWAY_PAGE = README.parent / "docs" / "gateway.md"
+RUNBOOK = README.parent / "docs" / "runbook.md"
 BLOCK = re.compile(
     r"^```(sh|sh gateway|sql|sql postgresql|python|json)\n(.*?)^```$", re.MULTILINE | re.DOTALL
 )
@@ -95,6 +100,13 @@ def test_the_readmes_sql_runs_on_postgresql_too(postgres_url: str) -> None:
     for statements in blocks("sql") + blocks("sql postgresql"):
         run_sql(engine, statements)
     engine.dispose()
+
+
+def test_the_runbooks_queries_run(database: Database) -> None:
+    queries = blocks("sql", RUNBOOK)
+    assert len(queries) >= 5
+    for query in queries:
+        run_sql(database.engine, query)
 
 
 def with_the_command(folder: Path) -> dict[str, str]:

@@ -1,0 +1,148 @@
+"""Dashboard, alerts and runbook speak of metrics and labels that the service really has."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from generate_docs import METRICS_PAGE, with_metrics
+
+from worker.metrics.names import METRICS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+ALERTS = ROOT / "deploy" / "alerts.yaml"
+DASHBOARD = ROOT / "deploy" / "grafana-dashboard.json"
+RUNBOOK = ROOT / "docs" / "runbook.md"
+
+BY_NAME = {metric.name: metric for metric in METRICS}
+OF_PROMETHEUS = {"job", "instance", "le"}  # labels that it adds, or that come with a histogram
+FOREIGN = {"up", "process_start_time_seconds"}  # what a rule may use beside our own
+PROMTOOL = shutil.which("promtool")
+
+
+def rules() -> list[dict[str, Any]]:
+    groups = yaml.safe_load(ALERTS.read_text("utf-8"))["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def panels() -> list[dict[str, Any]]:
+    return list(json.loads(DASHBOARD.read_text("utf-8"))["panels"])
+
+
+def queries() -> Iterator[tuple[str, str]]:
+    """Where a query stands, and the query."""
+    for rule in rules():
+        yield rule["alert"], rule["expr"]
+    for panel in panels():
+        for target in panel["targets"]:
+            yield panel["title"], target["expr"]
+    for variable in json.loads(DASHBOARD.read_text("utf-8"))["templating"]["list"]:
+        if variable["type"] == "query":
+            yield f"variable {variable['name']}", variable["query"]["query"]
+
+
+QUERIES = list(queries())
+
+
+@pytest.mark.parametrize(("place", "query"), QUERIES, ids=[place for place, _ in QUERIES])
+def test_every_query_is_of_metrics_and_labels_that_are_exported(place: str, query: str) -> None:
+    selectors = re.findall(r"\b([a-z]\w*?_\w+|up)\b(\{[^}]*\})?", query)
+    used = [(name, labels) for name, labels in selectors if is_metric(name)]
+    assert used, "a query of no metric"
+    allowed = set(OF_PROMETHEUS)
+    for name, selector in used:
+        assert name in FOREIGN or base(name) in BY_NAME, f"{place}: there is no {name}"
+        own = set() if name in FOREIGN else set(BY_NAME[base(name)].labels)
+        asked = set(re.findall(r"(\w+)(?:=~|!~|!=|=)", selector))
+        assert asked <= own | OF_PROMETHEUS, f"{place}: {name} has no {asked - own}"
+        allowed |= own
+    for labels in re.findall(r"\b(?:by|on|group_left) \(([^)]*)\)", query):
+        grouped = {label.strip() for label in labels.split(",") if label.strip()}
+        assert grouped <= allowed, f"{place}: grouped by {grouped - allowed}"
+
+
+def is_metric(name: str) -> bool:
+    return name.startswith("evalworker_") or name in FOREIGN
+
+
+def base(name: str) -> str:
+    """A histogram's own name, for one of its series."""
+    plain = re.sub(r"_(bucket|sum|count)$", "", name)
+    return plain if plain in BY_NAME and BY_NAME[plain].kind == "histogram" else name
+
+
+@pytest.mark.parametrize(("place", "query"), QUERIES, ids=[place for place, _ in QUERIES])
+def test_counters_are_read_as_rates_and_gauges_are_not(place: str, query: str) -> None:
+    for before, name in re.findall(r"(\w+\()?\b(evalworker_\w+)", query):
+        kind = BY_NAME[base(name)].kind
+        as_rate = before in ("rate(", "increase(")
+        assert as_rate == (kind != "gauge"), f"{place}: {name}"
+
+
+def test_metrics_of_the_database_are_never_summed_over_replicas() -> None:
+    for place, query in QUERIES:
+        for metric in METRICS:
+            if metric.scope == "database" and re.search(rf"\b{metric.name}\b", query):
+                pattern = rf"max(?: by \(\w+\))? ?\({metric.name}\b"
+                assert re.search(pattern, query), f"{place}: {metric.name}"
+
+
+def test_every_metric_of_trouble_is_watched_by_dashboard_or_alert() -> None:
+    """What nobody looks at is not worth exporting."""
+    shown = {base(name) for _, query in QUERIES for name in re.findall(r"evalworker_\w+", query)}
+    assert set(BY_NAME) - shown == {
+        "evalworker_batches_planned_total",  # beside those submitted: for a closer look
+        "evalworker_batches_held_total",  # how many there are is on the dashboard
+        "evalworker_gate_closures_total",  # so are the gates that are closed
+    }
+
+
+@pytest.mark.parametrize("rule", rules(), ids=[rule["alert"] for rule in rules()])
+def test_every_alert_has_its_section_of_the_runbook(rule: dict[str, Any]) -> None:
+    assert rule["labels"]["severity"] in ("critical", "warning")
+    assert rule["annotations"]["summary"]
+    assert rule["annotations"]["runbook_url"] == f"docs/runbook.md#{rule['alert'].lower()}"
+
+
+def test_the_runbook_has_a_section_for_each_alert_and_no_other() -> None:
+    text = RUNBOOK.read_text("utf-8")
+    sections = re.findall(r"^## (\w+)$", text, re.MULTILINE)
+    assert sections == [rule["alert"] for rule in rules()]
+    for anchor in re.findall(r"\]\(#(\w+)\)", text):
+        assert anchor in {section.lower() for section in sections}
+
+
+def test_panels_do_not_overlap() -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in panels():
+        at = panel["gridPos"]
+        cells = {(at["x"] + x, at["y"] + y) for x in range(at["w"]) for y in range(at["h"])}
+        assert not cells & taken, panel["title"]
+        taken |= cells
+    assert max(x for x, _ in taken) < 24
+    assert len({panel["id"] for panel in panels()}) == len(panels())
+
+
+def test_the_table_of_metrics_is_that_of_the_code() -> None:
+    text = METRICS_PAGE.read_text("utf-8")
+    assert with_metrics(text) == text, "run `python tests/generate_docs.py`"
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool comes with Debian's package prometheus")
+@pytest.mark.parametrize(
+    "arguments",
+    [("check", "rules", str(ALERTS)), ("test", "rules", str(ROOT / "tests" / "alerts_test.yaml"))],
+    ids=["check", "test"],
+)
+def test_prometheus_takes_the_rules(arguments: tuple[str, ...]) -> None:
+    found = subprocess.run([str(PROMTOOL), *arguments], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout + found.stderr
