@@ -6,6 +6,7 @@ sends again what is overdue. A message that is lost, doubled or late changes not
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -16,8 +17,11 @@ from worker.brokers import SEND_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from worker.steps import Steps
+
+    Around = Callable[[str, UUID], AbstractContextManager[None]]
 
 log = structlog.get_logger("evalworker")
 
@@ -25,8 +29,18 @@ STEP_LIMIT_MS = 120_000  # far over what the timeouts of database and API add up
 DUE_MARGIN = 0.05  # seconds: a message that comes a moment early finds nothing due
 
 
-def declare_actors(broker: dramatiq.Broker, queue_name: str, steps: Steps) -> None:
-    """Makes the steps callable by message."""
+def _plainly(_name: str, _batch_id: UUID) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+def declare_actors(
+    broker: dramatiq.Broker,
+    queue_name: str,
+    steps: Steps,
+    *,
+    around: Around = _plainly,
+) -> None:
+    """Makes the steps callable by message; each runs in a context that `around` gives."""
     for name, step in (("submit", steps.submit), ("poll", steps.poll)):
         declare = dramatiq.actor(
             actor_name=name,
@@ -35,13 +49,16 @@ def declare_actors(broker: dramatiq.Broker, queue_name: str, steps: Steps) -> No
             max_retries=0,
             time_limit=STEP_LIMIT_MS,
         )
-        declare(_never_raising(name, step, steps))
+        declare(_never_raising(name, step, steps, around))
 
 
-def _never_raising(name: str, step: Callable[[UUID], None], steps: Steps) -> Callable[[str], None]:
+def _never_raising(
+    name: str, step: Callable[[UUID], None], steps: Steps, around: Around = _plainly
+) -> Callable[[str], None]:
     def actor(batch_id: str) -> None:
         try:
-            step(UUID(batch_id))
+            with around(name, UUID(batch_id)):
+                step(UUID(batch_id))
         except Exception as error:
             log.exception("step.surprised", step=name, batch_id=batch_id)
             steps.record_surprise(UUID(batch_id), error)

@@ -37,6 +37,7 @@ from worker.remote import JudgeAPI
 from worker.steps import Policy, Steps
 from worker.store import jobs
 from worker.store.database import Database
+from worker.tracing.sending import find_tracer
 from worker.watch import Watch
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     import httpx
 
     from worker.config import Settings
+    from worker.tracing.spans import Tracing
 
 log = structlog.get_logger("evalworker")
 
@@ -62,7 +64,7 @@ class App:
         self.settings = settings
         self.metrics = Metrics()
         with contextlib.ExitStack() as opened:  # closed again if a later one cannot be opened
-            self.api = judge_api(settings, transport=transport, observe=self.metrics.requested)
+            self.api = judge_api(settings, transport=transport, observe=self._requested)
             opened.callback(self.api.close)
             self.database = open_database(settings)
             opened.callback(self.database.close)
@@ -81,7 +83,9 @@ class App:
             holder=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
             rng=random.Random(),  # noqa: S311 (scatters waits, guards nothing)
         )
-        declare_actors(self.broker, mailbox.queue_name, self.steps)
+        self.tracing = tracing_of(self.database)
+        around = {} if self.tracing is None else {"around": self.tracing.step}
+        declare_actors(self.broker, mailbox.queue_name, self.steps, **around)
         self.watch = Watch(
             self.database,
             self.api,
@@ -142,6 +146,11 @@ class App:
     def _room(self) -> None:
         self.dispatcher.wake()
 
+    def _requested(self, endpoint: str, status: int | None, seconds: float) -> None:
+        self.metrics.requested(endpoint, status, seconds)
+        if self.tracing is not None:
+            self.tracing.requested(endpoint, status, seconds)
+
     def _start(self) -> None:
         listener = Listener(self.database.engine, self.dispatcher.wake)
         self._stops = [self.dispatcher.stop, self.watch.stop, listener.stop]
@@ -182,6 +191,16 @@ def open_database(settings: Settings) -> Database:
         cause = getattr(error, "orig", None) or error
         raise Unreachable("database", hide_password(settings.database_url), cause) from error
     return database
+
+
+def tracing_of(database: Database) -> Tracing | None:
+    """None where OpenTelemetry is not installed or not set up."""
+    tracer = find_tracer()
+    if tracer is None:
+        return None
+    from worker.tracing.spans import Tracing
+
+    return Tracing(database, tracer)
 
 
 def judge_api(settings: Settings, **bounds: Any) -> JudgeAPI:

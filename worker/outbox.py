@@ -19,6 +19,7 @@ from uuid_utils.compat import uuid7
 from worker.errors import SHOWN, InvalidInputs
 from worker.schema import items, jobs
 from worker.store.many import insert_rows
+from worker.tracing import producers_span
 from worker.validation import judge_offences, offences_of, tag_offences
 from worker.wire.inputs import COLUMN_FIELDS
 
@@ -87,6 +88,8 @@ def enqueue(
         "priority": priority,
         "metadata": dict(metadata) if metadata is not None else None,
     }
+    if (context := producers_span()) is not None:  # else not named: before its migration, too
+        job["trace_context"] = context
     # Not by type: SQLAlchemy's asyncio part cannot be imported without greenlet, which a producer
     # without asyncio need not have.
     run_sync = getattr(session_or_connection, "run_sync", None)

@@ -243,6 +243,7 @@ jobs = sa.Table(
     sa.Column("error", sa.Text),
     sa.Column("owner", sa.Text),  # by the gateway: whose key submitted it
     sa.Column("lane", sa.Text, sa.Computed(_LaneOf(), persisted=True)),
+    sa.Column("trace_context", sa.Text),  # by the producer: its span, as W3C `traceparent`
     sa.CheckConstraint(_in("status", Status), "eval_jobs_status"),
     sa.CheckConstraint(f"({_in('status', ENDED)}) = (finished_at IS NOT NULL)", "eval_jobs_ended"),
 )

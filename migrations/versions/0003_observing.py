@@ -1,4 +1,4 @@
-"""What watching needs: held batches are found by an index, however many have ended."""
+"""What watching needs: held batches by an index, and a job's place in its producer's trace."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ depends_on = None
 
 def upgrade() -> None:
     op.execute("CREATE INDEX eval_batches_held ON eval_batches (id) WHERE state = 'held'")
+    op.execute("ALTER TABLE eval_jobs ADD COLUMN trace_context TEXT")
 
 
 def downgrade() -> None:
+    op.execute("ALTER TABLE eval_jobs DROP COLUMN trace_context")
     op.execute("DROP INDEX eval_batches_held")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
-from generate_docs import README, with_settings
+from generate_docs import METRICS_PAGE, README, with_settings
 from processes import environment, evalworker
 from servers import free_port, wait_until
 
@@ -102,9 +102,9 @@ def test_the_readmes_sql_runs_on_postgresql_too(postgres_url: str) -> None:
     engine.dispose()
 
 
-def test_the_runbooks_queries_run(database: Database) -> None:
-    queries = blocks("sql", RUNBOOK)
-    assert len(queries) >= 5
+def test_the_sql_for_operators_runs(database: Database) -> None:
+    queries = blocks("sql", RUNBOOK) + blocks("sql", METRICS_PAGE)
+    assert len(queries) >= 6
     for query in queries:
         run_sql(database.engine, query)
 

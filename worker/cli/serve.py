@@ -30,6 +30,7 @@ from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import serve
 from worker.schema import jobs
 from worker.store.jobs import held_batches
+from worker.tracing.sending import send_traces
 
 if TYPE_CHECKING:
     from worker.config import Settings
@@ -63,6 +64,7 @@ def run(
     settings = settings_and_logs()
     if migrate_first:
         _migrate(settings)
+    send_traces()
     with App(settings) as worker:
         if not with_gateway:  # which takes work also while the API is away
             check_api(settings)

@@ -1,0 +1,26 @@
+"""One trace from `enqueue` to the recorded result, where the extra `evalworker[otel]` is installed.
+
+spans    the worker's: one around each step, and one for a job at its end
+sending  out of this process, as OpenTelemetry's own variables say
+
+The producer decides: a job without a trace context of its own leaves no span. Producers import this
+package, so nothing of OpenTelemetry is imported here.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def producers_span() -> str | None:
+    """The span that is active here, as W3C `traceparent`; None where there is none.
+
+    Whoever has one has imported OpenTelemetry: for all others this costs a look into a dictionary.
+    """
+    if "opentelemetry.trace" not in sys.modules:
+        return None
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    carrier: dict[str, str] = {}
+    TraceContextTextMapPropagator().inject(carrier)
+    return carrier.get("traceparent")

@@ -1,0 +1,126 @@
+"""The worker's spans.
+
+A batch takes items of several jobs, and so of several traces: the spans of its steps link them all,
+and belong to the trace of the one where there is only one. A job's own trace shows how it ended by
+a span from its enqueue to its end, with a link to the step that recorded it.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import trace
+from opentelemetry.trace import Link, SpanKind, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from sqlalchemy.exc import SQLAlchemyError
+
+from worker.store import traces
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from uuid import UUID
+
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Tracer
+
+    from worker.store.database import Database
+
+JOB_ENDS = frozenset({"job.completed", "job.failed", "job.cancelled"})
+
+
+class Tracing:
+    """Of one process. Nothing here raises: a trace is worth no evaluation."""
+
+    def __init__(self, database: Database, tracer: Tracer) -> None:
+        self._database = database
+        self._tracer = tracer
+        database.observe(self.happened)
+
+    @contextmanager
+    def step(self, name: str, batch_id: UUID) -> Iterator[None]:
+        """A span around a step, if any job of the batch is traced."""
+        contexts = self._contexts(batch_id)
+        if not contexts:
+            yield
+            return
+        with self._tracer.start_as_current_span(
+            f"evalworker {name}",
+            context=contexts[0] if len(contexts) == 1 else None,
+            kind=SpanKind.CONSUMER,
+            links=[Link(trace.get_current_span(one).get_span_context()) for one in contexts],
+            attributes={"evalworker.batch_id": str(batch_id)},
+        ):
+            yield
+
+    def requested(self, endpoint: str, status: int | None, seconds: float) -> None:
+        """A request to the judge API has ended, within a step."""
+        if not trace.get_current_span().is_recording():
+            return
+        ended = time.time_ns()
+        span = self._tracer.start_span(
+            f"judge API {endpoint}", kind=SpanKind.CLIENT, start_time=ended - _ns(seconds)
+        )
+        if status is not None:
+            span.set_attribute("http.response.status_code", status)
+        if status is None or status >= 400:
+            span.set_status(Status(StatusCode.ERROR))
+        span.end(ended)
+
+    def happened(self, event: Mapping[str, Any]) -> None:
+        """An event of the store, committed: of the step under way, and maybe the end of a job."""
+        step = trace.get_current_span()
+        if step.is_recording() and "batch_id" in event:
+            step.add_event(event["event"], _attributes(event))
+        if event["event"] in JOB_ENDS:
+            self._job_ended(event)
+
+    def _job_ended(self, event: Mapping[str, Any]) -> None:
+        try:
+            with self._database.read() as connection:
+                job = traces.of_job(connection, event["job_id"])
+        except SQLAlchemyError:
+            return
+        context = _context(job.trace_context) if job is not None else None
+        if job is None or context is None:
+            return
+        ended, step = time.time_ns(), trace.get_current_span().get_span_context()
+        span = self._tracer.start_span(
+            "evalworker job",
+            context=context,
+            start_time=ended - _ns((event["detail"] or {}).get("seconds") or 0.0),
+            links=[Link(step)] if step.is_valid else (),
+            attributes={**_attributes(event), "evalworker.judge_id": job.judge_id},
+        )
+        if event["event"] == "job.failed":
+            span.set_status(Status(StatusCode.ERROR, (event["detail"] or {}).get("error")))
+        span.end(ended)
+
+    def _contexts(self, batch_id: UUID) -> list[Context]:
+        try:
+            with self._database.read() as connection:
+                found = traces.of_batch(connection, batch_id)
+        except SQLAlchemyError:
+            return []
+        return [context for text in found if (context := _context(text)) is not None]
+
+
+def _context(traceparent: str) -> Context | None:
+    """None for what is no trace context: plain SQL may have written any text."""
+    context = TraceContextTextMapPropagator().extract({"traceparent": traceparent})
+    return context if trace.get_current_span(context).get_span_context().is_valid else None
+
+
+def _attributes(event: Mapping[str, Any]) -> dict[str, Any]:
+    ids = {name: event[name] for name in ("job_id", "item_index", "batch_id")}
+    given = {**ids, **(event["detail"] or {})}
+    return {
+        f"evalworker.{name}": value if isinstance(value, bool | int | float) else str(value)
+        for name, value in given.items()
+        if value is not None
+    }
+
+
+def _ns(seconds: float) -> int:
+    return int(max(0.0, seconds) * 1_000_000_000)
