@@ -70,11 +70,17 @@ class Mailbox:
     """Sends messages to the actors, of this process and of the others."""
 
     def __init__(
-        self, broker: dramatiq.Broker, queue_name: str, *, on_room: Callable[[], None]
+        self,
+        broker: dramatiq.Broker,
+        queue_name: str,
+        *,
+        on_room: Callable[[], None],
+        on_lost: Callable[[], None] = lambda: None,
     ) -> None:
         self.broker = broker
         self.queue_name = queue_name
         self.room = on_room
+        self.lost = on_lost
 
     def submit(self, batch_id: UUID, *, delay: float = 0.0) -> None:
         self._send("submit", batch_id, delay)
@@ -95,4 +101,5 @@ class Mailbox:
             self.broker.enqueue(message, delay=milliseconds)
         except SEND_ERRORS as error:
             # The row is due all the same: the dispatcher sends again when the broker is back.
+            self.lost()
             log.warning("message.lost", actor=actor_name, batch_id=str(batch_id), reason=str(error))

@@ -74,7 +74,12 @@ class App:
             self.broker = make_broker(settings.broker_url, middleware=[LogContext()])
             opened.callback(close_broker, self.broker)
             self._opened = opened.pop_all()
-        mailbox = Mailbox(self.broker, queue_name(settings.broker_url), on_room=self._room)
+        mailbox = Mailbox(
+            self.broker,
+            queue_name(settings.broker_url),
+            on_room=self._room,
+            on_lost=self.metrics.message_lost,
+        )
         self.steps = Steps(
             self.database,
             self.api,

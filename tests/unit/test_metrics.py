@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import pytest
+from dramatiq.brokers.stub import StubBroker
 from prometheus_client import generate_latest
 
 import worker
+from worker.actors import Mailbox
 from worker.metrics import Metrics, names
 from worker.metrics.names import METRICS, Scope
 from worker.metrics.process import COUNTED
@@ -123,6 +127,17 @@ def test_judges_beyond_the_limit_are_the_other_one() -> None:
     assert found["judge-000"] == (1000, 0.0)
     rest = rows[names.MAX_JUDGES :]
     assert found[names.OTHER] == (sum(count for _, count, _ in rest), rest[-1][2])
+
+
+def test_a_message_that_the_broker_did_not_take_is_counted() -> None:
+    class Away(StubBroker):
+        def enqueue(self, *_: Any, **__: Any) -> Any:
+            raise ConnectionRefusedError
+
+    metrics = Metrics()
+    mailbox = Mailbox(Away(), "q", on_room=lambda: None, on_lost=metrics.message_lost)
+    mailbox.poll(uuid4())
+    assert sample(metrics, "evalworker_messages_lost_total") == 1
 
 
 def test_the_text_is_what_prometheus_reads() -> None:

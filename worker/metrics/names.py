@@ -138,8 +138,12 @@ LEASES_LOST = _counter(
     "seen_by",
     ("holder", "successor"),
 )
+MESSAGES_LOST = _counter(
+    "evalworker_messages_lost_total", "Messages that the broker did not take; they are sent again."
+)
 MESSAGES_RESENT = _counter(
-    "evalworker_messages_resent_total", "Messages sent again because their batch was overdue."
+    "evalworker_messages_resent_total",
+    "Messages that the dispatcher sent for overdue batches: after a wait, or because one was lost.",
 )
 SURPRISES = _counter("evalworker_surprises_total", "Steps that raised what nobody expected.")
 PACE_LOWERED = _counter(

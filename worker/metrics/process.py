@@ -87,6 +87,10 @@ class ProcessMetrics:
         self._count(names.REQUESTS, (endpoint, _code(status)))
         self._observe(names.REQUEST_SECONDS, seconds, endpoint)
 
+    def message_lost(self) -> None:
+        """The broker did not take a message."""
+        self._count(names.MESSAGES_LOST, ())
+
     def answered(self, endpoint: str, status: int, seconds: float) -> None:
         """A request to the gateway."""
         self._count(names.GATEWAY_REQUESTS, (endpoint, _code(status)))
