@@ -10,6 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from gateways import client, gateway_over, submit
 from harness import Bench, FakeRemote
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -179,13 +180,25 @@ def test_a_job_that_nobody_traces_leaves_no_span(
 def test_plain_sql_may_name_its_trace(bench: TracedBench, exporter: InMemorySpanExporter) -> None:
     bench.enqueue(["a"])
     with bench.database.engine.begin() as connection:
-        connection.exec_driver_sql(
-            "UPDATE eval_jobs SET trace_context ="
-            " '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'"
-        )
+        connection.exec_driver_sql(f"UPDATE eval_jobs SET trace_context = '{TRACEPARENT}'")
     bench.finish()
     (job,) = named(exporter, "evalworker job")
     assert trace_of(job) == 0x0AF7651916CD43DD8448EB211C80319C
+
+
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize(("header", "kept"), [(TRACEPARENT, TRACEPARENT), ("nonsense", None)])
+def test_the_gateways_callers_name_their_trace(
+    database: Database, header: str, kept: str | None
+) -> None:
+    with gateway_over(database) as url, client(url) as caller:
+        caller.headers["traceparent"] = header
+        assert submit(caller, "question").status_code == 202
+    with database.read() as connection:
+        context = connection.exec_driver_sql("SELECT trace_context FROM eval_jobs").scalar_one()
+    assert context == kept
 
 
 def test_a_producer_that_does_not_trace_loads_nothing_of_it(sqlite_url: str) -> None:

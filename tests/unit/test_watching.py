@@ -45,6 +45,8 @@ def queries() -> Iterator[tuple[str, str]]:
     for panel in panels():
         for target in panel["targets"]:
             yield panel["title"], target["expr"]
+    for note in json.loads(DASHBOARD.read_text("utf-8"))["annotations"]["list"]:
+        yield f"annotation {note['name']}", note["expr"]
     for variable in json.loads(DASHBOARD.read_text("utf-8"))["templating"]["list"]:
         if variable["type"] == "query":
             yield f"variable {variable['name']}", variable["query"]["query"]
@@ -137,12 +139,32 @@ def test_the_table_of_metrics_is_that_of_the_code() -> None:
     assert with_metrics(text) == text, "run `python tests/generate_docs.py`"
 
 
-@pytest.mark.skipif(PROMTOOL is None, reason="promtool comes with Debian's package prometheus")
+with_promtool = pytest.mark.skipif(
+    PROMTOOL is None, reason="promtool comes with Debian's package prometheus"
+)
+
+
+@with_promtool
+def test_prometheus_takes_the_queries_of_the_dashboard(tmp_path: Path) -> None:
+    told = [
+        {"record": f"query_{number}", "expr": query.replace("$__rate_interval", "1m")}
+        for number, (place, query) in enumerate(QUERIES)
+        if not place.startswith("variable ")
+    ]
+    (tmp_path / "rules.yaml").write_text(json.dumps({"groups": [{"name": "all", "rules": told}]}))
+    assert_taken("check", "rules", str(tmp_path / "rules.yaml"))
+
+
+@with_promtool
 @pytest.mark.parametrize(
     "arguments",
     [("check", "rules", str(ALERTS)), ("test", "rules", str(ROOT / "tests" / "alerts_test.yaml"))],
     ids=["check", "test"],
 )
 def test_prometheus_takes_the_rules(arguments: tuple[str, ...]) -> None:
+    assert_taken(*arguments)
+
+
+def assert_taken(*arguments: str) -> None:
     found = subprocess.run([str(PROMTOOL), *arguments], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout + found.stderr

@@ -23,6 +23,7 @@ from worker.gateway.listing import cut, wanted
 from worker.gateway.showing import execution, head
 from worker.gateway.taking import Taking, idempotency_key_in
 from worker.store import executions
+from worker.tracing import callers_span
 from worker.validation import judge_offences
 from worker.wire.paths import EXECUTE_PATH, EXECUTIONS, LIST_PATH, STATUS_PATH, path
 from worker.wire.problems import Problem, field_problem, no_such_execution
@@ -133,7 +134,8 @@ class Gateway:
         body = await read_json(request, max_bytes=self.max_body_bytes)
         given = read_submission(body, Submission, most_inputs=self.max_inputs)
         own_key = idempotency_key_in(request.headers.get("idempotency-key"))
-        taking = Taking(key.name, judge_id, given, own_key)
+        span = callers_span(request.headers.get("traceparent"))
+        taking = Taking(key.name, judge_id, given, own_key, span)
         taken = asyncio.wrap_future(self.taker.put(taking))
         job_id = str(await taken)
         answer = Accepted(batch_execution_id=job_id, status_url=path(*EXECUTIONS, job_id))

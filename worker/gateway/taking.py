@@ -41,6 +41,7 @@ class Taking:
     judge_id: str
     given: Submission
     idempotency_key: str | None = None  # the caller's own
+    trace_context: str | None = None  # of the caller's span
     own_key: str = field(default_factory=lambda: str(uuid4()))
     answer: Future[UUID] = field(default_factory=Future)
 
@@ -98,7 +99,7 @@ def take(tx: Transaction, taking: Taking) -> UUID:
         )
     except InvalidInputs as error:
         raise field_problem({"non_field_errors": error.offences}) from None
-    if executions.own(tx, job_id, taking.owner):
+    if executions.own(tx, job_id, taking.owner, taking.trace_context):
         count = len(taking.given.inputs)
         tx.happened("job.taken", job_id=job_id, owner=taking.owner, inputs=count)
     elif metadata != executions.metadata_of(tx, job_id):

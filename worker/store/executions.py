@@ -44,16 +44,20 @@ class Wanted:
     after: UUID | None = None
 
 
-def own(tx: Transaction, job_id: UUID, owner: str) -> bool:
+def own(tx: Transaction, job_id: UUID, owner: str, trace_context: str | None) -> bool:
     """A job of nobody's -> a job of this owner; False where it had an owner already."""
-    moved = tx.execute(_OWN, {"of_job": job_id, "new_owner": owner})
+    given = {"of_job": job_id, "new_owner": owner, "callers_span": trace_context}
+    moved = tx.execute(_OWN, given)
     return bool(moved.rowcount)
 
 
 _OWN = (
     sa.update(jobs)
     .where(jobs.c.id == sa.bindparam("of_job"), jobs.c.owner.is_(None))
-    .values(owner=sa.bindparam("new_owner"))
+    .values(
+        owner=sa.bindparam("new_owner"),
+        trace_context=sa.bindparam("callers_span", type_=sa.Text),
+    )
 )
 
 

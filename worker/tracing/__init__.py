@@ -9,7 +9,10 @@ package, so nothing of OpenTelemetry is imported here.
 
 from __future__ import annotations
 
+import re
 import sys
+
+TRACEPARENT = "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"
 
 
 def producers_span() -> str | None:
@@ -24,3 +27,11 @@ def producers_span() -> str | None:
     carrier: dict[str, str] = {}
     TraceContextTextMapPropagator().inject(carrier)
     return carrier.get("traceparent")
+
+
+def callers_span(header: str | None) -> str | None:
+    """The span of who called by HTTP: this server's own, where it makes one, or the caller's."""
+    own = producers_span()
+    if own is not None or header is None:
+        return own
+    return header if re.fullmatch(TRACEPARENT, header) else None
