@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from harness import Bench, FakeRemote
 
+from worker.metrics.tables import look_at
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -74,3 +76,19 @@ def test_no_step_of_a_batch_reads_a_whole_table(database: Database) -> None:
             if dialect == "sqlite" and SORTS in plan and "eval_items.due_at" in sql:
                 found.append(f"{sql}\n{plan}")
     assert not found, "\n\n".join(found)
+
+
+def test_no_look_of_a_scrape_reads_a_whole_table(database: Database) -> None:
+    statements: dict[str, Any] = {}
+    with noticing(database, statements):
+        look_at(database)
+    assert len(statements) >= 5
+    with database.engine.connect() as connection:
+        for sql, given in statements.items():
+            plan = plan_of(connection, sql, given)
+            if connection.dialect.name == "sqlite":
+                assert not WHOLE["sqlite"].search(plan), plan
+            else:  # of empty tables, as these are, PostgreSQL may read a small one as a whole
+                assert "Seq Scan on eval_items" not in plan, plan
+            for index in re.findall(r"eval_items USING (?:COVERING )?INDEX (\w+)", plan):
+                assert index in ("eval_items_live", "eval_items_in_flight"), plan

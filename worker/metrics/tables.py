@@ -110,6 +110,7 @@ class TablesCollector(Collector):
 
 def look_at(database: Database) -> Look:
     with database.read() as connection:
+        gauges.bound(connection, seconds=HUNG_SECONDS)
         waiting = gauges.waiting_by_judge(connection)
         due = gauges.due_by_judge(connection)
         batches = gauges.batches_by_state(connection)

@@ -25,11 +25,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+def bound(connection: sa.Connection, *, seconds: float) -> None:
+    """Ends what takes longer; on SQLite, where nobody else is held up, nothing does."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text(f"SET LOCAL statement_timeout = {int(seconds * 1000)}"))
+
+
 def waiting_by_judge(connection: sa.Connection) -> dict[str, int]:
     """How many items wait for each judge that has live ones."""
-    live: dict[str, int] = dict(connection.execute(_LIVE).tuples().all())
-    in_flight: dict[str, int] = dict(connection.execute(_IN_FLIGHT).tuples().all())
-    return {judge: max(0, int(n) - in_flight.get(judge, 0)) for judge, n in live.items()}
+    in_flight = dict(tuple(row) for row in connection.execute(_IN_FLIGHT))
+    live = connection.execute(_LIVE)
+    return {judge: max(0, int(n) - in_flight.get(judge, 0)) for judge, n in live}
 
 
 _HELD = batches.c.state == sa.literal_column(f"'{BatchState.HELD}'")
@@ -57,7 +63,7 @@ _IN_FLIGHT = (
 
 def due_by_judge(connection: sa.Connection) -> dict[str, float]:
     """For how many seconds the longest waiting job of each judge has been due."""
-    return dict(connection.execute(_DUE).tuples().all())
+    return dict(tuple(row) for row in connection.execute(_DUE))
 
 
 _DUE = (

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from worker.lifecycle import Status
-from worker.schema import items, jobs
+from worker.schema import in_flight_item, items, jobs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +26,7 @@ _OF_BATCH = (
     .join_from(items, jobs, jobs.c.id == items.c.job_id)
     .where(
         items.c.batch_id == sa.bindparam("of_batch"),
-        items.c.status == sa.literal_column(f"'{Status.PROCESSING}'"),
+        in_flight_item,
         jobs.c.trace_context.isnot(None),
     )
     .limit(MOST)
