@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast, overload
 from uuid import UUID
@@ -113,18 +114,54 @@ def _enqueue(
         # Also look at the inputs: everything that is wrong is told at once.
         raise _refusal(itertools.chain(offences, _input_offences(enumerate(inputs))))
     job["tags"] = sorted(set(job["tags"]))
-    job_id, is_new = _insert_job(connection, job)
-    if is_new:
-        try:
-            _insert_items(connection, job_id, inputs)
-        except sa.exc.SQLAlchemyError:
-            raise  # the transaction is beyond use: its rollback takes everything along
-        except BaseException:
-            # Not a savepoint: on SQLite, releasing one that the driver did not begin commits.
-            connection.execute(sa.delete(items).where(items.c.job_id == job_id))
-            connection.execute(sa.delete(jobs).where(jobs.c.id == job_id))
-            raise
-    return job_id
+    known = _known_job(connection, job["idempotency_key"])
+    if known is not None:
+        return known
+    # Nothing is written before the first chunk is known to be good: most jobs are no longer than
+    # that, and need no undoing.
+    given = enumerate(inputs)
+    first = _next_chunk(given)
+    if not first:
+        raise InvalidInputs(["inputs is empty: a job needs at least one"])
+    job = {"id": uuid7(), **job}
+    with _undone_if_refused(connection, job["id"]) if len(first) == CHUNK else nullcontext():
+        if not _insert_job(connection, job):
+            return cast("UUID", _known_job(connection, job["idempotency_key"]))
+        chunk = first
+        while chunk:
+            rows = [_row(job["id"], index, value) for index, value in chunk]
+            insert_rows(connection, items, _COLUMNS, rows)
+            chunk = _next_chunk(given)
+    return cast("UUID", job["id"])
+
+
+def _next_chunk(
+    given: Iterator[tuple[int, Mapping[str, Any]]],
+) -> list[tuple[int, Mapping[str, Any]]]:
+    """The next inputs, each with its index; a bad one is told with all others, up to the last."""
+    chunk = list(itertools.islice(given, CHUNK))
+    offences = list(_input_offences(chunk))
+    if offences:
+        raise _refusal(itertools.chain(offences, _input_offences(given)))
+    return chunk
+
+
+@contextmanager
+def _undone_if_refused(connection: sa.Connection, job_id: UUID) -> Iterator[None]:
+    """Leaves nothing of the job where the block raises, and the transaction of use."""
+    if connection.dialect.name == "postgresql":
+        with connection.begin_nested():  # a producer may insert, and need not be able to delete
+            yield
+        return
+    try:
+        yield
+    except sa.exc.SQLAlchemyError:
+        raise  # the transaction is beyond use: its rollback takes everything along
+    except BaseException:
+        # Not a savepoint: on SQLite, releasing one that the driver did not begin commits.
+        connection.execute(sa.delete(items).where(items.c.job_id == job_id))
+        connection.execute(sa.delete(jobs).where(jobs.c.id == job_id))
+        raise
 
 
 def _job_offences(job: Mapping[str, Any]) -> list[str]:
@@ -161,14 +198,17 @@ def _refusal(offences: Iterable[str]) -> InvalidInputs:
     return InvalidInputs(shown, total=total)
 
 
-def _insert_job(connection: sa.Connection, job: dict[str, Any]) -> tuple[UUID, bool]:
-    """Returns the job's id and whether it is new: with a key that is known, it is the old one."""
+def _known_job(connection: sa.Connection, key: str | None) -> UUID | None:
+    """The id of the job that has this key already."""
+    if key is None:
+        return None
+    return connection.scalar(sa.select(jobs.c.id).where(jobs.c.idempotency_key == key))
+
+
+def _insert_job(connection: sa.Connection, job: dict[str, Any]) -> bool:
+    """False where another transaction was first with this key."""
     statement = _insert_job_statement(connection.dialect.name)
-    job_id = connection.scalar(statement, {"id": uuid7(), **job})
-    if job_id is not None:
-        return job_id, True
-    known = sa.select(jobs.c.id).where(jobs.c.idempotency_key == job["idempotency_key"])
-    return cast("UUID", connection.scalar(known)), False
+    return connection.scalar(statement, job) is not None
 
 
 @cache
@@ -177,22 +217,6 @@ def _insert_job_statement(dialect: str) -> sa.Executable:
     insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
     statement = insert(jobs).on_conflict_do_nothing(index_elements=["idempotency_key"])
     return statement.returning(jobs.c.id)
-
-
-def _insert_items(
-    connection: sa.Connection, job_id: UUID, inputs: Iterable[Mapping[str, Any]]
-) -> None:
-    given = enumerate(inputs)
-    empty = True
-    while chunk := list(itertools.islice(given, CHUNK)):
-        empty = False
-        offences = list(_input_offences(chunk))
-        if offences:
-            raise _refusal(itertools.chain(offences, _input_offences(given)))
-        rows = [_row(job_id, index, value) for index, value in chunk]
-        insert_rows(connection, items, _COLUMNS, rows)
-    if empty:
-        raise InvalidInputs(["inputs is empty: a job needs at least one"])
 
 
 _COLUMNS = ("job_id", "item_index", *COLUMN_FIELDS, "extra")
