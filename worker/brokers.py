@@ -25,6 +25,7 @@ from dramatiq.middleware import Retries, TimeLimit
 
 from worker.config import hide_password
 from worker.errors import Unreachable
+from worker.migrating import script
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,6 +128,15 @@ def check_broker(url: str, *, prepare: bool = False) -> None:
     except _CONNECT_ERRORS as error:
         cause = error if str(error) else repr(error)
         raise Unreachable("broker", hide_password(url), cause) from error
+
+
+def grant_queue(url: str) -> None:
+    """On PostgreSQL, creates the queue and gives it to the worker's role; else does nothing."""
+    if urlsplit(url).scheme not in ("postgresql", "postgres"):
+        return
+    prepare_broker(url)
+    with psycopg.connect(_without_namespace(url), connect_timeout=10) as connection:
+        connection.execute(script("roles_broker.sql").encode())
 
 
 def close_broker(broker: dramatiq.Broker) -> None:

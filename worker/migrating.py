@@ -14,7 +14,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from worker.errors import SchemaMismatch
+from worker.errors import ConfigurationError, EvalWorkerError, SchemaMismatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,6 +61,28 @@ def check_schema(database: Database) -> None:
         f"the database is newer than this worker (it has {current}, {head} is known here): "
         "install the newer worker, `pip install --upgrade evalworker`"
     )
+
+
+def grant_roles(database: Database) -> None:
+    """Creates PostgreSQL's roles of least privilege, or brings them up to date."""
+    if not database.on_postgresql:
+        raise ConfigurationError(["roles are PostgreSQL's: on SQLite, who has the file has it all"])
+    try:
+        with database.engine.begin() as connection:
+            # Unread by the driver: its '%' are SQL's own, and it is many statements.
+            unread = connection.execution_options(no_parameters=True)
+            unread.exec_driver_sql(script("roles.sql"))
+    except sa.exc.DBAPIError as error:
+        reason = str(error.orig).splitlines()[0]
+        raise EvalWorkerError(
+            f"the roles could not be made: {reason}; whoever makes them owns the tables and has "
+            "CREATEROLE, or finds them created by somebody who has"
+        ) from error
+
+
+def script(name: str) -> str:
+    """The text of a plain SQL script beside the migrations."""
+    return (_scripts() / name).read_text("utf-8")
 
 
 def _run(database: Database, action: Callable[[Config], None]) -> None:

@@ -175,6 +175,7 @@ def test_a_database_without_the_tables_names_the_command(
     assert "run `evalworker migrate`" in refused.stderr
     migrated = evalworker("migrate", "--json", env=fresh)
     assert json.loads(migrated.stdout)["revision"]
+    assert evalworker("migrate", "--roles", env=fresh).returncode == 2  # SQLite has none
     assert evalworker("run", "--until-drained", env=fresh).returncode == 0
     other = env | environment(database_url=f"sqlite:///{tmp_path}/other.db", migrate=1)
     assert evalworker("run", "--until-drained", env=other).returncode == 0

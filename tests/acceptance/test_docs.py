@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from generate_docs import METRICS_PAGE, README, with_settings
@@ -20,10 +21,13 @@ from worker.config import load_settings
 from worker.gateway.keys import read_keys
 
 if TYPE_CHECKING:
+    from servers import PostgresServer
+
     from worker.store.database import Database
 
 GATEWAY_PAGE = README.parent / "docs" / "gateway.md"
 RUNBOOK = README.parent / "docs" / "runbook.md"
+ROLES_PAGE = README.parent / "docs" / "roles.md"
 BLOCK = re.compile(
     r"^```(sh|sh gateway|sql|sql postgresql|python|json)\n(.*?)^```$", re.MULTILINE | re.DOTALL
 )
@@ -107,6 +111,32 @@ def test_the_sql_for_operators_runs(database: Database) -> None:
     assert len(queries) >= 6
     for query in queries:
         run_sql(database.engine, query)
+
+
+def test_the_roles_are_made_as_their_page_says(
+    folder: Path, postgres: PostgresServer, postgres_url: str
+) -> None:
+    (command,), (logins,) = blocks("sh", ROLES_PAGE), blocks("sql", ROLES_PAGE)
+    env = with_the_command(folder) | {
+        "EVALWORKER_DATABASE_URL": postgres_url,
+        "EVALWORKER_BROKER_URL": postgres_url,
+    }
+    subprocess.run(["bash", "-euc", command], cwd=folder, env=env, check=True)
+    with psycopg.connect(postgres_url, autocommit=True) as owner:
+        owner.execute(logins.encode())
+    try:
+        as_shop = env | {"EVALWORKER_DATABASE_URL": postgres_url.replace("postgres@", "shop@")}
+        enqueued = evalworker("enqueue", "questions.jsonl", "--judge", "j", env=as_shop, cwd=folder)
+        as_analyst = env | {
+            "EVALWORKER_DATABASE_URL": postgres_url.replace("postgres@", "analyst@")
+        }
+        job_id = enqueued.stdout.strip()
+        status = evalworker("status", job_id, "--json", env=as_analyst)
+        results = evalworker("results", job_id, "--format", "jsonl", env=as_analyst)
+        assert (json.loads(status.stdout)["total"], results.returncode) == (1, 0)
+    finally:
+        for login in re.findall(r"CREATE ROLE (\w+)", logins):
+            postgres.execute(f"DROP ROLE {login}")
 
 
 def with_the_command(folder: Path) -> dict[str, str]:

@@ -12,6 +12,7 @@ import typer
 
 from worker import demo as demonstration
 from worker.app import TICK_SECONDS, App, check_api, ending_on_signals, open_database
+from worker.brokers import grant_queue
 from worker.cli.shell import (
     AsJson,
     app,
@@ -24,7 +25,7 @@ from worker.cli.shell import (
 from worker.gateway.server import serving_gateway
 from worker.lifecycle import Status
 from worker.metrics import Metrics
-from worker.migrating import upgrade
+from worker.migrating import grant_roles, upgrade
 from worker.ops import gateway_operations, operations, serving_operations
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import serve
@@ -41,13 +42,22 @@ Migrate = Annotated[
 
 
 @app.command()
-def migrate(as_json: AsJson = False) -> None:
+def migrate(
+    roles: Annotated[
+        bool, typer.Option("--roles", help="PostgreSQL: also make the roles of least privilege.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Bring the database to this worker's schema. Other tables are not touched."""
-    revision = _migrate(settings_and_logs())
+    settings = settings_and_logs()
+    revision = _migrate(settings)
+    if roles:
+        _grant_roles(settings)
     if as_json:
-        print_json({"revision": revision})
+        print_json({"revision": revision, "roles": roles})
     else:
-        out.print(f"the database has the schema {revision}")
+        granted = ", and its roles are up to date" if roles else ""
+        out.print(f"the database has the schema {revision}{granted}")
 
 
 @app.command()
@@ -114,6 +124,12 @@ def gateway(migrate_first: Migrate = False) -> None:
 def _migrate(settings: Settings) -> str:
     with contextlib.closing(open_database(settings)) as database:
         return upgrade(database)
+
+
+def _grant_roles(settings: Settings) -> None:
+    with contextlib.closing(open_database(settings)) as database:
+        grant_roles(database)
+    grant_queue(settings.broker_url)
 
 
 def _failed_jobs(worker: App) -> int:

@@ -1,0 +1,74 @@
+-- The roles of least privilege, for PostgreSQL: `evalworker migrate --roles` runs this file, or you do, with
+-- `psql -v ON_ERROR_STOP=1 -1 -f`, as the owner of the tables. It may run as often as you like, and should after
+-- every migration. Whoever runs it needs CREATEROLE, or roles that somebody else has created.
+--
+-- None of these roles can log in: make logins of your own members of them. See docs/roles.md.
+
+DO $$
+DECLARE
+    role text;
+    relation record;
+    here text := current_schema();
+BEGIN
+    PERFORM pg_advisory_xact_lock(1702257004);  -- that of the migrations: one after the other
+    FOREACH role IN ARRAY ARRAY[
+        'evalworker_producer', 'evalworker_reader', 'evalworker_reader_without_texts', 'evalworker_worker'
+    ] LOOP
+        BEGIN
+            IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
+                EXECUTE format('CREATE ROLE %I NOLOGIN', role);
+            END IF;
+        EXCEPTION WHEN duplicate_object OR unique_violation THEN
+            NULL;  -- from another database of this server, at the same moment
+        END;
+        IF NOT has_schema_privilege(role, here, 'USAGE') THEN
+            EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', here, role);
+        END IF;
+    END LOOP;
+    FOR relation IN
+        SELECT relname, relowner FROM pg_class
+        WHERE relnamespace = here::regnamespace AND relname LIKE 'eval\_%' AND relkind IN ('r', 'p', 'v')
+    LOOP
+        -- PostgreSQL would only warn, and grant nothing.
+        IF NOT pg_has_role(relation.relowner, 'USAGE') THEN
+            RAISE EXCEPTION 'must be owner of %', relation.relname USING ERRCODE = 'insufficient_privilege';
+        END IF;
+        -- What an earlier version granted, and this one does not, goes.
+        EXECUTE format(
+            'REVOKE ALL ON %I.%I FROM evalworker_producer, evalworker_reader,'
+            ' evalworker_reader_without_texts, evalworker_worker',
+            here, relation.relname);
+    END LOOP;
+END
+$$;
+
+-- Every command of evalworker first looks whether the schema is its own.
+GRANT SELECT ON eval_alembic_version
+    TO evalworker_producer, evalworker_reader, evalworker_reader_without_texts, evalworker_worker;
+
+-- Producers insert what a producer says, and see of the jobs which keys are taken: an insert that answers with
+-- the id, or that gives way to an equal key, has to be able to read both. Texts, results and states they do not see.
+GRANT INSERT (id, judge_id, judge_version_id, tags, idempotency_key, priority, metadata, created_at),
+    SELECT (id, idempotency_key) ON eval_jobs TO evalworker_producer;
+GRANT INSERT (job_id, item_index, request, response, contexts, functions, expected_output, extra)
+    ON eval_items TO evalworker_producer;
+-- It runs with the rights of its caller.
+GRANT EXECUTE ON FUNCTION eval_enqueue, eval_uuid7 TO evalworker_producer;
+
+GRANT SELECT ON eval_job_progress, eval_item_results, eval_scores TO evalworker_reader;
+
+-- The same views without what a producer or a judge wrote in words, errors included: they quote.
+GRANT SELECT (job_id, judge_id, judge_version_id, tags, metadata, status, total, waiting, in_flight, completed,
+    failed, cancelled, created_at, finished_at) ON eval_job_progress TO evalworker_reader_without_texts;
+GRANT SELECT (job_id, item_index, status, attempts, batch_id, remote_batch_id, execution_log_id, finished_at)
+    ON eval_item_results TO evalworker_reader_without_texts;
+GRANT SELECT (job_id, item_index, judge_id, judge_version_id, tags, evaluator_name, score, confidence, finished_at)
+    ON eval_scores TO evalworker_reader_without_texts;
+
+-- The worker, its gateway and its commands. Jobs, inputs and batches are never deleted by them, and what happened
+-- is never rewritten.
+GRANT SELECT, INSERT, UPDATE ON eval_jobs, eval_items, eval_batches TO evalworker_worker;
+GRANT SELECT, INSERT, UPDATE, DELETE ON eval_gates, eval_evaluator_results TO evalworker_worker;
+GRANT SELECT, INSERT ON eval_events TO evalworker_worker;
+GRANT SELECT ON eval_job_progress, eval_item_results, eval_scores TO evalworker_worker;
+GRANT EXECUTE ON FUNCTION eval_enqueue, eval_uuid7 TO evalworker_worker;
