@@ -48,14 +48,15 @@ GRANT SELECT ON eval_alembic_version
 
 -- Producers insert what a producer says, and see of the jobs which keys are taken: an insert that answers with
 -- the id, or that gives way to an equal key, has to be able to read both. Texts, results and states they do not see.
-GRANT INSERT (id, judge_id, judge_version_id, tags, idempotency_key, priority, metadata, created_at),
+GRANT INSERT (id, judge_id, judge_version_id, tags, idempotency_key, priority, metadata, created_at, callback_url,
+    trace_context),
     SELECT (id, idempotency_key) ON eval_jobs TO evalworker_producer;
 GRANT INSERT (job_id, item_index, request, response, contexts, functions, expected_output, extra)
     ON eval_items TO evalworker_producer;
 -- It runs with the rights of its caller.
 GRANT EXECUTE ON FUNCTION eval_enqueue, eval_uuid7 TO evalworker_producer;
 
-GRANT SELECT ON eval_job_progress, eval_item_results, eval_scores TO evalworker_reader;
+GRANT SELECT ON eval_job_progress, eval_item_results, eval_scores, eval_job_notices TO evalworker_reader;
 
 -- The same views without what a producer or a judge wrote in words, errors included: they quote.
 GRANT SELECT (job_id, judge_id, judge_version_id, tags, metadata, status, total, waiting, in_flight, completed,
@@ -64,11 +65,12 @@ GRANT SELECT (job_id, item_index, status, attempts, batch_id, remote_batch_id, e
     ON eval_item_results TO evalworker_reader_without_texts;
 GRANT SELECT (job_id, item_index, judge_id, judge_version_id, tags, evaluator_name, score, confidence, finished_at)
     ON eval_scores TO evalworker_reader_without_texts;
+GRANT SELECT ON eval_job_notices TO evalworker_reader_without_texts;  -- their errors quote nothing
 
 -- The worker, its gateway and its commands. Jobs, inputs and batches are never deleted by them, and what happened
 -- is never rewritten.
-GRANT SELECT, INSERT, UPDATE ON eval_jobs, eval_items, eval_batches TO evalworker_worker;
+GRANT SELECT, INSERT, UPDATE ON eval_jobs, eval_items, eval_batches, eval_notices TO evalworker_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON eval_gates, eval_evaluator_results TO evalworker_worker;
 GRANT SELECT, INSERT ON eval_events TO evalworker_worker;
-GRANT SELECT ON eval_job_progress, eval_item_results, eval_scores TO evalworker_worker;
+GRANT SELECT ON eval_job_progress, eval_item_results, eval_scores, eval_job_notices TO evalworker_worker;
 GRANT EXECUTE ON FUNCTION eval_enqueue, eval_uuid7 TO evalworker_worker;

@@ -8,17 +8,21 @@ import random
 import threading
 import uuid
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import sqlalchemy as sa
+from receivers import SECRET
 
 from worker.dispatcher import Dispatcher
+from worker.notices import Notices
 from worker.outbox import enqueue
 from worker.remote import JudgeAPI
-from worker.schema import batches, gates, items, jobs, later, pace
+from worker.schema import batches, gates, items, jobs, later, notices, pace
 from worker.steps import Policy, Steps
 from worker.watch import Watch
+from worker.webhook import Webhooks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -167,6 +171,7 @@ class Bench:
             base_url="https://judge.test", api_key="key", transport=remote.transport()
         )
         self.sent: list[tuple[str, UUID]] = []
+        self.webhooks: Webhooks | None = None  # None: signed, and private addresses are allowed
         given = Policy(**(POLICY | policy))
         self.steps = Steps(
             database, self.api, self, given, holder=uuid.uuid4().hex, rng=random.Random(1)
@@ -188,11 +193,25 @@ class Bench:
             linger=0.0,
         )
 
+    @cached_property
+    def notices(self) -> Notices:
+        """Not before a test wants it: the certificates of the world are read for it."""
+        return Notices(
+            self.database,
+            self.webhooks or Webhooks([SECRET], allow_private=True),
+            holder=self.steps.holder,
+            lease=self.steps.policy.lease,
+            rng=random.Random(1),
+        )
+
     def submit(self, batch_id: UUID, *, delay: float = 0.0) -> None:
         self.sent.append(("submit", batch_id))
 
     def poll(self, batch_id: UUID, *, delay: float = 0.0) -> None:
         self.sent.append(("poll", batch_id))
+
+    def notify(self, notice_id: UUID) -> None:
+        self.sent.append(("notify", notice_id))
 
     def room(self) -> None:
         """The test plans when it wants to."""
@@ -209,8 +228,8 @@ class Bench:
     def deliver(self) -> None:
         """Every message that was sent so far, once."""
         sent, self.sent = self.sent, []
-        for name, batch_id in sent:
-            getattr(self.steps, name)(batch_id)
+        for name, row_id in sent:
+            getattr(self.notices if name == "notify" else self.steps, name)(row_id)
 
     def step(self) -> None:
         """One round: plan, deliver."""
@@ -221,14 +240,15 @@ class Bench:
         """Everything that waits is due; submissions look `seconds` older."""
         with self.database.engine.begin() as connection:
             past = later(sa.literal(-60.0))
-            for table in (batches, jobs):
+            for table in (batches, jobs, notices):
                 connection.execute(
                     sa.update(table).where(table.c.due_at.isnot(None)).values(due_at=past)
                 )
             connection.execute(
                 sa.update(items).where(items.c.status == "pending").values(due_at=past)
             )
-            connection.execute(sa.update(batches).values(nudged_at=None))
+            for table in (batches, notices):
+                connection.execute(sa.update(table).values(nudged_at=None))
             connection.execute(sa.update(gates).values(opens_at=past, probing_until=past))
             if seconds:
                 connection.execute(

@@ -1,4 +1,4 @@
-"""The two Dramatiq actors, an id and a call each, and the messages that wake them.
+"""The three Dramatiq actors, an id and a call each, and the messages that wake them.
 
 Actors never raise and are never retried by the broker: every outcome is a row, and the dispatcher
 sends again what is overdue. A message that is lost, doubled or late changes nothing but delay.
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
+    from worker.notices import Notices
     from worker.steps import Steps
 
     Around = Callable[[str, UUID], AbstractContextManager[None]]
@@ -37,11 +38,17 @@ def declare_actors(
     broker: dramatiq.Broker,
     queue_name: str,
     steps: Steps,
+    notices: Notices,
     *,
     around: Around = _plainly,
 ) -> None:
-    """Makes the steps callable by message; each runs in a context that `around` gives."""
-    for name, step in (("submit", steps.submit), ("poll", steps.poll)):
+    """Makes the steps callable by message; those of batches in a context by `around`."""
+    actors = {
+        "submit": _never_raising("submit", steps.submit, steps.record_surprise, around),
+        "poll": _never_raising("poll", steps.poll, steps.record_surprise, around),
+        "notify": _never_raising("notify", notices.notify),
+    }
+    for name, actor in actors.items():
         declare = dramatiq.actor(
             actor_name=name,
             queue_name=queue_name,
@@ -49,21 +56,29 @@ def declare_actors(
             max_retries=0,
             time_limit=STEP_LIMIT_MS,
         )
-        declare(_never_raising(name, step, steps, around))
+        declare(actor)
 
 
 def _never_raising(
-    name: str, step: Callable[[UUID], None], steps: Steps, around: Around = _plainly
+    name: str,
+    step: Callable[[UUID], None],
+    record: Callable[[UUID, Exception], None] = lambda _id, _error: None,
+    around: Around = _plainly,
 ) -> Callable[[str], None]:
-    def actor(batch_id: str) -> None:
+    """A step that raised is logged, and recorded; its lease brings it up again."""
+
+    def actor(row_id: str) -> None:
         try:
-            with around(name, UUID(batch_id)):
-                step(UUID(batch_id))
+            with around(name, UUID(row_id)):
+                step(UUID(row_id))
         except Exception as error:
-            log.exception("step.surprised", step=name, batch_id=batch_id)
-            steps.record_surprise(UUID(batch_id), error)
+            log.exception("step.surprised", step=name, **{_ID[name]: row_id})
+            record(UUID(row_id), error)
 
     return actor
+
+
+_ID = {"submit": "batch_id", "poll": "batch_id", "notify": "notice_id"}
 
 
 class Mailbox:
@@ -88,11 +103,14 @@ class Mailbox:
     def poll(self, batch_id: UUID, *, delay: float = 0.0) -> None:
         self._send("poll", batch_id, delay)
 
-    def _send(self, actor_name: str, batch_id: UUID, delay: float) -> None:
+    def notify(self, notice_id: UUID) -> None:
+        self._send("notify", notice_id, 0.0)
+
+    def _send(self, actor_name: str, row_id: UUID, delay: float) -> None:
         message: dramatiq.Message[None] = dramatiq.Message(
             queue_name=self.queue_name,
             actor_name=actor_name,
-            args=(str(batch_id),),
+            args=(str(row_id),),
             kwargs={},
             options={},
         )
@@ -102,4 +120,5 @@ class Mailbox:
         except SEND_ERRORS as error:
             # The row is due all the same: the dispatcher sends again when the broker is back.
             self.lost()
-            log.warning("message.lost", actor=actor_name, batch_id=str(batch_id), reason=str(error))
+            ids = {_ID[actor_name]: str(row_id)}
+            log.warning("message.lost", actor=actor_name, **ids, reason=str(error))

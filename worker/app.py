@@ -33,12 +33,15 @@ from worker.listening import Listener
 from worker.logs import LogContext
 from worker.metrics import Metrics
 from worker.migrating import check_schema
+from worker.notices import Notices
 from worker.remote import JudgeAPI
 from worker.steps import Policy, Steps
 from worker.store import jobs
 from worker.store.database import Database
+from worker.store.notices import AT_ONCE
 from worker.tracing.sending import find_tracer
 from worker.watch import Watch
+from worker.webhook import Webhooks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,6 +69,10 @@ class App:
         with contextlib.ExitStack() as opened:  # closed again if a later one cannot be opened
             self.api = judge_api(settings, transport=transport, observe=self._requested)
             opened.callback(self.api.close)
+            self.webhooks = Webhooks(
+                settings.webhook_secrets, allow_private=settings.webhook_allow_private
+            )
+            opened.callback(self.webhooks.close)
             self.database = open_database(settings)
             opened.callback(self.database.close)
             self.metrics.watch_database(self.database)
@@ -90,7 +97,15 @@ class App:
         )
         self.tracing = tracing_of(self.database)
         around = {} if self.tracing is None else {"around": self.tracing.step}
-        declare_actors(self.broker, mailbox.queue_name, self.steps, **around)
+        self.notices = Notices(
+            self.database,
+            self.webhooks,
+            holder=self.steps.holder,
+            lease=settings.lease_seconds,
+            rng=self.steps.rng,
+            on_room=self._room,
+        )
+        declare_actors(self.broker, mailbox.queue_name, self.steps, self.notices, **around)
         self.watch = Watch(
             self.database,
             self.api,
@@ -108,9 +123,9 @@ class App:
             linger=settings.linger_seconds,
         )
         self.metrics.watch_dispatcher(self.dispatcher.turn_age)
-        self.worker = make_worker(
-            self.broker, threads=min(MAX_THREADS, max(4, settings.max_in_flight))
-        )
+        # Slow receivers of notices have threads of their own number.
+        threads = min(MAX_THREADS, max(4, settings.max_in_flight)) + AT_ONCE
+        self.worker = make_worker(self.broker, threads=threads)
         self.ending = threading.Event()
         self._threads: list[threading.Thread] = []
 

@@ -6,6 +6,7 @@ its password.
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 from typing import Annotated, Any, Literal, Self
@@ -26,7 +27,7 @@ from worker.errors import ConfigurationError
 
 PREFIX = "EVALWORKER_"
 API_KEY_NAMES = (f"{PREFIX}API_KEY", "ROOTSIGNALS_API_KEY", "SCORABLE_API_KEY")
-SECRETS = ("api_key", "gateway_keys")  # fields whose values are never shown
+SECRETS = ("api_key", "gateway_keys", "webhook_secret")  # fields whose values are never shown
 
 _DATABASES = {
     "sqlite": "sqlite",
@@ -139,6 +140,16 @@ class _Variables(BaseSettings):
         description="Hand on to the judge API what the gateway does not serve, with the caller's "
         "own key.",
     )
+    webhook_secret: SecretStr | None = Field(
+        None,
+        description="Signs the notices of ended jobs: `whsec_…`, or two of them while you change "
+        "it; see [docs/notices.md](docs/notices.md).",
+    )
+    webhook_allow_private: bool = Field(
+        False,
+        description="Send notices to private, loopback and link-local addresses too, and without "
+        "TLS.",
+    )
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="Log lines for people or for machines; auto: by who is looking."
     )
@@ -193,6 +204,17 @@ class _Variables(BaseSettings):
             raise ValueError("must be an http:// or https:// URL without a query")
         return value
 
+    @field_validator("webhook_secret")
+    @classmethod
+    def _signing(cls, value: SecretStr | None) -> SecretStr | None:
+        for secret in value.get_secret_value().split() if value else ():
+            if not _is_signing_secret(secret):
+                raise ValueError(
+                    "must be whsec_ and the base64 of 24 to 64 random bytes; make one with "
+                    "`echo whsec_$(openssl rand -base64 32)`"
+                )
+        return value
+
 
 class Settings(_Variables):
     """One field per environment variable, `EVALWORKER_` before its name in capitals."""
@@ -208,6 +230,19 @@ class Settings(_Variables):
         """The database with its driver spelled out."""
         url = sa.make_url(self.database_url)
         return url.set(drivername=_DATABASES[url.drivername])
+
+    @property
+    def webhook_secrets(self) -> list[str]:
+        """What notices are signed with: none, one, or while it changes two."""
+        return self.webhook_secret.get_secret_value().split() if self.webhook_secret else []
+
+
+def _is_signing_secret(secret: str) -> bool:
+    try:
+        key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    except ValueError:
+        return False
+    return secret.startswith("whsec_") and 24 <= len(key) <= 64
 
 
 def load_settings(**overrides: Any) -> Settings:

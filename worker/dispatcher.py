@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker.lifecycle import BatchState
-from worker.store import claims, planning, settling
+from worker.store import claims, notices, planning, settling
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,6 +95,8 @@ class Dispatcher:
         for batch_id, state in self.database.run(claims.overdue):
             send = self.messages.poll if state is BatchState.SUBMITTED else self.messages.submit
             send(batch_id)
+        for notice_id in self.database.run(notices.due):
+            self.messages.notify(notice_id)
         self.last_turn = self.monotonic()
         return min(TURN_SECONDS, plan.next_in if plan.next_in is not None else TURN_SECONDS)
 

@@ -73,6 +73,15 @@ class Status(StrEnum):
 
 ENDED = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
 
+
+class NoticeState(StrEnum):
+    """Of a notice that a job has ended, to the URL that its producer named."""
+
+    WAITING = "waiting"  # to be sent, or sent again
+    SENT = "sent"  # its receiver answered that it has it
+    FAILED = "failed"  # by notify: it can never be sent, or was tried often enough
+
+
 # What the remote says of a batch. Statuses that are not in this set mean "keep waiting", known
 # or not: a new word must never end a batch.
 ENDED_AT_REMOTE = frozenset({"completed", "partial", "failed"})

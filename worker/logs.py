@@ -74,8 +74,9 @@ def configure_logging(
 
 
 def secrets_of(settings: Settings) -> list[str]:
-    """What must never be shown: the key, and the passwords of URLs, as written and decoded."""
+    """What must never be shown: the keys, and the passwords of URLs, as written and decoded."""
     found = [settings.api_key.get_secret_value()] if settings.api_key else []
+    found += settings.webhook_secrets
     for url in (settings.database_url, settings.broker_url, settings.api_url):
         try:
             parts = urlsplit(url)

@@ -21,7 +21,7 @@ from worker.errors import SHOWN, InvalidInputs
 from worker.schema import items, jobs
 from worker.store.many import insert_rows
 from worker.tracing import producers_span
-from worker.validation import judge_offences, offences_of, tag_offences
+from worker.validation import judge_offences, offences_of, tag_offences, url_offences
 from worker.wire.inputs import COLUMN_FIELDS
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def enqueue(
     idempotency_key: str | None = None,
     priority: int = 0,
     metadata: Mapping[str, Any] | None = None,
+    callback_url: str | None = None,
 ) -> UUID: ...
 @overload
 def enqueue(
@@ -55,6 +56,7 @@ def enqueue(
     idempotency_key: str | None = None,
     priority: int = 0,
     metadata: Mapping[str, Any] | None = None,
+    callback_url: str | None = None,
 ) -> Coroutine[Any, Any, UUID]: ...
 
 
@@ -68,13 +70,15 @@ def enqueue(
     idempotency_key: str | None = None,
     priority: int = 0,
     metadata: Mapping[str, Any] | None = None,
+    callback_url: str | None = None,
 ) -> UUID | Coroutine[Any, Any, UUID]:
     """Adds a job of any number of inputs, in the caller's transaction; never commits.
 
     `inputs` are mappings with the judge API's input fields (`request`, `response`, `contexts`,
     `functions`, `expected_output`, …), from any iterable, read once and in chunks. A `priority`
     that is higher goes first. `metadata` is the producer's own and comes back in the views. An
-    `idempotency_key` that is there already makes this a no-op that returns the first job's id.
+    `idempotency_key` that is there already makes this a no-op that returns the first job's id. The
+    worker POSTs a notice to `callback_url` when the job has ended: see docs/notices.md.
 
     Returns the job's id; for an `AsyncSession` or `AsyncConnection`, awaitable. Raises
     `InvalidInputs`, naming every offence; then nothing of the job is left in the transaction.
@@ -91,6 +95,8 @@ def enqueue(
     }
     if (context := producers_span()) is not None:  # else not named: before its migration, too
         job["trace_context"] = context
+    if callback_url is not None:
+        job["callback_url"] = callback_url
     # Not by type: SQLAlchemy's asyncio part cannot be imported without greenlet, which a producer
     # without asyncio need not have.
     run_sync = getattr(session_or_connection, "run_sync", None)
@@ -168,6 +174,8 @@ def _job_offences(job: Mapping[str, Any]) -> list[str]:
     offences = [*judge_offences(job["judge_id"]), *tag_offences(job["tags"])]
     if job["judge_version_id"] is not None:
         offences += judge_offences(job["judge_version_id"], "judge_version_id")
+    if "callback_url" in job:
+        offences += url_offences(job["callback_url"])
     key = job["idempotency_key"]
     if key is not None:
         offences += judge_offences(key, "idempotency_key")

@@ -34,6 +34,16 @@ LIMIT_LOWERED = 0.95  # of the batches that ran when the remote refused one more
 LIMIT_DOUBLES_IN = 180.0  # seconds: the way back up, until it refuses again
 LIMIT_HOLDS = 10.0  # seconds before the limit is lowered again: refusals come in swarms
 
+# Seconds before a notice is sent again; after the last of them it has failed, most of a day later.
+NOTICE_WAITS = (5.0, 60.0, 600.0, 3600.0, 10_800.0, 21_600.0, 43_200.0)
+
+
+def notice_wait(attempts: int, rng: Random) -> float | None:
+    """After so many attempts, before the next one; None: it was tried often enough."""
+    if attempts > len(NOTICE_WAITS):
+        return None
+    return NOTICE_WAITS[attempts - 1] * rng.uniform(0.9, 1.1)
+
 
 def backoff(failures: int, rng: Random, *, base: float = 1.0, most: float = MAX_BACKOFF) -> float:
     """Exponential with full jitter; never under a tenth of its span, so that it does not spin."""

@@ -1,8 +1,8 @@
 """The tables, as SQLAlchemy sees them; `migrations/` creates them, and a test proves both equal.
 
 Producers write `eval_jobs` and `eval_items`; every other table and column is the worker's. People
-read the views (`eval_job_progress`, `eval_item_results`, `eval_scores`), which only migrations
-define. Two kinds of time rule the work:
+read the views (`eval_job_progress`, `eval_item_results`, `eval_scores`, `eval_job_notices`), which
+only migrations define. Two kinds of time rule the work:
 
 - `due_at`: from when on somebody may act on this row. NULL on a job means that none of its items
   waits; on a batch, that it has ended. While a batch is claimed, it is the end of the lease.
@@ -21,7 +21,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-from worker.lifecycle import ENDED, LIVE_STATES, BatchState, Status
+from worker.lifecycle import ENDED, LIVE_STATES, BatchState, NoticeState, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -242,6 +242,7 @@ jobs = sa.Table(
     sa.Column("finished_at", UtcTime),
     sa.Column("error", sa.Text),
     sa.Column("owner", sa.Text),  # by the gateway: whose key submitted it
+    sa.Column("callback_url", sa.Text),  # by the producer: whom to tell of the job's end
     sa.Column("lane", sa.Text, sa.Computed(_LaneOf(), persisted=True)),
     sa.Column("trace_context", sa.Text),  # by the producer: its span, as W3C `traceparent`
     sa.CheckConstraint(_in("status", Status), "eval_jobs_status"),
@@ -371,6 +372,35 @@ evaluator_results = sa.Table(
         ondelete="CASCADE",
     ),
 )
+
+notices = sa.Table(
+    "eval_notices",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("job_id", Id, sa.ForeignKey("eval_jobs.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("url", sa.Text, nullable=False),
+    sa.Column("payload", Json, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("due_at", UtcTime),
+    sa.Column("epoch", sa.Integer, nullable=False, server_default=_DEFAULT),
+    sa.Column("lease_holder", sa.Text),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default=_DEFAULT),
+    sa.Column("nudged_at", UtcTime),
+    sa.Column("error", sa.Text),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("finished_at", UtcTime),
+    sa.CheckConstraint(_in("state", NoticeState), "eval_notices_state"),
+    sa.CheckConstraint(
+        f"({_in('state', [NoticeState.WAITING])}) = (due_at IS NOT NULL)", "eval_notices_due"
+    ),
+)
+sa.Index(
+    "eval_notices_live",
+    notices.c.due_at,
+    postgresql_where=notices.c.due_at.isnot(None),
+    sqlite_where=notices.c.due_at.isnot(None),
+)
+sa.Index("eval_notices_of_job", notices.c.job_id)
 
 gates = sa.Table(
     "eval_gates",

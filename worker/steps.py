@@ -56,6 +56,8 @@ class Messages(Protocol):
 
     def poll(self, batch_id: UUID, *, delay: float = 0.0) -> None: ...
 
+    def notify(self, notice_id: UUID) -> None: ...
+
     def room(self) -> None:
         """A place at the remote is free, or items wait again: the dispatcher may plan."""
 

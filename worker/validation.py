@@ -9,6 +9,7 @@ import difflib
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 MAX_DEPTH = 200
 """Of lists and objects in one another; deeper, and JSON libraries fail here and elsewhere."""
 MAX_INT_BITS = 14_000  # some 4,200 digits: Python writes no more as text
+MAX_URL = 2000  # characters; longer ones many servers refuse
 
 KNOWN_FIELDS = frozenset(Input.model_fields)
 
@@ -91,6 +93,29 @@ def tag_offences(tags: object) -> list[str]:
         else:
             offences += [f"{where} {what}" for where, what in _unstorable(tag, f"tags[{place}]")]
     return offences
+
+
+def url_offences(url: object, name: str = "callback_url") -> list[str]:
+    """What is wrong with a URL that is to be told something."""
+    if not isinstance(url, str):
+        return [f"{name} must be a text, not {_kind(url)}"]
+    if len(url) > MAX_URL:
+        return [f"{name} is too long: {len(url):,} characters, {MAX_URL:,} are allowed"]
+    try:
+        parts = urlsplit(url)
+        readable = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        readable = False
+    if not readable or parts.scheme not in ("https", "http") or not _is_one_word(url):
+        return [f"{name} must be a URL such as https://example.com/path"]
+    if "@" in parts.netloc:
+        return [f"{name} must not carry a user name or password"]
+    return []
+
+
+def _is_one_word(url: str) -> bool:
+    """What one reader takes for a host and another for a path is not interpreted but refused."""
+    return url.isascii() and url.isprintable() and not set(url) & set(" \\")
 
 
 def _unstorable(value: object, place: str, depth: int = 0) -> Iterator[tuple[str, str]]:

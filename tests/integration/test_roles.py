@@ -14,6 +14,7 @@ import httpx
 import psycopg
 import pytest
 import sqlalchemy as sa
+from receivers import SECRET, receiving
 from servers import free_port
 from sqlalchemy.ext.asyncio import create_async_engine
 from working import settings_for
@@ -136,6 +137,8 @@ CAN = [
     ("producer", "say when a job was made",
      "INSERT INTO eval_jobs (judge_id, created_at) VALUES ('judge', now())"),
     ("producer", "insert an input by plain SQL", PUT_AN_INPUT),
+    ("producer", "name whom to tell",
+     "INSERT INTO eval_jobs (judge_id, callback_url) VALUES ('judge', 'https://example.com')"),
     ("producer", "call the function", f"{CALL})"),
     ("producer", "call the function with a new key", f"{CALL}, idempotency_key => 'new')"),
     ("producer", "call the function with a known key", f"{CALL}, idempotency_key => 'order-17')"),
@@ -143,7 +146,8 @@ CAN = [
     ("reader", "read how far jobs are", "SELECT * FROM eval_job_progress"),
     ("reader", "read results of inputs", "SELECT * FROM eval_item_results"),
     ("reader", "read scores", "SELECT * FROM eval_scores"),
-    ("reader", "listen for jobs", "LISTEN eval_jobs"),
+    ("reader", "read who was told", "SELECT * FROM eval_job_notices"),
+    ("reader", "listen for the ends of jobs", "LISTEN eval_job_finished"),
     ("reader_without_texts", "count and average scores",
      "SELECT evaluator_name, count(*), avg(score) FROM eval_scores GROUP BY 1"),
     ("reader_without_texts", "read which inputs failed",
@@ -199,6 +203,10 @@ CANNOT = [
     ("producer", "write into the history",
      "INSERT INTO eval_events (at, event) VALUES (now(), 'job.completed')"),
     ("producer", "open a gate", "DELETE FROM eval_gates"),
+    ("producer", "read where notices go", "SELECT callback_url FROM eval_jobs"),
+    ("producer", "have a notice of its own sent",
+     "INSERT INTO eval_notices (id, job_id, url, payload, state, due_at, created_at)"
+     f" VALUES ('{OTHER}', '{JOB}', 'https://example.com', '{{}}', 'waiting', now(), now())"),
     ("producer", "see messages", "SELECT * FROM eval_dramatiq.queue"),
     ("producer", "send a message",
      "INSERT INTO eval_dramatiq.queue (message_id) VALUES (gen_random_uuid())"),
@@ -216,6 +224,7 @@ CANNOT = [
     ("reader", "call the function", f"{CALL})"),
     ("reader", "cancel a job", "UPDATE eval_jobs SET status = 'cancelled', finished_at = now()"),
     ("reader", "delete anything", "DELETE FROM eval_items"),
+    ("reader", "read where notices go", "SELECT url FROM eval_notices"),
     ("reader", "see messages", "SELECT * FROM eval_dramatiq.queue"),
     ("reader", "drop a view", "DROP VIEW eval_scores"),
     ("reader", "create a table", "CREATE TABLE eval_mine (id integer)"),
@@ -236,6 +245,7 @@ CANNOT = [
     ("worker", "delete an input", "DELETE FROM eval_items"),
     ("worker", "delete a batch", "DELETE FROM eval_batches"),
     ("worker", "rewrite the history", "UPDATE eval_events SET event = 'job.failed'"),
+    ("worker", "delete a notice", "DELETE FROM eval_notices"),
     ("worker", "forget the history", "DELETE FROM eval_events"),
     ("worker", "empty a table", "TRUNCATE eval_gates"),
     ("worker", "add a column", "ALTER TABLE eval_jobs ADD COLUMN mine integer"),
@@ -328,21 +338,30 @@ def test_a_refused_job_of_a_producer_that_cannot_delete_leaves_nothing(
 
 
 def test_a_whole_job_with_each_part_under_its_own_role(logins: Logins) -> None:
-    """Enqueued in three ways, worked on with messages over the same database, and read."""
+    """Enqueued in three ways, worked on with messages over the same database, told, and read."""
     url = logins.of("worker")
     put_a_job, call = (text.replace("'judge'", "'response-checks'") for text in (PUT_A_JOB, CALL))
-    with running_sandbox(SandboxOptions(latency=(0.05, 0.1))) as judge:
+    with running_sandbox(SandboxOptions(latency=(0.05, 0.1))) as judge, receiving() as receiver:
+        settings = settings_for(url, url, judge, webhook_secret=SECRET, webhook_allow_private=True)
         engine = logins.engine("producer")
         with engine.begin() as connection:
-            enqueue(connection, judge_id="response-checks", inputs=[QUESTION] * 3, tags=["a"])
+            enqueue(
+                connection,
+                judge_id="response-checks",
+                inputs=[QUESTION] * 3,
+                tags=["a"],
+                callback_url=receiver.url,
+            )
         engine.dispose()
         logins.run("producer", put_a_job)
         logins.run("producer", PUT_AN_INPUT.replace(JOB, OTHER))
         logins.run("producer", f"{call})")
-        with App(settings_for(url, url, judge)) as app:
+        with App(settings) as app:
             app.run(until=app.is_drained)
     counted = logins.run("reader", "SELECT status, total, completed FROM eval_job_progress")
     assert sorted(counted) == [("completed", 1, 1)] * 3 + [("completed", 3, 3)]
+    told = logins.run("reader_without_texts", "SELECT state, attempts FROM eval_job_notices")
+    assert (told, len(receiver.ids)) == ([("sent", 1)], 1)
     assert logins.run("reader_without_texts", "SELECT count(score) FROM eval_scores") == [(1 + 10,)]
 
 

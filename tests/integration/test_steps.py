@@ -817,7 +817,7 @@ def test_a_surprise_becomes_a_row_and_work_goes_on(
     (_, batch_id) = bench.sent.pop()
     with monkeypatch.context() as patched:
         patched.setattr(bench.steps.api, "submit", broken)
-        _never_raising("submit", bench.steps.submit, bench.steps)(str(batch_id))
+        _never_raising("submit", bench.steps.submit, bench.steps.record_surprise)(str(batch_id))
     ((state, error),) = bench.batches()
     assert (state, error) == ("submitting", "KeyError: 'a bug'")
     bench.pass_time()

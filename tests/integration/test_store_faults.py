@@ -56,7 +56,9 @@ class Resilient(Bench):
     def deliver(self) -> None:
         sent, self.sent = self.sent, []
         for name, batch_id in sent:
-            _never_raising(name, getattr(self.steps, name), self.steps)(str(batch_id))
+            _never_raising(name, getattr(self.steps, name), self.steps.record_surprise)(
+                str(batch_id)
+            )
 
 
 class Cuts:

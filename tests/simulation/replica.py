@@ -134,6 +134,9 @@ class Replica:
     def poll(self, batch_id: UUID, *, delay: float = 0.0) -> None:
         self.world.send("poll", batch_id, delay)
 
+    def notify(self, notice_id: UUID) -> None:
+        raise AssertionError("no job of the simulation asks for a notice")
+
     def room(self) -> None:
         self.world.wake()
 

@@ -15,10 +15,10 @@ PACKAGE = Path(worker.__file__).parent
 LAYERS = [
     {"lifecycle", "schedule", "errors"},
     {"answers", "wire"},
-    {"validation", "config", "schema", "remote", "port"},
+    {"validation", "config", "schema", "remote", "webhook", "port"},
     {"store"},
     {"durations", "migrating", "intake", "tracing", "outbox"},
-    {"search", "gatekeeping", "watch", "steps"},
+    {"search", "gatekeeping", "watch", "steps", "notices"},
     {"logs", "metrics", "brokers", "listening", "actors", "dispatcher"},
     {"sandbox", "gateway"},
     {"app"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -188,11 +190,21 @@ def test_other_brokers_and_namespaces_that_cannot_be_queues_are_refused(url: str
         {"broker_url": "kafka://u:s3cret@h"},
         {"api_url": "ftp://u:s3cret@h"},
         {"api_key": ["s3cret"]},
+        {"webhook_secret": "whsec_s3cret"},
+        {"webhook_secret": "s3cretMfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"},
     ],
 )
 def test_no_offence_shows_a_secret(overrides: dict[str, object]) -> None:
     (offence,) = offences_of(**overrides)
     assert "s3cret" not in offence
+
+
+def test_a_signing_secret_is_one_or_two_of_the_standards_form() -> None:
+    one, two = ("whsec_" + base64.b64encode(bytes([n] * 32)).decode() for n in (1, 2))
+    assert load_settings().webhook_secrets == []
+    assert load_settings(webhook_secret=f" {one} {two}").webhook_secrets == [one, two]
+    (offence,) = offences_of(webhook_secret=f"{one} whsec_c2hvcnQ=")
+    assert "24 to 64 random bytes" in offence
 
 
 @pytest.mark.parametrize(

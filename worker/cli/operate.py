@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import typer
@@ -15,6 +16,8 @@ from worker.errors import EvalWorkerError
 from worker.gateway.keys import read_keys
 from worker.lifecycle import Denied, Listed, NotFound, Throttled, Unavailable
 from worker.migrating import check_schema
+from worker.store.jobs import asks_for_notices
+from worker.webhook import NO_SECRET
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +34,8 @@ def check(as_json: AsJson = False) -> None:
     }
     if settings.gateway_keys is not None:
         findings["gateway's keys"] = _attempt(_check_gateway_keys, settings)
+    if findings["database"] is None and (unsigned := _attempt(_check_notices, settings)):
+        findings["notices"] = unsigned
     shown = sources(settings)
     failed = any(finding is not None for finding in findings.values())
     if as_json:
@@ -67,6 +72,13 @@ def _check_database(settings: Settings) -> None:
         check_schema(database)
     finally:
         database.close()
+
+
+def _check_notices(settings: Settings) -> None:
+    database = open_database(settings)
+    with contextlib.closing(database), database.read() as connection:
+        if settings.webhook_secret is None and asks_for_notices(connection):
+            raise EvalWorkerError(f"jobs have a callback_url, but {NO_SECRET}")
 
 
 def _check_gateway_keys(settings: Settings) -> None:

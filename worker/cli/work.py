@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
 SHOWN_JOBS = 20
+SHOWN_FAILURES = 5
 
 
 class Format(StrEnum):
@@ -56,6 +57,9 @@ def enqueue(
         str | None, typer.Option(help="The same key again enqueues nothing.")
     ] = None,
     priority: Annotated[int, typer.Option(help="Higher goes first.")] = 0,
+    callback_url: Annotated[
+        str | None, typer.Option(help="Is sent a signed notice when the job has ended.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Enqueue every line of FILE as one job; prints the job's id."""
@@ -82,6 +86,7 @@ def enqueue(
                 judge_version_id=judge_version,
                 idempotency_key=idempotency_key,
                 priority=priority,
+                callback_url=callback_url,
             )
     if found.ignored:
         names = ", ".join(sorted(found.ignored))
@@ -108,15 +113,19 @@ def status(
 
 def _show_job(connection: sa.Connection, job_id: UUID, *, as_json: bool) -> None:
     row = as_dict(jobs.progress_of(connection, job_id))
+    notices = jobs.notices_of(connection, job_id)
     if as_json:
-        print_json(row)
+        print_json({**row, "notices": [as_dict(notice) for notice in notices]})
         return
     table = Table(show_header=False, box=None)
     for name, value in row.items():
         if value is not None:
             table.add_row(name, str(value))
     out.print(table)
-    failures = jobs.failures_of(connection, job_id, 5)
+    for notice in notices:
+        why = f" ({notice.error})" if notice.error else ""
+        out.print(f"  notice {notice.state} after {notice.attempts} tries{why}", markup=False)
+    failures = jobs.failures_of(connection, job_id, SHOWN_FAILURES)
     for item in failures:
         out.print(f"  input {item.item_index}: {item.error}", markup=False)
     if row["failed"] > len(failures):
@@ -128,6 +137,8 @@ def _show_overview(connection: sa.Connection, *, as_json: bool) -> None:
     flying = jobs.batch_counts(connection)
     gates = jobs.closed_gates(connection)
     held = jobs.held_batches(connection)
+    notices = jobs.notice_counts(connection)
+    untold = jobs.failed_notices(connection, SHOWN_FAILURES)
     latest = jobs.recent_progress(connection, SHOWN_JOBS)
     if as_json:
         print_json(
@@ -136,6 +147,7 @@ def _show_overview(connection: sa.Connection, *, as_json: bool) -> None:
                 "batches": flying,
                 "waiting_for": [as_dict(gate) for gate in gates],
                 "held": [as_dict(batch) for batch in held],
+                "notices": {**notices, "latest_failed": [as_dict(notice) for notice in untold]},
                 "latest": [as_dict(row) for row in latest],
             }
         )
@@ -164,6 +176,14 @@ def _show_overview(connection: sa.Connection, *, as_json: bool) -> None:
         out.print(
             f"held: batch {batch.id}, {batch.item_count} inputs for {batch.judge_id}: "
             f"{batch.error}; go on with `evalworker resolve {batch.id}`",
+            markup=False,
+        )
+
+    if notices:
+        out.print(f"notices: {_counted(notices)}")
+    for notice in untold:
+        out.print(
+            f"not told: job {notice.job_id}, after {notice.attempts} tries: {notice.error}",
             markup=False,
         )
 

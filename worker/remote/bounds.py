@@ -84,11 +84,11 @@ def keep_deadlines(client: httpx.Client) -> None:
     for transport in (client._transport, *client._mounts.values()):
         pool = getattr(transport, "_pool", None)
         if pool is not None:
-            pool._network_backend = _Network(pool._network_backend)
+            pool._network_backend = Bounded(pool._network_backend)
 
 
-class _Network:
-    """httpcore's network backend, with streams that obey the deadline."""
+class Bounded:
+    """A network backend of httpcore, with streams that obey `within`."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner

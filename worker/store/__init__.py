@@ -8,6 +8,7 @@ moves, the caller is stale and does nothing.
     submitting  a batch on its way to the remote
     polling     a batch at the remote, up to its results
     settling    what an item's end means for its job
+    notices     that a job has ended, to whom its producer named
     gates       what must wait because the API, or one judge, does
     jobs        what a person asks of a job: progress, results, retry, cancel
 """

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from worker.errors import UnknownJob
-from worker.lifecycle import ENDED, BatchState, Status
+from worker.lifecycle import ENDED, BatchState, NoticeState, Status
 from worker.schema import (
     Id,
     Json,
@@ -18,6 +18,7 @@ from worker.schema import (
     items,
     jobs,
     live_item,
+    notices,
     now,
     waiting_item,
 )
@@ -77,11 +78,23 @@ scores = sa.table(
     sa.column("finished_at", UtcTime),
 )
 
+job_notices = sa.table(
+    "eval_job_notices",
+    sa.column("job_id", Id),
+    sa.column("notice_id", Id),
+    sa.column("state", sa.Text),
+    sa.column("attempts", sa.Integer),
+    sa.column("error", sa.Text),
+    sa.column("created_at", UtcTime),
+    sa.column("finished_at", UtcTime),
+)
+
 READ_AT_ONCE = 1000  # items; results of any size are read in constant memory
 
 
 def any_work(connection: sa.Connection) -> bool:
-    """Whether anything is left to do: a job that is due, an input that waits, or a live batch."""
+    """Whether anything is left to do: a job that is due, an input that waits, a live batch, or a
+    notice that was not tried yet; one whose receiver is away may be tried for most of a day."""
     return bool(connection.scalar(_ANY_WORK))
 
 
@@ -90,6 +103,10 @@ _ANY_WORK = sa.select(
         sa.exists().where(jobs.c.due_at.isnot(None)),
         sa.exists().where(batches.c.due_at.isnot(None)),
         sa.exists().where(waiting_item),
+        sa.exists().where(
+            notices.c.due_at.isnot(None),
+            sa.or_(notices.c.attempts == 0, notices.c.lease_holder.isnot(None)),
+        ),
     )
 )
 
@@ -139,6 +156,36 @@ def held_batches(connection: sa.Connection) -> Sequence[Any]:
         .where(batches.c.state == BatchState.HELD)
         .order_by(batches.c.id)
     ).all()
+
+
+def notice_counts(connection: sa.Connection) -> dict[str, int]:
+    """How many notices there are of each state."""
+    counted = connection.execute(
+        sa.select(notices.c.state, sa.func.count()).group_by(notices.c.state)
+    )
+    return {state: count for state, count in counted}  # noqa: C416 (a row is no pair to `dict`)
+
+
+def failed_notices(connection: sa.Connection, limit: int) -> Sequence[sa.Row[Any]]:
+    """The latest that never arrived: notice_id, job_id, attempts, error, finished_at."""
+    failed = job_notices.c.state == NoticeState.FAILED
+    latest = sa.select(job_notices).where(failed).order_by(job_notices.c.notice_id.desc())
+    return connection.execute(latest.limit(limit)).all()
+
+
+def notices_of(connection: sa.Connection, job_id: UUID) -> Sequence[sa.Row[Any]]:
+    """The notices of a job, one for each time it ended."""
+    return connection.execute(
+        sa.select(job_notices)
+        .where(job_notices.c.job_id == job_id)
+        .order_by(job_notices.c.notice_id)
+    ).all()
+
+
+def asks_for_notices(connection: sa.Connection) -> bool:
+    """Whether a job that has not ended names a URL to be told."""
+    asked = sa.exists().where(jobs.c.callback_url.isnot(None), jobs.c.finished_at.is_(None))
+    return bool(connection.scalar(sa.select(asked)))
 
 
 def closed_gates(connection: sa.Connection) -> Sequence[sa.Row[Any]]:

@@ -19,6 +19,7 @@ from worker.schema import (
     seconds_between,
     waiting_item,
 )
+from worker.store import notices
 from worker.store.many import UpdateEach
 
 if TYPE_CHECKING:
@@ -118,20 +119,29 @@ _COUNTED = (
 def end_job(
     tx: Transaction, job_id: UUID, status: Status, error: str | None = None, **counts: int
 ) -> None:
-    """pending, processing -> `status`."""
-    moved = tx.execute(_END_JOB, {"of_job": job_id, "status": status, "error": error}).one_or_none()
-    if moved is not None:
-        took = None if moved.seconds is None else round(moved.seconds, 3)
-        tx.happened(
-            f"job.{status}", job_id=job_id, error=error, counts=counts or None, seconds=took
-        )
+    """pending, processing -> `status`; whom its producer named is told, after the commit."""
+    ended = tx.execute(_END_JOB, {"of_job": job_id, "status": status, "error": error})
+    job = ended.one_or_none()
+    if job is None:
+        return
+    took = None if job.seconds is None else round(job.seconds, 3)
+    tx.happened(f"job.{status}", job_id=job_id, error=error, counts=counts or None, seconds=took)
+    if job.callback_url is not None:
+        notices.write(tx, job, status)
 
 
 _END_JOB = (
     sa.update(jobs)
     .where(jobs.c.id == sa.bindparam("of_job"), _OPEN)
     .values(due_at=None, finished_at=now())
-    .returning(seconds_between(jobs.c.created_at, jobs.c.finished_at).label("seconds"))
+    .returning(
+        jobs.c.id,
+        jobs.c.callback_url,
+        jobs.c.judge_id,
+        jobs.c.metadata,
+        jobs.c.finished_at,
+        seconds_between(jobs.c.created_at, jobs.c.finished_at).label("seconds"),
+    )
 )
 
 

@@ -1,0 +1,559 @@
+"""Whoever asked is told that a job has ended: once for each end, signed, and wherever it may go."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import httpcore
+import psycopg
+import pytest
+import sqlalchemy as sa
+from harness import Bench, FakeRemote
+from processes import environment, evalworker, started
+from receivers import SECRET, Receiver, answering, receiving
+
+from worker import InvalidInputs, schedule
+from worker.lifecycle import Status
+from worker.sandbox.options import SandboxOptions
+from worker.sandbox.server import running_sandbox
+from worker.store import jobs, notices, settling
+from worker.webhook import NO_SECRET, Delivered, Undelivered, Webhooks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from http.server import BaseHTTPRequestHandler
+
+    from worker.store.database import Database, Transaction
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving() as found:
+        yield found
+
+
+@pytest.fixture
+def bench(database: Database) -> Bench:
+    return Bench(database, FakeRemote())
+
+
+def tell(bench: Bench, rounds: int = 1) -> None:
+    """Every notice that is due, so many times."""
+    for _ in range(rounds):
+        bench.step()
+        bench.pass_time()
+
+
+def states(bench: Bench) -> list[Any]:
+    return [
+        tuple(row)
+        for row in bench.rows("SELECT state, attempts, error FROM eval_notices ORDER BY created_at")
+    ]
+
+
+def test_the_end_of_a_job_is_told_once_with_what_came_of_it(
+    bench: Bench, receiver: Receiver
+) -> None:
+    job_id = bench.enqueue(["good", "fail"], callback_url=receiver.url, metadata={"order": 17})
+    bench.enqueue(["nobody is told of this one"])
+    bench.finish()
+    tell(bench, rounds=3)
+    ((finished_at,),) = (
+        bench.database.run(
+            lambda tx: tx.execute(
+                sa.select(jobs.progress.c.finished_at).where(jobs.progress.c.job_id == job_id)
+            ).all()
+        ),
+    )
+    assert receiver.payloads == [
+        {
+            "type": "job.finished",
+            "timestamp": finished_at[0].isoformat(),
+            "data": {
+                "job_id": str(job_id),
+                "judge_id": "judge",
+                "status": "completed",
+                "counts": {"total": 2, "completed": 1, "failed": 1, "cancelled": 0},
+                "metadata": {"order": 17},
+            },
+        }
+    ]
+    assert receiver.paths == ["/notices?of=jobs"]
+    assert receiver.headers[0]["content-type"] == "application/json"
+    assert states(bench) == [("sent", 1, None)]
+    assert bench.events()[-1] == "notice.sent"
+    assert [UUID(sent).version for sent in receiver.ids] == [7]
+
+
+def test_a_job_that_ends_again_gives_a_new_notice_with_a_new_id(
+    bench: Bench, receiver: Receiver
+) -> None:
+    job_id = bench.enqueue(["good", "fail"], callback_url=receiver.url)
+    bench.finish()
+    tell(bench)
+    bench.database.run(lambda tx: jobs.retry(tx, job_id))
+    bench.finish()
+    tell(bench)
+    with bench.database.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO eval_items (job_id, item_index, request)"
+            f" VALUES ('{job_id}', 2, 'came late')"
+        )
+    bench.database.run(settling.wake_strays)
+    bench.finish()
+    tell(bench)
+    assert [payload["data"]["counts"]["total"] for payload in receiver.payloads] == [2, 2, 3]
+    assert len(set(receiver.ids)) == 3
+
+
+@pytest.mark.parametrize("end", ["cancelled", "failed", "without inputs", "without a judge"])
+def test_every_way_to_end_is_told(bench: Bench, receiver: Receiver, end: str) -> None:
+    if end == "without inputs":
+        plain_job(bench, receiver.url, created_at="2020-01-01 00:00:00+00:00")
+    elif end == "without a judge":
+        plain_job(bench, receiver.url, judge_id="")
+    else:
+        job_id = bench.enqueue(["fail"], callback_url=receiver.url)
+        if end == "cancelled":
+            bench.database.run(lambda tx: jobs.cancel(tx, job_id))
+    bench.finish()
+    tell(bench)
+    (payload,) = receiver.payloads
+    assert payload["data"]["status"] == ("cancelled" if end == "cancelled" else "failed")
+
+
+def plain_job(bench: Bench, url: str, **columns: str) -> None:
+    """As plain SQL inserts it, whatever it says."""
+    given = {
+        "id": "01932f5e-0000-7000-8000-000000000001",
+        "judge_id": "judge",
+        "callback_url": url,
+        **columns,
+    }
+    names, values = ", ".join(given), ", ".join(f"'{value}'" for value in given.values())
+    with bench.database.engine.begin() as connection:
+        connection.exec_driver_sql(f"INSERT INTO eval_jobs ({names}) VALUES ({values})")
+
+
+def test_a_notice_is_written_with_the_end_of_its_job_or_not_at_all(
+    bench: Bench, receiver: Receiver
+) -> None:
+    job_id = bench.enqueue(["q"], callback_url=receiver.url)
+    with pytest.raises(ZeroDivisionError):
+        bench.database.run(partial(end_and_break, job_id=job_id))
+    assert states(bench) == []
+
+
+def end_and_break(tx: Transaction, job_id: UUID) -> float:
+    settling.end_job(tx, job_id, Status.FAILED, "why not")
+    return 1 / 0
+
+
+def test_a_receiver_that_fails_is_told_again_under_the_same_id_in_the_same_words(
+    bench: Bench, receiver: Receiver
+) -> None:
+    receiver.answers = [answering(500), answering(503), answering(429)]
+    bench.enqueue(["q"], callback_url=receiver.url)
+    bench.finish()
+    tell(bench, rounds=5)
+    assert len(receiver.ids) == 4
+    assert len(set(receiver.ids)) == 1
+    assert all(payload == receiver.payloads[0] for payload in receiver.payloads)
+    assert states(bench) == [("sent", 4, None)]
+
+
+def test_between_two_tries_it_waits(bench: Bench, receiver: Receiver) -> None:
+    receiver.always = answering(500)
+    bench.enqueue(["q"], callback_url=receiver.url)
+    bench.finish()
+    for _ in range(3):
+        bench.step()
+    assert len(receiver.ids) == 1
+    assert states(bench) == [("waiting", 1, "answered 500")]
+
+
+def test_after_most_of_a_day_it_has_failed_and_the_status_says_so(
+    bench: Bench, receiver: Receiver, database_url: str
+) -> None:
+    receiver.always = answering(500)
+    job_id = bench.enqueue(["q"], callback_url=receiver.url)
+    bench.finish()
+    tell(bench, rounds=12)
+    tries = len(schedule.NOTICE_WAITS) + 1
+    assert len(receiver.ids) == tries
+    assert states(bench) == [("failed", tries, "answered 500")]
+    assert 12 * 3600 < sum(schedule.NOTICE_WAITS) < 24 * 3600
+    env = environment(database_url=database_url)
+    overview = json.loads(evalworker("status", "--json", env=env).stdout)["notices"]
+    assert overview["failed"] == 1
+    assert overview["latest_failed"][0]["job_id"] == str(job_id)
+    assert f"not told: job {job_id}" in evalworker("status", env=env).stdout
+    (one,) = json.loads(evalworker("status", job_id, "--json", env=env).stdout)["notices"]
+    assert (one["state"], one["attempts"], one["error"]) == ("failed", tries, "answered 500")
+    assert (
+        "notice failed after 8 tries (answered 500)" in evalworker("status", job_id, env=env).stdout
+    )
+
+
+def test_a_receiver_that_is_gone_is_not_told_again(bench: Bench, receiver: Receiver) -> None:
+    receiver.always = answering(410)
+    bench.enqueue(["q"], callback_url=receiver.url)
+    bench.finish()
+    tell(bench, rounds=3)
+    assert states(bench) == [("failed", 1, "answered 410")]
+
+
+def test_a_redirect_is_not_followed(bench: Bench, receiver: Receiver) -> None:
+    with receiving() as elsewhere:
+        receiver.always = answering(307, Location=elsewhere.url)
+        bench.enqueue(["q"], callback_url=receiver.url)
+        bench.finish()
+        tell(bench)
+        assert elsewhere.ids == []
+    assert states(bench) == [("waiting", 1, "answered 307: redirects are not followed")]
+
+
+def test_a_receiver_without_anybody_behind_it_is_asked_again(bench: Bench) -> None:
+    with socket.socket() as taken:  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        bench.enqueue(["q"], callback_url=f"http://127.0.0.1:{taken.getsockname()[1]}/")
+        bench.finish()
+        tell(bench)
+    ((state, attempts, error),) = states(bench)
+    assert (state, attempts) == ("waiting", 1)
+    assert "ConnectError" in error
+
+
+def test_slow_answers_are_broken_off(bench: Bench, receiver: Receiver) -> None:
+    """One that says nothing, and one that says a little all the time."""
+    over = threading.Event()
+
+    def silent(request: BaseHTTPRequestHandler) -> None:
+        over.wait(30)
+
+    def dripping(request: BaseHTTPRequestHandler) -> None:
+        request.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        while not over.wait(0.05):
+            request.wfile.write(b"X-More: and more\r\n")
+
+    receiver.answers = [silent, dripping]
+    bench.webhooks = Webhooks([SECRET], allow_private=True, deadline=0.4)
+    bench.enqueue(["q"], callback_url=receiver.url)
+    bench.finish()
+    tell(bench)
+    ((state, _, first),) = states(bench)
+    tell(bench)
+    ((_, attempts, second),) = states(bench)
+    over.set()
+    assert (state, attempts) == ("waiting", 2)
+    assert "ReadTimeout" in first or "no whole answer" in first
+    assert "no whole answer within 0.4 s" in second or "ReadTimeout" in second
+
+
+def test_of_a_long_answer_no_more_than_its_status_is_read(bench: Bench, receiver: Receiver) -> None:
+    sent = 0
+
+    def endless(request: BaseHTTPRequestHandler) -> None:
+        nonlocal sent
+        request.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\n")
+        while sent < 10**9:
+            sent += request.wfile.write(b"x" * 65536)
+
+    receiver.always = endless
+    bench.enqueue(["q"], callback_url=receiver.url)
+    bench.finish()
+    tell(bench)
+    assert states(bench) == [("sent", 1, None)]
+    assert receiver.arrived.acquire(timeout=10)  # the connection was closed under it
+    assert sent < 10**8
+
+
+def test_an_answer_with_endless_headers_is_refused(bench: Bench, receiver: Receiver) -> None:
+    def endless(request: BaseHTTPRequestHandler) -> None:
+        request.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        for _ in range(100_000):
+            request.wfile.write(b"X-More: " + b"x" * 1000 + b"\r\n")
+
+    receiver.always = endless
+    bench.enqueue(["q"], callback_url=receiver.url)
+    bench.finish()
+    tell(bench)
+    ((state, _, error),) = states(bench)
+    assert state == "waiting"
+    assert "ProtocolError" in error
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "127.1", "0.0.0.0"])
+def test_private_addresses_are_refused_however_they_are_written(
+    receiver: Receiver, host: str
+) -> None:
+    url = receiver.url.replace("127.0.0.1", host).replace("http:", "https:")
+    with Webhooks([SECRET], allow_private=False) as webhooks:
+        outcome = webhooks.send(url, "an-id", {})
+    assert isinstance(outcome, Undelivered)
+    assert "not a public address" in outcome.reason
+    assert "EVALWORKER_WEBHOOK_ALLOW_PRIVATE" in outcome.reason
+    assert outcome.for_good
+    assert receiver.ids == []
+
+
+def test_a_refused_address_ends_the_notice_and_says_why(bench: Bench, receiver: Receiver) -> None:
+    bench.webhooks = Webhooks([SECRET], allow_private=False)
+    bench.enqueue(["q"], callback_url=receiver.url.replace("http:", "https:"))
+    bench.enqueue(["q"], callback_url=receiver.url)
+    bench.finish()
+    tell(bench, rounds=2)
+    (one, two) = states(bench)
+    assert one[:2] == two[:2] == ("failed", 1)
+    assert {"not a public" in one[2], "not a public" in two[2]} == {True, False}
+    assert "must begin with https://" in one[2] + two[2]
+    assert receiver.ids == []
+
+
+def test_one_private_address_among_public_ones_is_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reached = noted_connections(monkeypatch)
+    outcome = Webhooks(
+        [SECRET], allow_private=False, resolve=lambda *_: ["93.184.216.34", "10.0.0.7"]
+    ).send("https://example.com/", "an-id", {})
+    assert isinstance(outcome, Undelivered)
+    assert "example.com is 10.0.0.7" in outcome.reason
+    assert reached == []
+
+
+def test_a_name_that_means_another_address_a_moment_later_leads_nowhere_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """DNS rebinding: looked up once, and connected to what was looked up."""
+    reached = noted_connections(monkeypatch)
+    answers = [["93.184.216.34"], ["127.0.0.1"], ["127.0.0.1"]]
+    asked: list[str] = []
+
+    def rebinding(host: str, port: int) -> list[str]:
+        asked.append(host)
+        return answers.pop(0)
+
+    webhooks = Webhooks([SECRET], allow_private=False, resolve=rebinding)
+    first = webhooks.send("https://rebinding.example/", "an-id", {})
+    assert isinstance(first, Undelivered)
+    assert (asked, reached) == (["rebinding.example"], ["93.184.216.34"])
+    assert not first.for_good
+    second = webhooks.send("https://rebinding.example/", "an-id", {})
+    assert isinstance(second, Undelivered)
+    assert second.for_good
+    assert reached == ["93.184.216.34"]
+
+
+def noted_connections(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Where connections would go; none is made."""
+    reached: list[str] = []
+
+    def connect(_: object, host: str, *__: object, **___: object) -> None:
+        reached.append(host)
+        raise httpcore.ConnectError("not from a test")
+
+    monkeypatch.setattr(httpcore.SyncBackend, "connect_tcp", connect)
+    return reached
+
+
+def test_the_proxy_of_the_environment_is_not_asked(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would look names up by itself."""
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with Webhooks([SECRET], allow_private=True) as webhooks:
+        assert webhooks.send(receiver.url, "an-id", {}) == Delivered()
+
+
+def test_nothing_is_sent_unsigned(bench: Bench, receiver: Receiver, database_url: str) -> None:
+    bench.webhooks = Webhooks([], allow_private=True)
+    bench.enqueue(["q"], callback_url=receiver.url)
+    env = environment(database_url=database_url, api_key="key", api_url="http://127.0.0.1:9")
+    named = json.loads(evalworker("check", "--json", env=env).stdout)["checks"]["notices"]
+    assert "EVALWORKER_WEBHOOK_SECRET is not set" in named
+    bench.finish()
+    tell(bench)
+    assert receiver.ids == []
+    assert states(bench) == [("failed", 1, NO_SECRET)]
+
+
+def test_a_doubled_message_sends_nothing_again(bench: Bench, receiver: Receiver) -> None:
+    bench.enqueue(["q"], callback_url=receiver.url)
+    bench.finish()
+    bench.pass_time()
+    bench.dispatcher.turn()
+    ((name, notice_id),) = bench.sent
+    assert name == "notify"
+    for _ in range(3):
+        bench.notices.notify(notice_id)
+    assert len(receiver.ids) == 1
+
+
+def test_a_lost_message_is_sent_again(bench: Bench, receiver: Receiver) -> None:
+    bench.enqueue(["q"], callback_url=receiver.url)
+    bench.finish()
+    bench.pass_time()
+    bench.dispatcher.turn()
+    bench.sent.clear()
+    bench.dispatcher.turn()
+    assert bench.sent == []  # not yet
+    tell(bench, rounds=2)
+    assert len(receiver.ids) == 1
+
+
+def test_who_has_lost_the_claim_records_nothing(bench: Bench, receiver: Receiver) -> None:
+    bench.enqueue(["q"], callback_url=receiver.url)
+    bench.finish()
+    bench.pass_time()
+    (notice_id,) = bench.database.run(notices.due)
+
+    def claim() -> notices.Held:
+        held = bench.database.run(lambda tx: notices.claim(tx, notice_id, holder="a", lease=30.0))
+        assert held is not None
+        return held
+
+    asleep = claim()
+    bench.pass_time()
+    awake = claim()
+    assert bench.database.run(lambda tx: notices.record_sent(tx, awake))
+    assert not bench.database.run(lambda tx: notices.record_sent(tx, awake))
+    assert not bench.database.run(lambda tx: notices.record_failed(tx, asleep, reason="slept"))
+    assert not bench.database.run(
+        lambda tx: notices.record_waiting(tx, asleep, reason="slept", wait=1.0)
+    )
+    assert states(bench) == [("sent", 2, None)]
+
+
+def test_a_notice_whose_senders_die_comes_to_an_end(bench: Bench, receiver: Receiver) -> None:
+    bench.enqueue(["q"], callback_url=receiver.url)
+    bench.finish()
+    bench.pass_time()
+    (notice_id,) = bench.database.run(notices.due)
+    for _ in range(len(schedule.NOTICE_WAITS) + 1):
+        bench.database.run(lambda tx: notices.claim(tx, notice_id, holder="dies", lease=30.0))
+        bench.pass_time()
+    tell(bench, rounds=2)
+    assert receiver.ids == []
+    assert states(bench) == [("failed", 9, "the processes that sent it died")]
+
+
+def test_receivers_that_are_slow_take_up_a_few_places_only(
+    bench: Bench, receiver: Receiver
+) -> None:
+    for _ in range(notices.AT_ONCE + 5):
+        bench.enqueue(["q"], callback_url=receiver.url)
+    bench.finish()
+    bench.pass_time()
+    bench.dispatcher.turn()
+    assert len(bench.sent) == notices.AT_ONCE
+    bench.dispatcher.turn()
+    assert len(bench.sent) == notices.AT_ONCE
+    bench.deliver()
+    bench.dispatcher.turn()
+    assert len(bench.sent) == 5
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "javascript:alert(1)",
+        "//example.com/",
+        "file:///etc/passwd",
+        "https://",
+        "https://user:secret@example.com/",
+        "https://example.com:port/",
+        "https://example.com\\@127.0.0.1/",
+        "https://example.com/a b",
+        "https://example.com/\n",
+        "https://exämple.com/",
+        "https://example.com/" + "x" * 2000,
+        5,
+    ],
+)
+def test_a_url_that_cannot_be_told_is_refused_by_enqueue_and_ends_if_sql_put_it_there(
+    bench: Bench, url: Any
+) -> None:
+    with pytest.raises(InvalidInputs, match="callback_url"):
+        bench.enqueue(["q"], callback_url=url)
+    plain_job(bench, url, created_at="2020-01-01 00:00:00+00:00")
+    bench.finish()
+    tell(bench)
+    ((state, attempts, error),) = states(bench)
+    assert (state, attempts) == ("failed", 1)
+    assert "callback_url" in error
+    assert "secret" not in error
+
+
+def test_the_postgresql_function_takes_a_url_as_its_last_argument(
+    database_of_postgres: Database, receiver: Receiver
+) -> None:
+    bench = Bench(database_of_postgres, FakeRemote())
+    with bench.database.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "SELECT eval_enqueue('judge', '[{\"request\": \"q\"}]', '[]', NULL, 'k', 0, NULL,"
+            f" '{receiver.url}')"
+        )
+        connection.exec_driver_sql("SELECT eval_enqueue('judge', '[{\"request\": \"q\"}]')")
+    bench.finish()
+    tell(bench)
+    assert len(receiver.ids) == 1
+
+
+def test_postgresql_notifies_whoever_listens_of_each_end_with_its_commit(
+    database_of_postgres: Database, postgres_url: str
+) -> None:
+    bench = Bench(database_of_postgres, FakeRemote())
+    one, two = bench.enqueue(["q"]), bench.enqueue(["fail"])
+    with psycopg.connect(postgres_url, autocommit=True) as listener:
+        listener.execute("LISTEN eval_job_finished")
+        with pytest.raises(ZeroDivisionError):  # rolled back
+            bench.database.run(partial(end_and_break, job_id=one))
+        bench.finish()
+        heard = [notice.payload for notice in listener.notifies(timeout=5, stop_after=2)]
+        assert sorted(heard) == sorted([str(one), str(two)])
+        bench.database.run(lambda tx: jobs.retry(tx, two))
+        bench.finish()
+        again = [notice.payload for notice in listener.notifies(timeout=5, stop_after=1)]
+        assert again == [str(two)]
+        assert list(listener.notifies(timeout=0.2)) == []
+
+
+def test_killed_between_sending_and_recording_it_sends_again_under_the_same_id(
+    database: Database, database_url: str, receiver: Receiver
+) -> None:
+    """The first process dies when its receiver has the notice and has not answered yet."""
+    bench = Bench(database, FakeRemote())
+    bench.enqueue(["q"], callback_url=receiver.url)
+    with running_sandbox(SandboxOptions(latency=(0.1, 0.2))) as judge:
+        with database.engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE eval_jobs SET judge_id = 'response-checks'")
+        env = environment(
+            database_url=database_url,
+            api_url=judge.url,
+            api_key=judge.api_key,
+            linger_seconds=0,
+            poll_min_seconds=0.1,
+            lease_seconds=5,
+            webhook_secret=SECRET,
+            webhook_allow_private=1,
+        )
+        with started("run", env=env) as process:
+            receiver.answers = [lambda _: os.kill(process.pid, signal.SIGKILL)]
+            assert process.wait(60) == -signal.SIGKILL
+        assert receiver.ids
+        drained = evalworker("run", "--until-drained", env=env)
+        assert drained.returncode == 0, drained.stderr
+    assert SECRET not in drained.stderr
+    assert len(receiver.ids) == 2
+    assert len(set(receiver.ids)) == 1
+    assert receiver.payloads[0] == receiver.payloads[1]
+    assert states(bench) == [("sent", 2, None)]
