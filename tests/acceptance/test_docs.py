@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 GATEWAY_PAGE = README.parent / "docs" / "gateway.md"
 RUNBOOK = README.parent / "docs" / "runbook.md"
+NOTICES_PAGE = README.parent / "docs" / "notices.md"
 ROLES_PAGE = README.parent / "docs" / "roles.md"
 BLOCK = re.compile(
     r"^```(sh|sh gateway|sql|sql postgresql|python|json)\n(.*?)^```$", re.MULTILINE | re.DOTALL
@@ -111,6 +112,52 @@ def test_the_sql_for_operators_runs(database: Database) -> None:
     assert len(queries) >= 6
     for query in queries:
         run_sql(database.engine, query)
+
+
+def test_notices_arrive_as_their_page_says(folder: Path, postgres_url: str) -> None:
+    """The receiver on a loopback port, which has to be allowed; else to the letter."""
+    secret, enqueue = blocks("sh", NOTICES_PAGE)
+    listen, receive = blocks("python", NOTICES_PAGE)
+    (body,) = blocks("json", NOTICES_PAGE)
+    sandbox_port, port = free_port(), free_port()
+    env = with_the_command(folder) | {
+        "EVALWORKER_DATABASE_URL": postgres_url,
+        "EVALWORKER_API_URL": f"http://127.0.0.1:{sandbox_port}",
+        "EVALWORKER_API_KEY": "sandbox-key",
+        "EVALWORKER_LINGER_SECONDS": "0",
+        "EVALWORKER_WEBHOOK_ALLOW_PRIVATE": "1",
+    }
+    (folder / "receive.py").write_text(receive.replace("8400", str(port)))
+    (folder / "listen.py").write_text(listen)
+    enqueue = enqueue.replace("https://example.com", f"http://127.0.0.1:{port}").strip()
+    script = f"""trap 'kill $(jobs -p); wait' EXIT
+{secret}
+python receive.py > received 2>receive.log &
+evalworker sandbox --port {sandbox_port} 2>sandbox.log &
+for port in {port} {sandbox_port}; do
+    until (: < "/dev/tcp/127.0.0.1/$port") 2>/dev/null; do sleep 0.1; done
+done
+export JOB=$({enqueue})
+python listen.py > heard &
+listening=$!
+evalworker run --until-drained
+wait $listening
+"""
+    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=folder,
+        env=env,
+        text=True,
+        capture_output=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    received = (folder / "received").read_text()
+    assert received == (folder / "heard").read_text()
+    assert received.split()[1:] == ["completed"]
+    assert json.loads(body).keys() == {"type", "timestamp", "data"}
 
 
 def test_the_roles_are_made_as_their_page_says(
