@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from worker.lifecycle import NoticeState
 from worker.sandbox.options import SandboxOptions
 from worker.schedule import MAX_CLAIMS
 from worker.schema import batches, items, jobs
@@ -67,6 +68,7 @@ class Scenario:
     prepare: Change = nothing
     relieve: Change = nothing
     afterwards: SandboxOptions | None = None  # None: the same as before
+    told: NoticeState | None = None  # of the job's notice, at the end; None: nobody asked for one
 
     @property
     def points(self) -> list[str]:
@@ -208,6 +210,27 @@ SCENARIOS = {
     "killed before the message to poll": Scenario(
         effects=["turn: message to poll, after overdue"],
         killed_at="after submit: commit of record_accepted",
+        ending=Ending(completed=2, evaluated=2),
+    ),
+    "a receiver that answers": Scenario(
+        effects=[
+            "turn: commit of due",
+            "turn: message to notify, after due",
+            "notify: commit of claim",
+            "notify: POST of a notice",
+            "notify: commit of record_sent",
+        ],
+        told=NoticeState.SENT,
+        ending=Ending(completed=2, evaluated=2),
+    ),
+    "a receiver that fails": Scenario(
+        effects=["notify: commit of record_waiting"],
+        told=NoticeState.WAITING,
+        ending=Ending(completed=2, evaluated=2),
+    ),
+    "a receiver where none may be": Scenario(
+        effects=["notify: commit of record_failed"],
+        told=NoticeState.FAILED,
         ending=Ending(completed=2, evaluated=2),
     ),
     "a closed gate before submissions": Scenario(

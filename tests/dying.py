@@ -27,6 +27,7 @@ from worker.cli import main
 from worker.remote import JudgeAPI
 from worker.store import claims, database
 from worker.store.database import Transaction
+from worker.webhook import Webhooks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,6 +43,7 @@ STEPS = {
     "Steps.submit": "submit",
     "Steps._search": "search",
     "Steps.poll": "poll",
+    "Notices.notify": "notify",
     "Watch.turn": "watch",
 }
 BESIDES = ("gates", "pace")  # what changes along with a batch
@@ -110,7 +112,7 @@ class _Place:
 
 def _watch(place: _Place) -> None:
     database.Transaction = _transaction(place)  # type: ignore[misc]
-    exchange, send = JudgeAPI._exchange, Mailbox._send
+    exchange, send, post = JudgeAPI._exchange, Mailbox._send, Webhooks._post
 
     def exchange_noticed(api: JudgeAPI, name: str, request: httpx.Request, *given: Any) -> Any:
         place.reached("before", _request(request))
@@ -124,6 +126,13 @@ def _watch(place: _Place) -> None:
         send(mailbox, actor_name, batch_id, delay)
         place.reached("after", effect)
 
+    def post_noticed(webhooks: Webhooks, *given: Any) -> Any:
+        place.reached("before", "POST of a notice")
+        answer = post(webhooks, *given)
+        place.reached("after", "POST of a notice")
+        return answer
+
+    Webhooks._post = post_noticed  # type: ignore[assignment]
     JudgeAPI._exchange = exchange_noticed  # type: ignore[assignment]
     Mailbox._send = send_noticed  # type: ignore[assignment]
 

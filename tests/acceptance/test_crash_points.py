@@ -20,15 +20,18 @@ import sqlalchemy as sa
 from crash_points import PLAIN, SCENARIOS, UNPLACED
 from dying import Life
 from processes import account, environment
+from receivers import SECRET, Receiver, answering, receiving
 from servers import AMQP, delete_amqp_queues, rabbitmq_answers
 
 import worker.dispatcher
+import worker.notices
 import worker.steps
 import worker.watch
 from worker.config import load_settings
+from worker.lifecycle import NoticeState
 from worker.outbox import enqueue
 from worker.sandbox.server import running_sandbox
-from worker.schema import evaluator_results, events, items, jobs
+from worker.schema import evaluator_results, events, items, jobs, notices
 from worker.store.claims import resolve
 from worker.store.database import Database
 from worker.store.jobs import held_batches
@@ -42,7 +45,7 @@ if TYPE_CHECKING:
     from worker.sandbox.server import Running
 
 POINTS = {point: name for name, scenario in SCENARIOS.items() for point in scenario.points}
-STORE = ("claims", "pace", "planning", "polling", "settling", "submitting", "watching")
+STORE = ("claims", "notices", "pace", "planning", "polling", "settling", "submitting", "watching")
 AT_ONCE = 16  # processes; nearly all of their time they wait
 LIFE_SECONDS = 500.0  # on a machine that is busy with something else
 _JOB_ENDS = ("job.completed", "job.failed", "job.cancelled")
@@ -124,9 +127,31 @@ class Run:
     def on(self, stack: Mapping[str, str], *, dies: str) -> None:
         """A process dies at this place, and another one does what is left to do."""
         self.stack = stack
+        told = self.scenario.told
+        with receiving() if told else contextlib.nullcontext() as receiver:
+            if receiver and told is NoticeState.WAITING:
+                receiver.always = answering(500)
+            self.live_and_die(dies, receiver.url if receiver else None)
+            if receiver:
+                self.check_notice(receiver)
+
+    def check_notice(self, receiver: Receiver) -> None:
+        """There is one, whatever died: sent once or more, but under its own id."""
+        with self.database() as database, database.read() as connection:
+            (notice,) = connection.execute(sa.select(notices)).all()
+        assert notice.state == self.scenario.told, f"the notice is {notice.state}"
+        forbidden = self.scenario.told is NoticeState.FAILED
+        assert set(receiver.ids) == (set() if forbidden else {str(notice.id)})
+
+    def live_and_die(self, dies: str, callback_url: str | None) -> None:
         scenario = self.scenario
         with self.database() as database, database.engine.begin() as connection:
-            enqueue(connection, judge_id=scenario.judge, inputs=scenario.inputs)
+            enqueue(
+                connection,
+                judge_id=scenario.judge,
+                inputs=scenario.inputs,
+                callback_url=callback_url,
+            )
         if scenario.killed_at is not None:
             with running_sandbox(PLAIN, ledger_path=self.ledger) as judge:
                 self.live(judge, dies=scenario.killed_at)
@@ -145,6 +170,8 @@ class Run:
             "linger_seconds": 0,
             "poll_min_seconds": 0.2,
             "lease_seconds": 5,
+            "webhook_secret": SECRET,
+            "webhook_allow_private": self.scenario.told is not NoticeState.FAILED,
             **self.stack,
             **self.scenario.settings,
         }
@@ -257,7 +284,7 @@ def test_every_transition_of_a_step_has_a_place() -> None:
     """One that no scenario meets would be missing from the list and from what is met alike."""
     called = {
         node.attr
-        for module in (worker.steps, worker.dispatcher, worker.watch)
+        for module in (worker.steps, worker.notices, worker.dispatcher, worker.watch)
         for node in ast.walk(ast.parse(inspect.getsource(module)))
         if isinstance(node, ast.Attribute)
         and isinstance(node.value, ast.Name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -14,16 +15,17 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from generate_docs import METRICS_PAGE, README, with_settings
+from harness import Bench, FakeRemote
 from processes import environment, evalworker
+from receivers import answering, receiving
 from servers import free_port, wait_until
 
 from worker.config import load_settings
 from worker.gateway.keys import read_keys
+from worker.store.database import Database
 
 if TYPE_CHECKING:
     from servers import PostgresServer
-
-    from worker.store.database import Database
 
 GATEWAY_PAGE = README.parent / "docs" / "gateway.md"
 RUNBOOK = README.parent / "docs" / "runbook.md"
@@ -158,6 +160,20 @@ wait $listening
     assert received == (folder / "heard").read_text()
     assert received.split()[1:] == ["completed"]
     assert json.loads(body).keys() == {"type", "timestamp", "data"}
+
+
+def test_failed_notices_are_sent_again_as_their_page_says(postgres_url: str) -> None:
+    bench = Bench(Database(load_settings(database_url=postgres_url).sqlalchemy_url), FakeRemote())
+    with contextlib.closing(bench.database), receiving() as receiver:
+        receiver.answers = [answering(410)]
+        bench.enqueue(["q"], callback_url=receiver.url)
+        bench.finish()
+        bench.step()
+        (again,) = blocks("sql postgresql", NOTICES_PAGE)
+        run_sql(bench.database.engine, again)
+        bench.step()
+        assert bench.rows("SELECT state, attempts FROM eval_notices") == [("sent", 1)]
+        assert len(receiver.ids) == 2
 
 
 def test_the_roles_are_made_as_their_page_says(
