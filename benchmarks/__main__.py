@@ -1,23 +1,69 @@
-"""Runs the benchmarks and prints one table, in Markdown: `python -m benchmarks [NAME …]`."""
+"""Runs the benchmarks, prints one table in Markdown, and draws cost against size.
+
+python -m benchmarks                     all of it
+python -m benchmarks enqueue packing     a part
+python -m benchmarks million             1,000,000 inputs through PostgreSQL, once
+"""
 
 from __future__ import annotations
 
+import argparse
 import importlib
-import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from benchmarks import plot
 
 if TYPE_CHECKING:
     from benchmarks.measure import Figure
 
-NAMES = ("enqueue", "pipeline", "packing")
+ALL = (
+    *("enqueue", "pipeline", "packing", "watching", "throttled"),
+    *("waiting", "memory", "restart", "reading"),
+)
+ALONE = ("million",)
+IMAGE = Path(__file__).parent.parent / "docs" / "images" / "cost.png"
 
 
-def main(names: list[str]) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(ALL + ALONE))
+    parser.add_argument(
+        "--share",
+        type=float,
+        default=1.0,
+        help="of every size and duration: a small one shows that all of it runs, and no more",
+    )
+    parser.add_argument(
+        "--plot", type=Path, help=f"file to draw to; default, for all at full size: {IMAGE.name}"
+    )
+    given = parser.parse_args()
+    if unknown := set(given.names) - {*ALL, *ALONE}:
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
+    if not 0 < given.share <= 1:
+        parser.error("--share is over 0 and at most 1")
+    whole = not given.names and given.share == 1
+    image = given.plot or (IMAGE if whole else None)
+    if image is not None:
+        plot.check()
+    figures = _run(given.names or ALL, given.share)
+    if image is not None:
+        plot.draw(figures, image)
+
+
+def _run(names: list[str] | tuple[str, ...], share: float) -> list[Figure]:
     print("| figure | measured | target | compared with | beside |")
-    print("|---|---|---|---|---|")
-    for name in names or NAMES:
-        for figure in importlib.import_module(f"benchmarks.{name}").figures():
+    print("|---|---|---|---|---|", flush=True)
+    done: list[Figure] = []
+    for name in names:
+        for figure in importlib.import_module(f"benchmarks.{name}").figures(share):
             print(_row(figure), flush=True)
+            done.append(figure)
+    return done
 
 
 def _row(figure: Figure) -> str:
@@ -31,4 +77,4 @@ def _row(figure: Figure) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -18,6 +18,16 @@ from worker.store.database import Database
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from benchmarks.remote import Account
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """What one thing costs, at growing sizes of a table."""
+
+    name: str
+    costs: dict[int, float]
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:
@@ -30,6 +40,7 @@ class Figure:
     at_most: bool = False  # whether the target is an upper bound
     unit: str = ""
     detail: str = ""
+    curve: Curve | None = None  # what the plot shows of it, if anything
 
     @property
     def met(self) -> bool:
@@ -37,32 +48,43 @@ class Figure:
 
 
 def inputs_of(count: int) -> list[dict[str, Any]]:
-    """Questions and answers of the length that short ones have."""
-    return [
-        {
-            "request": f"What is {n} plus {n + 1}? Explain briefly how you got there.",
-            "response": f"{n} plus {n + 1} is {2 * n + 1}.",
-            "expected_output": str(2 * n + 1),
-        }
-        for n in range(count)
-    ]
+    return [input_of(n) for n in range(count)]
+
+
+def input_of(n: int) -> dict[str, Any]:
+    """A question and an answer of the length that short ones have."""
+    return {
+        "request": f"What is {n} plus {n + 1}? Explain briefly how you got there.",
+        "response": f"{n} plus {n + 1} is {2 * n + 1}.",
+        "expected_output": str(2 * n + 1),
+    }
+
+
+@contextlib.contextmanager
+def migrated_postgresql() -> Iterator[PostgresServer]:
+    """A PostgreSQL that is durable as in production."""
+    server = PostgresServer(durable=True)
+    try:
+        server.start()
+        _migrate(server.url())
+        yield server
+    finally:
+        server.close()
 
 
 @contextlib.contextmanager
 def fresh_databases() -> Iterator[tuple[str, str]]:
-    """URLs of a PostgreSQL, durable as in production, and of a SQLite file; both migrated."""
-    server = PostgresServer(durable=True)
-    try:
-        server.start()
-        with tempfile.TemporaryDirectory() as folder:
-            urls = server.url(), f"sqlite:///{Path(folder) / 'evalworker.db'}"
-            for url in urls:
-                database = Database(load_settings(database_url=url).sqlalchemy_url)
-                upgrade(database)
-                database.close()
-            yield urls
-    finally:
-        server.close()
+    """URLs of such a PostgreSQL and of a SQLite file; both migrated."""
+    with migrated_postgresql() as server, tempfile.TemporaryDirectory() as folder:
+        sqlite = f"sqlite:///{Path(folder) / 'evalworker.db'}"
+        _migrate(sqlite)
+        yield server.url(), sqlite
+
+
+def _migrate(url: str) -> None:
+    database = Database(load_settings(database_url=url).sqlalchemy_url)
+    upgrade(database)
+    database.close()
 
 
 def best_of(rounds: int, *measured: Callable[[], float]) -> list[float]:
@@ -75,3 +97,21 @@ def seconds(act: Callable[[], object]) -> float:
     began = time.perf_counter()
     act()
     return time.perf_counter() - began
+
+
+def mean_running(account: Account, began: float, until: float) -> float:
+    """Batches that were running at the remote, on average over this time."""
+    spent = sum(
+        max(0.0, min(ends_at, until) - max(taken_at, began))
+        for taken_at, ends_at in account.spans.values()
+    )
+    return spent / (until - began)
+
+
+def requests_a_batch(before: Account, after: Account) -> dict[str, float]:
+    """By kind, over the time between two accounts, in which as many batches ended as were taken."""
+    batches = max(1, after.batches - before.batches)
+    return {
+        kind: (count - before.requests.get(kind, 0)) / batches
+        for kind, count in after.requests.items()
+    }

@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
-from benchmarks.measure import Figure, fresh_databases, inputs_of
+from benchmarks.measure import (
+    Figure,
+    inputs_of,
+    mean_running,
+    migrated_postgresql,
+    requests_a_batch,
+)
 from benchmarks.remote import Options, standing_in
-from benchmarks.working import empty, environment, looking_into, rows, running, wait_for
+from benchmarks.working import empty, environment, looking_into, running, wait_for
 from worker import enqueue
-
-if TYPE_CHECKING:
-    from benchmarks.remote import Account
 
 JOBS = 100_000
 JUDGES = 5
 IN_FLIGHT = 50
+LATENCY = (2.0, 4.0)
 SECONDS = 60.0
 
 
-def figures() -> list[Figure]:
-    with fresh_databases() as (postgresql, _):
-        return [_fill(postgresql), _use(postgresql)]
+def figures(share: float) -> list[Figure]:
+    with migrated_postgresql() as server:
+        return [
+            _fill(server.url(), int(JOBS * share)),
+            _use(server.url(), max(LATENCY[1], SECONDS * share)),
+        ]
 
 
-def _fill(url: str) -> Figure:
+def _fill(url: str, jobs: int) -> Figure:
     with standing_in() as remote, looking_into(url) as database:
         empty(database)
         with database.engine.begin() as connection:
             connection.exec_driver_sql(
                 "WITH made AS (INSERT INTO eval_jobs (judge_id)"
-                f" SELECT 'judge ' || mod(n, {JUDGES}) FROM generate_series(1, {JOBS}) n"
+                f" SELECT 'judge ' || mod(n, {JUDGES}) FROM generate_series(1, {jobs}) n"
                 " RETURNING id)"
                 " INSERT INTO eval_items (job_id, item_index, request, response)"
                 " SELECT id, 0, 'a question', 'an answer' FROM made"
@@ -41,40 +47,31 @@ def _fill(url: str) -> Figure:
         took = time.monotonic() - began
         sizes = remote.account().sizes
     return Figure(
-        f"inputs in a batch, {JOBS:,} jobs of one input each, {JUDGES} judges",
+        f"inputs in a batch, {jobs:,} jobs of one input each, {JUDGES} judges",
         compared_with="100",
         value=sum(sizes) / len(sizes),
         target=95,
-        detail=f"{JOBS / took:,.0f} jobs/s",
+        detail=f"{jobs / took:,.0f} jobs/s",
     )
 
 
-def _use(url: str) -> Figure:
+def _use(url: str, seconds: float) -> Figure:
     """Little's law: with enough work, as many batches run as may."""
-    options = Options(latency=(2.0, 4.0))
-    with standing_in(options) as remote, looking_into(url) as database:
+    with standing_in(Options(latency=LATENCY)) as remote, looking_into(url) as database:
         empty(database)
-        batches = int(SECONDS / 3 * IN_FLIGHT) + 3 * IN_FLIGHT
+        batches = int(seconds / 3 * IN_FLIGHT) + 3 * IN_FLIGHT
         with database.engine.begin() as connection:
             enqueue(connection, judge_id="judge", inputs=inputs_of(batches * 100))
         with running(environment(url, remote, max_in_flight=IN_FLIGHT)):
             wait_for(lambda: remote.account().batches >= IN_FLIGHT)
-            began = time.time()
-            time.sleep(SECONDS)
+            began, before = time.time(), remote.account()
+            time.sleep(seconds)
             account, until = remote.account(), time.time()
-        polls = rows(database, "SELECT avg(polls) FROM eval_batches WHERE state = 'finished'")
+    low, high = LATENCY
     return Figure(
-        f"batches at the remote, latency 2 to 4 s, MAX_IN_FLIGHT {IN_FLIGHT}",
+        f"batches at the remote, latency {low:g} to {high:g} s, MAX_IN_FLIGHT {IN_FLIGHT}",
         compared_with=f"{IN_FLIGHT} always",
-        value=_mean_known(account, began, until) / IN_FLIGHT,
+        value=mean_running(account, began, until) / IN_FLIGHT,
         target=0.95,
-        detail=f"{float(polls[0][0]):.1f} status requests a batch",
+        detail=f"{sum(requests_a_batch(before, account).values()):.1f} requests a batch",
     )
-
-
-def _mean_known(account: Account, began: float, until: float) -> float:
-    """Batches that were running at the remote, on average over this time."""
-    spent = sum(
-        max(0.0, min(ends_at, until) - max(taken_at, began)) for taken_at, ends_at in account.events
-    )
-    return spent / (until - began)

@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 INPUTS = 40_000
 
 
-def figures() -> list[Figure]:
+def figures(share: float) -> list[Figure]:
+    inputs = int(INPUTS * share)
     with fresh_databases() as (postgresql, sqlite), standing_in() as remote:
-        plain = _plainly(remote, postgresql)
-        one, two = (_worked(remote, postgresql, processes=n) for n in (1, 2))
-        plain_sqlite = _plainly(remote, sqlite.removeprefix("sqlite:///") + ".plain")
-        ours_sqlite = _worked(remote, sqlite)
+        plain = _plainly(remote, postgresql, inputs)
+        one, two = (_worked(remote, postgresql, inputs, processes=n) for n in (1, 2))
+        plain_sqlite = _plainly(remote, sqlite.removeprefix("sqlite:///") + ".plain", inputs)
+        ours_sqlite = _worked(remote, sqlite, inputs)
     script = "a script without durability"
     return [
         Figure(
@@ -36,29 +37,29 @@ def figures() -> list[Figure]:
             compared_with=f"{script}, COPY",
             value=plain / one,
             target=0.8,
-            detail=f"{INPUTS / one:,.0f} and {INPUTS / plain:,.0f} inputs/s",
+            detail=f"{inputs / one:,.0f} and {inputs / plain:,.0f} inputs/s",
         ),
         Figure(
             "the same, two processes",
             compared_with="one process",
             value=one / two,
             target=1.0,
-            detail=f"{INPUTS / two:,.0f} inputs/s",
+            detail=f"{inputs / two:,.0f} inputs/s",
         ),
         Figure(
             "the same, SQLite and memory",
             compared_with=f"{script}, `executemany`",
             value=plain_sqlite / ours_sqlite,
             target=0.6,
-            detail=f"{INPUTS / ours_sqlite:,.0f} and {INPUTS / plain_sqlite:,.0f} inputs/s",
+            detail=f"{inputs / ours_sqlite:,.0f} and {inputs / plain_sqlite:,.0f} inputs/s",
         ),
     ]
 
 
-def _plainly(remote: Remote, database: str) -> float:
+def _plainly(remote: Remote, database: str, inputs: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "inputs.jsonl"
-        file.write_text("".join(json.dumps(given) + "\n" for given in inputs_of(INPUTS)))
+        file.write_text("".join(json.dumps(given) + "\n" for given in inputs_of(inputs)))
         ran = subprocess.run(
             [sys.executable, "-m", "benchmarks.plain", remote.url, database, str(file)],
             capture_output=True,
@@ -68,13 +69,13 @@ def _plainly(remote: Remote, database: str) -> float:
     return float(ran.stdout)
 
 
-def _worked(remote: Remote, url: str, *, processes: int = 1) -> float:
+def _worked(remote: Remote, url: str, inputs: int, *, processes: int = 1) -> float:
     broker = url if processes > 1 else "memory://"
     env = environment(url, remote, max_in_flight=32, broker_url=broker)
     with looking_into(url) as database:
         empty(database)
         with database.engine.begin() as connection:
-            enqueue(connection, judge_id="judge", inputs=inputs_of(INPUTS))
+            enqueue(connection, judge_id="judge", inputs=inputs_of(inputs))
         with running(env, processes=processes, drain=True) as workers:
             workers.wait()
         return seconds_at_work(database)

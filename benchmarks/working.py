@@ -90,13 +90,24 @@ def _moment(value: Any) -> datetime:
 
 def empty(database: Database) -> None:
     """Removes every job, and all that came of them."""
-    tables = ("evaluator_results", "items", "jobs", "batches", "events", "gates")
+    tables = ("evaluator_results", "items", "jobs", "batches", "events", "gates", "pace")
     with database.engine.begin() as connection:
         if database.engine.dialect.name == "postgresql":
             connection.exec_driver_sql(f"TRUNCATE {', '.join(f'eval_{t}' for t in tables)}")
             return
         for table in tables:
             connection.exec_driver_sql(f"DELETE FROM eval_{table}")
+
+
+def enqueue_plainly(database: Database, count: int) -> None:
+    """One job of so many inputs, on PostgreSQL: made there, in a moment."""
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "WITH made AS (INSERT INTO eval_jobs (judge_id) VALUES ('judge') RETURNING id)"
+            " INSERT INTO eval_items (job_id, item_index, request, response)"
+            " SELECT id, n, 'What is ' || n || ' plus one? Explain briefly how you got there.',"
+            f" n || ' plus one is ' || n + 1 FROM made, generate_series(0, {count - 1}) n"
+        )
 
 
 def wait_for(condition: Any, *, seconds: float = 300.0) -> None:

@@ -66,6 +66,10 @@ class PostgresServer:
             self.stop(immediate=True)
         shutil.rmtree(self.home, ignore_errors=True)
 
+    def pid(self) -> int:
+        """Of its first process, whose children are all the others."""
+        return int((self.data / "postmaster.pid").read_text().split()[0])
+
     def url(self, database: str = "postgres") -> str:
         return f"postgresql://postgres@/{database}?host={self.home}"
 

@@ -1,0 +1,40 @@
+"""Draws cost against size: what grows as the tables do would show as a line that rises."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from benchmarks.measure import Figure
+
+
+def check() -> None:
+    """Before anything is measured: ends the program where nothing could be drawn."""
+    if find_spec("matplotlib") is None:
+        sys.exit("the plot needs matplotlib: pip install -e '.[bench]'")
+
+
+def draw(figures: Sequence[Figure], to: Path) -> None:
+    """A line for each curve, relative to its smallest size."""
+    from matplotlib.figure import Figure as Page
+
+    page = Page(figsize=(7, 3.6), dpi=90, layout="constrained")
+    axes = page.subplots()
+    curves = [figure.curve for figure in figures if figure.curve is not None]
+    for curve in curves:
+        sizes = sorted(curve.costs)
+        relative = [curve.costs[size] / curve.costs[sizes[0]] for size in sizes]
+        axes.plot(sizes, relative, marker="o", label=curve.name)
+    axes.axhline(1.0, color="0.6", linewidth=0.8, linestyle=":")
+    axes.set(xscale="log", xlabel="size of the table", ylabel="cost, relative to the smallest size")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.2)
+    if curves:
+        axes.legend(fontsize="small", frameon=False)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    page.savefig(to)

@@ -1,0 +1,28 @@
+"""The plot of the benchmarks, and what is said where it cannot be drawn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benchmarks import plot
+from benchmarks.measure import Curve, Figure
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_each_curve_is_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="drawing needs the extra `bench`")
+    curve = Curve("an input", {10: 1.0, 100: 1.1})
+    plot.draw([Figure("one", "another", 1, 2, curve=curve)], tmp_path / "images" / "cost.png")
+    assert (tmp_path / "images" / "cost.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_who_cannot_draw_is_told_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(plot, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match=r"pip install -e '\.\[bench\]'"):
+        plot.check()

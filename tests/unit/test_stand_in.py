@@ -1,0 +1,81 @@
+"""The benchmarks' stand-in for the judge API keeps its own rules: a wrong one would flatter."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from benchmarks.stand_in import EXECUTIONS, Options, StandIn
+
+BODY = b'{"inputs":[{"request":"a"},{"request":"b"}]}'
+
+
+def submit(remote: StandIn, judge: str = "j") -> tuple[int, dict[str, Any]]:
+    status, answer = remote.answer(b"POST", f"/v1/judges/{judge}/batch-execute/", BODY)
+    return status, json.loads(answer)
+
+
+def get(remote: StandIn, target: str) -> tuple[int, dict[str, Any]]:
+    status, answer = remote.answer(b"GET", target, b"")
+    return status, json.loads(answer)
+
+
+def test_the_pages_of_the_list_hold_every_batch_once_the_newest_first() -> None:
+    remote = StandIn(Options())
+    ids = [submit(remote)[1]["batch_execution_id"] for _ in range(250)]
+    listed, cursor = [], ""
+    while True:
+        _, page = get(remote, f"{EXECUTIONS}?judge_id=j{cursor}")
+        listed += [row["batch_execution_id"] for row in page["results"]]
+        submit(remote)  # what comes meanwhile moves no page
+        if page["next"] is None:
+            break
+        cursor = "&" + page["next"].partition("?")[2]
+    assert listed == ids[::-1]
+
+
+def test_the_list_keeps_to_its_filters() -> None:
+    remote = StandIn(Options(latency=(60, 60)))
+    ours, theirs = (submit(remote, judge)[1]["batch_execution_id"] for judge in ("j", "k"))
+    remote.batches[theirs].ends_at = 0
+
+    def listed(query: str) -> list[str]:
+        rows = get(remote, f"{EXECUTIONS}?{query}")[1]["results"]
+        return [row["batch_execution_id"] for row in rows]
+
+    assert listed("judge_id=j") == listed("status=processing") == [ours]
+    assert listed("status=completed") == [theirs]
+    assert listed("date_from=2100-01-01T00:00:00%2B00:00") == []
+    assert listed("date_from=2020-01-01T00:00:00%2B00:00") == [theirs, ours]
+    assert listed("date_to=2020-01-01T00:00:00%2B00:00") == []
+    moment = get(remote, f"{EXECUTIONS}{ours}/")[1]["created_at"].replace("+", "%2B")
+    assert listed(f"date_from={moment}&date_to={moment}") == [ours]
+
+
+def test_a_batch_has_no_items_before_its_end() -> None:
+    remote = StandIn(Options(latency=(60, 60)))
+    batch_id = submit(remote)[1]["batch_execution_id"]
+    shown = get(remote, f"{EXECUTIONS}{batch_id}/")[1]
+    assert (shown["status"], shown["completed_at"], shown["items"]) == ("processing", None, [])
+    remote.batches[batch_id].ends_at = 0
+    shown = get(remote, f"{EXECUTIONS}{batch_id}/")[1]
+    assert shown["status"] == "completed"
+    assert shown["completed_at"] > shown["created_at"]
+    assert len(shown["items"]) == shown["total_count"] == 2
+
+
+def test_a_batch_above_the_limit_is_refused_until_one_ends() -> None:
+    remote = StandIn(Options(latency=(60, 60), most_running=2))
+    assert [submit(remote)[0] for _ in range(3)] == [202, 202, 429]
+    remote.running[0] = 0.0
+    assert submit(remote)[0] == 202
+    assert remote.account().throttled == 1
+
+
+def test_requests_above_their_rate_are_refused() -> None:
+    remote = StandIn(Options(most_requests=5))
+    assert [get(remote, EXECUTIONS)[0] for _ in range(6)] == [200] * 5 + [429]
+
+
+def test_without_a_list_nothing_is_listed() -> None:
+    assert get(StandIn(Options(has_list=False)), EXECUTIONS)[0] == 404
