@@ -1,0 +1,91 @@
+"""Memory with many inputs waiting, and while they are read from a file."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.measure import Figure, input_of, migrated_postgresql
+from benchmarks.process import most_megabytes
+from benchmarks.remote import standing_in
+from benchmarks.working import environment, running, wait_for
+
+if TYPE_CHECKING:
+    from benchmarks.remote import Remote
+
+INPUTS = 1_000_000
+IDLE_SECONDS = 5.0
+BATCHES = 100  # that the worker does while all others wait
+
+
+def figures(share: float) -> list[Figure]:
+    inputs = int(INPUTS * share)
+    with (
+        migrated_postgresql() as server,
+        standing_in() as remote,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        env = environment(server.url(), remote, max_in_flight=32)
+        one, many = (_file(Path(folder), count) for count in (1, inputs))
+        megabytes = many.stat().st_size / 2**20
+        idle = _of_worker(env, remote, batches=0)
+        enqueuing_one, enqueuing = (_of_enqueue(env, file) for file in (one, many))
+        working = _of_worker(env, remote, batches=max(5, int(BATCHES * share)))
+    return [
+        Figure(
+            f"memory of the worker with {inputs:,} inputs waiting",
+            compared_with="idle",
+            value=working - idle,
+            target=100,
+            at_most=True,
+            unit="MB more",
+            detail=f"{idle:.0f} and {working:.0f} MB",
+        ),
+        Figure(
+            f"memory of `evalworker enqueue`, a file of {inputs:,} lines",
+            compared_with="a file of one line",
+            value=enqueuing - enqueuing_one,
+            target=100,
+            at_most=True,
+            unit="MB more",
+            detail=f"{enqueuing_one:.0f} and {enqueuing:.0f} MB; the file has {megabytes:.0f} MB",
+        ),
+    ]
+
+
+def _file(folder: Path, count: int) -> Path:
+    file = folder / f"{count}.jsonl"
+    with file.open("w") as lines:
+        lines.writelines(json.dumps(input_of(n)) + "\n" for n in range(count))
+    return file
+
+
+def _of_worker(env: dict[str, str], remote: Remote, *, batches: int) -> float:
+    """The most it held until so many batches more were taken; while idle for a moment, if none."""
+    until = remote.account().batches + batches
+    with running(env) as workers:
+        if batches:
+            wait_for(lambda: remote.account().batches >= until)
+        else:
+            time.sleep(IDLE_SECONDS)
+        return most_megabytes(workers.processes[0].pid)
+
+
+def _of_enqueue(env: dict[str, str], file: Path) -> float:
+    """The most it held, as seen until just before its end."""
+    most = 0.0
+    command = [sys.executable, "-m", "worker.cli", "enqueue", str(file), "--judge", "judge"]
+    with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                most = max(most, most_megabytes(process.pid))
+            time.sleep(0.02)
+    if process.returncode != 0:
+        raise RuntimeError(f"enqueue ended with {process.returncode}")
+    return most

@@ -1,0 +1,111 @@
+"""A million inputs through PostgreSQL, once: what a big night is like, beside a small job."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from benchmarks.measure import Figure, input_of, migrated_postgresql
+from benchmarks.process import cpu_seconds, family, most_megabytes
+from benchmarks.remote import standing_in
+from benchmarks.working import empty, environment, looking_into, rows, running
+from worker import enqueue
+
+if TYPE_CHECKING:
+    from servers import PostgresServer
+
+    from benchmarks.remote import Remote
+    from benchmarks.working import Workers
+
+INPUTS = 1_000_000
+FEW = 40_000
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """All inputs from the outbox to their scores; `marks`: when each tenth of them was done."""
+
+    enqueuing: float  # seconds
+    marks: list[float]
+    processor: float  # seconds, of worker and PostgreSQL
+    megabytes: float  # the most that the worker held
+    database: str
+
+    def seconds(self) -> float:
+        return self.marks[-1] - self.marks[0]
+
+
+def figures(share: float) -> list[Figure]:
+    few, many = int(FEW * share), int(INPUTS * share)
+    with migrated_postgresql() as server, standing_in() as remote:
+        small, big = (_run(server, remote, inputs) for inputs in (few, many))
+    first, last = (big.marks[n + 1] - big.marks[n] for n in (0, 9))
+    return [
+        Figure(
+            f"{many:,} inputs through the whole worker, PostgreSQL: seconds an input",
+            compared_with=f"{few:,} inputs",
+            value=(big.seconds() / many) / (small.seconds() / few),
+            target=1.2,
+            at_most=True,
+            detail=f"{big.seconds():,.0f} s, {many / big.seconds():,.0f} inputs/s; enqueued in"
+            f" {big.enqueuing:.0f} s; processor {big.processor / many * 1e3:.2f} ms an input",
+        ),
+        Figure(
+            "the same: the last tenth",
+            compared_with="the first tenth",
+            value=last / first,
+            target=1.2,
+            at_most=True,
+            detail=f"{many / 10 / first:,.0f} and {many / 10 / last:,.0f} inputs/s",
+        ),
+        Figure(
+            "the same: memory of the worker",
+            compared_with=f"{few:,} inputs",
+            value=big.megabytes - small.megabytes,
+            target=100,
+            at_most=True,
+            unit="MB more",
+            detail=f"{small.megabytes:.0f} and {big.megabytes:.0f} MB; database {big.database}",
+        ),
+    ]
+
+
+def _run(server: PostgresServer, remote: Remote, inputs: int) -> Run:
+    with looking_into(server.url()) as database:
+        empty(database)
+        began = time.perf_counter()
+        with database.engine.begin() as connection:
+            enqueue(connection, judge_id="judge", inputs=map(input_of, range(inputs)))
+        enqueuing = time.perf_counter() - began
+        pids = family(server.pid())
+        spent = -cpu_seconds(pids)
+        env = environment(server.url(), remote, max_in_flight=32)
+        with running(env, drain=True) as workers:
+            megabytes, by_worker = _watched(workers)
+            workers.wait()
+        spent += cpu_seconds(family(server.pid())) + by_worker
+        [(size,)] = rows(database, "SELECT pg_size_pretty(pg_database_size(current_database()))")
+        moments = [
+            at.timestamp()
+            for (at,) in rows(
+                database,
+                "SELECT min(at) FROM eval_events WHERE event = 'batch.planned' UNION ALL"
+                " (SELECT at FROM eval_events WHERE event = 'batch.finished' ORDER BY at)",
+            )
+        ]
+    marks = [moments[(len(moments) - 1) * tenth // 10] for tenth in range(11)]
+    return Run(enqueuing, marks, spent, megabytes, size)
+
+
+def _watched(workers: Workers) -> tuple[float, float]:
+    """The most memory and all processor seconds of a worker, as seen until just before its end."""
+    [process] = workers.processes
+    megabytes = spent = 0.0
+    while process.poll() is None:
+        try:
+            megabytes, spent = most_megabytes(process.pid), cpu_seconds([process.pid])
+        except ProcessLookupError:  # it has just ended
+            break
+        time.sleep(0.5)
+    return megabytes, spent

@@ -1,0 +1,57 @@
+"""A worker is killed with many batches at the remote: how soon the next one watches them all."""
+
+from __future__ import annotations
+
+import time
+
+from benchmarks.measure import Figure, migrated_postgresql
+from benchmarks.remote import Options, standing_in
+from benchmarks.working import enqueue_plainly, environment, looking_into, running, wait_for
+
+IN_FLIGHT = 1000
+INPUTS = 10  # in a batch: how many there are is what matters here
+LATENCY = 3600.0
+MOST_REQUESTS = 20  # a second, from the kill on; a burst of as many passes
+SECONDS = 60.0  # that the next worker is looked at
+
+
+def figures(share: float) -> list[Figure]:
+    in_flight, seconds = int(IN_FLIGHT * share), max(5.0, SECONDS * share)
+    with (
+        migrated_postgresql() as server,
+        standing_in(Options(latency=(LATENCY, LATENCY))) as remote,
+        looking_into(server.url()) as database,
+    ):
+        enqueue_plainly(database, in_flight * INPUTS)
+        usual = {"poll_min_seconds": 2.0, "batch_size": INPUTS, "max_in_flight": in_flight}
+        env = environment(server.url(), remote, **usual)
+        with running(env):
+            wait_for(lambda: remote.account().batches >= in_flight)
+        remote.change(most_requests=MOST_REQUESTS)
+        remote.forget()
+        began, before = time.time(), remote.account()
+        with running(env):
+            time.sleep(seconds)
+            after = remote.account()
+    asked, refused = after.asked - before.asked, after.throttled - before.throttled
+    within = max(after.seen.values(), default=began) - began
+    watched = len(after.seen) == in_flight
+    return [
+        Figure(
+            f"from the start after SIGKILL to all of {in_flight:,} batches in flight watched",
+            compared_with="each was shown by the remote, alone or in the list",
+            value=within if watched else seconds,
+            target=10,
+            at_most=True,
+            unit="s",
+            detail="" if watched else f"only {len(after.seen):,} were, in all this time",
+        ),
+        Figure(
+            f"the same: requests throttled, of a remote that takes {MOST_REQUESTS} a second",
+            compared_with="none",
+            value=refused,
+            target=0,
+            at_most=True,
+            detail=f"of {asked:,} in {seconds:.0f} s",
+        ),
+    ]

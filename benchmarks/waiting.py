@@ -1,0 +1,95 @@
+"""What an input costs while many others wait: the worker must not pay for those it leaves alone."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from benchmarks.measure import Curve, Figure, migrated_postgresql
+from benchmarks.process import cpu_seconds, family
+from benchmarks.remote import standing_in
+from benchmarks.working import (
+    empty,
+    enqueue_plainly,
+    environment,
+    looking_into,
+    rows,
+    running,
+    wait_for,
+)
+
+if TYPE_CHECKING:
+    from servers import PostgresServer
+
+    from benchmarks.remote import Remote
+
+SIZES = (10_000, 100_000, 1_000_000)
+FIRST = 20  # batches until all statements are prepared, and all connections open
+BATCHES = 100  # that are measured
+IN_FLIGHT = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of one input: seconds by the clock, and processor seconds of worker and PostgreSQL."""
+
+    clock: float
+    processor: float
+
+
+def figures(share: float) -> list[Figure]:
+    with migrated_postgresql() as server, standing_in() as remote:
+        costs = {
+            size: _cost(server, remote, size, max(5, int(BATCHES * share)))
+            for size in (int(size * share) for size in SIZES)
+        }
+    few, many = min(costs), max(costs)
+    curve = Curve(
+        "an input through the worker, by inputs waiting",
+        {size: cost.processor for size, cost in costs.items()},
+    )
+    return [
+        Figure(
+            f"processor time of an input through the whole worker, {many:,} inputs waiting",
+            compared_with=f"{few:,} waiting",
+            value=costs[many].processor / costs[few].processor,
+            target=1.2,
+            at_most=True,
+            detail=f"worker and PostgreSQL: {costs[many].processor * 1e3:.2f} ms",
+            curve=curve,
+        ),
+        Figure(
+            "the same, by the clock",
+            compared_with=f"{few:,} waiting",
+            value=costs[many].clock / costs[few].clock,
+            target=1.2,
+            at_most=True,
+            detail=f"{costs[many].clock * 1e3:.2f} ms",
+        ),
+    ]
+
+
+def _cost(server: PostgresServer, remote: Remote, size: int, batches: int) -> Cost:
+    """Of the same number of batches, whatever waits; no fewer wait at the end than `size`."""
+    with looking_into(server.url()) as database:
+        empty(database)
+        enqueue_plainly(database, size + (FIRST + batches + 2 * IN_FLIGHT) * 100)
+        server.execute("VACUUM ANALYZE")
+        server.execute("CHECKPOINT")
+
+        def finished() -> int:
+            query = "SELECT count(*) FROM eval_batches WHERE state = 'finished'"
+            return int(rows(database, query)[0][0])
+
+        with running(environment(server.url(), remote, max_in_flight=IN_FLIGHT)) as workers:
+            wait_for(lambda: finished() >= FIRST)
+            # Of a process that ends meanwhile, PostgreSQL's first one keeps the account.
+            [worker] = workers.processes
+            pids = family(server.pid())
+            began, done = time.perf_counter(), finished()
+            spent = -cpu_seconds([*pids, worker.pid])
+            wait_for(lambda: finished() >= done + batches)
+            took, inputs = time.perf_counter() - began, (finished() - done) * 100
+            spent += cpu_seconds([*family(server.pid()), worker.pid])
+    return Cost(clock=took / inputs, processor=spent / inputs)

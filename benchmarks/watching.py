@@ -1,0 +1,136 @@
+"""What it costs to know when batches end, and how soon it is known; with the list and without.
+
+In real time: a worker against each remote, both at once, since they are asleep most of the time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from statistics import median
+from typing import TYPE_CHECKING
+
+from benchmarks.measure import Figure, migrated_postgresql, requests_a_batch
+from benchmarks.remote import Options, standing_in
+from benchmarks.working import enqueue_plainly, environment, looking_into, rows, running, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from benchmarks.remote import Account, Remote
+    from worker.store.database import Database
+
+LATENCY = (30.0, 60.0)
+IN_FLIGHT = 200
+SETTLING = 75.0  # until the batches no longer start and end together
+SECONDS = 180.0
+LAST_SECONDS = 15.0  # what ends later may rightly be unknown when the time is over
+
+
+def figures(share: float) -> list[Figure]:
+    latency = (LATENCY[0] * share, LATENCY[1] * share)
+    in_flight = max(5, int(IN_FLIGHT * share))
+    seconds = max(10.0, SECONDS * share)
+    with contextlib.ExitStack() as opened:
+        watched = [
+            opened.enter_context(
+                _at_work(Options(latency, has_list=has_list), in_flight, SETTLING * share + seconds)
+            )
+            for has_list in (True, False)
+        ]
+        time.sleep(SETTLING * share)
+        began, before = time.time(), [remote.account() for remote, _ in watched]
+        time.sleep(seconds)
+        after = [remote.account() for remote, _ in watched]
+        until = time.time() - LAST_SECONDS * share
+        asked = [requests_a_batch(*pair) for pair in zip(before, after, strict=True)]
+        waits = [
+            _waits(database, account, began, until)
+            for (_, database), account in zip(watched, after, strict=True)
+        ]
+    setting = f"latency {latency[0]:g} to {latency[1]:g} s, {in_flight} in flight"
+    with_list, without = asked
+    return [
+        Figure(
+            f"requests a batch, {setting}, with the list",
+            compared_with="2: a submit and a full read",
+            value=sum(with_list.values()),
+            target=2.3,
+            at_most=True,
+            detail=_told(with_list),
+        ),
+        Figure(
+            "the same, without the list",
+            compared_with="2",
+            value=sum(without.values()),
+            target=5,
+            at_most=True,
+            detail=_told(without),
+        ),
+        Figure(
+            "a batch's end at the remote to its results committed, with the list",
+            compared_with="median",
+            value=median(late for late, _ in waits[0]),
+            target=1,
+            at_most=True,
+            unit="s",
+            detail=f"99th of 100: {_nearly_most([late for late, _ in waits[0]]):.1f} s",
+        ),
+        Figure(
+            "the same, without the list",
+            compared_with="the batch's run time, median",
+            value=100 * median(late / ran for late, ran in waits[1]),
+            target=10,
+            at_most=True,
+            unit="%",
+            detail=f"median {median(late for late, _ in waits[1]):.1f} s",
+        ),
+    ]
+
+
+@contextlib.contextmanager
+def _at_work(options: Options, in_flight: int, seconds: float) -> Iterator[tuple[Remote, Database]]:
+    """A worker with enough to do for so many seconds, once all of its places are taken."""
+    batches = in_flight * (2 + seconds / options.latency[0])
+    with (
+        migrated_postgresql() as server,
+        standing_in(options) as remote,
+        looking_into(server.url()) as database,
+    ):
+        enqueue_plainly(database, int(batches) * 100)
+        usual = {"poll_min_seconds": 2.0, "poll_max_seconds": 30.0}
+        env = environment(server.url(), remote, max_in_flight=in_flight, **usual)
+        with running(env):
+            wait_for(lambda: remote.account().batches >= in_flight)
+            yield remote, database
+
+
+def _waits(
+    database: Database, account: Account, began: float, until: float
+) -> list[tuple[float, float]]:
+    """Of each batch that ended in this time: seconds until it was recorded, and those it ran.
+
+    One that is not yet recorded has waited at least until now.
+    """
+    recorded = {
+        remote_id: at.timestamp()
+        for remote_id, at in rows(
+            database,
+            "SELECT b.remote_batch_id, e.at FROM eval_batches b JOIN eval_events e"
+            " ON e.batch_id = b.id AND e.event = 'batch.finished'",
+        )
+    }
+    now = time.time()
+    return [
+        (recorded.get(batch_id, now) - ends_at, ends_at - taken_at)
+        for batch_id, (taken_at, ends_at) in account.spans.items()
+        if began <= ends_at <= until
+    ]
+
+
+def _told(asked: dict[str, float]) -> str:
+    return ", ".join(f"{kind} {count:.2f}" for kind, count in sorted(asked.items()) if count)
+
+
+def _nearly_most(values: list[float]) -> float:
+    return sorted(values)[int(len(values) * 0.99)]
