@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SIZES = (10_000, 100_000, 1_000_000)
 FIRST = 20  # batches until all statements are prepared, and all connections open
-BATCHES = 100  # that are measured
+BATCHES = 200  # that are measured
 IN_FLIGHT = 32
 
 
