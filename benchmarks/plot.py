@@ -25,14 +25,16 @@ def draw(figures: Sequence[Figure], to: Path) -> None:
 
     page = Page(figsize=(7, 3.6), dpi=90, layout="constrained")
     axes = page.subplots()
+    highest = 1.0
     curves = [figure.curve for figure in figures if figure.curve is not None]
     for curve in curves:
         sizes = sorted(curve.costs)
         relative = [curve.costs[size] / curve.costs[sizes[0]] for size in sizes]
+        highest = max(highest, *relative)
         axes.plot(sizes, relative, marker="o", label=curve.name)
     axes.axhline(1.0, color="0.6", linewidth=0.8, linestyle=":")
     axes.set(xscale="log", xlabel="size of the table", ylabel="cost, relative to the smallest size")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.25 * highest)
     axes.grid(alpha=0.2)
     if curves:
         axes.legend(fontsize="small", frameon=False)
