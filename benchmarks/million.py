@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchmarks.measure import Figure, input_of, migrated_postgresql
-from benchmarks.process import cpu_seconds, family, most_megabytes
+from benchmarks.process import cpu_seconds, most_megabytes
 from benchmarks.remote import standing_in
 from benchmarks.working import empty, environment, looking_into, rows, running
 from worker import enqueue
@@ -78,13 +78,12 @@ def _run(server: PostgresServer, remote: Remote, inputs: int) -> Run:
         with database.engine.begin() as connection:
             enqueue(connection, judge_id="judge", inputs=map(input_of, range(inputs)))
         enqueuing = time.perf_counter() - began
-        pids = family(server.pid())
-        spent = -cpu_seconds(pids)
+        spent = -cpu_seconds(server.pid())
         env = environment(server.url(), remote, max_in_flight=32)
         with running(env, drain=True) as workers:
             megabytes, by_worker = _watched(workers)
             workers.wait()
-        spent += cpu_seconds(family(server.pid())) + by_worker
+        spent += cpu_seconds(server.pid()) + by_worker
         [(size,)] = rows(database, "SELECT pg_size_pretty(pg_database_size(current_database()))")
         moments = [
             at.timestamp()
@@ -104,8 +103,8 @@ def _watched(workers: Workers) -> tuple[float, float]:
     megabytes = spent = 0.0
     while process.poll() is None:
         try:
-            megabytes, spent = most_megabytes(process.pid), cpu_seconds([process.pid])
-        except ProcessLookupError:  # it has just ended
+            megabytes, spent = most_megabytes(process.pid), cpu_seconds(process.pid)
+        except (FileNotFoundError, ProcessLookupError):  # it has just ended
             break
         time.sleep(0.5)
     return megabytes, spent

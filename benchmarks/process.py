@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
-def cpu_seconds(pids: Iterable[int]) -> float:
-    """Of these processes and of their children that have ended.
+def cpu_seconds(pid: int) -> float:
+    """Of a process and its children, those that have ended too.
 
     Comparable on a machine that others use, where times are not.
     """
-    return sum(sum(map(int, _stat(pid)[11:15])) for pid in pids) / os.sysconf("SC_CLK_TCK")
-
-
-def family(pid: int) -> list[int]:
-    """A process and its children."""
-    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [pid, *map(int, listed.split())]
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    ticks = 0
+    # The parent last: of a child that ends meanwhile, it keeps the account.
+    for one in (*children, pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            stat = Path(f"/proc/{one}/stat").read_text().rpartition(") ")[2].split()
+            ticks += sum(map(int, stat[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def most_megabytes(pid: int) -> float:
@@ -30,7 +28,3 @@ def most_megabytes(pid: int) -> float:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
     raise ProcessLookupError(f"{pid} has ended")
-
-
-def _stat(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()

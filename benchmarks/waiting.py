@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchmarks.measure import Curve, Figure, migrated_postgresql
-from benchmarks.process import cpu_seconds, family
+from benchmarks.process import cpu_seconds
 from benchmarks.remote import standing_in
 from benchmarks.working import (
     empty,
@@ -84,12 +84,10 @@ def _cost(server: PostgresServer, remote: Remote, size: int, batches: int) -> Co
 
         with running(environment(server.url(), remote, max_in_flight=IN_FLIGHT)) as workers:
             wait_for(lambda: finished() >= FIRST)
-            # Of a process that ends meanwhile, PostgreSQL's first one keeps the account.
-            [worker] = workers.processes
-            pids = family(server.pid())
+            pids = server.pid(), workers.processes[0].pid
             began, done = time.perf_counter(), finished()
-            spent = -cpu_seconds([*pids, worker.pid])
+            spent = -sum(map(cpu_seconds, pids))
             wait_for(lambda: finished() >= done + batches)
             took, inputs = time.perf_counter() - began, (finished() - done) * 100
-            spent += cpu_seconds([*family(server.pid()), worker.pid])
+            spent += sum(map(cpu_seconds, pids))
     return Cost(clock=took / inputs, processor=spent / inputs)
