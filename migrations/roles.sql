@@ -27,7 +27,7 @@ BEGIN
     END LOOP;
     FOR relation IN
         SELECT relname, relowner FROM pg_class
-        WHERE relnamespace = here::regnamespace AND relname LIKE 'eval\_%' AND relkind IN ('r', 'p', 'v')
+        WHERE relnamespace = here::regnamespace AND relname LIKE 'eval\_%' AND relkind IN ('r', 'p', 'v', 'S')
     LOOP
         -- PostgreSQL would only warn, and grant nothing.
         IF NOT pg_has_role(relation.relowner, 'USAGE') THEN
@@ -72,5 +72,6 @@ GRANT SELECT ON eval_job_notices TO evalworker_reader_without_texts;  -- their e
 GRANT SELECT, INSERT, UPDATE ON eval_jobs, eval_items, eval_batches, eval_notices, eval_pace TO evalworker_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON eval_gates, eval_evaluator_results TO evalworker_worker;
 GRANT SELECT, INSERT ON eval_events TO evalworker_worker;
+GRANT USAGE ON SEQUENCE eval_events_id_seq TO evalworker_worker;  -- SQLAlchemy asks for numbers by itself
 GRANT SELECT ON eval_job_progress, eval_item_results, eval_scores, eval_job_notices TO evalworker_worker;
 GRANT EXECUTE ON FUNCTION eval_enqueue, eval_uuid7 TO evalworker_worker;
