@@ -25,7 +25,7 @@ from worker.validation import judge_offences, offences_of, tag_offences, url_off
 from worker.wire.inputs import COLUMN_FIELDS
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Iterator, Mapping
+    from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
@@ -168,6 +168,40 @@ def _undone_if_refused(connection: sa.Connection, job_id: UUID) -> Iterator[None
         connection.execute(sa.delete(items).where(items.c.job_id == job_id))
         connection.execute(sa.delete(jobs).where(jobs.c.id == job_id))
         raise
+
+
+def check(job: Mapping[str, Any], inputs: Iterable[Mapping[str, Any]]) -> None:
+    """Raises `InvalidInputs` for what `enqueue` would refuse; the job is given by its columns."""
+    offences = [*_job_offences(job), *_input_offences(enumerate(inputs))]
+    if offences:
+        raise _refusal(offences)
+
+
+def put_jobs(
+    connection: sa.Connection, given: Sequence[tuple[dict[str, Any], Sequence[Mapping[str, Any]]]]
+) -> list[tuple[UUID, bool]]:
+    """Several jobs, checked and each with a key, in as few statements as one.
+
+    Returns for each its id, and whether it is new: with a key that is known, it is the old one.
+    """
+    rows = [{**job, "id": uuid7(), "tags": sorted(set(job["tags"]))} for job, _ in given]
+    # In one order, whoever inserts them: else two that have the same keys wait for each other.
+    in_order = sorted(rows, key=lambda row: str(row["idempotency_key"]))
+    new = set(connection.scalars(_insert_job_statement(connection.dialect.name), in_order))
+    of_new = [
+        _row(job["id"], index, value)
+        for job, (_, inputs) in zip(rows, given, strict=True)
+        if job["id"] in new
+        for index, value in enumerate(inputs)
+    ]
+    if of_new:
+        insert_rows(connection, items, _COLUMNS, of_new)
+    return [
+        (job["id"], True)
+        if job["id"] in new
+        else (cast("UUID", _known_job(connection, job["idempotency_key"])), False)
+        for job in rows
+    ]
 
 
 def _job_offences(job: Mapping[str, Any]) -> list[str]:

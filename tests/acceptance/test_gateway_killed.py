@@ -67,13 +67,39 @@ def test_a_client_cannot_tell_that_the_worker_is_killed_and_started_again(
     assert (found["inputs_evaluated"], found["evaluated_again"]) == (INPUTS, 0)
 
 
+@pytest.mark.timeout(300)
+def test_a_client_of_a_gateway_alone_does_not_notice_that_workers_are_killed(
+    judge: Running, settings: dict[str, object], postgres_url: str
+) -> None:
+    """Nothing is refused or broken off: the gateway is another process."""
+    env = environment(**settings, database_url=postgres_url)
+    url = f"http://127.0.0.1:{settings['gateway_port']}"
+    inputs = [{"request": f"question {n}", "response": f"answer {n}"} for n in range(INPUTS)]
+    notebook = Notebook(url, KEY, judge="response-checks", chunk=25)
+    with started("gateway", env=env):
+        wait_until(lambda: answers(url), seconds=90)
+        with _killed_and_started_again(judge, env, after_batches=(1, 5, 9), command=("run",)):
+            items = notebook.evaluate(inputs)
+    found = account(judge)
+    assert notebook.interruptions == 0
+    assert [item["input"]["request"] for item in items] == [given["request"] for given in inputs]
+    assert [item["status"] for item in items] == ["completed"] * INPUTS
+    assert (found["inputs_evaluated"], found["evaluated_again"]) == (INPUTS, 0)
+
+
 class _killed_and_started_again:  # noqa: N801 (reads as a statement)
-    """`run --gateway`, killed whenever the judge has taken so many batches; never gone for good."""
+    """A worker, killed whenever the judge has taken so many batches; never gone for good."""
 
     def __init__(
-        self, judge: Running, env: Mapping[str, str], *, after_batches: tuple[int, ...]
+        self,
+        judge: Running,
+        env: Mapping[str, str],
+        *,
+        after_batches: tuple[int, ...],
+        command: tuple[str, ...] = ("run", "--gateway"),
     ) -> None:
         self.judge, self.env, self.after_batches = judge, env, after_batches
+        self.command = command
         self.thread = threading.Thread(target=self._run)
         self.done = threading.Event()
 
@@ -86,12 +112,12 @@ class _killed_and_started_again:  # noqa: N801 (reads as a statement)
 
     def _run(self) -> None:
         for batches in self.after_batches:
-            with started("run", "--gateway", env=self.env) as worker:
+            with started(*self.command, env=self.env) as worker:
                 wait_until(partial(self._has_taken, batches), seconds=90)
                 assert worker.poll() is None, "it ended by itself"
                 worker.kill()
                 assert worker.wait() == -signal.SIGKILL
-        with started("run", "--gateway", env=self.env):
+        with started(*self.command, env=self.env):
             self.done.wait()
 
     def _has_taken(self, batches: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import itertools
 import json
@@ -25,7 +26,9 @@ from gateways import (
 )
 from harness import Bench, FakeRemote
 
+from worker.gateway.reading import THREADS
 from worker.schema import jobs
+from worker.store import executions
 from worker.store import jobs as stored_jobs
 from worker.store.database import Database
 
@@ -445,6 +448,60 @@ def test_while_the_database_is_away_clients_are_told_to_come_back(sqlite_url: st
             connection.exec_driver_sql("ALTER TABLE hidden RENAME TO eval_jobs")
         assert submit(caller, "one").status_code == 202
     database.close()
+
+
+def test_polls_are_answered_while_submissions_wait_for_their_commit(
+    url: str, caller: httpx.Client, database: Database, bench: Bench
+) -> None:
+    """More of them than there are readers: nothing that waits to write is in the way of a read."""
+    status_url = submit(caller, "one").json()["status_url"]
+    with ThreadPoolExecutor(8) as pool:
+        with database.engine.begin() as held:  # on SQLite this alone keeps all writers out
+            if database.on_postgresql:
+                held.exec_driver_sql("LOCK TABLE eval_jobs IN SHARE ROW EXCLUSIVE MODE")
+            waiting = [pool.submit(_submit_alone, url) for _ in range(8)]
+            for _ in range(20):
+                assert caller.get(status_url).status_code == 200
+            assert ids(caller.get(EXECUTIONS).json()) == [status_url.split("/")[-2]]
+            assert not any(one.done() for one in waiting)
+        assert [one.result() for one in waiting] == [202] * 8
+    assert bench.one("SELECT count(*) FROM eval_jobs") == 9
+
+
+def test_polls_of_what_is_not_there_keep_no_connection(
+    caller: httpx.Client, database: Database
+) -> None:
+    unknown = f"{EXECUTIONS}01932f5e-0000-7000-8000-000000000001/"
+    gc.disable()  # it would give back what somebody lost
+    try:
+        for _ in range(30):
+            assert caller.get(unknown).status_code == 404
+        pool: Any = database.engine.pool
+        assert pool.checkedout() <= THREADS
+    finally:
+        gc.enable()
+
+
+def test_a_job_that_is_deleted_during_a_poll_is_not_shown_without_its_results(
+    caller: httpx.Client, database: Database, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status_url = submit(caller, "one").json()["status_url"]
+    bench.finish()
+    results_of = executions.results_of
+
+    def deleted(connection: sa.Connection, job_id: UUID) -> Any:
+        with database.engine.begin() as other:
+            other.execute(sa.delete(jobs).where(jobs.c.id == job_id))
+        return results_of(connection, job_id)
+
+    assert caller.get(status_url).json()["items"][0]["evaluator_results"]
+    monkeypatch.setattr(executions, "results_of", deleted)
+    assert problem(caller.get(status_url)) == (404, "not_found")
+
+
+def _submit_alone(url: str) -> int:
+    with client(url) as own:
+        return submit(own, "late").status_code
 
 
 def test_a_commit_whose_answer_was_lost_makes_one_job(

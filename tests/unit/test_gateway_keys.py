@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -82,6 +84,26 @@ def test_the_right_key_is_found_among_many() -> None:
         assert found.name == f"n{number}"
     for wrong in (None, "", SECRET, f"{SECRET}-20", f"{SECRET}-1 ", "\ud800"):
         assert keys.find(wrong) is None
+
+
+def test_every_key_is_compared_in_constant_time_whichever_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Or the time that an answer takes would tell how much of a guess is right."""
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return hmac.compare_digest(one, other)
+
+    names = [f"n{number}" for number in range(5)]
+    keys = Keys(read_keys(json.dumps({name: {"key": f"{SECRET}-{name}"} for name in names})))
+    monkeypatch.setattr("worker.gateway.keys.hmac", SimpleNamespace(compare_digest=compare))
+    for guess in (f"{SECRET}-n0", f"{SECRET}-n4", "nobody's", ""):
+        compared.clear()
+        keys.find(guess)
+        assert len(compared) == len(names), guess
+        assert all(len(one) == len(other) == 32 for one, other in compared), "hashes, of one length"
 
 
 @given(st.floats(0.1, 50), st.lists(st.floats(0, 3), min_size=1, max_size=60))

@@ -4,6 +4,8 @@ app       the paths, and who may use them
 keys      whose key it is, for which judges, and how often
 rates     how often a key may ask
 taking    a submission becomes a job; answered after the commit
+reading   polls are answered by a few threads
+telling   how threads tell the event loop
 showing   a job as the API shows a batch execution
 listing   pages of them
 passing   everything else, handed on to the judge API where that is set

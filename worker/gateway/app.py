@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -12,7 +12,6 @@ from uuid import UUID
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -35,10 +34,12 @@ from worker.wire.submission import Submission, read_submission
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
+    import sqlalchemy as sa
+
     from worker.gateway.keys import Key, Keys
     from worker.gateway.passing import PassThrough
+    from worker.gateway.reading import Readers
     from worker.gateway.taking import Taker
-    from worker.store.database import Database
 
     Observer = Callable[[str, int, float], None]
 
@@ -54,7 +55,7 @@ class Gateway:
 
     def __init__(
         self,
-        database: Database,
+        readers: Readers,
         taker: Taker,
         keys: Keys,
         *,
@@ -63,7 +64,7 @@ class Gateway:
         passing: PassThrough | None = None,
         observe: Observer = lambda _endpoint, _status, _seconds: None,
     ) -> None:
-        self.database = database
+        self.readers = readers
         self.taker = taker
         self.keys = keys
         self.max_inputs = max_inputs
@@ -136,8 +137,7 @@ class Gateway:
         own_key = idempotency_key_in(request.headers.get("idempotency-key"))
         span = callers_span(request.headers.get("traceparent"))
         taking = Taking(key.name, judge_id, given, own_key, span)
-        taken = asyncio.wrap_future(self.taker.put(taking))
-        job_id = str(await taken)
+        job_id = str(await self.taker.take(taking))
         answer = Accepted(batch_execution_id=job_id, status_url=path(*EXECUTIONS, job_id))
         return JSONResponse(answer, 202)
 
@@ -146,24 +146,28 @@ class Gateway:
             job_id = UUID(request.path_params["id"])
         except ValueError:
             raise no_such_execution() from None
-        return await run_in_threadpool(self._status, job_id, key.name)
+        return await self.readers.run(partial(self._status, job_id, key.name))
 
-    def _status(self, job_id: UUID, owner: str) -> Response:
-        with self.database.read() as connection:
-            rows = executions.rows_of(connection, job_id, owner)
-            if not rows:
-                raise no_such_execution()
-            ended = any(row.item_finished_at is not None for row in rows)
-            results = executions.results_of(connection, job_id) if ended else ()
+    def _status(self, job_id: UUID, owner: str, connection: sa.Connection) -> Response:
+        rows = executions.rows_of(connection, job_id, owner)
+        if not rows:
+            raise no_such_execution()
+        ended = any(row.item_finished_at is not None for row in rows)
+        # Read after the rows, so that whatever ended has its results among them; unless all of it
+        # was deleted meanwhile.
+        results = executions.results_of(connection, job_id) if ended else ()
+        if ended and not executions.is_there(connection, job_id):
+            raise no_such_execution()
         return JSONResponse(execution(rows, results))
 
     async def list(self, request: Request, key: Key) -> Response:
         query = read_query(request.query_params)
-        return await run_in_threadpool(self._list, request, wanted(key.name, query))
+        return await self.readers.run(partial(self._list, request, wanted(key.name, query)))
 
-    def _list(self, request: Request, asked: executions.Wanted) -> Response:
-        with self.database.read() as connection:
-            found = cut(executions.page(connection, asked), asked)
+    def _list(
+        self, request: Request, asked: executions.Wanted, connection: sa.Connection
+    ) -> Response:
+        found = cut(executions.page(connection, asked), asked)
 
         def link(cursor: str | None) -> str | None:
             if cursor is None:

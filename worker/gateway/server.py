@@ -10,6 +10,7 @@ import structlog
 from worker.gateway.app import Gateway
 from worker.gateway.keys import Keys, read_keys
 from worker.gateway.passing import PassThrough
+from worker.gateway.reading import Readers
 from worker.gateway.taking import Taker
 from worker.port import in_background, listening
 
@@ -44,9 +45,13 @@ def serving_gateway(
     if settings.gateway_pass_through:
         passing = PassThrough(settings.api_url, keys, max_body_bytes=max_body_bytes)
     host = settings.gateway_host
-    with listening(host, settings.gateway_port) as listener, Taker(database, on_taken) as taker:
+    with (
+        listening(host, settings.gateway_port) as listener,
+        Taker(database, on_taken) as taker,
+        Readers(database) as readers,
+    ):
         gateway = Gateway(
-            database,
+            readers,
             taker,
             keys,
             max_inputs=settings.gateway_max_inputs,

@@ -1,7 +1,7 @@
 """Submissions become jobs, those that wait at the same time in one transaction.
 
-One thread writes: a commit is what a submission costs most, and so all who wait share one. Nobody
-is answered before it.
+One thread writes: a commit is what a submission costs most, and so all who wait share one, and
+its statements. Nobody is answered before it.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import json
 import queue
 import re
 import threading
-from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID, uuid4
 
 from sqlalchemy.exc import DBAPIError
 
 from worker.errors import InvalidInputs
-from worker.outbox import enqueue
+from worker.gateway.telling import Telling
+from worker.outbox import check, put_jobs
 from worker.store import executions
 from worker.store.database import Database, Transaction, worth_another_try
 from worker.wire.problems import Problem, field_problem
@@ -33,7 +34,7 @@ MOST_INPUTS = 2000  # in one transaction, beyond its first submission
 KEY_PATTERN = "^[!-~]{1,255}$"  # an Idempotency-Key: ASCII that can be seen
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Taking:
     """A submission on its way into the outbox, and the job's id or why there is none."""
 
@@ -43,7 +44,21 @@ class Taking:
     idempotency_key: str | None = None  # the caller's own
     trace_context: str | None = None  # of the caller's span
     own_key: str = field(default_factory=lambda: str(uuid4()))
-    answer: Future[UUID] = field(default_factory=Future)
+    answer: Telling[UUID] = field(default_factory=Telling)
+
+    @cached_property
+    def job(self) -> dict[str, Any]:
+        """The columns of its row."""
+        return {
+            "judge_id": self.judge_id,
+            "judge_version_id": self.given.judge_version_id,
+            "tags": self.given.tags or [],
+            "idempotency_key": self.stored_key(),
+            "priority": 0,
+            "metadata": self.metadata(),
+            "owner": self.owner,
+            "trace_context": self.trace_context,
+        }
 
     def stored_key(self) -> str:
         """Of this owner alone. Without a key of the caller's, one for this request.
@@ -54,6 +69,7 @@ class Taking:
             return f"gateway/{self.owner}/request/{self.own_key}"
         return f"gateway/{self.owner}/key/{self.idempotency_key}"
 
+    @cached_property
     def inputs(self) -> list[dict[str, Any]]:
         """As they are sent: the project of a submission becomes that of its inputs.
 
@@ -84,27 +100,18 @@ def idempotency_key_in(header: str | None) -> str | None:
     return header
 
 
-def take(tx: Transaction, taking: Taking) -> UUID:
-    """The job's id; raises `Problem`, and then has written nothing."""
-    metadata = taking.metadata()
-    try:
-        job_id = enqueue(
-            tx.connection,
-            judge_id=taking.judge_id,
-            inputs=taking.inputs(),
-            tags=taking.given.tags or (),
-            judge_version_id=taking.given.judge_version_id,
-            idempotency_key=taking.stored_key(),
-            metadata=metadata,
-        )
-    except InvalidInputs as error:
-        raise field_problem({"non_field_errors": error.offences}) from None
-    if executions.own(tx, job_id, taking.owner, taking.trace_context):
-        count = len(taking.given.inputs)
-        tx.happened("job.taken", job_id=job_id, owner=taking.owner, inputs=count)
-    elif metadata != executions.metadata_of(tx, job_id):
+def take(tx: Transaction, group: Sequence[Taking]) -> list[UUID | Problem]:
+    """The id of each one's job, or why there is none; what they hold is checked already."""
+    found = put_jobs(tx.connection, [(one.job, one.inputs) for one in group])
+    return [_taken(tx, one, *job) for one, job in zip(group, found, strict=True)]
+
+
+def _taken(tx: Transaction, one: Taking, job_id: UUID, is_new: bool) -> UUID | Problem:
+    if is_new:
+        tx.happened("job.taken", job_id=job_id, owner=one.owner, inputs=len(one.inputs))
+    elif executions.noted_with(tx, job_id) != (one.owner, one.job["metadata"]):
         words = "This Idempotency-Key was used for another submission."
-        raise Problem(422, "idempotency_key_reused", words)
+        return Problem(422, "idempotency_key_reused", words)
     return job_id
 
 
@@ -125,9 +132,10 @@ class Taker:
         self._waiting.put(None)
         self._thread.join()
 
-    def put(self, taking: Taking) -> Future[UUID]:
+    async def take(self, taking: Taking) -> UUID:
+        """The job's id, once it is committed; raises why there is none."""
         self._waiting.put(taking)
-        return taking.answer
+        return await taking.answer
 
     def _run(self) -> None:
         while (first := self._waiting.get()) is not None:
@@ -141,29 +149,31 @@ class Taker:
                 group.append(following)
                 count += len(following.given.inputs)
             # Who has gone meanwhile wants nothing any more.
-            self._write([one for one in group if one.answer.set_running_or_notify_cancel()])
+            self._write([one for one in group if one.answer.is_wanted() and _is_sound(one)])
 
     def _write(self, group: Sequence[Taking]) -> None:
+        if not group:
+            return
         try:
-            answers = self._database.run(lambda tx: [_attempt(tx, one) for one in group])
+            answers = self._database.run(lambda tx: take(tx, group))
         except Exception as error:  # noqa: BLE001 (told to everyone who waits for it)
             if len(group) > 1 and not (isinstance(error, DBAPIError) and worth_another_try(error)):
                 for one in group:  # what one of them brought about is not the others' fault
                     self._write([one])
                 return
             for one in group:
-                one.answer.set_exception(error)
+                one.answer.tell(error)
             return
         self._on_taken()
         for one, answer in zip(group, answers, strict=True):
-            if isinstance(answer, Problem):
-                one.answer.set_exception(answer)
-            else:
-                one.answer.set_result(answer)
+            one.answer.tell(answer)
 
 
-def _attempt(tx: Transaction, taking: Taking) -> UUID | Problem:
+def _is_sound(taking: Taking) -> bool:
+    """Whoever asks for what cannot be taken is told so, and holds up nobody else."""
     try:
-        return take(tx, taking)
-    except Problem as problem:
-        return problem
+        check(taking.job, taking.inputs)
+    except InvalidInputs as error:
+        taking.answer.tell(field_problem({"non_field_errors": error.offences}))
+        return False
+    return True

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sqlite3
 import time
+from collections import deque
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -88,7 +90,8 @@ class Transaction:
 
     def write_events(self) -> None:
         if self._events:
-            self.execute(_INSERT_EVENTS, self._events)
+            # Of one alone the driver makes a plain statement, which costs half of a list's.
+            self.execute(_INSERT_EVENTS, self._events if self._events[1:] else self._events[0])
 
     def log_events(self) -> None:
         """One log line per event, after the commit: the log never tells what did not happen."""
@@ -115,6 +118,7 @@ class Database:
     def __init__(self, url: sa.URL | str, *, clock: Callable[[], float] = time.time) -> None:
         self.engine = create_engine(url, clock=clock)
         self.on_postgresql = self.engine.dialect.name == "postgresql"
+        self._lookers: deque[sa.Connection] = deque()  # open, and in nobody's hands
         self._observers: list[Observer] = []
 
     def observe(self, observer: Observer) -> None:
@@ -168,7 +172,42 @@ class Database:
                 return connection
         raise AssertionError("unreachable: the last try returns or raises")
 
+    def look(self, work: Callable[[sa.Connection], Result]) -> Result:
+        """Runs `work`, which only reads, outside of any transaction; tries again where it broke.
+
+        Each statement sees what was committed before it. For who looks very often: connections
+        stay open from one look to the next, as many as ever looked at once.
+        """
+        for left in range(TRIES - 1, -1, -1):
+            connection = self._looker()
+            try:
+                return work(connection)
+            except DBAPIError as error:
+                connection.close()
+                if not left or not worth_another_try(error):
+                    raise
+                self._close_lookers()  # they broke at the same time
+            finally:
+                if not connection.closed:  # whatever `work` made of what it found
+                    self._lookers.append(connection)
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    def _looker(self) -> sa.Connection:
+        try:
+            return self._lookers.pop()
+        except IndexError:
+            connection = self.engine.connect()
+        if self.on_postgresql:
+            return connection.execution_options(isolation_level="AUTOCOMMIT")
+        return connection.execution_options(evalworker_look=True)
+
+    def _close_lookers(self) -> None:
+        while self._lookers:
+            with contextlib.suppress(IndexError):  # another thread was faster
+                self._lookers.pop().close()
+
     def close(self) -> None:
+        self._close_lookers()
         self.engine.dispose()
 
 
@@ -230,5 +269,6 @@ def _prepare_sqlite(connection: sqlite3.Connection, clock: Callable[[], float]) 
 def _begin_on_sqlite(connection: sa.Connection) -> None:
     # A deferred transaction that turns into a writing one fails at once when another writes,
     # whatever the timeout says; an immediate one waits its turn.
-    reading = connection.get_execution_options().get("evalworker_read")
-    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+    options = connection.get_execution_options()
+    if not options.get("evalworker_look"):  # which is in no transaction at all
+        connection.exec_driver_sql("BEGIN" if options.get("evalworker_read") else "BEGIN IMMEDIATE")

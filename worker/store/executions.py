@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from worker.lifecycle import Status
 from worker.schema import batches, evaluator_results, items, jobs, text_at
+from worker.store.driver import Often
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -44,34 +45,20 @@ class Wanted:
     after: UUID | None = None
 
 
-def own(tx: Transaction, job_id: UUID, owner: str, trace_context: str | None) -> bool:
-    """A job of nobody's -> a job of this owner; False where it had an owner already."""
-    given = {"of_job": job_id, "new_owner": owner, "callers_span": trace_context}
-    moved = tx.execute(_OWN, given)
-    return bool(moved.rowcount)
+def noted_with(tx: Transaction, job_id: UUID) -> tuple[str | None, Any]:
+    """Whose job it is, and what was noted with it."""
+    return tuple(tx.execute(_NOTED, {"of_job": job_id}).one())
 
 
-_OWN = (
-    sa.update(jobs)
-    .where(jobs.c.id == sa.bindparam("of_job"), jobs.c.owner.is_(None))
-    .values(
-        owner=sa.bindparam("new_owner"),
-        trace_context=sa.bindparam("callers_span", type_=sa.Text),
-    )
-)
-
-
-def metadata_of(tx: Transaction, job_id: UUID) -> Any:
-    """What the job's producer noted with it."""
-    return tx.scalar(sa.select(jobs.c.metadata).where(jobs.c.id == job_id))
+_NOTED = sa.select(jobs.c.owner, jobs.c.metadata).where(jobs.c.id == sa.bindparam("of_job"))
 
 
 def rows_of(connection: sa.Connection, job_id: UUID, owner: str) -> Sequence[Any]:
     """A row for each item, in order, each with its job and batch; none if it is not the owner's."""
-    return connection.execute(_ROWS, {"of_job": job_id, "of_owner": owner}).all()
+    return _ROWS.all(connection, {"of_job": job_id, "of_owner": owner})
 
 
-_ROWS = (
+_ROWS = Often(
     sa.select(
         *_JOB,
         items.c.item_index,
@@ -97,14 +84,22 @@ _ROWS = (
 
 def results_of(connection: sa.Connection, job_id: UUID) -> Sequence[Any]:
     """Every evaluator's verdict on every item, in order."""
-    return connection.execute(_RESULTS, {"of_job": job_id}).all()
+    return _RESULTS.all(connection, {"of_job": job_id})
 
 
-_RESULTS = (
+_RESULTS = Often(
     sa.select(evaluator_results)
     .where(evaluator_results.c.job_id == sa.bindparam("of_job"))
     .order_by(evaluator_results.c.item_index, evaluator_results.c.position)
 )
+
+
+def is_there(connection: sa.Connection, job_id: UUID) -> bool:
+    """Whether the job still exists."""
+    return bool(_THERE.all(connection, {"of_job": job_id}))
+
+
+_THERE = Often(sa.select(jobs.c.id).where(jobs.c.id == sa.bindparam("of_job")))
 
 
 def page(connection: sa.Connection, wanted: Wanted) -> Sequence[Any]:

@@ -14,6 +14,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from worker.schema import Json
+from worker.store.driver import errors_as_sqlalchemys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -76,6 +77,7 @@ def insert_rows(
     elif dialect.driver == "psycopg" and not dialect.is_async:
         driver: Any = connection.connection.driver_connection
         with (
+            errors_as_sqlalchemys(connection),
             driver.cursor() as cursor,
             cursor.copy(f"COPY {table.name} ({names}) FROM STDIN") as copy,
         ):

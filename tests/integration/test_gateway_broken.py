@@ -1,0 +1,75 @@
+"""Connections of the gateway's that PostgreSQL ends, at the worst moments."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from gateways import client, gateway_over, submit
+from harness import Bench, FakeRemote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import httpx
+
+    from worker.store.database import Database
+
+
+@pytest.fixture
+def url(database_of_postgres: Database) -> Iterator[str]:
+    with gateway_over(database_of_postgres) as found:
+        yield found
+
+
+def test_a_connection_that_breaks_between_a_job_and_its_inputs_makes_one_whole_job(
+    database_of_postgres: Database, url: str
+) -> None:
+    """The inputs go by the driver's own COPY, whose errors must be known as the others are."""
+    database = database_of_postgres
+    broken: list[str] = []
+
+    def cut(connection: sa.Connection, _: Any, statement: str, *__: Any) -> None:
+        if statement.startswith("INSERT INTO eval_jobs") and not broken:
+            broken.append(statement)
+            end_sessions(database, connection)
+
+    sa.event.listen(database.engine, "after_cursor_execute", cut)
+    with client(url) as caller:
+        answer = submit(caller, "one", "two")
+    sa.event.remove(database.engine, "after_cursor_execute", cut)
+    assert broken
+    assert answer.status_code == 202, answer.text
+    bench = Bench(database, FakeRemote())
+    assert bench.one("SELECT count(*) FROM eval_jobs") == 1
+    assert bench.one("SELECT count(*) FROM eval_items") == 2
+
+
+def test_readers_whose_connections_have_all_broken_answer_as_if_nothing_was(
+    database_of_postgres: Database, url: str
+) -> None:
+    with client(url) as caller:
+        status_url = submit(caller, "one").json()["status_url"]
+
+        def ask(_: int) -> httpx.Response:
+            return caller.get(status_url)
+
+        for _ in range(3):
+            with ThreadPoolExecutor(8) as pool:  # so that every reader has a connection
+                assert {answer.status_code for answer in pool.map(ask, range(40))} == {200}
+            end_sessions(database_of_postgres)
+        assert caller.get("/v1/judges/batch-executions/").status_code == 200
+
+
+def end_sessions(database: Database, one: sa.Connection | None = None) -> None:
+    """All of this database, or that of one connection."""
+    found = "datname = current_database() AND pid <> pg_backend_pid()"
+    if one is not None:
+        driver: Any = one.connection.dbapi_connection
+        found = f"pid = {driver.info.backend_pid}"
+    dsn = database.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(dsn, autocommit=True) as other:
+        other.execute(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {found}")
