@@ -37,3 +37,15 @@ def table(*arguments: str) -> list[str]:
     assert head.startswith("| figure | measured | target |")
     assert all(row.count("|") == head.count("|") for row in rows)
     return rows
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_the_load_of_the_gateway_is_told_for_both_databases() -> None:
+    arguments = ["--clients", "20", "--seconds", "3", "--pause", "0.1"]
+    command = [sys.executable, "-m", "benchmarks.gateway_load", *arguments]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode in (0, 1), ran.stderr  # 1: it was slow, or a request failed
+    assert ran.stdout.count("errors 0") == 4, ran.stdout
+    for name in ("postgresql", "sqlite"):
+        assert f"on {name} the gateway's median answer takes" in ran.stdout
