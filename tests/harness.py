@@ -21,6 +21,7 @@ from worker.outbox import enqueue
 from worker.remote import JudgeAPI
 from worker.schema import batches, gates, items, jobs, later, notices, pace
 from worker.steps import Policy, Steps
+from worker.store.gates import NEVER
 from worker.watch import Watch
 from worker.webhook import Webhooks
 
@@ -249,7 +250,11 @@ class Bench:
             )
             for table in (batches, notices):
                 connection.execute(sa.update(table).values(nudged_at=None))
-            connection.execute(sa.update(gates).values(opens_at=past, probing_until=past))
+            connection.execute(
+                sa.update(gates)
+                .where(gates.c.opens_at != NEVER)
+                .values(opens_at=past, probing_until=past)
+            )
             if seconds:
                 connection.execute(
                     sa.update(batches)

@@ -159,7 +159,7 @@ class App:
             self._stop()
 
     def is_drained(self) -> bool:
-        """Nothing is left that the worker could do; held batches wait for a person."""
+        """Nothing is left that the worker could do; what is held or paused waits for a person."""
         with self.database.read() as connection:
             return not jobs.any_work(connection)
 

@@ -6,6 +6,7 @@
     ├── SchemaMismatch       the database is older or newer than this worker
     ├── Unreachable          a database, broker or API that does not answer at start
     ├── UnknownJob           no job has this id
+    ├── NotPossible          what a person asked for cannot be done now; it says why, and what can
     └── DeadThreads          the broker's threads are gone: only a restart of the process helps
 
 What the judge API answers is never an exception: see the outcomes in `worker.lifecycle`.
@@ -70,3 +71,7 @@ class UnknownJob(EvalWorkerError):
 
     def __init__(self, job_id: UUID | str) -> None:
         super().__init__(f"there is no job {job_id}")
+
+
+class NotPossible(EvalWorkerError):
+    """Nothing was changed; the message says what stands in the way."""

@@ -14,7 +14,7 @@ from worker.brokers import check_broker, dead_threads
 from worker.errors import SchemaMismatch, Unreachable
 from worker.migrating import check_schema
 from worker.port import in_background, listening
-from worker.store import jobs
+from worker.store import gates, jobs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,6 +59,7 @@ def operations(app: App) -> Starlette:
             "dispatcher_turned_seconds_ago": round(app.dispatcher.turn_age(), 1),
             "api_paused": any(gate["scope"].startswith("api") for gate in waiting_for),
             "waiting_for": waiting_for,
+            "paused": _paused(app.database),
         }
 
     return _port(lambda: dead_threads(app.worker), checks, state, app.metrics)
@@ -123,5 +124,19 @@ def _closed(database: Database) -> list[dict[str, Any]]:
         return [
             {"scope": gate.scope, "reason": gate.reason, "next_try": gate.opens_at.isoformat()}
             for gate in jobs.closed_gates(connection)
+        ]
+    return []
+
+
+def _paused(database: Database) -> list[dict[str, Any]]:
+    """Nor does a pause: only a person ends it."""
+    with contextlib.suppress(SQLAlchemyError), database.read() as connection:
+        return [
+            {
+                "judge_id": pause.judge_id,
+                "reason": pause.reason,
+                "since": pause.since.isoformat(),
+            }
+            for pause in gates.pauses(connection)
         ]
     return []

@@ -136,7 +136,9 @@ class Steps:
         )
         if held is None:
             return None
-        scopes = [gates.API, gates.SUBMIT, gates.of_judge(held.judge_id)]
+        judge_id = held.judge_id
+        scopes = [gates.API, gates.SUBMIT, gates.of_judge(judge_id)]
+        scopes += [gates.pause_of(None), gates.pause_of(judge_id)]
         if (
             self._set_aside(tx, held)
             or self._held_back(tx, held, scopes)

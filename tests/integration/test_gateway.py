@@ -28,8 +28,7 @@ from harness import Bench, FakeRemote
 
 from worker.gateway.reading import THREADS
 from worker.schema import jobs
-from worker.store import executions
-from worker.store import jobs as stored_jobs
+from worker.store import changing, executions
 from worker.store.database import Database
 
 if TYPE_CHECKING:
@@ -164,7 +163,7 @@ def test_a_cancelled_job_is_partial_or_failed_in_the_apis_words(
     bench.step()
     none = submit(caller, "three").json()
     for taken in (half, none):
-        database.run(partial(stored_jobs.cancel, job_id=UUID(taken["batch_execution_id"])))
+        database.run(partial(changing.cancel, job_id=UUID(taken["batch_execution_id"])))
     shown = caller.get(half["status_url"]).json()
     assert (shown["status"], shown["completed_count"], shown["failed_count"]) == ("partial", 1, 1)
     assert shown["items"][1]["error_message"] == "Cancelled before it was evaluated."

@@ -10,7 +10,7 @@ import pytest
 from harness import Bench, FakeRemote
 
 from worker.errors import UnknownJob
-from worker.store import jobs
+from worker.store import changing, jobs
 
 if TYPE_CHECKING:
     from worker.store.database import Database
@@ -24,7 +24,7 @@ def bench(database: Database) -> Bench:
 def test_cancelling_sends_nothing_more_and_drops_what_comes_back(bench: Bench) -> None:
     job_id = bench.enqueue([f"q{n}" for n in range(6)])
     bench.step()
-    assert bench.database.run(lambda tx: jobs.cancel(tx, job_id)) == 6
+    assert bench.database.run(lambda tx: changing.cancel(tx, job_id)) == 6
     bench.pass_time()
     for _ in range(4):
         bench.step()
@@ -43,7 +43,7 @@ def test_inputs_cancelled_between_planning_and_submitting_close_ranks(bench: Ben
     first = bench.enqueue(["cancelled"])
     second = bench.enqueue(["kept"])
     bench.dispatcher.turn()
-    bench.database.run(lambda tx: jobs.cancel(tx, first))
+    bench.database.run(lambda tx: changing.cancel(tx, first))
     bench.finish()
     assert [given["request"] for given in bench.remote.inputs()] == ["kept"]
     assert bench.every_result_is_at_its_own_input()
@@ -55,7 +55,7 @@ def test_retrying_sends_the_failed_inputs_alone(bench: Bench) -> None:
     job_id = bench.enqueue(["good", "fail"])
     bench.finish()
     assert len(bench.remote.inputs()) == 4
-    assert bench.database.run(lambda tx: jobs.retry(tx, job_id)) == 1
+    assert bench.database.run(lambda tx: changing.retry(tx, job_id)) == 1
     with bench.database.read() as connection:
         assert jobs.progress_of(connection, job_id).status == "processing"
     bench.finish()
@@ -64,7 +64,7 @@ def test_retrying_sends_the_failed_inputs_alone(bench: Bench) -> None:
 
 
 def test_an_unknown_job_is_an_error(bench: Bench) -> None:
-    for ask in (jobs.cancel, jobs.retry):
+    for ask in (changing.cancel, changing.retry):
         with pytest.raises(UnknownJob):
             bench.database.run(partial(ask, job_id=uuid4()))
 

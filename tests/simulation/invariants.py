@@ -54,7 +54,8 @@ def triggers() -> list[str]:
         (
             "UPDATE ON eval_items",
             "OLD.status IN ('completed', 'cancelled') AND (NEW.status, NEW.attempts,"
-            " NEW.finished_at) IS NOT (OLD.status, OLD.attempts, OLD.finished_at)",
+            " NEW.finished_at) IS NOT (OLD.status, OLD.attempts, OLD.finished_at)"
+            " AND NOT (by_person() AND NEW.status = 'pending')",
             "an ended item changes",
         ),
         (
@@ -81,7 +82,11 @@ def triggers() -> list[str]:
             "results for an item that awaits none",
         ),
         ("UPDATE ON eval_evaluator_results", "1", "results change"),
-        ("DELETE ON eval_evaluator_results", "is_recording()", "results go"),
+        (
+            "DELETE ON eval_evaluator_results",
+            "is_recording() AND NOT by_person()",
+            "results go",
+        ),
         ("UPDATE ON eval_events", "1", "history changes"),
         ("DELETE ON eval_events", "is_recording()", "history goes"),
     ]
@@ -118,7 +123,10 @@ def functions(world: Callable[[], World]) -> dict[str, Callable[..., Any]]:
         task = world().running
         return task is None or task.claims.get(batch_id) == epoch
 
-    return {"claimed": claimed, "may_record": may_record}
+    def by_person() -> bool:
+        return world().running is None
+
+    return {"claimed": claimed, "may_record": may_record, "by_person": by_person}
 
 
 # --- after every event that wrote something ---
@@ -233,6 +241,17 @@ def check_throttle(world: World, request: httpx.Request) -> None:
     for throttled, since, until in world.throttles:
         if throttled == kind and since < task.began and world.now < until:
             raise AssertionError(f"asked {until - world.now:.1f} s before its throttle is over")
+
+
+def check_pause(world: World, request: httpx.Request) -> None:
+    """Nobody who starts after a pause is on record submits anything to its judge."""
+    task = world.running
+    assert task is not None
+    if world.remote.kind_of(request) != "submit":
+        return
+    for judge_id, since in world.pauses.items():
+        if since < task.began and judge_id in (None, request.url.path.split("/")[3]):
+            raise AssertionError(f"submitted although {judge_id or 'everything'} is paused")
 
 
 # --- at the end ---

@@ -10,8 +10,9 @@ from simulation import invariants
 from simulation.faults import happens
 from simulation.remote import POISON, UNKNOWN_JUDGE
 from worker import enqueue
-from worker.lifecycle import BatchState
-from worker.store import claims, jobs
+from worker.errors import NotPossible
+from worker.lifecycle import ENDED, BatchState, Status
+from worker.store import changing, claims, gates
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -34,7 +35,7 @@ class Outside:
             self.enqueue()
         later = [self.enqueue, self.enqueue_without_transaction, self.retry]
         later += [self.cancel, self.cancel, self.cancel]
-        later += [self.resolve, world.lose_all_messages]
+        later += [self.resolve, world.lose_all_messages, self.pause]
         for act in later:
             if happens(rng, 0.2):
                 # Often soon, while the first batches are on their way.
@@ -116,16 +117,35 @@ class Outside:
 
     def cancel(self) -> None:
         job_id = self.world.rng.choice(self.jobs)
-        self.world.database.run(lambda tx: jobs.cancel(tx, job_id))
+        self.world.database.run(lambda tx: changing.cancel(tx, job_id))
 
     def retry(self) -> None:
-        """A person asks for the failed inputs of a job once more: each may be evaluated again."""
-        job_id = self.world.rng.choice(self.jobs)
-        failed = self.world.sql(
-            "SELECT request FROM eval_items WHERE job_id = ? AND status = 'failed'", (str(job_id),)
-        )
-        self.world.allowed.update(request for (request,) in failed)
-        self.world.database.run(lambda tx: jobs.retry(tx, job_id))
+        """A person asks for inputs of a job once more: each may be evaluated again.
+
+        The failed ones, or one, or all that have ended; that is refused while a cancelled one is
+        still in a batch that has not.
+        """
+        world, rng = self.world, self.world.rng
+        job_id = rng.choice(self.jobs)
+        item_index = rng.choice([0, 1]) if happens(rng, 0.2) else None
+        everything = item_index is None and happens(rng, 0.3)
+        statuses = ENDED if everything or item_index is not None else {Status.FAILED}
+        again = [
+            request
+            for index, status, request in world.sql(
+                "SELECT item_index, status, request FROM eval_items WHERE job_id = ?",
+                (str(job_id),),
+            )
+            if status in statuses and item_index in (None, index)
+        ]
+        try:
+            moved = world.database.run(
+                lambda tx: changing.retry(tx, job_id, everything=everything, item_index=item_index)
+            )
+        except NotPossible:
+            return
+        assert moved == len(again)
+        world.allowed.update(again)
 
     def resolve(self, *, resubmit: bool | None = None) -> None:
         """A person says how each held batch goes on; to send it again is on them."""
@@ -141,6 +161,18 @@ class Outside:
                 partial(claims.resolve, batch_id=UUID(batch_id), resubmit=again)
             )
             assert became is not BatchState.SUBMITTED or remote_id is not None
+
+    def pause(self) -> None:
+        """A person stops a judge, or all, and lets it go on later; maybe somebody else earlier."""
+        world, rng = self.world, self.world.rng
+        judge_id = rng.choice([None, "judge-1", "judge-2"])
+        world.database.run(lambda tx: gates.pause(tx, judge_id, "by a person"))
+        world.pauses.setdefault(judge_id, world.now)
+        world.at(rng.choice([1.0, 10.0, SPAN]), partial(self.resume, judge_id), outside=True)
+
+    def resume(self, judge_id: str | None) -> None:
+        self.world.pauses.pop(judge_id, None)
+        self.world.database.run(lambda tx: gates.resume(tx, judge_id))
 
     def mend(self) -> None:
         """All is well again, but for what the remote is by nature."""

@@ -97,6 +97,7 @@ class Remote:
         """Called in the greenlet of a task."""
         world = self.world
         invariants.check_throttle(world, request)
+        invariants.check_pause(world, request)
         if world.strikes("refuse") or self._in(self.outage):
             raise httpx.ConnectError("connection refused", request=request)
         task = world.running

@@ -31,6 +31,7 @@ TURN_SECONDS = 1.0  # between two turns that nobody woke
 LOOKS = 0.2  # of the list, by somebody, after an event
 A_MOMENT = 0.001  # seconds; what is due then is surely due
 NEVER = float("inf")
+PAUSED = "EXISTS (SELECT 1 FROM eval_gates WHERE scope IN ('pause', 'pause:' || j.judge_id))"
 
 
 class Moment(NamedTuple):
@@ -58,6 +59,7 @@ class World:
         self.messages: list[Moment] = []
         self.requests_under_way = 0  # that may yet have an effect
         self.throttles: list[tuple[str, float, float]] = []  # kind of request, since, until
+        self.pauses: dict[str | None, float] = {}  # by judge, None for all: since when
         self.allowed: Counter[str] = Counter()  # evaluations of each text, for a start
         self.late_jobs: set[str] = set()  # whose producer adds inputs when it likes
         self.processes = self.ids = 0
@@ -260,8 +262,11 @@ class World:
             overdue = seconds_of(due_at) + NUDGE_AFTER
             nudge = seconds_of(nudged_at) + NUDGE_AGAIN if nudged_at else 0.0
             moments.append(max(overdue, nudge) + A_MOMENT)
-        ((due,),) = self.sql("SELECT min(due_at) FROM eval_jobs")
-        if due is not None and len(live) < self.max_in_flight:
+        ((due,),) = self.sql(f"SELECT min(due_at) FROM eval_jobs j WHERE NOT {PAUSED}")
+        ((waiting,),) = self.sql(
+            f"SELECT count(*) FROM eval_batches j WHERE state = 'planned' AND {PAUSED}"
+        )
+        if due is not None and len(live) - waiting < self.max_in_flight:
             # What was due, and was not planned, lingers, or waits for its inputs.
             soonest = 0.0 if self._woken else self._turned_at + TURN_SECONDS
             moments.append(max(seconds_of(due), soonest))

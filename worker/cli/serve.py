@@ -30,7 +30,7 @@ from worker.ops import gateway_operations, operations, serving_operations
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import serve
 from worker.schema import jobs
-from worker.store.jobs import held_batches
+from worker.store.jobs import any_work, held_batches
 from worker.tracing.sending import send_traces
 
 if TYPE_CHECKING:
@@ -95,11 +95,14 @@ def run(
         failed = _failed_jobs(worker) - failed_before
         with worker.database.read() as connection:
             held = len(held_batches(connection))
+            paused = not any_work(connection) and any_work(connection, also_paused=True)
     if until_drained and failed > 0:
         console.print(f"evalworker: {failed} job{'s' * (failed != 1)} failed")
     if until_drained and held:
         console.print("evalworker: batches are held for you to decide: `evalworker status`")
-    if until_drained and (failed > 0 or held):
+    if until_drained and paused:
+        console.print("evalworker: what is left is paused: `evalworker status`")
+    if until_drained and (failed > 0 or held or paused):
         raise typer.Exit(1)
 
 

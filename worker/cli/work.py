@@ -28,7 +28,7 @@ from worker.errors import EvalWorkerError, InvalidInputs
 from worker.intake import read_inputs, survey
 from worker.lifecycle import Status
 from worker.outbox import enqueue as enqueue_inputs
-from worker.store import claims, jobs
+from worker.store import changing, claims, jobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -259,14 +259,14 @@ def _short(text: str | None) -> str:
 def retry(job: JobId, as_json: AsJson = False) -> None:
     """Send the failed inputs of a job again, with all of their attempts."""
     database = ready_database(settings_and_logs())
-    _tell(database.run(lambda tx: jobs.retry(tx, job)), "to be evaluated again", as_json)
+    _tell(database.run(lambda tx: changing.retry(tx, job)), "to be evaluated again", as_json)
 
 
 @app.command()
 def cancel(job: JobId, as_json: AsJson = False) -> None:
     """End a job: what was not sent is never sent, what comes back from the judge is dropped."""
     database = ready_database(settings_and_logs())
-    _tell(database.run(lambda tx: jobs.cancel(tx, job)), Status.CANCELLED, as_json)
+    _tell(database.run(lambda tx: changing.cancel(tx, job)), Status.CANCELLED, as_json)
 
 
 @app.command()

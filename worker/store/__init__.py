@@ -9,6 +9,8 @@ moves, the caller is stale and does nothing.
     polling     a batch at the remote, up to its results
     settling    what an item's end means for its job
     notices     that a job has ended, to whom its producer named
-    gates       what must wait because the API, or one judge, does
-    jobs        what a person asks of a job: progress, results, retry, cancel
+    gates       what must wait because the API, one judge, or a person says so
+    jobs        how far jobs are, and what came out of them
+    changing    what a person changes about a job: cancel, retry
+    pruning     what has ended long ago is deleted
 """

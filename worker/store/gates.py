@@ -4,32 +4,57 @@ A row of `eval_gates` is a scope in trouble: the whole API ("api"), one kind of 
 ("api:submit", "api:status"), or a judge ("judge:<id>"). Until `opens_at` nobody passes; the first
 who comes after it is the probe, and until `probing_until` the only one. Its success removes the row
 and wakes all that waited. A row without `closed_at` holds nobody back: it counts failures in a row.
+
+A pause is a gate that only a person closes and opens ("pause", or "pause:<judge id>"): nothing new
+is submitted behind it, nor planned, and what is planned already takes no place. What is at the
+remote goes on.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from worker.lifecycle import BatchState
 from worker.schema import batches, gates, later, now
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from worker.store.database import Transaction
 
 API = "api"
 SUBMIT = "api:submit"
 STATUS = "api:status"
+PAUSE = "pause"
 PROBE_SECONDS = 30.0  # how long a probe may take before the next one is let through
+PAUSED_SECONDS = 60.0  # before what waits behind a pause looks again; who ends it wakes it
+NEVER = datetime(9000, 1, 1, tzinfo=UTC)  # when a pause opens by itself
 
 
 def of_judge(judge_id: str) -> str:
     return f"judge:{judge_id}"
+
+
+def pause_of(judge_id: str | None) -> str:
+    """The pause of one judge; None: of everything."""
+    return PAUSE if judge_id is None else f"{PAUSE}:{judge_id}"
+
+
+def paused(judge_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    """Whether the judge of a row, or everything, is paused."""
+    its_own = sa.literal_column(f"'{PAUSE}:'", sa.Text()).concat(judge_id)
+    scope = gates.c.scope
+    return sa.exists().where(sa.or_(scope == sa.literal_column(f"'{PAUSE}'"), scope == its_own))
+
+
+def behind_pause() -> sa.ColumnElement[bool]:
+    """Of a batch: it goes nowhere until a person ends a pause."""
+    return sa.and_(batches.c.state == BatchState.PLANNED, paused(batches.c.judge_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +70,8 @@ def closed(tx: Transaction, scopes: Sequence[str]) -> Closed | None:
     """The gate that is closed longest, of those in the caller's way; None if it may go on."""
     for row in tx.execute(_CLOSED, {"scopes": scopes}).all():
         wait = (row.opens_at - row.now).total_seconds()
+        if row.opens_at == NEVER:
+            return Closed(row.scope, f"paused: {row.reason}", PAUSED_SECONDS)
         if wait > 0:
             return Closed(row.scope, row.reason, wait)
     return None
@@ -145,3 +172,41 @@ _WAKE = (
     .where(batches.c.gate == sa.bindparam("behind"), batches.c.due_at > now())
     .values(due_at=now(), gate=None)
 )
+
+
+def pause(tx: Transaction, judge_id: str | None, reason: str) -> bool:
+    """Nothing more is submitted to this judge, or at all, until `resume`.
+
+    False where it was paused already; the reason is then the new one.
+    """
+    insert = postgresql.insert(gates) if tx.on_postgresql else sqlite.insert(gates)
+    scope = pause_of(judge_id)
+    given = {"scope": scope, "opens_at": NEVER, "failures": 0, "reason": reason}
+    closing = insert.values(closed_at=now(), **given).on_conflict_do_nothing()
+    if tx.scalar(closing.returning(gates.c.scope)) is not None:
+        tx.happened("gate.closed", scope=scope, reason=reason)
+        return True
+    tx.execute(sa.update(gates).where(gates.c.scope == scope).values(reason=reason))
+    return False
+
+
+def resume(tx: Transaction, judge_id: str | None) -> bool:
+    """The end of a pause: what waited behind it is due now. False if there was none."""
+    scope = pause_of(judge_id)
+    if not tx.execute(sa.delete(gates).where(gates.c.scope == scope)).rowcount:
+        return False
+    tx.execute(_WAKE, {"behind": scope})
+    tx.happened("gate.opened", scope=scope)
+    return True
+
+
+def pauses(connection: sa.Connection) -> Sequence[Any]:
+    """What waits because a person says so: judge_id (None: everything), reason, since."""
+    judge_id = sa.case(
+        (gates.c.scope != PAUSE, sa.func.substr(gates.c.scope, len(PAUSE) + 2)), else_=None
+    )
+    return connection.execute(
+        sa.select(judge_id.label("judge_id"), gates.c.reason, gates.c.closed_at.label("since"))
+        .where(gates.c.opens_at == NEVER)
+        .order_by(gates.c.scope)
+    ).all()

@@ -1,4 +1,4 @@
-"""What a person asks of jobs: how far they are, what came out, retry, cancel."""
+"""How far jobs are, what came out of them, and what waits or is held."""
 
 from __future__ import annotations
 
@@ -8,27 +8,14 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from worker.errors import UnknownJob
-from worker.lifecycle import ENDED, BatchState, NoticeState, Status
-from worker.schema import (
-    Id,
-    Json,
-    UtcTime,
-    batches,
-    gates,
-    items,
-    jobs,
-    live_item,
-    notices,
-    now,
-    waiting_item,
-)
-from worker.store import planning, settling
+from worker.lifecycle import BatchState, NoticeState, Status
+from worker.schema import Id, Json, UtcTime, batches, items, jobs, notices, waiting_item
+from worker.schema import gates as gate_rows
+from worker.store import gates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from uuid import UUID
-
-    from worker.store.database import Transaction
 
 # The views, as people read them; only migrations define them.
 progress = sa.table(
@@ -92,21 +79,34 @@ job_notices = sa.table(
 READ_AT_ONCE = 1000  # items; results of any size are read in constant memory
 
 
-def any_work(connection: sa.Connection) -> bool:
+def any_work(connection: sa.Connection, *, also_paused: bool = False) -> bool:
     """Whether anything is left to do: a job that is due, an input that waits, a live batch, or a
-    notice that was not tried yet; one whose receiver is away may be tried for most of a day."""
-    return bool(connection.scalar(_ANY_WORK))
+    notice that was not tried yet; one whose receiver is away may be tried for most of a day.
+
+    What waits behind a pause is left to a person, and only counts if asked for.
+    """
+    return bool(connection.scalar(_ANY_WORK if also_paused else _WORK_TO_GO_ON_WITH))
 
 
+_NOT_PAUSED = sa.not_(gates.paused(jobs.c.judge_id))
+_UNTOLD = sa.exists().where(
+    notices.c.due_at.isnot(None),
+    sa.or_(notices.c.attempts == 0, notices.c.lease_holder.isnot(None)),
+)
 _ANY_WORK = sa.select(
     sa.or_(
         sa.exists().where(jobs.c.due_at.isnot(None)),
         sa.exists().where(batches.c.due_at.isnot(None)),
         sa.exists().where(waiting_item),
-        sa.exists().where(
-            notices.c.due_at.isnot(None),
-            sa.or_(notices.c.attempts == 0, notices.c.lease_holder.isnot(None)),
-        ),
+        _UNTOLD,
+    )
+)
+_WORK_TO_GO_ON_WITH = sa.select(
+    sa.or_(
+        sa.exists().where(jobs.c.due_at.isnot(None), _NOT_PAUSED),
+        sa.exists().where(batches.c.due_at.isnot(None), sa.not_(gates.behind_pause())),
+        sa.exists().where(waiting_item, items.c.job_id == jobs.c.id, _NOT_PAUSED),
+        _UNTOLD,
     )
 )
 
@@ -130,7 +130,7 @@ def recent_progress(connection: sa.Connection, limit: int) -> Sequence[sa.Row[An
 def job_counts(connection: sa.Connection) -> dict[str, int]:
     """How many jobs there are of each status."""
     counted = connection.execute(sa.select(jobs.c.status, sa.func.count()).group_by(jobs.c.status))
-    return dict(counted.tuples().all())
+    return {row[0]: row[1] for row in counted}
 
 
 def batch_counts(connection: sa.Connection) -> dict[str, int]:
@@ -140,7 +140,7 @@ def batch_counts(connection: sa.Connection) -> dict[str, int]:
         .where(batches.c.due_at.isnot(None))
         .group_by(batches.c.state)
     )
-    return dict(counted.tuples().all())
+    return {row[0]: row[1] for row in counted}
 
 
 def held_batches(connection: sa.Connection) -> Sequence[Any]:
@@ -188,10 +188,12 @@ def asks_for_notices(connection: sa.Connection) -> bool:
     return bool(connection.scalar(sa.select(asked)))
 
 
-def closed_gates(connection: sa.Connection) -> Sequence[sa.Row[Any]]:
+def closed_gates(connection: sa.Connection) -> Sequence[Any]:
     """What waits because the API, or a judge, says no: scope, reason, opens_at, closed_at."""
     return connection.execute(
-        sa.select(gates).where(gates.c.closed_at.isnot(None)).order_by(gates.c.scope)
+        sa.select(gate_rows)
+        .where(gate_rows.c.closed_at.isnot(None), gate_rows.c.opens_at != gates.NEVER)
+        .order_by(gate_rows.c.scope)
     ).all()
 
 
@@ -248,55 +250,3 @@ def failures_of(connection: sa.Connection, job_id: UUID, limit: int) -> Sequence
         .order_by(item_results.c.item_index)
         .limit(limit)
     ).all()
-
-
-def cancel(tx: Transaction, job_id: UUID) -> int:
-    """pending, processing -> cancelled, for the job and all of its items that have not ended.
-
-    What is at the remote already cannot be stopped there; its results are dropped when they
-    come. Returns the number of cancelled items; raises `UnknownJob`.
-    """
-    _begin(tx, job_id)
-    moved = tx.execute(
-        sa.update(items)
-        .where(items.c.job_id == job_id, live_item)
-        .values(status=Status.CANCELLED, finished_at=now())
-    )
-    settling.lock_jobs(tx, [job_id])
-    settling.end_job(tx, job_id, Status.CANCELLED, items=moved.rowcount)
-    return moved.rowcount
-
-
-def retry(tx: Transaction, job_id: UUID) -> int:
-    """failed -> pending, for every failed item of a job, with all of its attempts again.
-
-    Returns the number of items; raises `UnknownJob`.
-    """
-    _begin(tx, job_id)
-    moved = tx.execute(
-        sa.update(items)
-        .where(items.c.job_id == job_id, items.c.status == Status.FAILED)
-        .values(status=Status.PENDING, attempts=0, error=None, finished_at=None, due_at=now())
-    )
-    if moved.rowcount:
-        tx.execute(
-            sa.update(jobs)
-            .where(jobs.c.id == job_id)
-            .values(
-                status=sa.case(
-                    (jobs.c.status.in_(sorted(ENDED)), Status.PROCESSING), else_=jobs.c.status
-                ),
-                due_at=now(),
-                finished_at=None,
-                error=None,
-            )
-        )
-        tx.happened("job.retry", job_id=job_id, items=moved.rowcount)
-    return moved.rowcount
-
-
-def _begin(tx: Transaction, job_id: UUID) -> None:
-    """Keeps the planner away until the end of the transaction; raises `UnknownJob`."""
-    planning.lock_planning(tx, wait=True)
-    if tx.scalar(sa.select(jobs.c.id).where(jobs.c.id == job_id)) is None:
-        raise UnknownJob(job_id)

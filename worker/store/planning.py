@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 from worker.lifecycle import BatchState, Status
 from worker.schedule import Waiting, allowance, pack, ready
 from worker.schema import Id, batches, items, jobs, now, octet_length, waiting_item
-from worker.store import pace, settling
+from worker.store import gates, pace, settling
 from worker.store.many import UpdateEach
 from worker.validation import judge_offences, tag_offences
 
@@ -84,15 +84,25 @@ def lock_planning(tx: Transaction, *, wait: bool) -> bool:
 
 
 def live_batches(tx: Transaction) -> int:
-    """Batches that have not ended: each takes a place at the remote, or soon will."""
+    """Batches that have not ended: each takes a place at the remote, or soon will.
+
+    Those behind a pause take none: the other judges' work goes on.
+    """
     return int(tx.scalar(_LIVE_BATCHES) or 0)
 
 
-_LIVE_BATCHES = sa.select(sa.func.count()).select_from(batches).where(batches.c.due_at.isnot(None))
+_LIVE_BATCHES = (
+    sa.select(sa.func.count())
+    .select_from(batches)
+    .where(batches.c.due_at.isnot(None), sa.not_(gates.behind_pause()))
+)
 
 
 def _due_lanes(tx: Transaction) -> Sequence[Any]:
-    """Judge, version and tags that have due jobs: highest priority first, then longest waiting."""
+    """Judge, version and tags that have due jobs: highest priority first, then longest waiting.
+
+    Nothing is planned for a paused judge.
+    """
     return tx.execute(_DUE_LANES).all()
 
 
@@ -100,7 +110,7 @@ _LANE = (jobs.c.lane, jobs.c.judge_id, jobs.c.judge_version_id, jobs.c.tags)
 _PRIORITY = sa.func.max(jobs.c.priority).label("priority")
 _DUE_LANES = (
     sa.select(*_LANE, _PRIORITY)
-    .where(jobs.c.due_at <= now())
+    .where(jobs.c.due_at <= now(), sa.not_(gates.paused(jobs.c.judge_id)))
     .group_by(*_LANE)
     .order_by(_PRIORITY.desc(), sa.func.min(jobs.c.due_at))
 )

@@ -268,7 +268,11 @@ def record_split(tx: Transaction, held: Claim, *, reason: str) -> Sequence[UUID]
     rows = batch_places(tx, held.id)
     middle = (len(rows) + 1) // 2
     halves = [half for half in (rows[:middle], rows[middle:]) if half]
-    tx.happened("batch.split", batch_id=held.id, reason=reason, halves=len(halves))
+    # Told of each of its jobs: nothing else ties them to a batch that none of their items is in.
+    for job_id in sorted({row.job_id for row in rows}) or [None]:
+        tx.happened(
+            "batch.split", batch_id=held.id, job_id=job_id, reason=reason, halves=len(halves)
+        )
     return [_insert_half(tx, held, half) for half in halves]
 
 
