@@ -224,6 +224,11 @@ def test_the_operations_port_tells_alive_from_ready(env: dict[str, str]) -> None
         assert ready["api_paused"] is False
         assert ready["dispatcher_turned_seconds_ago"] < 5
         assert "evalworker_database_up 1.0" in httpx.get(f"{url}/metrics").text
+        assert evalworker("pause", "--reason", "a new prompt", env=env).returncode == 0
+        paused = httpx.get(f"{url}/readyz")
+        assert paused.status_code == 200  # a restart would not end it
+        (pause,) = paused.json()["paused"]
+        assert (pause["judge_id"], pause["reason"]) == (None, "a new prompt")
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(timeout=30) == 0
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
+import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 from generate_docs import METRICS_PAGE, README, with_settings
@@ -19,9 +20,15 @@ from harness import Bench, FakeRemote
 from processes import environment, evalworker
 from receivers import answering, receiving
 from servers import free_port, wait_until
+from typer.testing import CliRunner
 
+from worker.cli import app
 from worker.config import load_settings
 from worker.gateway.keys import read_keys
+from worker.migrating import upgrade
+from worker.sandbox.options import SandboxOptions
+from worker.sandbox.server import running_sandbox
+from worker.schema import batches
 from worker.store.database import Database
 
 if TYPE_CHECKING:
@@ -31,8 +38,10 @@ GATEWAY_PAGE = README.parent / "docs" / "gateway.md"
 RUNBOOK = README.parent / "docs" / "runbook.md"
 NOTICES_PAGE = README.parent / "docs" / "notices.md"
 ROLES_PAGE = README.parent / "docs" / "roles.md"
+OPERATING_PAGE = README.parent / "docs" / "operating.md"
 BLOCK = re.compile(
-    r"^```(sh|sh gateway|sql|sql postgresql|python|json)\n(.*?)^```$", re.MULTILINE | re.DOTALL
+    r"^```(sh|sh gateway|sh resolve|sh parquet|sql|sql postgresql|python|json)\n(.*?)^```$",
+    re.MULTILINE | re.DOTALL,
 )
 
 
@@ -242,6 +251,53 @@ def test_the_gateways_commands_do_what_they_say(folder: Path) -> None:
     assert set(short.splitlines()[:1]) <= set(serve.splitlines())
 
 
+@pytest.mark.timeout(660)  # two dozen commands, on a machine that may be busy
+def test_the_operators_commands_do_what_they_say(folder: Path) -> None:
+    """To the letter, in their order, on a job that has ended and a batch that is held."""
+    env = with_the_command(folder)
+    url = env["EVALWORKER_DATABASE_URL"] = f"sqlite:///{folder}/evalworker.db"
+    database = Database(url)
+    upgrade(database)
+    bench = Bench(database, FakeRemote(), batch_size=2)
+    env["JOB"] = str(bench.enqueue(["good", "fail"], judge_id="answer-quality"))
+    bench.finish()
+    with running_sandbox(SandboxOptions()) as judge:
+        env |= {"EVALWORKER_API_URL": judge.url, "EVALWORKER_API_KEY": judge.api_key}
+        run_shell("\n".join(blocks("sh", OPERATING_PAGE)), folder, env)
+        install, export = blocks("sh parquet", OPERATING_PAGE)[0].splitlines()
+        assert install.endswith("'evalworker[parquet]'")  # the tests have it
+        run_shell(export, folder, env)
+    assert len(pq.read_table(folder / "results.parquet")) == 2
+    for line in blocks("sh resolve", OPERATING_PAGE)[0].splitlines():
+        bench.enqueue(["held"])
+        bench.dispatcher.turn()
+        with database.engine.begin() as connection:
+            held = sa.update(batches).where(batches.c.state == "planned")
+            env["BATCH"] = str(
+                connection.scalar(held.values(state="held", due_at=None).returning(batches.c.id))
+            )
+        assert "again" in run_shell(line, folder, env)
+        bench.pass_time()
+        bench.finish()
+    (python,) = blocks("python", OPERATING_PAGE)
+    subprocess.run([sys.executable, "-c", python], cwd=folder, env=env, check=True)
+    database.close()
+
+
+def run_shell(script: str, folder: Path, env: dict[str, str]) -> str:
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=folder,
+        env=env,
+        text=True,
+        capture_output=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 def run_sql(engine: sa.Engine, statements: str) -> None:
     plain = re.sub(r"--.*", "", statements)
     with engine.begin() as connection:
@@ -251,7 +307,8 @@ def run_sql(engine: sa.Engine, statements: str) -> None:
 
 
 def test_every_command_and_option_is_explained_by_its_help() -> None:
-    shown = evalworker("--help", env=environment()).stdout
+    helped = CliRunner()
+    shown = helped.invoke(app, ["--help"]).output
     for command in [
         "demo",
         "migrate",
@@ -262,12 +319,17 @@ def test_every_command_and_option_is_explained_by_its_help() -> None:
         "results",
         "retry",
         "cancel",
+        "pause",
+        "resume",
+        "batches",
         "resolve",
+        "events",
+        "prune",
         "check",
         "sandbox",
     ]:
         assert command in shown
-        assert evalworker(command, "--help", env=environment()).returncode == 0
+        assert helped.invoke(app, [command, "--help"]).exit_code == 0
 
 
 def test_links_of_the_documentation_lead_somewhere() -> None:

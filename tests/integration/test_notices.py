@@ -23,7 +23,7 @@ from worker import InvalidInputs, schedule
 from worker.lifecycle import Status
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import running_sandbox
-from worker.store import jobs, notices, settling
+from worker.store import changing, jobs, notices, settling
 from worker.webhook import NO_SECRET, Delivered, Undelivered, Webhooks
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def test_a_job_that_ends_again_gives_a_new_notice_with_a_new_id(
     job_id = bench.enqueue(["good", "fail"], callback_url=receiver.url)
     bench.finish()
     tell(bench)
-    bench.database.run(lambda tx: jobs.retry(tx, job_id))
+    bench.database.run(lambda tx: changing.retry(tx, job_id))
     bench.finish()
     tell(bench)
     with bench.database.engine.begin() as connection:
@@ -122,7 +122,7 @@ def test_every_way_to_end_is_told(bench: Bench, receiver: Receiver, end: str) ->
     else:
         job_id = bench.enqueue(["fail"], callback_url=receiver.url)
         if end == "cancelled":
-            bench.database.run(lambda tx: jobs.cancel(tx, job_id))
+            bench.database.run(lambda tx: changing.cancel(tx, job_id))
     bench.finish()
     tell(bench)
     (payload,) = receiver.payloads
@@ -520,7 +520,7 @@ def test_postgresql_notifies_whoever_listens_of_each_end_with_its_commit(
         bench.finish()
         heard = [notice.payload for notice in listener.notifies(timeout=5, stop_after=2)]
         assert sorted(heard) == sorted([str(one), str(two)])
-        bench.database.run(lambda tx: jobs.retry(tx, two))
+        bench.database.run(lambda tx: changing.retry(tx, two))
         bench.finish()
         again = [notice.payload for notice in listener.notifies(timeout=5, stop_after=1)]
         assert again == [str(two)]

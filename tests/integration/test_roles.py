@@ -29,7 +29,7 @@ from worker.migrating import downgrade, grant_roles, upgrade
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import running_sandbox
 from worker.schema import metadata
-from worker.store import claims, jobs
+from worker.store import changing, claims
 from worker.store.database import Database
 
 if TYPE_CHECKING:
@@ -380,8 +380,8 @@ def test_the_commands_of_operators_and_the_gateway_work_under_the_workers_role(
             headers={"Authorization": "Api-Key a-secret-of-team-a"},
         )
         job_id = UUID(taken.json()["batch_execution_id"])
-        assert database.run(lambda tx: jobs.cancel(tx, job_id)) == 1
-        assert database.run(lambda tx: jobs.retry(tx, job_id)) == 0
+        assert database.run(lambda tx: changing.cancel(tx, job_id)) == 1
+        assert database.run(lambda tx: changing.retry(tx, job_id)) == 0
         assert database.run(lambda tx: claims.resolve(tx, job_id, resubmit=True)) is None
 
 

@@ -18,11 +18,11 @@ LAYERS = [
     {"validation", "config", "schema", "remote", "webhook", "port"},
     {"store"},
     {"durations", "migrating", "intake", "tracing", "outbox"},
-    {"search", "gatekeeping", "watch", "steps", "notices"},
+    {"search", "gatekeeping", "watch", "steps", "notices", "exporting", "pruning"},
     {"logs", "metrics", "brokers", "listening", "actors", "dispatcher"},
     {"sandbox", "gateway"},
     {"app"},
-    {"ops", "demo"},
+    {"ops", "demo", "admin"},
     {"cli"},
 ]
 PURE = {"lifecycle", "schedule", "errors", "answers"}

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import sys
 
-from worker.cli import operate, serve, work
+from worker.cli import operate, serve, show, status, work
 from worker.cli.shell import app, console
 from worker.errors import ConfigurationError, EvalWorkerError
 from worker.logs import redact
 
-__all__ = ["app", "main", "operate", "serve", "work"]
+__all__ = ["app", "main", "operate", "serve", "show", "status", "work"]
 
 
 def main() -> None:

@@ -1,26 +1,45 @@
-"""Commands for whoever runs it: check."""
+"""Commands for whoever keeps it running: check, prune."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+import re
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from worker.admin import Admin
 from worker.app import judge_api, open_database
 from worker.brokers import prepare_broker
-from worker.cli.shell import AsJson, app, out, print_json, settings_and_logs
+from worker.cli.shell import (
+    AsJson,
+    app,
+    console,
+    operator,
+    out,
+    print_json,
+    settings_and_logs,
+    show_table,
+)
+from worker.cli.tables import Column, counted
+from worker.cli.told import obstacles
 from worker.config import Settings, sources
 from worker.errors import EvalWorkerError
 from worker.gateway.keys import read_keys
 from worker.lifecycle import Denied, Listed, NotFound, Throttled, Unavailable
-from worker.migrating import check_schema
+from worker.migrating import check_schema, current_revision
 from worker.store.jobs import asks_for_notices
 from worker.webhook import NO_SECRET
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from worker.pruning import Pruned
+
+_AGE = re.compile(r"(\d{1,5})([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 @app.command()
@@ -38,23 +57,35 @@ def check(as_json: AsJson = False) -> None:
         findings["notices"] = unsigned
     shown = sources(settings)
     failed = any(finding is not None for finding in findings.values())
+    standing = _standing(settings) if findings["database"] is None else {}
     if as_json:
         print_json(
             {
                 "settings": {n: {"value": v, "source": s} for n, (v, s) in shown.items()},
                 "checks": {name: finding or "ok" for name, finding in findings.items()},
                 "ok": not failed,
+                **standing,
             }
         )
     else:
-        table = Table("setting", "value", "from")
-        for name, (value, source) in shown.items():
-            table.add_row(name, value, source)
-        out.print(table)
+        columns = (Column("setting"), Column("value", cut=True), Column("from", cut=True))
+        show_table(columns, [(name, *pair) for name, pair in shown.items()])
         for name, finding in findings.items():
             out.print(f"{name}: {finding or 'ok'}", markup=False)
+        if standing:
+            out.print(f"schema: {standing['schema']}")
+            for line in obstacles(standing):
+                out.print(line, markup=False)
     if failed:
         raise typer.Exit(1)
+
+
+def _standing(settings: Settings) -> dict[str, Any]:
+    """What the database says beyond that it is there: it is no failure, but worth knowing."""
+    with Admin(settings.database_url) as admin:
+        status = admin.status()
+        shown = {name: status[name] for name in ("paused", "waiting_for", "held")}
+        return {"schema": current_revision(admin.database), **shown}
 
 
 def _attempt(look: Callable[[Settings], None], settings: Settings) -> str | None:
@@ -95,3 +126,61 @@ def _check_key(settings: Settings) -> None:
                 raise EvalWorkerError(f"answers, but has no list to search: {reason}")
             case Denied(reason) | Throttled(reason) | Unavailable(reason):
                 raise EvalWorkerError(f"{settings.api_url}: {reason}")
+
+
+def _age(text: str) -> timedelta:
+    found = _AGE.fullmatch(text.strip().lower())
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is no age: 90d, 12h, 30m and 2w are some")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+@app.command()
+def prune(
+    older_than: Annotated[
+        timedelta,
+        typer.Option(parser=_age, metavar="AGE", help="Jobs that ended so long ago: 90d, 12h."),
+    ],
+    texts_only: Annotated[
+        bool, typer.Option("--texts-only", help="Delete the inputs' texts, keep all else.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be deleted.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete ended jobs with their results and history; open ones are never touched."""
+    with operator() as admin:
+        if dry_run:
+            pruned = admin.prune(older_than, texts_only=texts_only, dry_run=True)
+        else:
+            pruned = _prune(admin, older_than, texts_only=texts_only)
+    words = {"jobs": "job", "inputs": "input"}
+    if not dry_run:
+        words |= {"batches": "batch", "events": "event"}
+    counts = {name: getattr(pruned, name) for name in words}
+    if as_json:
+        print_json({"before": pruned.before, "dry_run": dry_run, **counts})
+        return
+    what = ", ".join(counted(counts[name], word) for name, word in words.items())
+    if texts_only:
+        what = f"the texts of {counted(pruned.inputs, 'input')} of {counted(pruned.jobs, 'job')}"
+    out.print(f"{what} {'would be deleted' if dry_run else 'deleted'}")
+
+
+def _prune(admin: Admin, older_than: timedelta, *, texts_only: bool) -> Pruned:
+    """With a bar on a terminal: what there is to do is counted first."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
+    ) as progress:
+        if console.is_terminal:
+            total = admin.prune(older_than, texts_only=texts_only, dry_run=True).inputs
+            task = progress.add_task("inputs", total=total)
+        return admin.prune(
+            older_than,
+            texts_only=texts_only,
+            on_progress=lambda sofar: (
+                progress.update(task, completed=sofar.inputs) if console.is_terminal else None
+            ),
+        )

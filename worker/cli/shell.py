@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
@@ -10,14 +11,17 @@ from uuid import UUID
 import typer
 from rich.console import Console
 
+from worker.admin import Admin
 from worker.app import open_database
+from worker.cli.tables import table_of
 from worker.config import Settings, load_settings
 from worker.logs import configure_logging, secrets_of
 from worker.migrating import check_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
+    from worker.cli.tables import Column
     from worker.store.database import Database
 
 app = typer.Typer(
@@ -27,8 +31,18 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console(stderr=True, highlight=False)  # progress, warnings and errors
-out = Console(highlight=False)  # what was asked for
+WIDE = 10_000  # columns of what is not a terminal: `grep` finds whole lines
+
+
+def _console(**options: Any) -> Console:
+    given = Console(highlight=False, **options)
+    if not given.is_terminal and "COLUMNS" not in os.environ:
+        given.width = WIDE
+    return given
+
+
+console = _console(stderr=True)  # progress, warnings and errors
+out = _console()  # what was asked for
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 JobId = Annotated[UUID, typer.Argument(metavar="JOB", help="The id of a job.")]
@@ -43,6 +57,17 @@ def settings_and_logs(**overrides: Any) -> Settings:
     return settings
 
 
+def operator() -> Admin:
+    """The operations, on the database of the settings.
+
+    The history has what they do; log lines would tell it a second time, unless they are asked for.
+    """
+    settings = load_settings()
+    level = settings.log_level if "log_level" in settings.model_fields_set else "WARNING"
+    configure_logging(log_format=settings.log_format, level=level, secrets=secrets_of(settings))
+    return Admin(settings.database_url)
+
+
 def ready_database(settings: Settings) -> Database:
     """A database that answers and has this worker's schema."""
     database = open_database(settings)
@@ -55,8 +80,8 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, default=_plain, ensure_ascii=False))  # noqa: T201 (not for a terminal)
 
 
-def as_dict(row: Any) -> Mapping[str, Any]:
-    return dict(row._mapping)
+def show_table(columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> None:
+    out.print(table_of(columns, rows, out.width))
 
 
 def _plain(value: object) -> str:

@@ -12,5 +12,6 @@ moves, the caller is stale and does nothing.
     gates       what must wait because the API, one judge, or a person says so
     jobs        how far jobs are, and what came out of them
     changing    what a person changes about a job: cancel, retry
+    viewing     what people look at beyond it: batches, history, the work of each judge
     pruning     what has ended long ago is deleted
 """

@@ -1,0 +1,121 @@
+"""`status --watch`: a view that keeps up, on a terminal and in a pipe."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from harness import Bench, FakeRemote
+from processes import EVALWORKER, environment, evalworker, started
+from servers import wait_until
+from sqlalchemy.exc import OperationalError
+
+from worker.admin import Admin
+from worker.cli.watching import watch
+from worker.store import gates
+
+if TYPE_CHECKING:
+    from worker.store.database import Database
+
+
+@pytest.fixture
+def env(database_url: str) -> dict[str, str]:
+    return environment(database_url=database_url)
+
+
+@pytest.fixture
+def bench(database: Database) -> Bench:
+    return Bench(database, FakeRemote(), batch_size=2, max_in_flight=2)
+
+
+def test_on_a_terminal_it_is_redrawn_until_ctrl_c(env: dict[str, str], bench: Bench) -> None:
+    bench.remote.done = False
+    job_id = bench.enqueue([f"q{n}" for n in range(6)])
+    bench.step()
+    bench.database.run(lambda tx: gates.pause(tx, "other", "its prompt"))
+    ours, its = pty.openpty()
+    shown = bytearray()
+
+    def read() -> None:
+        try:
+            while chunk := os.read(ours, 4096):
+                shown.extend(chunk)
+        except OSError:
+            pass  # the other end is closed
+
+    reader = threading.Thread(target=read)
+    command = [*EVALWORKER, "status", "--watch", "--every", "0.1"]
+    watching = subprocess.Popen(command, env=env | {"TERM": "xterm"}, stdin=its, stdout=its)
+    os.close(its)
+    reader.start()
+    try:
+        wait_until(lambda: shown.count(b"Ctrl-C ends") > 2, seconds=60)
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(30) == 0
+    finally:
+        watching.kill()
+        reader.join()
+        os.close(ours)
+    text = shown.decode()
+    for part in (str(job_id), "0/6", "2 submitted", "6 inputs left", "paused: judge other"):
+        assert part in text
+    assert "Traceback" not in text
+
+
+def test_in_a_pipe_it_is_a_line_each_time_until_all_is_done(
+    env: dict[str, str], bench: Bench
+) -> None:
+    bench.enqueue(["a", "b", "c"])
+    with started("status", "--watch", "--until-drained", "--every", "0.1", env=env) as watching:
+        assert watching.stdout is not None
+        assert "3 inputs left" in watching.stdout.readline()
+        bench.finish()
+        *_, last = watching.stdout.readlines()
+        assert watching.wait(30) == 0
+    assert "jobs: 1 completed" in last
+    assert "0 inputs left" in last
+    printed = evalworker("status", "--until-drained", "--json", env=env)
+    document = json.loads(printed.stdout)
+    assert document["jobs"] == {"completed": 1}
+    assert document["judges"][0]["judge_id"] == "judge"
+
+
+def test_a_job_is_watched_to_its_end_which_is_the_exit_status(
+    env: dict[str, str], bench: Bench
+) -> None:
+    good = bench.enqueue(["a"])
+    bad = bench.enqueue(["fail"])
+    with (
+        started("status", good, "--watch", "--every", "0.1", env=env) as first,
+        started("status", bad, "--watch", "--every", "0.1", env=env) as second,
+    ):
+        assert first.stdout is not None
+        assert "pending, 0 failed" in first.stdout.readline()
+        bench.finish()
+        assert first.wait(60) == 0
+        assert second.wait(60) == 1
+        assert "completed" in first.stdout.read()
+
+
+def test_a_watch_outlives_a_database_that_is_away_for_a_moment(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, away = Admin.status, ["it is being restarted"]
+
+    def restarted(admin: Admin) -> dict[str, Any]:
+        if away:
+            raise OperationalError("SELECT", None, Exception(away.pop()))
+        return status(admin)
+
+    monkeypatch.setattr(Admin, "status", restarted)
+    with Admin(database_url) as admin:
+        watch(admin, every=0.0, until_drained=True, as_json=False)
+    first, second = capsys.readouterr().out.splitlines()
+    assert "the database does not answer: it is being restarted" in first
+    assert "0 inputs left" in second

@@ -1,0 +1,115 @@
+"""Results as files: the same rows in each format, a piece at a time, whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pyarrow.parquet as pq
+import pytest
+from harness import Bench, FakeRemote
+
+from worker import exporting
+from worker.admin import Admin
+from worker.errors import EvalWorkerError, UnknownJob
+from worker.exporting import Format, write_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from uuid import UUID
+
+    from worker.store.database import Database
+    from worker.store.jobs import ItemResult
+
+
+@pytest.fixture
+def bench(database: Database) -> Bench:
+    return Bench(database, FakeRemote())
+
+
+@pytest.fixture
+def admin(database_url: str) -> Iterator[Admin]:
+    with Admin(database_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def job_id(bench: Bench) -> UUID:
+    job_id = bench.enqueue(["a", "fail", 'ccc, "quoted"\nand more', "ädd"])
+    bench.finish()
+    return job_id
+
+
+def test_every_format_has_every_result(admin: Admin, job_id: UUID, tmp_path: Path) -> None:
+    seen: list[int] = []
+    for form in Format:
+        admin.export(job_id, tmp_path / f"results.{form}", form, on_progress=seen.append)
+    assert seen == [1, 2, 3, 4] * 3
+    text = (tmp_path / "results.jsonl").read_text("utf-8")
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [line["status"] for line in lines] == ["completed", "failed", "completed", "completed"]
+    assert lines[2]["scores"][0]["justification"] == lines[2]["request"]
+    with (tmp_path / "results.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    table = pq.read_table(tmp_path / "results.parquet").to_pylist()
+    for name in ("job_id", "request", "status", "error", "evaluator_name", "batch_id"):
+        shown = [row[name] or None for row in rows]
+        assert (
+            shown
+            == [row[name] for row in table]
+            == [line.get(name, s) for line, s in zip(lines, shown, strict=True)]
+        )
+    assert [row["score"] for row in table] == [0.01, None, 0.22, 0.03]
+    assert table[1]["finished_at"].tzinfo is not None
+    assert [row["attempts"] for row in table] == [1, 3, 1, 1]
+
+
+def test_parquet_is_written_a_row_group_at_a_time(
+    admin: Admin, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "ROWS", 3)
+    monkeypatch.setattr(exporting, "CHARACTERS", 1000)
+    texts = ["q"] * 7 + ["long" * 300] * 2
+    job_id = bench.enqueue(texts)
+    bench.finish()
+    path = tmp_path / "results.parquet"
+    admin.export(job_id, path, Format.PARQUET)
+    written = pq.ParquetFile(path)
+    groups = [written.metadata.row_group(n).num_rows for n in range(written.num_row_groups)]
+    assert groups == [3, 3, 2, 1]
+    assert written.read(["request"]).column(0).to_pylist() == texts
+
+
+def test_a_file_that_was_not_finished_is_not_there(
+    admin: Admin, job_id: UUID, tmp_path: Path
+) -> None:
+    path = tmp_path / "results.csv"
+    path.write_text("an earlier one")
+
+    def broken() -> Iterator[ItemResult]:
+        yield from admin.results(job_id)
+        assert (tmp_path / "results.csv.part").exists()
+        raise OSError("no space left on device")
+
+    for form in Format:
+        with pytest.raises(OSError, match="no space"):
+            write_file(broken(), path, form)
+    assert [(each.name, each.read_text()) for each in tmp_path.glob("results*")] == [
+        ("results.csv", "an earlier one")
+    ]
+    with pytest.raises(UnknownJob):
+        admin.export(uuid4(), path, Format.CSV)
+    assert path.read_text() == "an earlier one"
+
+
+def test_without_pyarrow_the_error_names_the_extra(
+    admin: Admin, job_id: UUID, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(EvalWorkerError, match=r"pip install 'evalworker\[parquet\]'"):
+        admin.export(job_id, tmp_path / "results.parquet", Format.PARQUET)
+    assert list(tmp_path.glob("results*")) == []

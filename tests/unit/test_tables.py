@@ -1,0 +1,57 @@
+"""Tables that people can read and copy from, at any width."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from rich.console import Console
+
+from worker.cli.tables import Column, ago, counted, table_of
+
+JOB = "01a210d6-50d4-717d-8946-3699ca51663f"
+COLUMNS = (
+    Column("job"),
+    Column("judge", cut=True),
+    Column("done", number=True),
+    Column("waiting", number=True, optional=True),
+    Column("age", number=True, optional=True),
+)
+ROWS = [[JOB, "a judge with a [rather] long name", "276/2000", 1424, "3m"]]
+
+
+def lines(width: int) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(table_of(COLUMNS, ROWS, width))
+    written = console.file.getvalue()  # type: ignore[attr-defined]
+    return [line.rstrip() for line in written.splitlines()]
+
+
+def test_where_there_is_room_all_is_shown() -> None:
+    head, _, row = lines(120)
+    assert head.split() == ["job", "judge", "done", "waiting", "age"]
+    assert row.split() == f"{JOB} a judge with a [rather] long name 276/2000 1424 3m".split()
+
+
+@pytest.mark.parametrize("width", range(60, 110))
+def test_no_id_and_no_number_is_cut_and_no_line_is_wrapped(width: int) -> None:
+    head, _, row = lines(width)
+    assert row.startswith(JOB)
+    assert "276/2000" in row
+    assert max(len(head), len(row)) <= width
+    assert ("waiting" in head) == ("1424" in row)
+
+
+def test_the_last_optional_column_goes_first() -> None:
+    assert "waiting" in lines(80)[0]
+    assert "age" not in lines(70)[0]
+
+
+def test_counts_and_ages_are_said_as_people_do() -> None:
+    assert [counted(n, "input") for n in (0, 1, 1000)] == ["0 inputs", "1 input", "1,000 inputs"]
+    assert counted(2, "batch") == "2 batches"
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    for seconds, said in ((40, "40s"), (150, "2m"), (9000, "2h"), (300_000, "3d"), (-5, "0s")):
+        assert ago(now - timedelta(seconds=seconds), now) == said
+    assert ago(None, now) == ""
