@@ -7,6 +7,7 @@ from alembic import context
 
 from worker.config import load_settings
 from worker.schema import metadata
+from worker.store.comments import write_comments
 from worker.store.database import create_engine
 
 VERSION_TABLE = "eval_alembic_version"  # the producer may have an `alembic_version` of its own
@@ -18,6 +19,7 @@ def run(connection: sa.Connection) -> None:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
     context.configure(connection=connection, target_metadata=metadata, version_table=VERSION_TABLE)
     context.run_migrations()
+    write_comments(connection)
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
+from worker.comments import TABLES
 from worker.lifecycle import ENDED, LIVE_STATES, BatchState, NoticeState, Status
 
 if TYPE_CHECKING:
@@ -437,3 +438,9 @@ events = sa.Table(
 )
 sa.Index("eval_events_of_job", events.c.job_id, events.c.id)
 sa.Index("eval_events_of_batch", events.c.batch_id, events.c.id)
+
+for _table in metadata.sorted_tables:  # a test tells which of them is not explained
+    _said = TABLES.get(_table.name, {})
+    _table.comment = _said.get("")
+    for _column in _table.columns:
+        _column.comment = _said.get(_column.name)

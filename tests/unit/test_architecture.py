@@ -13,7 +13,7 @@ PACKAGE = Path(worker.__file__).parent
 
 # What a module may import of our own, beside what stands above it in this list.
 LAYERS = [
-    {"lifecycle", "schedule", "errors"},
+    {"lifecycle", "schedule", "errors", "comments"},
     {"answers", "wire"},
     {"validation", "config", "schema", "remote", "webhook", "port"},
     {"store"},
@@ -25,7 +25,7 @@ LAYERS = [
     {"ops", "demo", "admin"},
     {"cli"},
 ]
-PURE = {"lifecycle", "schedule", "errors", "answers"}
+PURE = {"lifecycle", "schedule", "errors", "answers", "comments"}
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "migrations" not in path.parts)
 
