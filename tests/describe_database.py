@@ -95,6 +95,6 @@ def _described(name: str, said: Mapping[str, str], table: sa.Table | sa.TableCla
 
 
 def _type(column: sa.ColumnElement[object], name: str) -> str:
-    dialect: sa.Dialect = (postgresql if name == "postgresql" else sqlite).dialect()  # type: ignore[attr-defined]
+    dialect: sa.Dialect = (postgresql if name == "postgresql" else sqlite).dialect()
     spelled = column.type.compile(dialect=dialect)
     return SHORT.get(spelled, spelled.lower())

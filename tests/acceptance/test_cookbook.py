@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
-from uuid import NAMESPACE_URL, UUID, uuid5
 
 import pytest
 import sqlalchemy as sa
@@ -23,21 +22,24 @@ from worker.app import App
 from worker.sandbox.judges import Judge
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import Running, running_sandbox
-from worker.schema import items
+from worker.schema import items, jobs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from uuid import UUID
 
     from worker.store.database import Database
 
 PAGE = ROOT / "docs" / "cookbook.md"
 RECIPE = re.compile(r"^## (.*?)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 QUERY = re.compile(r'^```sql(?: title="(\w+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+ONCE = re.compile(r'^```sql title="PostgreSQL, once"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 TABLE_ROW = re.compile(r"^\| (.*) \|$", re.MULTILINE)
 
 QUESTIONS = {"The capital of Peru?": "Lima", "2 + 2?": "4", "The author of Faust?": "Goethe"}
 FIRST_PROMPT = ["It is Lima.", "It is 5.", "Schiller"]
 SECOND_PROMPT = ["Lima", "4", "It is Goethe."]
+ODD = ({"request": "The meaning of life?", "response": "42"},)  # this judge needs what is expected
 
 
 @dataclass(frozen=True)
@@ -72,21 +74,20 @@ def work(database: Database, judge: Running) -> None:
         app.run(until=app.is_drained)
 
 
-def put(database: Database, responses: list[str], *, tags: list[str], order: int) -> UUID:
-    inputs: list[dict[str, Any]] = [
+def put(
+    database: Database,
+    responses: list[str],
+    *,
+    more: tuple[Mapping[str, str], ...] = (),
+    **job: Any,
+) -> UUID:
+    asked = zip(QUESTIONS.items(), responses, strict=True)
+    inputs = [
         {"request": question, "response": response, "expected_output": expected}
-        for (question, expected), response in zip(QUESTIONS.items(), responses, strict=True)
+        for (question, expected), response in asked
     ]
-    if order == 18:  # the second prompt was also asked what nobody knows the answer to
-        inputs.append({"request": "The meaning of life?", "response": "42"})
     with database.engine.begin() as connection:
-        return enqueue(
-            connection,
-            judge_id="answer-quality",
-            inputs=inputs,
-            tags=tags,
-            metadata={"order": order},
-        )
+        return enqueue(connection, judge_id="answer-quality", inputs=[*inputs, *more], **job)
 
 
 @pytest.fixture
@@ -95,18 +96,24 @@ def results(database: Database, judge: Running, monkeypatch: pytest.MonkeyPatch)
     with database.engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE orders (id integer PRIMARY KEY, customer text)")
         connection.exec_driver_sql("INSERT INTO orders VALUES (17, 'Ada'), (18, 'Grace')")
-    judged = []
-    for version, responses in (("1", FIRST_PROMPT), ("2", SECOND_PROMPT)):
-        monkeypatch.setattr(Judge, "version_id", property(lambda _, version=version: version))
-        tags = ["nightly", f"prompt-{version}"]
-        judged.append(put(database, responses, tags=tags, order=16 + int(version)))
-        work(database, judge)
+    first_week, second_week = (datetime(2026, 11, day, 12, tzinfo=UTC) for day in (4, 11))
+    monkeypatch.setattr(Judge, "version_id", "1")
+    first = put(database, FIRST_PROMPT, tags=["nightly", "prompt-1"], metadata={"order": 17})
+    work(database, judge)
+    monkeypatch.setattr(Judge, "version_id", "2")
+    second = put(
+        database, SECOND_PROMPT, tags=["nightly", "prompt-2"], metadata={"order": 18}, more=ODD
+    )
+    work(database, judge)
+    waiting = put(database, SECOND_PROMPT, tags=["nightly"])
     with database.engine.begin() as connection:
-        for job_id, day in zip(judged, (4, 11), strict=True):
-            ended = datetime(2026, 11, day, 12, tzinfo=UTC)
+        for job_id, ended in ((first, first_week), (second, second_week)):
             connection.execute(
                 sa.update(items).where(items.c.job_id == job_id).values(finished_at=ended)
             )
+        connection.execute(
+            sa.update(jobs).where(jobs.c.id == waiting).values(created_at=second_week)
+        )
     return database
 
 
@@ -114,7 +121,10 @@ def test_every_recipe_comes_to_what_the_page_shows(results: Database) -> None:
     name = results.engine.dialect.name
     tried = recipes()
     assert len(tried) >= 9
-    with results.read() as connection:
+    with results.engine.begin() as connection:
+        if name == "postgresql":
+            for statement in ONCE.findall(PAGE.read_text("utf-8")):
+                connection.exec_driver_sql(statement)
         for recipe in tried:
             found = connection.exec_driver_sql(recipe.queries[name])
             come_to = [list(found.keys()), *([plain(value) for value in row] for row in found)]
