@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# Pin by digest where it matters: --build-arg PYTHON=python@sha256:…
+# Pin the base by digest where it matters: --build-arg PYTHON=python:3.12-slim@sha256:…
 ARG PYTHON=python:3.12-slim
 
 FROM ${PYTHON} AS build
@@ -7,24 +7,32 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY worker ./worker
 COPY migrations ./migrations
-RUN python -m venv /opt/evalworker \
- && /opt/evalworker/bin/pip install --no-cache-dir --disable-pip-version-check .
+# Compiled here: the root file system may be read-only where it runs. The installer stays behind.
+RUN python -m venv --without-pip /opt/evalworker \
+ && pip --python /opt/evalworker/bin/python install \
+    --no-cache-dir --disable-pip-version-check --compile .
 
 FROM ${PYTHON}
+ARG VERSION=0.1.0
+ARG REVISION=unknown
 LABEL org.opencontainers.image.title="evalworker" \
       org.opencontainers.image.description="A durable worker for the Judge Batch Execution API" \
-      org.opencontainers.image.licenses="MIT"
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
 RUN useradd --system --uid 10001 --home-dir /var/lib/evalworker --create-home evalworker
 COPY --from=build /opt/evalworker /opt/evalworker
 ENV PATH=/opt/evalworker/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     EVALWORKER_OPS_HOST=0.0.0.0 \
-    EVALWORKER_OPS_PORT=8080
-USER evalworker
+    EVALWORKER_OPS_PORT=8080 \
+    EVALWORKER_GATEWAY_HOST=0.0.0.0
+USER 10001
 WORKDIR /var/lib/evalworker
-EXPOSE 8080
-# SIGTERM ends in order within 30 s; the worker starts no processes, so it can be the first one.
+EXPOSE 8080 8322
+# SIGTERM ends in order within 30 s. The worker starts no processes and handles its signals, so it
+# can be the first process, and needs no init.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s \
     CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ[\"EVALWORKER_OPS_PORT\"]}/livez', timeout=4)"]

@@ -15,7 +15,7 @@ import psycopg
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
-from generate_docs import METRICS_PAGE, README, with_settings
+from generate_docs import METRICS_PAGE, README, pages
 from harness import Bench, FakeRemote
 from processes import environment, evalworker
 from receivers import answering, receiving
@@ -49,9 +49,9 @@ def blocks(language: str, page: Path = README) -> list[str]:
     return [text for name, text in BLOCK.findall(page.read_text("utf-8")) if name == language]
 
 
-def test_the_table_of_settings_is_that_of_the_code() -> None:
-    text = README.read_text("utf-8")
-    assert with_settings(text) == text, "run `python tests/generate_docs.py`"
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_what_is_generated_is_that_of_the_code(page: Path) -> None:
+    assert page.read_text("utf-8") == pages()[page], "run `python tests/generate_docs.py`"
 
 
 @pytest.fixture
@@ -334,7 +334,7 @@ def test_every_command_and_option_is_explained_by_its_help() -> None:
 
 def test_links_of_the_documentation_lead_somewhere() -> None:
     root = README.parent
-    for page in (README, *Path(root, "docs").glob("*.md")):
+    for page in (README, *Path(root, "docs").rglob("*.md")):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
