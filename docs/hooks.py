@@ -7,15 +7,30 @@ from importlib.resources import files as resources_of
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import mermaidx
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).parents[1]
 ALSO = {"changelog.md": "CHANGELOG.md", "security.md": "SECURITY.md"}  # they stand beside README.md
 MERMAID = "assets/mermaid.js"
+
+
+def on_startup(command: str, dirty: bool) -> None:  # noqa: ARG001 (MkDocs' own signature)
+    """A diagram that cannot be drawn fails the build, not its readers."""
+    if command != "build":
+        return
+    for page, diagram in _diagrams():
+        try:
+            mermaidx.render(diagram).svg()
+        except RuntimeError as error:
+            raise PluginError(f"{page.name}: {error}") from error
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -31,3 +46,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     mermaid = resources_of("mermaidx").joinpath("assets/mermaid.js").read_text("utf-8")
     files.append(File.generated(config, MERMAID, content=mermaid))
     return files
+
+
+def _diagrams() -> Iterator[tuple[Path, str]]:
+    """Those of all pages; of entities with columns only the first one: drawing all takes long."""
+    for page in (ROOT / "README.md", *ROOT.joinpath("docs").rglob("*.md")):
+        for diagram in re.findall(r"^```mermaid\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S):
+            yield page, re.sub(r"(\{\n[^\n}]+\n)[^}]+(    \})", r"\1\2", diagram)

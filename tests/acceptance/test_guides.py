@@ -8,8 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -18,8 +17,6 @@ from generate_docs import ROOT
 from harness import Bench, FakeRemote
 from processes import environment
 from servers import free_port
-
-from worker.config import load_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,7 +47,7 @@ def run(script: str, folder: Path, env: dict[str, str]) -> str:
         env=env,
         text=True,
         capture_output=True,
-        timeout=110,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -68,26 +65,148 @@ def with_commands(folder: Path) -> dict[str, str]:
 
 
 def test_the_tutorial_comes_to_what_it_says(tmp_path: Path) -> None:
-    install, *commands = shell_of(DOCS / "tutorial.md", tmp_path)
+    install, sandbox, *commands = shell_of(DOCS / "tutorial.md", tmp_path)
     assert "pip install" in install  # run by .ci/run, as the README's first command
-    script = "\n".join(commands).replace("8321", str(free_port()))
-    script = script.replace("evalworker migrate", "until evalworker check; do :; done 2>&1\nmigrate")
-    script = "\n".join(commands).replace("8321", str(free_port()))
-    shown = run(script, tmp_path, with_commands(tmp_path))
+    port = str(free_port())
+    answers = f"until (: < /dev/tcp/127.0.0.1/{port}) 2> /dev/null; do sleep 0.1; done\n"
+    script = "\n".join([sandbox, answers, *commands]).replace("8321", port)
+    quick = {"EVALWORKER_MAX_ITEM_ATTEMPTS": "2", "EVALWORKER_LINGER_SECONDS": "0"}
+    shown = run(script, tmp_path, with_commands(tmp_path) | quick)
     assert "requires expected_output" in shown
+    (queries,) = blocks("sql", DOCS / "tutorial.md")
     engine = sa.create_engine(f"sqlite:///{tmp_path}/evalworker.db")
-    (queries,) = [
-        text
-        for language, _, text in BLOCK.findall((DOCS / "tutorial.md").read_text("utf-8"))
-        if language == "sql"
-    ]
     with engine.connect() as connection:
-        found = [
-            connection.exec_driver_sql(query).all() for query in queries.split(";\n") if query.strip()
-        ]
-        answers = connection.exec_driver_sql("SELECT id FROM answers").scalars().all()
-        jobs = connection.exec_driver_sql("SELECT status, metadata FROM eval_jobs ORDER BY id").all()
+        for query in queries.strip().split("\n"):
+            assert len(connection.exec_driver_sql(query).all()) > 2
+        saved = connection.exec_driver_sql("SELECT id FROM answers").scalars().all()
+        jobs = connection.exec_driver_sql("SELECT status, metadata FROM eval_jobs ORDER BY id")
+        assert [tuple(job) for job in jobs] == [("completed", None), ("completed", '{"answer":2}')]
     engine.dispose()
-    assert [len(rows) > 2 for rows in found] == [True, True, True]
-    assert answers == [2]
-    assert [tuple(job) for job in jobs] == [("completed", None), ("completed", '{"answer":2}')]
+    assert saved == [2]
+
+
+def blocks(language: str, page: Path) -> list[str]:
+    return [text for name, _, text in BLOCK.findall(page.read_text("utf-8")) if name == language]
+
+
+@pytest.fixture
+def bench(database_of_postgres: Database) -> Bench:
+    """Works what a guide enqueued; the score of an input is the length of its request."""
+    return Bench(database_of_postgres, FakeRemote())
+
+
+def place(postgres_url: str) -> dict[str, str]:
+    """Where a database is, in the variables that libpq and its kin read."""
+    given = sa.make_url(postgres_url)
+    return {
+        "PGHOST": str(given.query["host"]),
+        "PGDATABASE": str(given.database),
+        "PGUSER": "postgres",
+    }
+
+
+DJANGO = """
+import os, sys
+import django
+from django.conf import settings
+from django.db import transaction
+
+settings.configure(
+    DATABASES={
+        "default": {
+            "ENGINE": "django.db.backends.postgresql",
+            "NAME": os.environ["PGDATABASE"],
+            "HOST": os.environ["PGHOST"],
+            "USER": os.environ["PGUSER"],
+        }
+    },
+    USE_TZ=True,
+)
+django.setup()
+from reviews.views import mean_score, save_answer
+
+if len(sys.argv) > 1:
+    print(mean_score(sys.argv[1], "length"))
+    sys.exit()
+try:
+    with transaction.atomic():
+        save_answer("Rolled back?", "Yes.", "Yes.")
+        raise RuntimeError
+except RuntimeError:
+    pass
+first = save_answer("The capital of Peru?", "It is Lima.", "Lima")
+assert save_answer("The capital of Peru?", "It is Lima.", "Lima") == first
+print(first)
+"""
+
+
+def test_django_enqueues_in_its_own_transaction_and_reads_the_view(
+    tmp_path: Path, bench: Bench, postgres_url: str
+) -> None:
+    shell_of(DOCS / "howto" / "django.md", tmp_path)
+    env = environment() | place(postgres_url)
+    program = [sys.executable, "-W", "error", "-c", DJANGO]
+    job_id = subprocess.check_output(program, cwd=tmp_path, env=env, text=True).strip()
+    assert str(bench.one("SELECT id FROM eval_jobs")) == job_id
+    bench.finish()
+    mean = subprocess.check_output([*program, job_id], cwd=tmp_path, env=env, text=True)
+    assert float(mean) == len("The capital of Peru?") / 100
+
+
+FASTAPI = """
+import sys
+from fastapi.testclient import TestClient
+import shop
+
+client = TestClient(shop.app)
+if len(sys.argv) > 1:
+    print(client.get(f"/answers/{sys.argv[1]}/scores").text)
+    sys.exit()
+given = {"question": "The capital of Peru?", "answer": "It is Lima.", "expected": "Lima"}
+answer = client.post("/answers", json=given)
+assert answer.status_code == 201, answer.text
+job_id = answer.json()["job_id"]
+assert client.get(f"/answers/{job_id}/scores").status_code == 409
+assert client.get("/answers/01932f5e-0000-7000-8000-000000000001/scores").status_code == 404
+print(job_id)
+"""
+
+
+def test_fastapi_enqueues_in_the_requests_transaction(tmp_path: Path, database: Database) -> None:
+    shell_of(DOCS / "howto" / "fastapi.md", tmp_path)
+    bench = Bench(database, FakeRemote())
+    url = database.engine.url.render_as_string(hide_password=False)
+    env = environment() | {"DATABASE_URL": url}
+    program = [sys.executable, "-c", FASTAPI]
+    job_id = subprocess.check_output(program, cwd=tmp_path, env=env, text=True).strip()
+    bench.finish()
+    shown = subprocess.check_output([*program, job_id], cwd=tmp_path, env=env, text=True)
+    assert [score["evaluator_name"] for score in json.loads(shown)] == ["length"]
+
+
+def test_node_enqueues_and_reads(tmp_path: Path, bench: Bench, postgres_url: str) -> None:
+    if shutil.which("npm") is None:
+        pytest.skip("no Node.js is installed")
+    (script,) = shell_of(DOCS / "howto" / "node.md", tmp_path)
+    env = environment() | place(postgres_url)
+    run(script.replace("npm install", "npm install --silent --no-audit --no-fund"), tmp_path, env)
+    assert bench.one("SELECT request FROM eval_items") == "The capital of Peru?"
+    bench.finish()
+    *_, scores = run("node shop.mjs", tmp_path, env).splitlines()  # the same key: no second job
+    assert json.loads(scores) == [{"evaluator_name": "length", "score": 0.2}]
+    assert bench.one("SELECT metadata->>'answer' FROM eval_jobs") == "1"
+
+
+def test_the_statements_of_go_run_as_they_are(bench: Bench, postgres_url: str) -> None:
+    """Its driver is not at hand, but PostgreSQL takes the same statements with their parameters."""
+    (program,) = blocks("go", DOCS / "howto" / "go.md")
+    enqueue, scores = re.findall(r"^const \w+ = `(.*)`$", program, re.MULTILINE)
+    inputs = json.dumps([{"request": "The capital of Peru?", "response": "Lima"}])
+    with psycopg.connect(postgres_url, cursor_factory=psycopg.RawCursor) as connection:
+        given = ["judge", inputs, '["go"]', "answer:1", '{"answer": 1}']
+        (job_id,) = connection.execute(enqueue.encode(), given).fetchone() or ("",)
+        assert connection.execute(enqueue.encode(), given).fetchone() == (job_id,)
+        connection.commit()
+        bench.finish()
+        found = connection.execute(scores.encode(), [job_id]).fetchall()
+    assert found == [("length", 0.2, "The capital of Peru?")]
