@@ -106,6 +106,15 @@ TABLES: Mapping[str, Mapping[str, str]] = {
         "failures": "Failures in a row.",
         "reason": "The latest failure, in the API's words.",
         "closed_at": "Since when it holds work back; NULL: it counts failures, and holds nobody.",
+        "refused_at": "When it was refused last, since it was closed.",
+    },
+    "eval_pace": {
+        "": "The worker's: what all replicas know of the API's pace.",
+        "scope": "api: the whole of it.",
+        "watch_due_at": "When its list is read next, by whoever comes first.",
+        "in_flight_limit": "How many batches it let run at once when it refused one more; NULL: "
+        "EVALWORKER_MAX_IN_FLIGHT holds.",
+        "limited_at": "When that was.",
     },
     "eval_events": {
         "": "The history, only ever added to: what happened to a job, an input or a batch.",
