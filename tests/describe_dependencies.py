@@ -66,21 +66,15 @@ def required(name: str, extras: frozenset[str] = frozenset()) -> Iterator[Requir
 
 def installed_with(name: str) -> set[str]:
     """Everything that comes with a distribution, at any remove."""
-    found: set[str] = set()
+    seen: set[tuple[str, frozenset[str]]] = set()
     waiting = list(required(name))
     while waiting:
         given = waiting.pop()
-        key = canonicalize_name(given.name)
-        if key not in found:
-            found.add(key)
-        elif not given.extras:
-            continue
-        waiting += [
-            other
-            for other in required(key, frozenset({"", *given.extras}))
-            if canonicalize_name(other.name) not in found
-        ]
-    return found
+        one = (canonicalize_name(given.name), frozenset(given.extras))
+        if one not in seen:
+            seen.add(one)
+            waiting += required(one[0], frozenset({"", *given.extras}))
+    return {key for key, _ in seen}
 
 
 def licence_of(name: str) -> str:

@@ -1,0 +1,47 @@
+"""Dependencies are bounded on both sides, their least versions tried, their licences known."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+
+import pytest
+from describe_dependencies import ACCEPTED, installed_with, licence_of
+from generate_docs import DEPENDENCIES, ROOT
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+REQUIRED = [Requirement(text) for text in PROJECT["dependencies"]]
+
+
+def bound(given: Requirement, operator: str) -> Version | None:
+    found = [Version(part.version) for part in given.specifier if part.operator == operator]
+    return found[0] if found else None
+
+
+@pytest.mark.parametrize("given", REQUIRED, ids=lambda given: given.name)
+def test_every_dependency_has_a_least_version_and_a_first_one_that_is_too_new(
+    given: Requirement,
+) -> None:
+    least, too_new = bound(given, ">="), bound(given, "<")
+    assert least is not None
+    assert too_new is not None
+    assert least < too_new
+
+
+def test_the_least_versions_are_those_that_are_tried() -> None:
+    tried = dict(
+        re.findall(r"^([\w-]+)==(\S+)$", (ROOT / "tests/lowest.txt").read_text("utf-8"), re.M)
+    )
+    assert tried.keys() == {given.name for given in REQUIRED}
+    for given in REQUIRED:
+        assert bound(given, ">=") == Version(tried[given.name])
+
+
+def test_every_licence_is_one_that_may_be_used() -> None:
+    page = DEPENDENCIES.read_text("utf-8")
+    for name in installed_with("evalworker"):
+        assert all(ACCEPTED.fullmatch(word) for word in licence_of(name).split(" OR ")), name
+    for given in REQUIRED:
+        assert f"| {given.name} |" in page, "run `python tests/generate_docs.py`"
