@@ -30,7 +30,7 @@ SPDX = {
     "PostgreSQL License": "PostgreSQL",
 }
 ACCEPTED = re.compile(
-    r"MIT|BSD(-[23]-Clause)?|Apache-2\.0|PSF-2\.0|MPL-2\.0|ISC|LGPL(-3\.0-(only|or-later))?|PostgreSQL"
+    r"MIT|BSD(-[23]-Clause)?|Apache-2\.0|PSF-2\.0|Python-2\.0|MPL-2\.0|ISC|LGPL(-3\.0-(only|or-later))?|PostgreSQL"
 )
 
 HEAD = """\
