@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 ALSO = {"changelog.md": "CHANGELOG.md", "security.md": "SECURITY.md"}  # they stand beside README.md
 MERMAID = "assets/mermaid.js"
+ABOVE = re.compile(
+    r"\]\(\.\./([^)#]+)"
+)  # a file of the repository that a page of this folder links to
 
 
 def on_startup(command: str, dirty: bool) -> None:  # noqa: ARG001 (MkDocs' own signature)
@@ -39,13 +43,25 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds pages of the folder above, and Mermaid, which the theme would load from elsewhere."""
+    """Adds what pages need of the folder above, and Mermaid, which else comes from elsewhere."""
     for name, source in ALSO.items():
         text = (ROOT / source).read_text("utf-8")
         files.append(File.generated(config, name, content=re.sub(r"\]\(docs/", "](", text)))
+    for name in sorted(_linked_above()):
+        files.append(File.generated(config, name, abs_src_path=str(ROOT / name)))
     mermaid = resources_of("mermaidx").joinpath("assets/mermaid.js").read_text("utf-8")
     files.append(File.generated(config, MERMAID, content=mermaid))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
+    """What is above this folder in the repository lies beside the pages on the site."""
+    return markdown if "/" in page.file.src_uri else ABOVE.sub(r"](\1", markdown)
+
+
+def _linked_above() -> set[str]:
+    pages = ROOT.joinpath("docs").glob("*.md")
+    return {name for page in pages for name in ABOVE.findall(page.read_text("utf-8"))}
 
 
 def _diagrams() -> Iterator[tuple[Path, str]]:

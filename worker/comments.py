@@ -29,6 +29,7 @@ TABLES: Mapping[str, Mapping[str, str]] = {
         "finished_at": "By the worker: when its last input ended.",
         "error": "By the worker: why the job failed.",
         "owner": "By the gateway: the name of the key that submitted it; NULL: a producer's job.",
+        "trace_context": "By the producer: its place in a trace, as W3C traceparent.",
         "lane": "Generated from judge, version and tags: inputs of one lane may share a batch.",
     },
     "eval_items": {
