@@ -47,7 +47,9 @@ not of these kinds.
 
 
 def dependencies_page() -> str:
-    asked = {canonicalize_name(given.name): str(given.specifier) for given in required(PROJECT)}
+    asked = {
+        str(canonicalize_name(given.name)): str(given.specifier) for given in required(PROJECT)
+    }
     rows = [
         f"| {name} | {asked.get(name) or 'by another'} | {licence_of(name)} | {_summary(name)} |"
         for name in sorted(installed_with(PROJECT))
@@ -79,17 +81,22 @@ def installed_with(name: str) -> set[str]:
 
 def licence_of(name: str) -> str:
     """As a licence expression of SPDX, as far as the package says."""
-    said = metadata.metadata(name)
-    if expression := said.get("License-Expression"):
-        return str(expression)
+    for expression in _said(name, "License-Expression"):
+        return expression
     classifiers = [
         text.rpartition(" :: ")[2]
-        for text in said.get_all("Classifier") or ()
+        for text in _said(name, "Classifier")
         if text.startswith("License :: ")
     ]
-    words = [word for word in classifiers if word in SPDX] or [str(said.get("License", "unknown"))]
+    words = [word for word in classifiers if word in SPDX] or [*_said(name, "License"), "unknown"][
+        :1
+    ]
     return " OR ".join(SPDX.get(word, word.splitlines()[0]) for word in words)
 
 
 def _summary(name: str) -> str:
-    return str(metadata.metadata(name).get("Summary", "")).replace("|", "/").rstrip(".")
+    return " ".join(_said(name, "Summary")).replace("|", "/").rstrip(".")
+
+
+def _said(name: str, field: str) -> list[str]:
+    return [str(text) for text in metadata.metadata(name).get_all(field) or ()]
