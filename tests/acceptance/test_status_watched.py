@@ -60,6 +60,7 @@ def test_on_a_terminal_it_is_redrawn_until_ctrl_c(env: dict[str, str], bench: Be
         assert watching.wait(30) == 0
     finally:
         watching.kill()
+        watching.wait()
         reader.join()
         os.close(ours)
     text = shown.decode()
