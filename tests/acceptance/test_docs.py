@@ -274,7 +274,11 @@ def test_the_operators_commands_do_what_they_say(folder: Path) -> None:
         with database.engine.begin() as connection:
             held = sa.update(batches).where(batches.c.state == "planned")
             env["BATCH"] = str(
-                connection.scalar(held.values(state="held", due_at=None).returning(batches.c.id))
+                connection.scalar(
+                    held.values(
+                        state="held", due_at=None, submitting_at=batches.c.created_at
+                    ).returning(batches.c.id)
+                )
             )
         assert "again" in run_shell(line, folder, env)
         bench.pass_time()
