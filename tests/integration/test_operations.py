@@ -95,11 +95,14 @@ def test_held_batches_and_closed_gates_show(database: Database, metrics: Metrics
         for scope in (gates.API, gates.of_judge("a"), gates.of_judge("b")):
             gates.count_failure(tx, scope, "no")
             gates.close(tx, scope, wait=60)
+        for judge_id in (None, "a"):
+            gates.pause(tx, judge_id, "by a person")
 
     database.run(hold_and_close)
     assert sample(metrics, "evalworker_batches", state="held") == 1
     assert sample(metrics, "evalworker_gates_closed", scope="api") == 1
     assert sample(metrics, "evalworker_gates_closed", scope="judge") == 2
+    assert sample(metrics, "evalworker_gates_closed", scope="pause") == 2
     assert sample(metrics, "evalworker_gate_closures_total", scope="judge") == 2
 
 

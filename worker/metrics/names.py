@@ -77,7 +77,8 @@ OLDEST_BATCH = _gauge(
 )
 GATES_CLOSED = _gauge(
     "evalworker_gates_closed",
-    "Gates behind which work waits: the API says no, to all, one kind of request, or a judge.",
+    "Gates behind which work waits: the API says no, to all, one kind of request, or a judge; "
+    "`pause`: a person does.",
     "scope",
 )
 

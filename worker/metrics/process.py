@@ -108,7 +108,7 @@ class ProcessMetrics:
 
 def scope_of(gate: str) -> str:
     """A gate's scope without the name of its judge."""
-    return gate if gate.startswith("api") else "judge"
+    return gate if gate.startswith("api") else gate.partition(":")[0]
 
 
 def _code(status: int | None) -> str:

@@ -34,7 +34,7 @@ HUNG_SECONDS = 60.0  # a look that takes longer is none; until then the one befo
 MAX_LABEL = 200  # characters of a judge's id: plain SQL may have written any text
 
 STATES = tuple(sorted([*LIVE_STATES, BatchState.HELD]))
-SCOPES = ("api", "api:submit", "api:status", "judge")
+SCOPES = ("api", "api:submit", "api:status", "judge", "pause")
 SHOWN = (
     names.ITEMS_WAITING,
     names.OLDEST_WAITING,
