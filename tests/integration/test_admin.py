@@ -324,3 +324,17 @@ def test_a_job_that_is_retried_meanwhile_stays(bench: Bench, admin: Admin) -> No
     assert (deleted.jobs, deleted.inputs, deleted.events) == (0, 0, 0)
     bench.finish()
     assert admin.job(job_id)["completed"] == 1
+
+
+def test_a_job_whose_notice_is_still_to_be_sent_stays(bench: Bench, admin: Admin) -> None:
+    job_id = bench.enqueue(["a"], callback_url="https://shop.test/done")
+    bench.finish()  # the notice is due with the next turn
+    assert admin.prune(NOW).jobs == 0
+    with bench.database.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE eval_notices SET state = 'sent', due_at = NULL, finished_at = created_at"
+        )
+    assert admin.prune(NOW).jobs == 1
+    with pytest.raises(UnknownJob):
+        admin.job(job_id)
+    assert bench.rows("SELECT 1 FROM eval_notices") == []

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from worker.lifecycle import ENDED
-from worker.schema import batch_item, batches, events, items, jobs, live_item
+from worker.schema import batch_item, batches, events, items, jobs, live_item, notices
 from worker.store import settling
 
 if TYPE_CHECKING:
@@ -39,8 +39,9 @@ def _may_go(before: datetime) -> sa.ColumnElement[bool]:
         .join_from(batches, items, items.c.batch_id == batches.c.id)
         .where(batches.c.finished_at.is_(None), batch_item)
     )
-    ended = jobs.c.status.in_(sorted(ENDED))
-    return sa.and_(ended, jobs.c.finished_at < before, sa.not_(live), sa.not_(under_way))
+    untold = sa.exists().where(notices.c.job_id == jobs.c.id, notices.c.due_at.isnot(None))
+    ended = sa.and_(jobs.c.status.in_(sorted(ENDED)), jobs.c.finished_at < before)
+    return sa.and_(ended, sa.not_(sa.or_(live, under_way, untold)))
 
 
 def _with_texts() -> sa.ColumnElement[bool]:
