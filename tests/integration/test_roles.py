@@ -14,6 +14,8 @@ import httpx
 import psycopg
 import pytest
 import sqlalchemy as sa
+from harness import Bench, FakeRemote
+from processes import environment, evalworker
 from receivers import SECRET, receiving
 from servers import free_port
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -383,6 +385,21 @@ def test_the_commands_of_operators_and_the_gateway_work_under_the_workers_role(
         assert database.run(lambda tx: changing.cancel(tx, job_id)) == 1
         assert database.run(lambda tx: changing.retry(tx, job_id)) == 0
         assert database.run(lambda tx: claims.resolve(tx, job_id, resubmit=True)) is None
+
+
+def test_a_worker_operates_but_does_not_prune(logins: Logins) -> None:
+    env = environment(database_url=logins.of("worker"))
+    for command in (("pause",), ("resume",), ("batches",), ("status",)):
+        assert evalworker(*command, env=env).returncode == 0
+    database = Database(load_settings(database_url=logins.of("worker")).sqlalchemy_url)
+    with contextlib.closing(database):
+        bench = Bench(database, FakeRemote())
+        bench.enqueue(["a"])
+        bench.finish()
+    refused = evalworker("prune", "--older-than", "0s", env=env)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("evalworker: the database says: permission denied for table")
+    assert len(refused.stderr.splitlines()) == 1
 
 
 def test_granting_again_takes_away_what_is_granted_no_more(
