@@ -8,6 +8,7 @@ import pty
 import signal
 import subprocess
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,7 +22,20 @@ from worker.cli.watching import watch
 from worker.store import gates
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from worker.store.database import Database
+
+
+@contextmanager
+def heeding_ctrl_c() -> Iterator[None]:
+    """For a process that starts meanwhile: tests in the background of a shell ignore it, and what
+    they start would, too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
@@ -51,7 +65,8 @@ def test_on_a_terminal_it_is_redrawn_until_ctrl_c(env: dict[str, str], bench: Be
 
     reader = threading.Thread(target=read)
     command = [*EVALWORKER, "status", "--watch", "--every", "0.1"]
-    watching = subprocess.Popen(command, env=env | {"TERM": "xterm"}, stdin=its, stdout=its)
+    with heeding_ctrl_c():
+        watching = subprocess.Popen(command, env=env | {"TERM": "xterm"}, stdin=its, stdout=its)
     os.close(its)
     reader.start()
     try:

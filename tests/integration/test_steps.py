@@ -133,7 +133,7 @@ def test_text_that_is_not_json_on_sqlite_stops_nothing(sqlite_url: str) -> None:
     with database.engine.begin() as connection:
         connection.exec_driver_sql("INSERT INTO eval_jobs (judge_id, tags) VALUES ('j', '[oops')")
     bench.finish()
-    assert bench.rows("SELECT status, error FROM eval_jobs ORDER BY id") == [
+    assert bench.rows("SELECT status, error FROM eval_jobs ORDER BY status") == [
         ("completed", None),
         ("failed", "tags must be a list of texts, not a text"),
     ]
