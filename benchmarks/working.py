@@ -90,7 +90,7 @@ def _moment(value: Any) -> datetime:
 
 def empty(database: Database) -> None:
     """Removes every job, and all that came of them."""
-    tables = ("evaluator_results", "items", "jobs", "batches", "events", "gates", "pace")
+    tables = ("notices", "evaluator_results", "items", "jobs", "batches", "events", "gates", "pace")
     with database.engine.begin() as connection:
         if database.engine.dialect.name == "postgresql":
             connection.exec_driver_sql(f"TRUNCATE {', '.join(f'eval_{t}' for t in tables)}")
