@@ -59,6 +59,7 @@ class FakeRemote:
         self.clock = timedelta(0)  # of the remote, ahead of ours
         self.shows_tags = True
         self.has_list = True
+        self.has_filter = True  # its list can be asked for one status
         self.answers: list[Callable[[httpx.Request], httpx.Response | None]] = []
         self._lock = threading.RLock()  # a test may act from within an answer
 
@@ -115,6 +116,10 @@ class FakeRemote:
             if asked.get("judge_id") in (None, batch["judge_id"])
             and since <= batch["created_at"] <= until
         ]
+        if "status" in asked:
+            if not self.has_filter:
+                return httpx.Response(400, json={"status": ["Unknown parameter."]})
+            rows = [row for row in rows if row["status"] == asked["status"]]
         return httpx.Response(200, json={"next": None, "previous": None, "results": rows})
 
     def _status(self, request: httpx.Request) -> httpx.Response:
@@ -169,7 +174,10 @@ class Bench:
         self.database = database
         self.remote = remote
         self.api = JudgeAPI(
-            base_url="https://judge.test", api_key="key", transport=remote.transport()
+            base_url="https://judge.test",
+            api_key="key",
+            transport=remote.transport(),
+            list_seconds=0.0,
         )
         self.sent: list[tuple[str, UUID]] = []
         self.webhooks: Webhooks | None = None  # None: signed, and private addresses are allowed

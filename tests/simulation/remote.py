@@ -88,6 +88,7 @@ class Remote:
         self.wrong_key = self.forbidden = self.outage = (0.0, 0.0)
         self.shows_tags = rng.random() < 0.5
         self.lists = rng.choice(["whole", "whole", "lagging", "paged", "none"])
+        self.filters = world.jitter.choice(["kept", "kept", "ignored", "refused"])
         self.most_inputs = rng.choice([100, 100, 100, 1, 2])  # more are too large: 413
         self.skew = world.skew()
 
@@ -243,6 +244,10 @@ class Remote:
                 if self.world.strikes("lie"):
                     row["status"] = self.world.jitter.choice(["completed", "processing", "odd"])
                 rows.append(row)
+        if "status" in params and self.filters != "ignored":
+            if self.filters == "refused":
+                return httpx.Response(400, json={"status": ["unknown parameter"]})
+            rows = [row for row in rows if row["status"] == params["status"]]
         rows.reverse()
         following = None
         if self.lists == "paged":

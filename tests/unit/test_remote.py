@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import threading
+import time
 from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -155,6 +157,26 @@ def test_the_list_is_asked_in_utc_with_only_what_is_given() -> None:
         "cursor": "c=+/",
     }
     assert seen[1].url == f"{BASE}/v1/judges/batch-executions/"
+
+
+def test_threads_that_want_the_list_at_once_ask_one_after_the_other() -> None:
+    asked: list[float] = []
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        asked.append(time.monotonic())
+        return httpx.Response(200, json={"results": []})
+
+    transport = httpx.MockTransport(answer)
+    with JudgeAPI(base_url=BASE, api_key=KEY, transport=transport, list_seconds=0.05) as api:
+        threads = [threading.Thread(target=api.list_executions) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(asked) == 4
+    assert max(asked) - min(asked) >= 0.1, (
+        "three turns, less what a slow machine made the first late"
+    )
 
 
 def test_no_cookie_is_kept() -> None:

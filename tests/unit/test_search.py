@@ -55,7 +55,10 @@ def found_among(
         return httpx.Response(200, json={"next": following, "results": rows})
 
     with JudgeAPI(
-        base_url="https://judge.test", api_key="key", transport=httpx.MockTransport(answer)
+        base_url="https://judge.test",
+        api_key="key",
+        transport=httpx.MockTransport(answer),
+        list_seconds=0.0,
     ) as api:
         sent = Sent("judge", own_tag, TWIN, BEGAN)
         return search(api, sent, lambda ids: set(taken) & set(ids), monotonic=lambda: now[0])

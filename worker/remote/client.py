@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from contextlib import closing
 from datetime import UTC
 from importlib.metadata import version
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 5.0
 DEADLINE_SECONDS = 20.0  # of a whole request, under the lease that its caller holds
+LIST_SECONDS = 0.1  # between two requests for the list: searches that come together are a burst
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 # Raised before a byte of the request could have reached the API.
@@ -67,6 +70,7 @@ class JudgeAPI:
         api_key: str,
         transport: httpx.BaseTransport | None = None,
         deadline: float = DEADLINE_SECONDS,
+        list_seconds: float = LIST_SECONDS,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
         observe: Observer = lambda _endpoint, _status, _seconds: None,
     ) -> None:
@@ -74,6 +78,9 @@ class JudgeAPI:
         self._address = Address(base_url)
         self._secrets = sorted({key, quote(key), quote(key, safe="")}, key=len, reverse=True)
         self._deadline = deadline
+        self._list_seconds = list_seconds
+        self._list_at = float("-inf")  # when the list may be asked for again
+        self._list_lock = threading.Lock()
         self._max_answer_bytes = max_answer_bytes
         self._observe = observe
         self._client = httpx.Client(
@@ -150,14 +157,19 @@ class JudgeAPI:
         self,
         *,
         judge_id: str | None = None,
+        status: str | None = None,
         date_from: datetime | None = None,
         date_to: datetime | None = None,
         page_size: int | None = None,
         cursor: str | None = None,
     ) -> ListOutcome:
-        """GETs one page of the list of batches, in the server's order, without items."""
+        """GETs one page of the list of batches, in the server's order, without items.
+
+        Of several threads that ask at once, each after the other, `list_seconds` apart.
+        """
         params = {
             "judge_id": judge_id,
+            "status": status,
             "date_from": date_from.astimezone(UTC).isoformat() if date_from else None,
             "date_to": date_to.astimezone(UTC).isoformat() if date_to else None,
             "page_size": page_size,
@@ -169,10 +181,18 @@ class JudgeAPI:
             request = self._client.build_request("GET", url)
         except _UNSENDABLE as error:
             return Unavailable(self._describe(error, "cannot be asked for"), sent=False)
+        self._await_turn_for_list()
         answer = self._exchange("list", request)
         if isinstance(answer, Unavailable):
             return answer
         return list_outcome(answer, first_page=cursor is None)
+
+    def _await_turn_for_list(self) -> None:
+        with self._list_lock:
+            moment = clock()
+            turn = max(moment, self._list_at)
+            self._list_at = turn + self._list_seconds
+        time.sleep(turn - moment)
 
     def _exchange(
         self, endpoint: str, request: httpx.Request, may_send: Callable[[], bool] | None = None
