@@ -80,7 +80,7 @@ def closed(scope: str) -> Change:
     """Somebody was told to wait, and for long."""
 
     def close(tx: Transaction) -> None:
-        gates.count_failure(tx, scope, "429: slow down")
+        gates.count_failure(tx, scope, "429: slow down", asked_at=datetime.now(UTC))
         gates.close(tx, scope, wait=600.0)
 
     return close

@@ -36,7 +36,7 @@ from worker.migrating import check_schema
 from worker.notices import Notices
 from worker.remote import JudgeAPI
 from worker.steps import Policy, Steps
-from worker.store import jobs
+from worker.store import jobs, watching
 from worker.store.database import Database
 from worker.store.notices import AT_ONCE
 from worker.tracing.sending import find_tracer
@@ -57,6 +57,7 @@ log = structlog.get_logger("evalworker")
 TICK_SECONDS = 0.2  # how often the main thread looks whether there is a reason to end
 STOP_SECONDS = 25.0  # for running steps to end; with the rest, under the 30 s of a container
 CHECK_SECONDS = 3.0  # for the API to answer anything at the start
+LOOK_SECONDS = 5.0  # for its list to be read, before anything else starts
 MAX_THREADS = 32
 
 
@@ -174,14 +175,18 @@ class App:
     def _start(self) -> None:
         listener = Listener(self.database.engine, self.dispatcher.wake)
         self._stops = [self.dispatcher.stop, self.watch.stop, listener.stop]
-        self._threads = [
-            threading.Thread(target=self.dispatcher.run, name="dispatcher"),
-            threading.Thread(target=self.watch.run, name="watch"),
-        ]
+        watch = threading.Thread(target=self.watch.run, name="watch")
+        others = [threading.Thread(target=self.dispatcher.run, name="dispatcher")]
         if self.database.on_postgresql:
-            self._threads.append(threading.Thread(target=listener.run, name="listener"))
+            others.append(threading.Thread(target=listener.run, name="listener"))
+        self._threads = [watch, *others]
+        self.steps.durations.learn(self.database.run(watching.latest_durations))
+        # The list first. By its word, what is still at the remote from an earlier life needs no
+        # polls at once: they are all overdue, and would be a burst.
+        watch.start()
+        self.watch.has_looked.wait(LOOK_SECONDS)
         start_worker(self.worker)
-        for thread in self._threads:
+        for thread in others:
             thread.start()
         log.info(
             "worker.started",

@@ -1,4 +1,4 @@
-"""How long the latest batches of each judge took: known to this process alone, and only a hint."""
+"""How long the latest batches of each judge took, for all that this process knows: only a hint."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 KEPT = 64  # durations of a judge
 JUDGES = 1000  # the one that was not heard of for longest is forgotten first
@@ -19,6 +19,11 @@ class Durations:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._latest: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def learn(self, known: Iterable[tuple[str, float]]) -> None:
+        """From judges and seconds, the latest last."""
+        for judge_id, seconds in known:
+            self.note(judge_id, seconds)
 
     def note(self, judge_id: str, seconds: float) -> None:
         with self._lock:

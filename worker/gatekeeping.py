@@ -9,6 +9,7 @@ from worker.lifecycle import Denied, Throttled, Unavailable
 from worker.store import gates, pace
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from random import Random
 
     from worker.store.claims import Claim
@@ -44,11 +45,11 @@ def failed(
     judge; an outage everything, once it has lasted for a few requests.
     """
     if isinstance(outcome, Throttled):
-        return throttled(tx, outcome, endpoint, rng), endpoint
+        return throttled(tx, outcome, endpoint, held.claimed_at, rng), endpoint
     scope = gates.API
     if isinstance(outcome, Denied) and outcome.judge_only:
         scope = gates.of_judge(held.judge_id)
-    failures = gates.count_failure(tx, scope, outcome.reason)
+    failures = gates.count_failure(tx, scope, outcome.reason, asked_at=held.claimed_at)
     match outcome:
         case Denied():
             wait = schedule.gate_wait(failures + 1, rng)
@@ -60,9 +61,11 @@ def failed(
     return wait, scope
 
 
-def throttled(tx: Transaction, outcome: Throttled, endpoint: str, rng: Random) -> float:
+def throttled(
+    tx: Transaction, outcome: Throttled, endpoint: str, asked_at: datetime, rng: Random
+) -> float:
     """Closes the gate of such requests; returns for how many seconds."""
-    failures = gates.count_failure(tx, endpoint, outcome.reason)
+    failures = gates.count_failure(tx, endpoint, outcome.reason, asked_at=asked_at)
     wait = schedule.throttle_wait(outcome.retry_after, failures, rng)
     gates.close(tx, endpoint, wait=wait)
     if endpoint == gates.SUBMIT:

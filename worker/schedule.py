@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from random import Random
 
 MAX_BACKOFF = 60.0  # seconds between two tries of one batch, at most
+THROTTLE_BASE = 0.25  # seconds, doubled with each 429 in a row that does not say how long
 MAX_THROTTLE_WAIT = 300.0  # of a Retry-After, as much is believed
 MAX_GATE_WAIT = 300.0  # an API or judge that is out is asked again at least this often
 OUTAGE_THRESHOLD = 3  # failures in a row before everybody waits for one to probe
@@ -27,8 +28,11 @@ ENOUGH_DURATIONS = 8  # known of a judge, before its polls go by them
 LOOKED_AT = (0.25, 0.5, 0.75, 0.95)  # shares of the known durations: a poll of a batch at each
 EARLIEST = 0.02  # of the known durations, so many are shorter than a batch that is worth a look
 WATCH_LEAST = 0.1  # seconds between two reads of the list
-WATCH_PARTS = (0.04, 0.1)  # of a batch's duration between two reads: with many in flight, and few
-LISTED_PER_BATCH = 3  # reads of the list that a batch may cost, before they come more seldom
+WATCH_UNKNOWING = 0.5  # the same for each page of it, where no duration is known
+WATCH_PART = 0.04  # of a batch's duration between two reads
+LISTED_CHEAPLY = 0.25  # requests that a batch may cost without asking: then a smaller part
+LISTED_AT_MOST = 3.0  # requests that it may cost at all: beyond, a larger part,
+WATCH_PART_MOST = 0.1  # up to this one
 
 LIMIT_LOWERED = 0.95  # of the batches that ran when the remote refused one more
 LIMIT_DOUBLES_IN = 180.0  # seconds: the way back up, until it refuses again
@@ -54,7 +58,8 @@ def backoff(failures: int, rng: Random, *, base: float = 1.0, most: float = MAX_
 def throttle_wait(retry_after: float | None, failures: int, rng: Random) -> float:
     """As long as the remote asks for, within reason, and a little scatter; else a backoff."""
     if retry_after is None:
-        return backoff(failures, rng)
+        # What it refuses is one batch too many, more often than not: a place is free soon.
+        return backoff(failures, rng, base=THROTTLE_BASE)
     return min(retry_after, MAX_THROTTLE_WAIT) + rng.uniform(0.0, 1.0)
 
 
@@ -92,15 +97,23 @@ def worth_a_look_after(durations: Sequence[float]) -> float:
     return quantile(durations, EARLIEST) * 0.9
 
 
-def watch_wait(usual: float, in_flight: int, pages: int, *, most: float) -> float:
-    """Between two reads of the list, of so many pages, for so many batches at the remote.
+def watch_wait(
+    durations: Sequence[float], oldest: float, in_flight: int, pages: int, *, most: float
+) -> float:
+    """Between two reads of the list, of so many pages, for so many batches of a judge (sorted
+    durations; `oldest` is the age of the first that may have ended) and others.
 
-    A small part of the time that a batch usually takes, so that its end is seen soon after; with
-    few in flight a larger one, as each then pays more of the request.
+    A small part of the time that a batch usually takes, so that its end is seen soon after: with
+    many in flight as small as costs each a quarter of a request; with few in flight a larger one,
+    as each then pays more of it.
     """
-    least_part, most_part = WATCH_PARTS
-    part = pages / (LISTED_PER_BATCH * max(in_flight, 1))
-    return min(max(usual * min(max(part, least_part), most_part), WATCH_LEAST), most)
+    usual = quantile(durations, 0.5) if durations else oldest
+    a_batch = pages / max(in_flight, 1)  # requests, if it were read once in the usual time
+    part = max(
+        min(WATCH_PART, a_batch / LISTED_CHEAPLY), min(WATCH_PART_MOST, a_batch / LISTED_AT_MOST)
+    )
+    least = WATCH_LEAST if durations else WATCH_UNKNOWING * pages
+    return min(max(usual * part, least), most)
 
 
 def in_flight_allowed(ceiling: int, limit: float | None, since: float) -> int:

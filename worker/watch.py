@@ -3,6 +3,9 @@
 What the list says is a hint, and changes nothing but when a batch is read: one that has ended at
 once, one that runs on later. Where there is no list, or nobody reads it, or it lies, each batch is
 polled at its own time all the same. Of all replicas one reads at a time.
+
+Most reads ask for completed batches alone, which are few pages. Now and then one asks for all: it
+tells which run on, and which ended in another way.
 """
 
 from __future__ import annotations
@@ -38,16 +41,22 @@ log = structlog.get_logger("evalworker")
 IDLE_SECONDS = 1.0  # between two looks at the rows while there is nothing to watch
 WATCHED_FROM = 3  # batches that may have ended; fewer are polled one by one
 PAGE_SIZE = 100  # what the list is asked for; it may give less
+MOST_ENDED = "completed"  # the status that most reads ask for
+ALL_SECONDS = 10.0  # between two reads of batches in any status
 LEASE_SECONDS = 5.0  # of one read; a second reader meanwhile costs its requests and nothing else
 MAX_PAGES = 50
 NO_LIST_SECONDS = 600.0  # before a server that had no list is asked again
 TROUBLE_SECONDS = 10.0  # after a list that could not be read
 TOLD_AGAIN_SECONDS = 15.0  # before a batch that was read, and had not ended, is believed to again
-PUT_OFF_WITHIN = 3.0  # polls that are due so soon are put off while the list says: it runs
-PUT_OFF_BY = 20.0
-TRUSTED_SECONDS = 60.0  # of a batch's life, or twice what is usual: later it is polled as well
+PUT_OFF_WITHIN = 13.0  # polls that are due so soon are put off while the list says: it runs
+PUT_OFF_BY = (20.0, 30.0)  # and scattered, so that they are no burst when nothing is read any more
+TRUSTED_SECONDS = 60.0  # of a batch's life, or twice what is usual; then it is late
+LATE_ONES = 50  # that the list is not asked for, but each polled: it may lie, and they be stuck
 CLOCK_MARGIN = timedelta(minutes=2)  # between the database's clock and the remote's, unmeasured
 MEASURED_MARGIN = timedelta(seconds=3)
+
+
+Trouble = NotFound | Throttled | Denied | Unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +64,11 @@ class Watched:
     """What one read of the list is for: batches that may have ended, by their remote ids."""
 
     batches: Mapping[str, Any]
+    status: str | None  # that is asked for; None: all
+    is_probe: bool  # of a gate that is closed: others wait for the answer
     count: int  # of all batches at the remote
     judge_id: str | None  # where all are of one
+    moment: datetime  # of the claim
     since: datetime  # the first was sent, by the database's clock
     until: datetime  # the last was taken
 
@@ -67,7 +79,7 @@ class Seen:
 
     executions: Mapping[str, BatchExecution]
     pages: int
-    trouble: NotFound | Throttled | Denied | Unavailable | None = None
+    trouble: Trouble | None = None
 
 
 class Watch:
@@ -93,7 +105,10 @@ class Watch:
         self.batch_timeout = batch_timeout
         self.rng = rng
         self.monotonic = monotonic
+        self.has_looked = threading.Event()  # once, or in vain: nobody need wait for it
         self._ahead: timedelta | None = None  # the remote's clock, of the database's
+        self._all_at = monotonic()  # when the list is asked for all batches again
+        self._filter_from = monotonic()  # when it may be asked for one status, if it refused that
         self._told: dict[UUID, float] = {}  # batches that were said to have ended, and when
         self._stopping = threading.Event()
 
@@ -112,6 +127,12 @@ class Watch:
 
     def turn(self) -> float:
         """One read of the list, if one is due; returns seconds until the next turn."""
+        try:
+            return self._turn()
+        finally:
+            self.has_looked.set()
+
+    def _turn(self) -> float:
         watched = self.database.run(self._claim)
         if watched is None:
             return IDLE_SECONDS
@@ -126,27 +147,52 @@ class Watch:
 
     def _claim(self, tx: Transaction) -> Watched | None:
         rows = watching.at_remote(tx)
-        found = {row.remote_batch_id: row for row in rows if self._may_have_ended(row)}
-        if len(found) < WATCHED_FROM or gates.any_closed(tx, [gates.API, gates.STATUS]):
+        found = {row.remote_batch_id: row for row in self._worth_a_look(rows)}
+        if len(found) < WATCHED_FROM or gates.any_closed(tx, [gates.API]):
             return None
+        if gates.closed(tx, [gates.STATUS]) is not None:
+            return None
+        if not self.has_looked.is_set():
+            pace.watch_again(tx, wait=0.0)  # who read it before may be gone
         if not pace.claim_watch(tx, lease=LEASE_SECONDS):
             return None
         judges = {row.judge_id for row in found.values()}
         return Watched(
             found,
+            status=self._status_to_ask_for(),
+            is_probe=gates.pass_through(tx, [gates.STATUS]),
             count=len(rows),
+            moment=rows[0].moment,
             judge_id=judges.pop() if len(judges) == 1 else None,
             since=min(row.submitting_at for row in found.values()),
             until=max(row.submitted_at for row in found.values()),
         )
 
-    def _may_have_ended(self, row: Any) -> bool:
-        return _age(row) >= schedule.worth_a_look_after(self.durations.of(row.judge_id))
+    def _worth_a_look(self, rows: Sequence[Any]) -> Iterator[Any]:
+        """Batches that may have ended, but for the oldest of those that are late.
+
+        A single one that is stuck would have the list read from its day on, again and again.
+        """
+        left_out = 0
+        for row in sorted(rows, key=lambda row: row.submitted_at):
+            durations = self.durations.of(row.judge_id)
+            if left_out < LATE_ONES and self._is_late(row, durations):
+                left_out += 1
+            elif _age(row) >= schedule.worth_a_look_after(durations):
+                yield row
+
+    def _is_late(self, row: Any, durations: Sequence[float]) -> bool:
+        usual = schedule.quantile(durations, 0.95) if durations else 0.0
+        return _age(row) >= min(max(TRUSTED_SECONDS, 2 * usual), self.batch_timeout)
+
+    def _status_to_ask_for(self) -> str | None:
+        moment = self.monotonic()
+        return None if moment >= self._all_at or moment < self._filter_from else MOST_ENDED
 
     # --- call ------------------------------------------------------------------------------------
 
     def _read(self, watched: Watched) -> Seen:
-        """Page by page, until every batch was seen."""
+        """Page by page, until every batch was seen; of those in one status, until the last."""
         executions: dict[str, BatchExecution] = {}
         give_up_at = self.monotonic() + LEASE_SECONDS
         cursor, pages = None, 0
@@ -161,7 +207,9 @@ class Watch:
             cursor = page.next_cursor
             if cursor is None or len(executions) == len(watched.batches):
                 break
-        self._ahead = _clock_ahead(watched, executions)
+        if watched.status is None:
+            self._ahead = _clock_ahead(watched, executions)
+            self._all_at = self.monotonic() + ALL_SECONDS
         return Seen(executions, pages)
 
     def _page(self, watched: Watched, cursor: str | None) -> ListOutcome:
@@ -171,6 +219,7 @@ class Watch:
             until = watched.until + self._ahead + MEASURED_MARGIN
         return self.api.list_executions(
             judge_id=watched.judge_id,
+            status=watched.status,
             date_from=since,
             date_to=until,
             page_size=PAGE_SIZE,
@@ -184,44 +233,54 @@ class Watch:
     ) -> tuple[float, Sequence[UUID]]:
         """Returns the seconds until the next read, and the batches that have ended."""
         ended, running = self._sorted(watched, seen)
-        now_due = watching.record_seen(
-            tx, ended=ended, running=running, put_off_by=PUT_OFF_BY, within=PUT_OFF_WITHIN
-        )
+        waits = {batch_id: self.rng.uniform(*PUT_OFF_BY) for batch_id in running}
+        now_due = watching.record_seen(tx, ended=ended, running=waits, within=PUT_OFF_WITHIN)
         wait = self._wait(tx, watched, seen)
         pace.watch_again(tx, wait=wait)
         return wait, now_due
 
     def _sorted(self, watched: Watched, seen: Seen) -> tuple[list[UUID], list[UUID]]:
         """Batches that have ended, for all that is known, and those whose polls can wait."""
-        ended, running = [], []
+        ended: list[UUID] = []
+        running: list[UUID] = []
         now = self.monotonic()
         self._told = {b: at for b, at in self._told.items() if at > now - TOLD_AGAIN_SECONDS}
         for remote_id, execution in seen.executions.items():
             row = watched.batches[remote_id]
-            if not is_running(execution):
-                ended.append(row.id)
-            elif self._is_trusted(row):
-                running.append(row.id)
+            (running if is_running(execution) else ended).append(row.id)
         return [batch_id for batch_id in ended if batch_id not in self._told], running
 
-    def _is_trusted(self, row: Any) -> bool:
-        """A list that lies, or a batch that is stuck, must not go unnoticed."""
-        durations = self.durations.of(row.judge_id)
-        usual = schedule.quantile(durations, 0.95) if durations else 0.0
-        return _age(row) < min(max(TRUSTED_SECONDS, 2 * usual), self.batch_timeout)
-
     def _wait(self, tx: Transaction, watched: Watched, seen: Seen) -> float:
+        if watched.is_probe:
+            self._answer_probe(tx, watched, seen.trouble)
         match seen.trouble:
             case None:
                 return min(self._waits(watched, seen.pages))
             case Throttled() as outcome:
-                return gatekeeping.throttled(tx, outcome, gates.STATUS, self.rng)
+                return self._throttled(tx, watched, outcome)
+            case NotFound(reason) if watched.status is not None:
+                log.info("watch.without_filter", reason=reason)
+                self._filter_from = self.monotonic() + NO_LIST_SECONDS
+                return IDLE_SECONDS
             case NotFound(reason):
                 log.info("watch.without_list", reason=reason)
                 return NO_LIST_SECONDS
             case Denied(reason) | Unavailable(reason):
                 log.info("watch.waits", reason=reason)
                 return TROUBLE_SECONDS
+
+    def _answer_probe(self, tx: Transaction, watched: Watched, trouble: Trouble | None) -> None:
+        """Those who wait behind the gate go on; it stays closed where the answer told nothing."""
+        match trouble:
+            case None:
+                gates.open_again(tx, [gates.STATUS], asked_at=watched.moment)
+            case NotFound(reason) | Denied(reason) | Unavailable(reason):
+                self._throttled(tx, watched, Throttled(reason))
+            case Throttled():
+                pass  # it stays closed for as long as that says
+
+    def _throttled(self, tx: Transaction, watched: Watched, outcome: Throttled) -> float:
+        return gatekeeping.throttled(tx, outcome, gates.STATUS, watched.moment, self.rng)
 
     def _waits(self, watched: Watched, pages: int) -> Iterator[float]:
         """For each judge, by how long its batches usually take, or have taken so far."""
@@ -230,8 +289,7 @@ class Watch:
             oldest[row.judge_id] = max(oldest.get(row.judge_id, 0.0), _age(row))
         for judge_id, age in oldest.items():
             durations = self.durations.of(judge_id)
-            usual = schedule.quantile(durations, 0.5) if durations else age
-            yield schedule.watch_wait(usual, watched.count, pages, most=self.poll_max)
+            yield schedule.watch_wait(durations, age, watched.count, pages, most=self.poll_max)
 
 
 def _age(row: Any) -> float:

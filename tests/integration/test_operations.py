@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -93,7 +94,7 @@ def test_held_batches_and_closed_gates_show(database: Database, metrics: Metrics
     def hold_and_close(tx: Transaction) -> None:
         tx.connection.exec_driver_sql("UPDATE eval_batches SET state = 'held', due_at = NULL")
         for scope in (gates.API, gates.of_judge("a"), gates.of_judge("b")):
-            gates.count_failure(tx, scope, "no")
+            gates.count_failure(tx, scope, "no", asked_at=datetime.now(UTC))
             gates.close(tx, scope, wait=60)
         for judge_id in (None, "a"):
             gates.pause(tx, judge_id, "by a person")
@@ -322,7 +323,7 @@ def test_readiness_says_what_is_missing(
 
 def close_gate(database: Database, scope: str) -> None:
     def close(tx: Transaction) -> None:
-        gates.count_failure(tx, scope, "503: away")
+        gates.count_failure(tx, scope, "503: away", asked_at=datetime.now(UTC))
         gates.close(tx, scope, wait=600)
 
     database.run(close)

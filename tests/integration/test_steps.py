@@ -448,6 +448,28 @@ def test_a_throttle_in_the_middle_of_a_search_ends_it_for_its_time(
     assert remote.posts() == 1
 
 
+def test_a_swarm_of_refusals_counts_as_one(bench: Bench, remote: FakeRemote) -> None:
+    def refuse_the_next_meanwhile(_: httpx.Request) -> httpx.Response:
+        if waiting:
+            remote.next_answer(refuse_the_next_meanwhile)
+            bench.steps.submit(waiting.pop())
+        return httpx.Response(429)
+
+    for n in range(8):
+        bench.enqueue([f"one of judge {n}"], judge_id=f"judge {n}")
+    bench.dispatcher.turn()
+    waiting = [batch_id for _, batch_id in bench.sent]
+    remote.next_answer(refuse_the_next_meanwhile)
+    bench.steps.submit(waiting.pop())
+    assert remote.posts() == 8
+    assert bench.one("SELECT failures FROM eval_gates") == 1
+    bench.pass_time()
+    remote.next_answer(answering(429))
+    bench.step()
+    assert remote.posts() == 9
+    assert bench.one("SELECT failures FROM eval_gates") == 2
+
+
 def test_a_throttle_is_not_ended_by_what_was_under_way_before_it(
     bench: Bench, remote: FakeRemote
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import httpx
@@ -11,7 +11,9 @@ import pytest
 import sqlalchemy as sa
 from harness import EXECUTIONS, Bench, FakeRemote
 
-from worker.schema import batches, now
+from worker import schema, watch
+from worker.schema import batches, later, now
+from worker.store import pace, watching
 
 if TYPE_CHECKING:
     from worker.store.database import Database
@@ -93,6 +95,7 @@ def test_one_replica_reads_the_list_for_all(bench: Bench, remote: FakeRemote) ->
     remote.done = False
     submit(bench)
     other = Bench(bench.database, remote)
+    other.watch.has_looked.set()
 
     def another_comes_meanwhile(_: httpx.Request) -> None:
         other.watch.turn()
@@ -135,8 +138,20 @@ def test_a_list_that_lies_about_running_does_not_keep_polls_away_for_ever(
     submit(bench)
     bench.pass_time(seconds=300.0)
     bench.watch.turn()
-    assert asked(remote) == ["list"]
+    assert asked(remote) == []
     assert max(due_in(bench)) < 0.0, "they stay due, and their polls will tell"
+
+
+def test_of_very_many_batches_that_are_late_most_are_watched_all_the_same(
+    bench: Bench, remote: FakeRemote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "LATE_ONES", 2)
+    remote.done = False
+    submit(bench)
+    bench.pass_time(seconds=300.0)
+    bench.watch.turn()
+    assert asked(remote) == ["list"]
+    assert [wait < 0.0 for wait in due_in(bench)] == [True, True, False, False, False]
 
 
 def test_a_batch_that_somebody_reads_is_left_to_them(bench: Bench, remote: FakeRemote) -> None:
@@ -186,3 +201,104 @@ def test_batches_of_several_judges_are_watched_together(bench: Bench, remote: Fa
     bench.watch.turn()
     assert asked(remote) == ["list"]
     assert len(told(bench)) == 4
+
+
+def test_most_reads_ask_for_completed_batches_alone(bench: Bench, remote: FakeRemote) -> None:
+    remote.done = False
+    submit(bench)
+    bench.watch.turn()
+    first, *_ = remote.batches
+    remote.done, remote.running = True, set(remote.batches) - {first}
+    bench.let_the_watch_be_due()
+    bench.watch.turn()
+    assert [r.url.params.get("status") for r in remote.requests] == [None, "completed"]
+    assert len(told(bench)) == 1
+
+
+def test_a_list_that_takes_no_status_is_asked_for_all(bench: Bench, remote: FakeRemote) -> None:
+    remote.has_filter, remote.done = False, False
+    submit(bench)
+    bench.watch.turn()
+    remote.done = True
+    for _ in range(3):
+        bench.let_the_watch_be_due()
+        bench.watch.turn()
+    asked_for = [r.url.params.get("status") for r in remote.requests]
+    assert asked_for == [None, "completed", None, None]
+    assert len(told(bench)) == 5
+
+
+def test_the_watch_opens_the_gate_of_a_throttle_whose_time_is_over(
+    bench: Bench, remote: FakeRemote
+) -> None:
+    submit(bench)
+    remote.next_answer(lambda _: httpx.Response(429, headers={"Retry-After": "50"}))
+    bench.watch.turn()
+    bench.pass_time()
+    bench.let_the_watch_be_due()
+    bench.watch.turn()
+    assert asked(remote) == ["list", "list"]
+    assert bench.rows("SELECT scope FROM eval_gates") == []
+    assert len(told(bench)) == 0, "they are due anyway"
+    bench.dispatcher.turn()
+    bench.deliver()
+    assert set(bench.states()) == {"finished"}
+
+
+@pytest.mark.parametrize("status", [404, 500, 429])
+def test_a_probe_that_tells_nothing_leaves_the_gate_closed(
+    bench: Bench, remote: FakeRemote, status: int
+) -> None:
+    submit(bench)
+    remote.next_answer(lambda _: httpx.Response(429, headers={"Retry-After": "50"}))
+    bench.watch.turn()
+    bench.pass_time()
+    bench.let_the_watch_be_due()
+    remote.next_answer(lambda _: httpx.Response(status, json={"detail": "no"}))
+    bench.watch.turn()
+    assert bench.one("SELECT failures FROM eval_gates WHERE closed_at IS NOT NULL") == 2
+    assert asked(remote) == ["list", "list"]
+
+
+def test_a_process_that_starts_reads_the_list_whoever_was_to_read_it_next(
+    bench: Bench, remote: FakeRemote
+) -> None:
+    remote.done = False
+    submit(bench)
+    bench.watch.turn()
+    bench.watch.turn()
+    assert asked(remote) == ["list"]
+    Bench(bench.database, remote).watch.turn()
+    assert asked(remote) == ["list", "list"]
+
+
+def test_how_long_batches_take_is_learnt_from_the_latest_of_an_earlier_life(
+    bench: Bench, remote: FakeRemote
+) -> None:
+    submit(bench, 2, "one")
+    submit(bench, 1, "two")
+    bench.finish()
+    submit(bench, 1, "three")
+    known = bench.database.run(watching.latest_durations)
+    assert sorted(judge_id for judge_id, _ in known) == ["one", "one", "two"]
+    assert all(0.0 <= seconds < 60.0 for _, seconds in known)
+
+
+def test_of_a_swarm_of_refusals_the_one_that_saw_most_batches_running_sets_the_limit(
+    bench: Bench, remote: FakeRemote
+) -> None:
+    def set_back(**columns: Any) -> None:
+        with bench.database.engine.begin() as connection:
+            connection.execute(sa.update(schema.pace).values(**columns))
+
+    remote.done = False
+    submit(bench, 8)
+    bench.database.run(pace.lower_limit)
+    set_back(in_flight_limit=2.0)  # as if the first had come when two were on record
+    bench.database.run(pace.lower_limit)
+    assert bench.one("SELECT in_flight_limit FROM eval_pace") == pytest.approx(8 * 0.95)
+    assert bench.events().count("pace.lowered") == 1
+    set_back(in_flight_limit=20.0, limited_at=later(sa.literal(-60.0)))
+    bench.database.run(pace.lower_limit)
+    assert bench.one("SELECT in_flight_limit FROM eval_pace") == pytest.approx(8 * 0.95)
+    assert bench.events().count("pace.lowered") == 2

@@ -53,19 +53,32 @@ def test_nothing_is_watched_before_it_may_have_ended() -> None:
 
 @pytest.mark.parametrize(
     ("in_flight", "pages", "reads_a_batch"),
-    [(200, 2, 0.25), (50, 1, 0.5), (10, 1, 3.0), (5, 1, 3.0)],
+    [(1000, 10, 0.25), (200, 2, 0.25), (200, 1, 0.25), (50, 1, 0.5), (10, 1, 3.0), (5, 1, 3.0)],
 )
 def test_the_list_costs_a_batch_few_reads(in_flight: int, pages: int, reads_a_batch: float) -> None:
     usual = 45.0
-    wait = schedule.watch_wait(usual, in_flight, pages, most=30.0)
+    wait = schedule.watch_wait([usual], 60.0, in_flight, pages, most=30.0)
     ends_a_second = in_flight / usual
     assert pages / wait / ends_a_second <= reads_a_batch + 0.01
 
 
 def test_the_watch_is_as_quick_as_its_batches() -> None:
-    assert schedule.watch_wait(3.0, 50, 1, most=30.0) == pytest.approx(0.12)
-    assert schedule.watch_wait(7200.0, 50, 1, most=30.0) == 30.0
-    assert schedule.watch_wait(0.0, 50, 1, most=30.0) == schedule.WATCH_LEAST
+    assert schedule.watch_wait([3.0], 9.0, 50, 1, most=30.0) == pytest.approx(0.12)
+    assert schedule.watch_wait([7200.0], 9.0, 50, 1, most=30.0) == 30.0
+    assert schedule.watch_wait([0.0], 9.0, 50, 1, most=30.0) == schedule.WATCH_LEAST
+
+
+def test_while_no_duration_is_known_the_list_is_read_a_page_at_a_time() -> None:
+    assert schedule.watch_wait([], 1.0, 1000, 10, most=30.0) == pytest.approx(5.0)
+    assert schedule.watch_wait([], 1.0, 1000, 1, most=30.0) == pytest.approx(0.5)
+    assert schedule.watch_wait([], 600.0, 1000, 1, most=30.0) == pytest.approx(2.4)
+
+
+def test_a_throttle_that_does_not_say_how_long_is_tried_again_soon_and_then_later() -> None:
+    rng = Random(1)
+    assert max(schedule.throttle_wait(None, 1, rng) for _ in range(100)) <= 0.5
+    assert min(schedule.throttle_wait(None, 10, rng) for _ in range(100)) >= 6.0
+    assert schedule.throttle_wait(7.0, 1, rng) >= 7.0
 
 
 def test_the_limit_is_the_ceiling_until_the_remote_refuses_and_then_grows_back() -> None:

@@ -77,9 +77,9 @@ def closed(tx: Transaction, scopes: Sequence[str]) -> Closed | None:
     return None
 
 
-def pass_through(tx: Transaction, scopes: Sequence[str]) -> None:
-    """The caller goes on, as the probe of gates that are still to be opened; after `closed`."""
-    tx.execute(_PROBE, {"scopes": scopes, "wait": PROBE_SECONDS})
+def pass_through(tx: Transaction, scopes: Sequence[str]) -> bool:
+    """The caller goes on, after `closed`: True if as the probe of gates still to be opened."""
+    return bool(tx.execute(_PROBE, {"scopes": scopes, "wait": PROBE_SECONDS}).rowcount)
 
 
 _PASSABLE_AT = sa.case(
@@ -104,10 +104,18 @@ def any_closed(tx: Transaction, scopes: Sequence[str]) -> bool:
     return tx.execute(_CLOSED, {"scopes": scopes}).first() is not None
 
 
-def count_failure(tx: Transaction, scope: str, reason: str) -> int:
-    """One more failure in a row of this scope; returns how many that makes."""
+def count_failure(tx: Transaction, scope: str, reason: str, *, asked_at: datetime) -> int:
+    """One more failure in a row of this scope; returns how many that makes.
+
+    What was asked before the last refusal is of the same swarm, and tells nothing more.
+    """
     statement = _COUNT_ON_POSTGRESQL if tx.on_postgresql else _COUNT_ON_SQLITE
-    return int(tx.scalar(statement, {"scope": scope, "reason": reason}) or 1)
+    given = {"scope": scope, "reason": reason, "asked_at": asked_at}
+    return int(tx.scalar(statement, given) or 1)
+
+
+_ASKED_AT = sa.bindparam("asked_at", type_=gates.c.refused_at.type)
+_ASKED_BEFORE = gates.c.refused_at >= _ASKED_AT
 
 
 def _counting(insert: postgresql.Insert | sqlite.Insert) -> sa.Executable:
@@ -115,7 +123,10 @@ def _counting(insert: postgresql.Insert | sqlite.Insert) -> sa.Executable:
         insert.values(opens_at=now(), failures=1)
         .on_conflict_do_update(
             index_elements=["scope"],
-            set_={"failures": gates.c.failures + 1, "reason": insert.excluded.reason},
+            set_={
+                "failures": gates.c.failures + sa.case((_ASKED_BEFORE, 0), else_=1),
+                "reason": insert.excluded.reason,
+            },
         )
         .returning(gates.c.failures)
     )
@@ -163,7 +174,7 @@ _OPEN_AGAIN = (
     sa.delete(gates)
     .where(
         gates.c.scope.in_(sa.bindparam("scopes", expanding=True)),
-        sa.or_(gates.c.closed_at.is_(None), gates.c.refused_at < sa.bindparam("asked_at")),
+        sa.or_(gates.c.closed_at.is_(None), gates.c.refused_at < _ASKED_AT),
     )
     .returning(gates.c.scope)
 )

@@ -35,13 +35,16 @@ _LIMIT = sa.select(pace.c.in_flight_limit, pace.c.limited_at, now().label("momen
 def lower_limit(tx: Transaction) -> None:
     """The remote refused one more batch: as many as run now are a little too many for it.
 
-    Refusals come in swarms that tell one thing: for a moment, only the first counts.
+    Refusals come in swarms that tell one thing: for a moment, the first lowers the limit, and the
+    others only correct it. It came while some that the remote had taken were not on record yet.
     """
     running = int(tx.scalar(_RUNNING) or 0)
     statement = _LOWER_ON_POSTGRESQL if tx.on_postgresql else _LOWER_ON_SQLITE
     limit = max(1.0, running * LIMIT_LOWERED)
     if tx.scalar(statement, {"scope": API, "in_flight_limit": limit}):
         tx.happened("pace.lowered", in_flight=round(limit))
+    else:
+        tx.execute(_CORRECT, {"of_scope": API, "seen_limit": limit})
 
 
 _RUNNING = (
@@ -67,6 +70,14 @@ def _lowering(insert: postgresql.Insert | sqlite.Insert) -> sa.Executable:
 
 _LOWER_ON_POSTGRESQL = _lowering(postgresql.insert(pace))
 _LOWER_ON_SQLITE = _lowering(sqlite.insert(pace))
+
+
+_SEEN = sa.bindparam("seen_limit", type_=sa.Double)
+_CORRECT = (
+    sa.update(pace)
+    .where(pace.c.scope == sa.bindparam("of_scope"), pace.c.in_flight_limit < _SEEN)
+    .values(in_flight_limit=_SEEN)
+)
 
 
 def claim_watch(tx: Transaction, *, lease: float) -> bool:

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from worker.lifecycle import BatchState
-from worker.schema import batches, later, now
+from worker.schema import Id, batches, later, now, seconds_between
+from worker.store.many import UpdateEach
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from uuid import UUID
 
     from worker.store.database import Transaction
+
+LATEST = 2000  # batches that durations are learnt from
 
 
 def at_remote(tx: Transaction) -> Sequence[Any]:
@@ -32,42 +35,60 @@ _AT_REMOTE = sa.select(
     now().label("moment"),
 ).where(_SUBMITTED)
 
-# Nobody reads it at the moment, and it waits for nothing but its time.
-_IDLE = sa.and_(
-    _SUBMITTED,
-    batches.c.id.in_(sa.bindparam("batch_ids", expanding=True)),
-    batches.c.lease_holder.is_(None),
-    batches.c.gate.is_(None),
+
+def latest_durations(tx: Transaction) -> Sequence[tuple[str, float]]:
+    """Judges and seconds until their end was seen, of the latest batches, the last of them last."""
+    return [(row.judge_id, row.seconds) for row in tx.execute(_DURATIONS)]
+
+
+_LATEST = sa.select(batches.c.id).order_by(batches.c.id.desc()).limit(LATEST)
+_DURATIONS = (
+    sa.select(
+        batches.c.judge_id,
+        seconds_between(batches.c.submitted_at, batches.c.finished_at).label("seconds"),
+    )
+    .where(batches.c.id.in_(_LATEST.scalar_subquery()), batches.c.state == BatchState.FINISHED)
+    .order_by(batches.c.finished_at)
 )
+
+# Nobody reads it at the moment, and it waits for nothing but its time.
+_IDLE = sa.and_(_SUBMITTED, batches.c.lease_holder.is_(None), batches.c.gate.is_(None))
 
 
 def record_seen(
     tx: Transaction,
     *,
     ended: Collection[UUID],
-    running: Collection[UUID],
-    put_off_by: float,
+    running: Mapping[UUID, float],
     within: float,
 ) -> Sequence[UUID]:
     """submitted stays submitted: what has ended by the list is due now, what runs on later.
 
-    Polls that are due `within` so many seconds would tell nothing else, and are put off. Returns
-    the batches that are to be read now.
+    Polls that are due `within` so many seconds would tell nothing else, and are put off; each of
+    `running` by seconds of its own. Returns the batches that are to be read now.
     """
-    if running:
-        given = {"batch_ids": sorted(running), "wait": put_off_by, "within": within}
-        tx.execute(_PUT_OFF, given)
+    waits = [{"batch_id": batch_id, "wait": wait} for batch_id, wait in sorted(running.items())]
+    _PUT_OFF.run(tx, waits, within=within)
     return tx.scalars(_MAKE_DUE, {"batch_ids": sorted(ended)}).all() if ended else ()
 
 
 _MAKE_DUE = (
     sa.update(batches)
-    .where(_IDLE, batches.c.due_at > now())
+    .where(
+        batches.c.id.in_(sa.bindparam("batch_ids", expanding=True)),
+        _IDLE,
+        batches.c.due_at > now(),
+    )
     .values(due_at=now(), nudged_at=None)
     .returning(batches.c.id)
 )
-_PUT_OFF = (
-    sa.update(batches)
-    .where(_IDLE, batches.c.due_at < later(sa.bindparam("within", type_=sa.Double)))
-    .values(due_at=later(sa.bindparam("wait", type_=sa.Double)))
+_PUT_OFF = UpdateEach(
+    lambda given: (
+        sa.update(batches)
+        .where(batches.c.id == given.batch_id, _IDLE, batches.c.due_at < later(given.within))
+        .values(due_at=later(given.wait))
+    ),
+    shared={"within": sa.Double},
+    batch_id=Id,
+    wait=sa.Double,
 )
