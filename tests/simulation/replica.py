@@ -236,7 +236,11 @@ class SimulatedDatabase(Database):
         if world is None or world.running is None:
             return super().run(work)
 
+        task = world.running
+        claims = dict(task.claims)
+
         def dying(tx: Transaction) -> Result:
+            task.claims = dict(claims)  # what an earlier try had claimed was rolled back
             result = work(tx)
             world.maybe_crash()
             return result
