@@ -55,6 +55,7 @@ class FakeRemote:
         self.requests: list[httpx.Request] = []
         self.done = True  # whether batches have ended when they are asked for
         self.running: set[str] = set()  # of them, those that have not
+        self.end = "completed"  # the status of batches that have ended
         self.list_lies = False  # it says that all have ended
         self.clock = timedelta(0)  # of the remote, ahead of ours
         self.shows_tags = True
@@ -132,7 +133,7 @@ class FakeRemote:
         body = self.batches[batch_id]["body"]
         head: dict[str, Any] = {
             "batch_execution_id": batch_id,
-            "status": "completed" if self.has_ended(batch_id) else "processing",
+            "status": self.end if self.has_ended(batch_id) else "processing",
             "created_at": self.batches[batch_id]["created_at"].isoformat(),
             "total_count": len(body["inputs"]),
             "judge": {"id": "j", "name": "j", "version_id": "version-that-ran"},

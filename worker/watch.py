@@ -42,7 +42,7 @@ IDLE_SECONDS = 1.0  # between two looks at the rows while there is nothing to wa
 WATCHED_FROM = 3  # batches that may have ended; fewer are polled one by one
 PAGE_SIZE = 100  # what the list is asked for; it may give less
 MOST_ENDED = "completed"  # the status that most reads ask for
-ALL_SECONDS = 10.0  # between two reads of batches in any status
+ALL_SECONDS = 10.0  # between two reads of batches in any status, while no other one ends them
 LEASE_SECONDS = 5.0  # of one read; a second reader meanwhile costs its requests and nothing else
 MAX_PAGES = 50
 NO_LIST_SECONDS = 600.0  # before a server that had no list is asked again
@@ -109,6 +109,7 @@ class Watch:
         self._ahead: timedelta | None = None  # the remote's clock, of the database's
         self._all_at = monotonic()  # when the list is asked for all batches again
         self._filter_from = monotonic()  # when it may be asked for one status, if it refused that
+        self._put_off: set[UUID] = set()  # batches whose polls wait because of the list
         self._told: dict[UUID, float] = {}  # batches that were said to have ended, and when
         self._stopping = threading.Event()
 
@@ -148,7 +149,9 @@ class Watch:
     def _claim(self, tx: Transaction) -> Watched | None:
         rows = watching.at_remote(tx)
         found = {row.remote_batch_id: row for row in self._worth_a_look(rows)}
-        if len(found) < WATCHED_FROM or gates.any_closed(tx, [gates.API]):
+        self._put_off &= {row.id for row in found.values()}
+        enough = len(found) >= WATCHED_FROM or self._put_off
+        if not enough or gates.any_closed(tx, [gates.API]):
             return None
         if gates.closed(tx, [gates.STATUS]) is not None:
             return None
@@ -209,7 +212,8 @@ class Watch:
                 break
         if watched.status is None:
             self._ahead = _clock_ahead(watched, executions)
-            self._all_at = self.monotonic() + ALL_SECONDS
+            missed = any(_ended_otherwise(execution) for execution in executions.values())
+            self._all_at = self.monotonic() + (0.0 if missed else ALL_SECONDS)
         return Seen(executions, pages)
 
     def _page(self, watched: Watched, cursor: str | None) -> ListOutcome:
@@ -233,6 +237,7 @@ class Watch:
     ) -> tuple[float, Sequence[UUID]]:
         """Returns the seconds until the next read, and the batches that have ended."""
         ended, running = self._sorted(watched, seen)
+        self._put_off |= set(running)
         waits = {batch_id: self.rng.uniform(*PUT_OFF_BY) for batch_id in running}
         now_due = watching.record_seen(tx, ended=ended, running=waits, within=PUT_OFF_WITHIN)
         wait = self._wait(tx, watched, seen)
@@ -290,6 +295,10 @@ class Watch:
         for judge_id, age in oldest.items():
             durations = self.durations.of(judge_id)
             yield schedule.watch_wait(durations, age, watched.count, pages, most=self.poll_max)
+
+
+def _ended_otherwise(execution: BatchExecution) -> bool:
+    return not is_running(execution) and execution.status != MOST_ENDED
 
 
 def _age(row: Any) -> float:

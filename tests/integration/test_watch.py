@@ -215,6 +215,35 @@ def test_most_reads_ask_for_completed_batches_alone(bench: Bench, remote: FakeRe
     assert len(told(bench)) == 1
 
 
+def test_where_batches_end_in_another_way_all_reads_ask_for_all(
+    bench: Bench, remote: FakeRemote
+) -> None:
+    remote.end = "partial"
+    submit(bench)
+    first, *_ = remote.batches
+    remote.running = set(remote.batches) - {first}
+    bench.watch.turn()
+    bench.let_the_watch_be_due()
+    remote.done, remote.running = True, set()
+    bench.watch.turn()
+    assert [r.url.params.get("status") for r in remote.requests] == [None, None]
+    assert len(told(bench)) == 5
+
+
+def test_the_last_batches_are_watched_to_their_end(bench: Bench, remote: FakeRemote) -> None:
+    """Their polls were put off, because the list would tell."""
+    submit(bench, 5)
+    *_, last = remote.batches
+    remote.running = {last}
+    bench.watch.turn()
+    bench.deliver()
+    assert bench.states().count("finished") == 4
+    remote.running = set()
+    bench.let_the_watch_be_due()
+    bench.watch.turn()
+    assert len(told(bench)) == 1
+
+
 def test_a_list_that_takes_no_status_is_asked_for_all(bench: Bench, remote: FakeRemote) -> None:
     remote.has_filter, remote.done = False, False
     submit(bench)
