@@ -26,7 +26,6 @@ from gateways import (
 )
 from harness import Bench, FakeRemote
 
-from worker.gateway.reading import THREADS
 from worker.schema import jobs
 from worker.store import changing, executions
 from worker.store.database import Database
@@ -476,7 +475,7 @@ def test_polls_of_what_is_not_there_keep_no_connection(
         for _ in range(30):
             assert caller.get(unknown).status_code == 404
         pool: Any = database.engine.pool
-        assert pool.checkedout() <= THREADS
+        assert pool.checkedout() <= 1
     finally:
         gc.enable()
 
@@ -488,10 +487,10 @@ def test_a_job_that_is_deleted_during_a_poll_is_not_shown_without_its_results(
     bench.finish()
     results_of = executions.results_of
 
-    def deleted(connection: sa.Connection, job_id: UUID) -> Any:
+    async def deleted(ask: executions.Ask, job_id: UUID) -> Any:
         with database.engine.begin() as other:
             other.execute(sa.delete(jobs).where(jobs.c.id == job_id))
-        return results_of(connection, job_id)
+        return await results_of(ask, job_id)
 
     assert caller.get(status_url).json()["items"][0]["evaluator_results"]
     monkeypatch.setattr(executions, "results_of", deleted)

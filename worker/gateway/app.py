@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from worker.gateway.keys import Key, Keys
     from worker.gateway.passing import PassThrough
-    from worker.gateway.reading import Readers
+    from worker.gateway.reading import Reading
     from worker.gateway.taking import Taker
 
     Observer = Callable[[str, int, float], None]
@@ -55,7 +55,7 @@ class Gateway:
 
     def __init__(
         self,
-        readers: Readers,
+        reading: Reading,
         taker: Taker,
         keys: Keys,
         *,
@@ -64,7 +64,7 @@ class Gateway:
         passing: PassThrough | None = None,
         observe: Observer = lambda _endpoint, _status, _seconds: None,
     ) -> None:
-        self.readers = readers
+        self.reading = reading
         self.taker = taker
         self.keys = keys
         self.max_inputs = max_inputs
@@ -92,6 +92,7 @@ class Gateway:
     @contextlib.asynccontextmanager
     async def _closing(self, _: Starlette) -> AsyncIterator[None]:
         yield
+        self.reading.close()
         if self.passing is not None:
             await self.passing.close()
 
@@ -146,23 +147,21 @@ class Gateway:
             job_id = UUID(request.path_params["id"])
         except ValueError:
             raise no_such_execution() from None
-        return await self.readers.run(partial(self._status, job_id, key.name))
-
-    def _status(self, job_id: UUID, owner: str, connection: sa.Connection) -> Response:
-        rows = executions.rows_of(connection, job_id, owner)
+        ask = self.reading.ask
+        rows = await executions.rows_of(ask, job_id, key.name)
         if not rows:
             raise no_such_execution()
         ended = any(row.item_finished_at is not None for row in rows)
         # Read after the rows, so that whatever ended has its results among them; unless all of it
         # was deleted meanwhile.
-        results = executions.results_of(connection, job_id) if ended else ()
-        if ended and not executions.is_there(connection, job_id):
+        results = await executions.results_of(ask, job_id) if ended else ()
+        if ended and not await executions.is_there(ask, job_id):
             raise no_such_execution()
         return JSONResponse(execution(rows, results))
 
     async def list(self, request: Request, key: Key) -> Response:
         query = read_query(request.query_params)
-        return await self.readers.run(partial(self._list, request, wanted(key.name, query)))
+        return await self.reading.run(partial(self._list, request, wanted(key.name, query)))
 
     def _list(
         self, request: Request, asked: executions.Wanted, connection: sa.Connection

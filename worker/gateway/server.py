@@ -10,7 +10,7 @@ import structlog
 from worker.gateway.app import Gateway
 from worker.gateway.keys import Keys, read_keys
 from worker.gateway.passing import PassThrough
-from worker.gateway.reading import Readers
+from worker.gateway.reading import Reading
 from worker.gateway.taking import Taker
 from worker.port import in_background, listening
 
@@ -48,10 +48,9 @@ def serving_gateway(
     with (
         listening(host, settings.gateway_port) as listener,
         Taker(database, on_taken) as taker,
-        Readers(database) as readers,
     ):
         gateway = Gateway(
-            readers,
+            Reading(database),
             taker,
             keys,
             max_inputs=settings.gateway_max_inputs,

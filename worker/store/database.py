@@ -172,6 +172,14 @@ class Database:
                 return connection
         raise AssertionError("unreachable: the last try returns or raises")
 
+    def driver_to_keep(self) -> Any:
+        """The driver's own connection, that has just answered; whoever takes it closes it."""
+        connection = self._connected_to_read()
+        connection.rollback()
+        driver = connection.connection.driver_connection
+        connection.detach()
+        return driver
+
     def look(self, work: Callable[[sa.Connection], Result]) -> Result:
         """Runs `work`, which only reads, outside of any transaction; tries again where it broke.
 

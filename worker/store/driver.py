@@ -30,9 +30,14 @@ def errors_as_sqlalchemys(connection: sa.Connection) -> Iterator[None]:
         broke = dialect.is_disconnect(error, driver, None)
         if broke:
             connection.invalidate(error)
-        raise sa.exc.DBAPIError.instance(
-            None, None, error, kind, connection_invalidated=broke, dialect=dialect
-        ) from error
+        raise as_sqlalchemys(error, dialect, broke=broke) from error
+
+
+def as_sqlalchemys(error: Exception, dialect: sa.Dialect, *, broke: bool = False) -> Exception:
+    kind: Any = dialect.loaded_dbapi.Error
+    return sa.exc.DBAPIError.instance(
+        None, None, error, kind, connection_invalidated=broke, dialect=dialect
+    )
 
 
 class Often:
@@ -45,47 +50,58 @@ class Often:
         self._select = select
         row = namedtuple("Row", [column.name for column in select.selected_columns])  # type: ignore[misc]
         self._row: Callable[[Iterable[Any]], Any] = row._make
-        self._made: dict[str, _Made] = {}
+        self._made: dict[str, Made] = {}
 
-    def all(self, connection: sa.Connection, given: Mapping[str, Any]) -> list[Any]:
-        dialect = connection.dialect
+    def made_for(self, dialect: sa.Dialect) -> Made:
         made = self._made.get(dialect.name)
         if made is None:
-            made = self._made[dialect.name] = _make(self._select, dialect)
+            made = self._made[dialect.name] = _make(self._select, self._row, dialect)
+        return made
+
+    def all(self, connection: sa.Connection, given: Mapping[str, Any]) -> list[Any]:
+        """On SQLite, for which see `pipeline` too."""
+        made = self.made_for(connection.dialect)
         with errors_as_sqlalchemys(connection):
             cursor = connection.connection.cursor()
-            cursor.execute(made.statement, made.parameters(given))
+            cursor.execute(made.statement, made.bind(given))
             found: Sequence[Any] = cursor.fetchall()
             cursor.close()
-        return [self._row(made.values(row)) for row in found]
+        return made.rows(found)
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
+class Made:
+    """A statement in the driver's words."""
+
     statement: str
+    names: Sequence[str]  # of its parameters, in their order
     bound: Mapping[str, Converter]
     found: Mapping[int, Converter]  # by place; the other columns are what the driver gives
+    row: Callable[[Iterable[Any]], Any]
 
-    def parameters(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        bound = dict(given)
-        for name, convert in self.bound.items():
-            bound[name] = convert(bound[name])
-        return bound
+    def bind(self, given: Mapping[str, Any]) -> list[Any]:
+        return [
+            self.bound[name](given[name]) if name in self.bound else given[name]
+            for name in self.names
+        ]
 
-    def values(self, row: Iterable[Any]) -> list[Any]:
+    def rows(self, found: Iterable[Any]) -> list[Any]:
+        return [self.row(self._values(row)) for row in found]
+
+    def _values(self, row: Iterable[Any]) -> list[Any]:
         values = list(row)
         for place, convert in self.found.items():
             values[place] = convert(values[place])
         return values
 
 
-def _make(select: sa.Select[Any], dialect: sa.Dialect) -> _Made:
-    """With names for its parameters, which both drivers take.
+def _make(select: sa.Select[Any], row: Callable[[Iterable[Any]], Any], dialect: sa.Dialect) -> Made:
+    """With places for its parameters, as libpq and SQLite number them.
 
     Only our own types need to be converted: both drivers give and take texts and numbers.
     """
-    style = "pyformat" if dialect.name == "postgresql" else "named"
-    compiled = select.compile(dialect=type(dialect)(paramstyle=style))  # type: ignore[call-arg]
+    style = "numeric_dollar" if dialect.name == "postgresql" else "qmark"
+    compiled: Any = select.compile(dialect=type(dialect)(paramstyle=style))  # type: ignore[call-arg]
     bound = {
         name: partial(parameter.type.process_bind_param, dialect=dialect)
         for name, parameter in compiled.binds.items()
@@ -96,4 +112,4 @@ def _make(select: sa.Select[Any], dialect: sa.Dialect) -> _Made:
         for place, column in enumerate(select.selected_columns)
         if isinstance(column.type, sa.types.TypeDecorator)
     }
-    return _Made(str(compiled), bound, found)
+    return Made(str(compiled), compiled.positiontup, bound, found, row)

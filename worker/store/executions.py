@@ -12,11 +12,13 @@ from worker.schema import batches, evaluator_results, items, jobs, text_at
 from worker.store.driver import Often
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
     from worker.store.database import Transaction
+
+    Ask = Callable[[Often, Mapping[str, Any]], Awaitable[Sequence[Any]]]
 
 _JOB = (
     jobs.c.id,
@@ -53,9 +55,9 @@ def noted_with(tx: Transaction, job_id: UUID) -> tuple[str | None, Any]:
 _NOTED = sa.select(jobs.c.owner, jobs.c.metadata).where(jobs.c.id == sa.bindparam("of_job"))
 
 
-def rows_of(connection: sa.Connection, job_id: UUID, owner: str) -> Sequence[Any]:
+async def rows_of(ask: Ask, job_id: UUID, owner: str) -> Sequence[Any]:
     """A row for each item, in order, each with its job and batch; none if it is not the owner's."""
-    return _ROWS.all(connection, {"of_job": job_id, "of_owner": owner})
+    return await ask(_ROWS, {"of_job": job_id, "of_owner": owner})
 
 
 _ROWS = Often(
@@ -82,9 +84,9 @@ _ROWS = Often(
 )
 
 
-def results_of(connection: sa.Connection, job_id: UUID) -> Sequence[Any]:
+async def results_of(ask: Ask, job_id: UUID) -> Sequence[Any]:
     """Every evaluator's verdict on every item, in order."""
-    return _RESULTS.all(connection, {"of_job": job_id})
+    return await ask(_RESULTS, {"of_job": job_id})
 
 
 _RESULTS = Often(
@@ -94,9 +96,9 @@ _RESULTS = Often(
 )
 
 
-def is_there(connection: sa.Connection, job_id: UUID) -> bool:
+async def is_there(ask: Ask, job_id: UUID) -> bool:
     """Whether the job still exists."""
-    return bool(_THERE.all(connection, {"of_job": job_id}))
+    return bool(await ask(_THERE, {"of_job": job_id}))
 
 
 _THERE = Often(sa.select(jobs.c.id).where(jobs.c.id == sa.bindparam("of_job")))
