@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from harness import Bench, FakeRemote
 
+from worker import enqueue
 from worker.metrics.tables import look_at
 
 if TYPE_CHECKING:
@@ -92,3 +93,21 @@ def test_no_look_of_a_scrape_reads_a_whole_table(database: Database) -> None:
                 assert "Seq Scan on eval_items" not in plan, plan
             for index in re.findall(r"eval_items USING (?:COVERING )?INDEX (\w+)", plan):
                 assert index in ("eval_items_live", "eval_items_in_flight"), plan
+
+
+def test_a_large_job_that_no_statistics_know_is_planned_item_by_item(database: Database) -> None:
+    statements: dict[str, Any] = {}
+    with database.engine.begin() as connection:
+        enqueue(connection, judge_id="judge", inputs=[{"request": "question"}] * 10_000)
+        if connection.dialect.name == "postgresql":  # as right after it was enqueued
+            connection.exec_driver_sql("ALTER TABLE eval_items SET (autovacuum_enabled = off)")
+    with noticing(database, statements):
+        Bench(database, FakeRemote(), batch_size=100).dispatcher.turn()
+    [(sql, given)] = [(s, g) for s, g in statements.items() if s.startswith("UPDATE eval_items")]
+    with database.engine.connect() as connection:
+        plan = plan_of(connection, sql, given)
+    by_item = {
+        "postgresql": r"Index Cond: .*job_id.*item_index",
+        "sqlite": r"job_id=\? AND item_index>",
+    }
+    assert re.search(by_item[database.engine.dialect.name], plan), plan

@@ -190,34 +190,46 @@ def _insert_batch(tx: Transaction, lane: sa.Row[Any], members: Sequence[Waiting]
         tags=lane.tags,
         item_count=len(members),
     )
-    _ASSIGN_ITEM.run(
-        tx,
-        [
-            {
-                "of_job": member.job_id,
-                "at_index": member.item_index,
-                "place": place,
-            }
-            for place, member in enumerate(members)
-        ],
-        to_batch=batch_id,
-    )
+    _ASSIGN_RUN.run(tx, _runs(members), to_batch=batch_id)
     return batch_id
 
 
-_ASSIGN_ITEM = UpdateEach(
+def _runs(members: Sequence[Waiting]) -> list[dict[str, Any]]:
+    """The members as runs of consecutive items of one job; keys: of_job, first, last, place.
+
+    Mostly there is one: what is enqueued together travels together.
+    """
+    runs: list[dict[str, Any]] = []
+    for place, member in enumerate(members):
+        job_id, index = member.job_id, member.item_index
+        if runs and runs[-1]["last"] == index - 1 and runs[-1]["of_job"] == job_id:
+            runs[-1]["last"] = index
+        else:
+            runs.append({"of_job": job_id, "first": index, "last": index, "place": place})
+    return runs
+
+
+_ASSIGN_RUN = UpdateEach(
     lambda given: (
         sa.update(items)
         .where(
             items.c.job_id == given.of_job,
-            items.c.item_index == given.at_index,
+            items.c.item_index.between(given.first, given.last),
             waiting_item,
+            # Always so. It lets PostgreSQL expect one run, and look for its items by the index:
+            # for the hundred that it expects of any JSON, it reads all that waits instead.
+            sa.func.abs(given.place) == given.place,
         )
-        .values(status=Status.PROCESSING, batch_id=given.to_batch, batch_index=given.place)
+        .values(
+            status=Status.PROCESSING,
+            batch_id=given.to_batch,
+            batch_index=given.place + items.c.item_index - given.first,
+        )
     ),
     shared={"to_batch": Id},
     of_job=Id,
-    at_index=sa.Integer,
+    first=sa.Integer,
+    last=sa.Integer,
     place=sa.Integer,
 )
 
