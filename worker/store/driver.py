@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import namedtuple
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -103,13 +102,17 @@ def _make(select: sa.Select[Any], row: Callable[[Iterable[Any]], Any], dialect: 
     style = "numeric_dollar" if dialect.name == "postgresql" else "qmark"
     compiled: Any = select.compile(dialect=type(dialect)(paramstyle=style))  # type: ignore[call-arg]
     bound = {
-        name: partial(parameter.type.process_bind_param, dialect=dialect)
+        name: convert
         for name, parameter in compiled.binds.items()
-        if isinstance(parameter.type, sa.types.TypeDecorator)
+        if (convert := _own(parameter.type, dialect).bind_processor(dialect)) is not None
     }
     found = {
-        place: partial(column.type.process_result_value, dialect=dialect)
+        place: convert
         for place, column in enumerate(select.selected_columns)
-        if isinstance(column.type, sa.types.TypeDecorator)
+        if (convert := _own(column.type, dialect).result_processor(dialect, None)) is not None
     }
     return Made(str(compiled), compiled.positiontup, bound, found, row)
+
+
+def _own(kind: sa.types.TypeEngine[Any], dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
+    return kind.dialect_impl(dialect) if isinstance(kind, sa.types.TypeDecorator) else sa.Text()
