@@ -48,8 +48,8 @@ MAX_PAGES = 50
 NO_LIST_SECONDS = 600.0  # before a server that had no list is asked again
 TROUBLE_SECONDS = 10.0  # after a list that could not be read
 TOLD_AGAIN_SECONDS = 15.0  # before a batch that was read, and had not ended, is believed to again
-PUT_OFF_WITHIN = 13.0  # polls that are due so soon are put off while the list says: it runs
-PUT_OFF_BY = (20.0, 30.0)  # and scattered, so that they are no burst when nothing is read any more
+PUT_OFF_WITHIN = 20.0  # polls due before the next read of all are put off while a batch runs
+PUT_OFF_BY = (25.0, 35.0)  # and scattered, so that they are no burst when nothing is read any more
 TRUSTED_SECONDS = 60.0  # of a batch's life, or twice what is usual; then it is late
 LATE_ONES = 50  # that the list is not asked for, but each polled: it may lie, and they be stuck
 CLOCK_MARGIN = timedelta(minutes=2)  # between the database's clock and the remote's, unmeasured
@@ -148,9 +148,10 @@ class Watch:
 
     def _claim(self, tx: Transaction) -> Watched | None:
         rows = watching.at_remote(tx)
-        found = {row.remote_batch_id: row for row in self._worth_a_look(rows)}
-        self._put_off &= {row.id for row in found.values()}
-        enough = len(found) >= WATCHED_FROM or self._put_off
+        status = self._status_to_ask_for()
+        found = {row.remote_batch_id: row for row in self._worth_a_look(rows, status)}
+        self._put_off &= {row.id for row in rows}
+        enough = len(found) >= WATCHED_FROM or any(r.id in self._put_off for r in found.values())
         if not enough or gates.any_closed(tx, [gates.API]):
             return None
         if gates.closed(tx, [gates.STATUS]) is not None:
@@ -162,7 +163,7 @@ class Watch:
         judges = {row.judge_id for row in found.values()}
         return Watched(
             found,
-            status=self._status_to_ask_for(),
+            status=status,
             is_probe=gates.pass_through(tx, [gates.STATUS]),
             count=len(rows),
             moment=rows[0].moment,
@@ -171,17 +172,19 @@ class Watch:
             until=max(row.submitted_at for row in found.values()),
         )
 
-    def _worth_a_look(self, rows: Sequence[Any]) -> Iterator[Any]:
+    def _worth_a_look(self, rows: Sequence[Any], status: str | None) -> Iterator[Any]:
         """Batches that may have ended, but for the oldest of those that are late.
 
-        A single one that is stuck would have the list read from its day on, again and again.
+        A single one that is stuck would have the list read from its day on, again and again. A
+        read of all puts off polls, and so is for those too that may have ended before the next.
         """
+        ahead = PUT_OFF_WITHIN if status is None else 0.0
         left_out = 0
         for row in sorted(rows, key=lambda row: row.submitted_at):
             durations = self.durations.of(row.judge_id)
             if left_out < LATE_ONES and self._is_late(row, durations):
                 left_out += 1
-            elif _age(row) >= schedule.worth_a_look_after(durations):
+            elif _age(row) + ahead >= schedule.worth_a_look_after(durations):
                 yield row
 
     def _is_late(self, row: Any, durations: Sequence[float]) -> bool:

@@ -85,6 +85,21 @@ def test_polls_of_batches_that_run_on_are_put_off(bench: Bench, remote: FakeRemo
     assert min(due_in(bench)) > 5.0
 
 
+def test_polls_are_put_off_of_batches_that_may_have_ended_before_the_next_read_of_all(
+    bench: Bench, remote: FakeRemote
+) -> None:
+    for _ in range(8):
+        bench.steps.durations.note("judge", 40.0)
+    remote.done = False
+    submit(bench)
+    bench.pass_time(seconds=25.0)
+    bench.watch.turn()
+    assert min(due_in(bench)) > 5.0
+    bench.let_the_watch_be_due()
+    bench.watch.turn()
+    assert asked(remote) == ["list"], "none of them can have completed yet"
+
+
 def test_few_batches_are_left_to_their_polls(bench: Bench, remote: FakeRemote) -> None:
     submit(bench, 2)
     bench.watch.turn()
