@@ -449,7 +449,6 @@ events = sa.Table(
     sa.Column("item_index", sa.Integer),
     sa.Column("batch_id", Id),
     sa.Column("detail", Json),
-    implicit_returning=False,  # nobody asks for the id of an event just written
 )
 sa.Index("eval_events_of_job", events.c.job_id, events.c.id)
 sa.Index("eval_events_of_batch", events.c.batch_id, events.c.id)

@@ -109,7 +109,8 @@ class Transaction:
             observer(entry)
 
 
-_INSERT_EVENTS = sa.insert(events).values(at=now())
+# Inline: nobody asks for the id of an event just written, and PostgreSQL is not asked for it first.
+_INSERT_EVENTS = sa.insert(events).values(at=now()).inline()
 
 
 class Database:
