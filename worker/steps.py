@@ -7,6 +7,7 @@ becomes a row. Nothing here is tried again by an exception.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -46,6 +47,7 @@ log = structlog.get_logger("evalworker")
 
 _ASKING = [gates.API, gates.STATUS]  # what every GET has to pass
 AT_ONCE_SECONDS = 0.05  # a first poll that is due so soon needs no message
+SEARCH_LATER_SECONDS = (1.0, 3.0)  # before a batch in doubt is searched for, after others
 ONE_PLACE_SECONDS = 1.0  # before a batch that found no place at the remote asks again
 
 
@@ -99,6 +101,7 @@ class Steps:
         self.rng = rng
         self.durations = durations or Durations()
         self.monotonic = monotonic
+        self._searching = threading.Lock()
 
     # --- submit: planned, or in doubt, to submitted ----------------------------------------------
 
@@ -252,10 +255,26 @@ class Steps:
     # --- search: what became of a submission without an answer -----------------------------------
 
     def _search(self, batch_id: UUID) -> None:
-        claimed = self.database.run(lambda tx: self._claim_search(tx, batch_id))
-        if claimed is None:
+        """One at a time: each reads the same list, and many would be a burst that takes forever."""
+        if not self._searching.acquire(blocking=False):
+            self.database.run(lambda tx: self._search_later(tx, batch_id))
             return
-        held, sent = claimed
+        try:
+            claimed = self.database.run(lambda tx: self._claim_search(tx, batch_id))
+            if claimed is not None:
+                self._look_for(*claimed)
+        finally:
+            self._searching.release()
+
+    def _search_later(self, tx: Transaction, batch_id: UUID) -> None:
+        claimed = submitting.claim_search(tx, batch_id, holder=self.holder, lease=self.policy.lease)
+        if claimed is not None:
+            wait = self.rng.uniform(*SEARCH_LATER_SECONDS)
+            submitting.hold_back(
+                tx, claimed[0], wait=wait, gate=None, why="others are searched for"
+            )
+
+    def _look_for(self, held: Claim, sent: Sent) -> None:
         outcome = search(self.api, sent, self._taken, monotonic=self.monotonic)
         moved_on = self.database.run(lambda tx: self._record_search(tx, held, outcome))
         if moved_on and isinstance(outcome, Match):

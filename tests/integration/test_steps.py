@@ -448,6 +448,30 @@ def test_a_throttle_in_the_middle_of_a_search_ends_it_for_its_time(
     assert remote.posts() == 1
 
 
+def test_batches_in_doubt_are_searched_for_one_after_the_other(
+    bench: Bench, remote: FakeRemote
+) -> None:
+    for n in range(2):
+        remote.next_answer(remote.accept_and_lose)
+        bench.enqueue([f"q{n}"], judge_id=f"judge {n}")
+    bench.step()
+    assert bench.states() == ["unknown", "unknown"]
+    bench.pass_time()
+    remote.requests.clear()
+    first, second = (UUID(str(i)) for (i,) in bench.rows("SELECT id FROM eval_batches ORDER BY id"))
+
+    def search_for_the_other_meanwhile(_: httpx.Request) -> None:
+        bench.steps.submit(second)
+
+    remote.next_answer(search_for_the_other_meanwhile)
+    bench.steps.submit(first)
+    assert len(remote.requests) == 1
+    assert bench.states() == ["submitted", "unknown"]
+    bench.finish()
+    assert bench.every_result_is_at_its_own_input()
+    assert remote.posts() == 0, "both were found"
+
+
 def test_a_swarm_of_refusals_counts_as_one(bench: Bench, remote: FakeRemote) -> None:
     def refuse_the_next_meanwhile(_: httpx.Request) -> httpx.Response:
         if waiting:

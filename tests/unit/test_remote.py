@@ -167,7 +167,7 @@ def test_threads_that_want_the_list_at_once_ask_one_after_the_other() -> None:
         return httpx.Response(200, json={"results": []})
 
     transport = httpx.MockTransport(answer)
-    with JudgeAPI(base_url=BASE, api_key=KEY, transport=transport, list_seconds=0.05) as api:
+    with JudgeAPI(base_url=BASE, api_key=KEY, transport=transport, turn_seconds=0.05) as api:
         threads = [threading.Thread(target=api.list_executions) for _ in range(4)]
         for thread in threads:
             thread.start()

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 5.0
 DEADLINE_SECONDS = 20.0  # of a whole request, under the lease that its caller holds
-LIST_SECONDS = 0.1  # between two requests for the list: searches that come together are a burst
+TURN_SECONDS = 0.1  # between two requests that are in no hurry: a search's would be a burst
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 # Raised before a byte of the request could have reached the API.
@@ -70,7 +70,7 @@ class JudgeAPI:
         api_key: str,
         transport: httpx.BaseTransport | None = None,
         deadline: float = DEADLINE_SECONDS,
-        list_seconds: float = LIST_SECONDS,
+        turn_seconds: float = TURN_SECONDS,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
         observe: Observer = lambda _endpoint, _status, _seconds: None,
     ) -> None:
@@ -78,9 +78,9 @@ class JudgeAPI:
         self._address = Address(base_url)
         self._secrets = sorted({key, quote(key), quote(key, safe="")}, key=len, reverse=True)
         self._deadline = deadline
-        self._list_seconds = list_seconds
-        self._list_at = float("-inf")  # when the list may be asked for again
-        self._list_lock = threading.Lock()
+        self._turn_seconds = turn_seconds
+        self._turn_at = float("-inf")  # the next one's
+        self._turn_lock = threading.Lock()
         self._max_answer_bytes = max_answer_bytes
         self._observe = observe
         self._client = httpx.Client(
@@ -138,14 +138,21 @@ class JudgeAPI:
             return answer
         return submit_outcome(answer, self._own_status_url(answer.body))
 
-    def status(self, batch_execution_id: str, status_url: str | None = None) -> StatusOutcome:
-        """GETs a whole batch, by `status_url` where it is on the API's own origin."""
+    def status(
+        self, batch_execution_id: str, status_url: str | None = None, *, in_turn: bool = False
+    ) -> StatusOutcome:
+        """GETs a whole batch, by `status_url` where it is on the API's own origin.
+
+        `in_turn` is for who asks for many, as for the list.
+        """
         own = self._address.own(status_url) if status_url else None
         try:
             url = own or self._address.url(*EXECUTIONS, batch_execution_id)
             request = self._client.build_request("GET", url)
         except _UNSENDABLE as error:
             return Unavailable(self._describe(error, "cannot be asked for"), sent=False)
+        if in_turn:
+            self._await_turn()
         answer = self._exchange("status", request)
         return (
             answer
@@ -165,7 +172,7 @@ class JudgeAPI:
     ) -> ListOutcome:
         """GETs one page of the list of batches, in the server's order, without items.
 
-        Of several threads that ask at once, each after the other, `list_seconds` apart.
+        Of several threads that ask at once, each in its turn, `turn_seconds` apart.
         """
         params = {
             "judge_id": judge_id,
@@ -181,17 +188,17 @@ class JudgeAPI:
             request = self._client.build_request("GET", url)
         except _UNSENDABLE as error:
             return Unavailable(self._describe(error, "cannot be asked for"), sent=False)
-        self._await_turn_for_list()
+        self._await_turn()
         answer = self._exchange("list", request)
         if isinstance(answer, Unavailable):
             return answer
         return list_outcome(answer, first_page=cursor is None)
 
-    def _await_turn_for_list(self) -> None:
-        with self._list_lock:
+    def _await_turn(self) -> None:
+        with self._turn_lock:
             moment = clock()
-            turn = max(moment, self._list_at)
-            self._list_at = turn + self._list_seconds
+            turn = max(moment, self._turn_at)
+            self._turn_at = turn + self._turn_seconds
         time.sleep(turn - moment)
 
     def _exchange(
