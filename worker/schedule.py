@@ -30,7 +30,7 @@ EARLIEST = 0.02  # of the known durations, so many are shorter than a batch that
 WATCH_LEAST = 0.1  # seconds between two reads of the list
 WATCH_UNKNOWING = 0.5  # the same for each page of it, where no duration is known
 WATCH_PART = 0.04  # of a batch's duration between two reads
-LISTED_CHEAPLY = 0.25  # requests that a batch may cost without asking: then a smaller part
+LISTED_CHEAPLY = 0.22  # requests that a batch may cost without asking: then a smaller part
 LISTED_AT_MOST = 3.0  # requests that it may cost at all: beyond, a larger part,
 WATCH_PART_MOST = 0.1  # up to this one
 
@@ -104,7 +104,7 @@ def watch_wait(
     durations; `oldest` is the age of the first that may have ended) and others.
 
     A small part of the time that a batch usually takes, so that its end is seen soon after: with
-    many in flight as small as costs each a quarter of a request; with few in flight a larger one,
+    many in flight as small as costs each a fifth of a request; with few in flight a larger one,
     as each then pays more of it.
     """
     usual = quantile(durations, 0.5) if durations else oldest
