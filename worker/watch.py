@@ -156,9 +156,8 @@ class Watch:
             return None
         if gates.closed(tx, [gates.STATUS]) is not None:
             return None
-        if not self.has_looked.is_set():
-            pace.watch_again(tx, wait=0.0)  # who read it before may be gone
-        if not pace.claim_watch(tx, lease=LEASE_SECONDS):
+        is_first = not self.has_looked.is_set()
+        if not pace.claim_watch(tx, lease=LEASE_SECONDS, at_once=is_first):
             return None
         judges = {row.judge_id for row in found.values()}
         return Watched(

@@ -80,10 +80,13 @@ _CORRECT = (
 )
 
 
-def claim_watch(tx: Transaction, *, lease: float) -> bool:
-    """Takes the next read of the list, until the lease ends; False where it is not due."""
+def claim_watch(tx: Transaction, *, lease: float, at_once: bool = False) -> bool:
+    """Takes the next read of the list, until the lease ends; False where it is not due.
+
+    At once: from whoever has it, who may be gone.
+    """
     statement = _CLAIM_ON_POSTGRESQL if tx.on_postgresql else _CLAIM_ON_SQLITE
-    return tx.scalar(statement, {"scope": API, "wait": lease}) is not None
+    return tx.scalar(statement, {"scope": API, "wait": lease, "at_once": at_once}) is not None
 
 
 _IN = later(sa.bindparam("wait", type_=sa.Double))
@@ -95,7 +98,11 @@ def _claiming(insert: postgresql.Insert | sqlite.Insert) -> sa.Executable:
         .on_conflict_do_update(
             index_elements=["scope"],
             set_={"watch_due_at": _IN},
-            where=sa.or_(pace.c.watch_due_at.is_(None), pace.c.watch_due_at <= now()),
+            where=sa.or_(
+                pace.c.watch_due_at.is_(None),
+                pace.c.watch_due_at <= now(),
+                sa.bindparam("at_once", type_=sa.Boolean),
+            ),
         )
         .returning(pace.c.scope)
     )
