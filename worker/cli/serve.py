@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -91,6 +92,7 @@ def run(
                         observe=worker.metrics.answered,
                     )
                 )
+            _stop_collecting_what_stays()
             worker.run(until=worker.is_drained if until_drained else None)
         failed = _failed_jobs(worker) - failed_before
         with worker.database.read() as connection:
@@ -120,8 +122,15 @@ def gateway(migrate_first: Migrate = False) -> None:
         around.enter_context(ending_on_signals(ending))
         around.enter_context(serving_operations(settings, gateway_operations(database, metrics)))
         around.enter_context(serving_gateway(settings, database, observe=metrics.answered))
+        _stop_collecting_what_stays()
         while not ending.wait(TICK_SECONDS):
             pass  # signals are handled between two waits
+
+
+def _stop_collecting_what_stays() -> None:
+    """A full collection over all that was imported takes 90 ms, in which nothing else runs."""
+    gc.collect()
+    gc.freeze()
 
 
 def _migrate(settings: Settings) -> str:
