@@ -76,7 +76,7 @@ class App:
             opened.callback(self.webhooks.close)
             self.database = open_database(settings)
             opened.callback(self.database.close)
-            self.metrics.watch_database(self.database)
+            self.metrics.watch_database(self.database, max_in_flight=settings.max_in_flight)
             check_schema(self.database)
             prepare_broker(settings.broker_url)
             self.broker = make_broker(settings.broker_url, middleware=[LogContext()])

@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 from harness import Bench, FakeRemote
 from prometheus_client.parser import text_string_to_metric_families
+from receivers import answering, receiving
 from servers import ValkeyServer, free_port, wait_until
 from working import settings_for, working
 
@@ -22,7 +23,7 @@ from worker.port import in_background, listening
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import Running, running_sandbox
 from worker.schema import gates as gates_table
-from worker.store import gates
+from worker.store import gates, pace
 from worker.store.database import Database
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def judge() -> Iterator[Running]:
 @pytest.fixture
 def metrics(database: Database) -> Metrics:
     watching = Metrics()
-    watching.watch_database(database)
+    watching.watch_database(database, max_in_flight=50)
     return watching
 
 
@@ -107,6 +108,35 @@ def test_held_batches_and_closed_gates_show(database: Database, metrics: Metrics
     assert sample(metrics, "evalworker_gate_closures_total", scope="judge") == 2
 
 
+def test_what_the_remote_lets_run_is_shown_as_long_as_it_is_less_than_the_setting(
+    database: Database, metrics: Metrics
+) -> None:
+    assert sample(metrics, "evalworker_in_flight_limit") == 50
+    bench = Bench(database, FakeRemote())
+    bench.remote.done = False
+    bench.enqueue(["a"])
+    bench.step()  # it runs there, when another one is refused
+    database.run(pace.lower_limit)
+    assert sample(metrics, "evalworker_in_flight_limit") == 1
+    assert sample(metrics, "evalworker_pace_lowered_total") == 1
+
+
+def test_notices_are_counted_that_arrived_that_did_not_and_that_were_given_up(
+    database: Database, metrics: Metrics
+) -> None:
+    bench = Bench(database, FakeRemote())
+    with receiving() as receiver:
+        for status in (200, 410, 500):
+            receiver.always = answering(status)
+            bench.enqueue(["a"], callback_url=receiver.url)
+            bench.finish()
+            bench.step()
+        assert len(receiver.ids) == 3
+    assert sample(metrics, "evalworker_notices_ended_total", outcome="sent") == 1
+    assert sample(metrics, "evalworker_notices_put_off_total") == 1
+    assert sample(metrics, "evalworker_notices_ended_total", outcome="failed") == 1
+
+
 def test_a_look_that_cost_much_is_good_for_long(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,14 +145,14 @@ def test_a_look_that_cost_much_is_good_for_long(
     looks: list[float] = []
     time = 1000.0
 
-    def look_at(_: Database) -> tables.Look:
+    def look_at(_: Database, _most: int) -> tables.Look:
         nonlocal time
         looks.append(time)
         time += 0.5
         return tables.Look({metric: {} for metric in tables.SHOWN})
 
     monkeypatch.setattr(tables, "look_at", look_at)
-    collector = tables.TablesCollector(database, monotonic=lambda: time)
+    collector = tables.TablesCollector(database, max_in_flight=50, monotonic=lambda: time)
     list(collector.collect())
     for later in (1001.0, 1010.0, 1011.0):  # half a second, twenty times
         time = later
@@ -136,9 +166,9 @@ def test_a_slow_look_leaves_the_one_before_it_standing_until_it_hangs(
     monkeypatch.setattr(tables, "PATIENCE_SECONDS", 0.05)
     go_on = threading.Event()
     time = 1000.0
-    collector = tables.TablesCollector(database, monotonic=lambda: time)
+    collector = tables.TablesCollector(database, max_in_flight=50, monotonic=lambda: time)
     quick = tables.look_at
-    monkeypatch.setattr(tables, "look_at", lambda given: (go_on.wait(30), quick(given))[1])
+    monkeypatch.setattr(tables, "look_at", lambda *given: (go_on.wait(30), quick(*given))[1])
 
     def up() -> float:
         return float(next(iter(collector.collect())).samples[0].value)
@@ -279,7 +309,7 @@ def test_a_scrape_survives_a_database_that_is_away(monkeypatch: pytest.MonkeyPat
 
 def assert_scraped_without(database: Database) -> None:
     metrics = Metrics()
-    metrics.watch_database(database)
+    metrics.watch_database(database, max_in_flight=50)
     text = asked(gateway_operations(database, metrics), "/metrics").text
     assert "evalworker_database_up 0.0" in text
     assert "evalworker_items_waiting{" not in text

@@ -42,6 +42,8 @@ def events_of_the_store() -> set[str]:
                     not isinstance(what, ast.Name)
                 ):
                     found |= names_in(what)
+                case ast.Call(func=ast.Name(id="_happened"), args=[_, _, what]):  # of notices
+                    found |= names_in(what)
     return found
 
 

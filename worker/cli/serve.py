@@ -118,7 +118,7 @@ def gateway(migrate_first: Migrate = False) -> None:
     with contextlib.ExitStack() as around:
         database = around.enter_context(contextlib.closing(ready_database(settings)))
         metrics = Metrics()
-        metrics.watch_database(database)
+        metrics.watch_database(database, max_in_flight=settings.max_in_flight)
         around.enter_context(ending_on_signals(ending))
         around.enter_context(serving_operations(settings, gateway_operations(database, metrics)))
         around.enter_context(serving_gateway(settings, database, observe=metrics.answered))

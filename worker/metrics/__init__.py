@@ -39,9 +39,9 @@ class Metrics(ProcessMetrics):
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
 
-    def watch_database(self, database: Database) -> None:
+    def watch_database(self, database: Database, *, max_in_flight: int) -> None:
         """Its tables, its pool, and every event from here on."""
-        self.registry.register(TablesCollector(database))
+        self.registry.register(TablesCollector(database, max_in_flight=max_in_flight))
         database.observe(self.happened)
         pool = database.engine.pool
         if isinstance(pool, QueuePool):

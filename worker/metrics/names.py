@@ -81,6 +81,10 @@ GATES_CLOSED = _gauge(
     "`pause`: a person does.",
     "scope",
 )
+IN_FLIGHT_LIMIT = _gauge(
+    "evalworker_in_flight_limit",
+    "Batches that may be at the remote now: MAX_IN_FLIGHT, or fewer since it refused more.",
+)
 
 # --- Of each process: what it recorded -----------------------------------------------------------
 
@@ -150,6 +154,15 @@ SURPRISES = _counter("evalworker_surprises_total", "Steps that raised what nobod
 PACE_LOWERED = _counter(
     "evalworker_pace_lowered_total",
     "Times that fewer batches were kept at the remote because it refused more.",
+)
+NOTICES_ENDED = _counter(
+    "evalworker_notices_ended_total",
+    "Notices of ended jobs that their receivers have, or that were given up.",
+    "outcome",
+    ("sent", "failed"),
+)
+NOTICES_PUT_OFF = _counter(
+    "evalworker_notices_put_off_total", "Notices that did not arrive: each is sent again."
 )
 GATES_SHUT = _counter(
     "evalworker_gate_closures_total",

@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from worker.lifecycle import LIVE_STATES, BatchState
 from worker.metrics import names
 from worker.metrics.process import scope_of
-from worker.store import gauges
+from worker.store import gauges, pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -41,12 +41,13 @@ SHOWN = (
     names.BATCHES,
     names.OLDEST_BATCH,
     names.GATES_CLOSED,
+    names.IN_FLIGHT_LIMIT,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look found: figures by metric and label."""
+    """What one look found: figures by metric and label, "" where it has none."""
 
     figures: Mapping[Metric, Mapping[str, float]]
 
@@ -55,9 +56,14 @@ class TablesCollector(Collector):
     """Gauges of the database, and whether it answered."""
 
     def __init__(
-        self, database: Database, *, monotonic: Callable[[], float] = time.monotonic
+        self,
+        database: Database,
+        *,
+        max_in_flight: int,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
+        self._max_in_flight = max_in_flight
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._look: Look | None = None  # of a database that does not answer, there is none
@@ -77,7 +83,7 @@ class TablesCollector(Collector):
         for metric in SHOWN:
             family = _family(metric)
             for label, figure in (look.figures[metric] if look else {}).items():
-                family.add_metric([label], figure)
+                family.add_metric([label] if metric.labels else [], figure)
             yield family
 
     def _latest(self) -> Look | None:
@@ -97,7 +103,7 @@ class TablesCollector(Collector):
     def _take(self, done: threading.Event) -> None:
         look: Look | None = None
         try:
-            look = look_at(self._database)
+            look = look_at(self._database, self._max_in_flight)
         except SQLAlchemyError:
             pass  # away: the scrape says so
         finally:
@@ -108,13 +114,14 @@ class TablesCollector(Collector):
             done.set()
 
 
-def look_at(database: Database) -> Look:
+def look_at(database: Database, max_in_flight: int) -> Look:
     with database.read() as connection:
         gauges.bound(connection, seconds=HUNG_SECONDS)
         waiting = gauges.waiting_by_judge(connection)
         due = gauges.due_by_judge(connection)
         batches = gauges.batches_by_state(connection)
         closed = gauges.closed_scopes(connection)
+        allowed = pace.allowed_in_flight(connection, max_in_flight)
     counts = dict.fromkeys(STATES, 0.0) | {row.state: float(row.batches) for row in batches}
     ages = {row.state: max(0.0, row.oldest or 0.0) for row in batches}
     gates = dict.fromkeys(SCOPES, 0.0)
@@ -128,6 +135,7 @@ def look_at(database: Database) -> Look:
             names.BATCHES: counts,
             names.OLDEST_BATCH: ages,
             names.GATES_CLOSED: gates,
+            names.IN_FLIGHT_LIMIT: {"": float(allowed)},
         }
     )
 

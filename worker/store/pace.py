@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 API = "api"
 
 
-def allowed_in_flight(tx: Transaction, ceiling: int) -> int:
+def allowed_in_flight(tx: Transaction | sa.Connection, ceiling: int) -> int:
     """How many batches may be at the remote now: the ceiling, or less while it refuses more."""
     known = tx.execute(_LIMIT).one_or_none()
     if known is None:
