@@ -26,8 +26,9 @@ from gateways import (
 )
 from harness import Bench, FakeRemote
 
+from worker.gateway import app, showing
 from worker.schema import jobs
-from worker.store import changing, executions
+from worker.store import changing, executions, pipeline
 from worker.store.database import Database
 
 if TYPE_CHECKING:
@@ -464,6 +465,30 @@ def test_polls_are_answered_while_submissions_wait_for_their_commit(
             assert not any(one.done() for one in waiting)
         assert [one.result() for one in waiting] == [202] * 8
     assert bench.one("SELECT count(*) FROM eval_jobs") == 9
+
+
+def test_polls_are_answered_while_a_very_large_job_is_put_together(
+    database: Database, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+
+    def put_together(rows: Any, results: Any) -> Any:
+        if len(rows) > 1:
+            assert go_on.wait(10)
+        return showing.execution(rows, results)
+
+    monkeypatch.setattr(app, "execution", put_together)
+    texts = [str(number) for number in range(pipeline.LOADED_AT_ONCE + 1)]
+    with gateway_over(database, max_inputs=len(texts)) as url, client(url) as caller:
+        large, small = (submit(caller, *given).json() for given in (texts, ["one"]))
+        bench.finish()
+        with ThreadPoolExecutor() as pool:
+            polled = pool.submit(caller.get, large["status_url"])
+            assert caller.get(small["status_url"]).json()["completed_count"] == 1
+            go_on.set()
+            items = polled.result().json()["items"]
+    assert [item["input"]["request"] for item in items] == texts
+    assert all(len(item["evaluator_results"]) for item in items)
 
 
 def test_polls_of_what_is_not_there_keep_no_connection(

@@ -25,10 +25,14 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
     from psycopg import Connection
+    from psycopg import abc as psycopg_types
     from psycopg.pq.abc import PGresult
 
     from worker.store.database import Database
     from worker.store.driver import Made, Often
+
+
+LOADED_AT_ONCE = 500  # rows, in some milliseconds; more are loaded in a thread
 
 
 class Pipeline:
@@ -99,8 +103,12 @@ class _Line:
             self._break(error)
         result = await answer
         try:
-            self._loading.set_pgresult(result)
-            return made.rows(self._loading.load_rows(0, result.ntuples, tuple))
+            many = result.ntuples > LOADED_AT_ONCE
+            loading = Transformer(self._driver) if many else self._loading
+            loading.set_pgresult(result)  # asks the connection, and so not in the thread
+            if many:
+                return await asyncio.to_thread(_loaded, loading, made, result)
+            return _loaded(loading, made, result)
         except Error as error:  # a value that Python has none for
             raise as_sqlalchemys(error, self._dialect) from error
 
@@ -148,3 +156,7 @@ class _Line:
             self.broke = True
             self._loop.remove_reader(self._socket)
             self._driver.close()
+
+
+def _loaded(loading: psycopg_types.Transformer, made: Made, result: PGresult) -> list[Any]:
+    return made.rows(loading.load_rows(0, result.ntuples, tuple))
