@@ -17,12 +17,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from worker import pruning
-from worker.app import open_database
 from worker.config import load_settings
 from worker.errors import NotPossible
 from worker.exporting import Format, write_file
 from worker.lifecycle import LIVE_STATES, BatchState
 from worker.migrating import check_schema
+from worker.opening import open_database
 from worker.store import changing, claims, gates, jobs, viewing
 from worker.validation import judge_offences
 

@@ -9,9 +9,8 @@ import secrets
 import signal
 import socket
 import threading
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
-import sqlalchemy as sa
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -25,19 +24,17 @@ from worker.brokers import (
     queue_name,
     start_worker,
 )
-from worker.config import API_KEY_NAMES, hide_password
+from worker.config import hide_password
 from worker.dispatcher import Dispatcher
-from worker.errors import ConfigurationError, DeadThreads, Unreachable
-from worker.lifecycle import Unavailable
+from worker.errors import DeadThreads
 from worker.listening import Listener
 from worker.logs import LogContext
 from worker.metrics import Metrics
 from worker.migrating import check_schema
 from worker.notices import Notices
-from worker.remote import JudgeAPI
+from worker.opening import judge_api, open_database
 from worker.steps import Policy, Steps
 from worker.store import jobs, watching
-from worker.store.database import Database
 from worker.store.notices import AT_ONCE
 from worker.tracing.sending import find_tracer
 from worker.watch import Watch
@@ -50,13 +47,13 @@ if TYPE_CHECKING:
     import httpx
 
     from worker.config import Settings
+    from worker.store.database import Database
     from worker.tracing.spans import Tracing
 
 log = structlog.get_logger("evalworker")
 
 TICK_SECONDS = 0.2  # how often the main thread looks whether there is a reason to end
 STOP_SECONDS = 25.0  # for running steps to end; with the rest, under the 30 s of a container
-CHECK_SECONDS = 3.0  # for the API to answer anything at the start
 LOOK_SECONDS = 5.0  # for its list to be read, before anything else starts
 MAX_THREADS = 32
 
@@ -205,19 +202,6 @@ class App:
         log.info("worker.stopped")
 
 
-def open_database(settings: Settings) -> Database:
-    """A database that answers; raises `Unreachable`."""
-    database = Database(settings.sqlalchemy_url)
-    try:
-        with database.read() as connection:
-            connection.execute(sa.text("SELECT 1"))
-    except SQLAlchemyError as error:
-        database.close()
-        cause = getattr(error, "orig", None) or error
-        raise Unreachable("database", hide_password(settings.database_url), cause) from error
-    return database
-
-
 def tracing_of(database: Database) -> Tracing | None:
     """None where OpenTelemetry is not installed or not set up."""
     tracer = find_tracer()
@@ -226,24 +210,6 @@ def tracing_of(database: Database) -> Tracing | None:
     from worker.tracing.spans import Tracing
 
     return Tracing(database, tracer)
-
-
-def judge_api(settings: Settings, **bounds: Any) -> JudgeAPI:
-    """A client with the key of the settings; raises `ConfigurationError` where there is none."""
-    if settings.api_key is None:
-        raise ConfigurationError(
-            [f"{API_KEY_NAMES[0]} is not set (nor {' or '.join(API_KEY_NAMES[1:])})"]
-        )
-    key = settings.api_key.get_secret_value()
-    return JudgeAPI(base_url=settings.api_url, api_key=key, **bounds)
-
-
-def check_api(settings: Settings) -> None:
-    """Raises `Unreachable` if nothing at all answers at the API's URL."""
-    with judge_api(settings, deadline=CHECK_SECONDS) as api:
-        outcome = api.list_executions()
-    if isinstance(outcome, Unavailable) and not outcome.sent:
-        raise Unreachable("judge API", settings.api_url, outcome.reason)
 
 
 @contextlib.contextmanager

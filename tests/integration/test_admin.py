@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -338,3 +340,12 @@ def test_a_job_whose_notice_is_still_to_be_sent_stays(bench: Bench, admin: Admin
     with pytest.raises(UnknownJob):
         admin.job(job_id)
     assert bench.rows("SELECT 1 FROM eval_notices") == []
+
+
+def test_who_only_operates_loads_nothing_that_works() -> None:
+    code = (
+        "import sys; from worker.admin import Admin;"
+        "print([m for m in ('dramatiq', 'redis', 'pika', 'starlette') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

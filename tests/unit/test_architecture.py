@@ -17,7 +17,7 @@ LAYERS = [
     {"answers", "wire"},
     {"validation", "config", "schema", "remote", "webhook", "port"},
     {"store"},
-    {"durations", "migrating", "intake", "tracing", "outbox"},
+    {"durations", "migrating", "opening", "intake", "tracing", "outbox"},
     {"search", "gatekeeping", "watch", "steps", "notices", "exporting", "pruning"},
     {"logs", "metrics", "brokers", "listening", "actors", "dispatcher"},
     {"sandbox", "gateway"},

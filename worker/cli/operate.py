@@ -11,8 +11,6 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from worker.admin import Admin
-from worker.app import judge_api, open_database
-from worker.brokers import prepare_broker
 from worker.cli.shell import (
     AsJson,
     app,
@@ -27,9 +25,9 @@ from worker.cli.tables import Column, counted
 from worker.cli.told import obstacles
 from worker.config import Settings, sources
 from worker.errors import EvalWorkerError
-from worker.gateway.keys import read_keys
 from worker.lifecycle import Denied, Listed, NotFound, Throttled, Unavailable
 from worker.migrating import check_schema, current_revision
+from worker.opening import judge_api, open_database
 from worker.store.jobs import asks_for_notices
 from worker.webhook import NO_SECRET
 
@@ -48,7 +46,7 @@ def check(as_json: AsJson = False) -> None:
     settings = settings_and_logs()
     findings = {
         "database": _attempt(_check_database, settings),
-        "broker": _attempt(lambda given: prepare_broker(given.broker_url), settings),
+        "broker": _attempt(_check_broker, settings),
         "judge API": _attempt(_check_key, settings),
     }
     if settings.gateway_keys is not None:
@@ -112,7 +110,15 @@ def _check_notices(settings: Settings) -> None:
             raise EvalWorkerError(f"jobs have a callback_url, but {NO_SECRET}")
 
 
+def _check_broker(settings: Settings) -> None:
+    from worker.brokers import prepare_broker  # the drivers of all brokers: here alone
+
+    prepare_broker(settings.broker_url)
+
+
 def _check_gateway_keys(settings: Settings) -> None:
+    from worker.gateway.keys import read_keys
+
     read_keys(settings.gateway_keys.get_secret_value() if settings.gateway_keys else None)
 
 

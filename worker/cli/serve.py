@@ -1,4 +1,8 @@
-"""Commands that run something: migrate, run, gateway, sandbox, demo."""
+"""Commands that run something: migrate, run, gateway, sandbox, demo.
+
+What a command runs is imported when it runs: dispatcher, actors, brokers and servers take longer
+to load than all the other commands together.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,6 @@ from typing import TYPE_CHECKING, Annotated
 import sqlalchemy as sa
 import typer
 
-from worker import demo as demonstration
-from worker.app import TICK_SECONDS, App, check_api, ending_on_signals, open_database
-from worker.brokers import grant_queue
 from worker.cli.shell import (
     AsJson,
     app,
@@ -23,18 +24,15 @@ from worker.cli.shell import (
     ready_database,
     settings_and_logs,
 )
-from worker.gateway.server import serving_gateway
 from worker.lifecycle import Status
-from worker.metrics import Metrics
 from worker.migrating import grant_roles, upgrade
-from worker.ops import gateway_operations, operations, serving_operations
-from worker.sandbox.options import SandboxOptions
-from worker.sandbox.server import serve
+from worker.opening import check_api, open_database
 from worker.schema import jobs
 from worker.store.jobs import any_work, held_batches
 from worker.tracing.sending import send_traces
 
 if TYPE_CHECKING:
+    from worker.app import App
     from worker.config import Settings
 
 Migrate = Annotated[
@@ -72,6 +70,10 @@ def run(
     ] = False,
 ) -> None:
     """Work: plan, submit, poll and record, until told to stop (SIGTERM, Ctrl-C)."""
+    from worker.app import App, ending_on_signals
+    from worker.gateway.server import serving_gateway
+    from worker.ops import operations, serving_operations
+
     settings = settings_and_logs()
     if migrate_first:
         _migrate(settings)
@@ -111,6 +113,11 @@ def run(
 @app.command()
 def gateway(migrate_first: Migrate = False) -> None:
     """Serve the judge API in front of the outbox; workers elsewhere do the work."""
+    from worker.app import TICK_SECONDS, ending_on_signals
+    from worker.gateway.server import serving_gateway
+    from worker.metrics import Metrics
+    from worker.ops import gateway_operations, serving_operations
+
     settings = settings_and_logs()
     if migrate_first:
         _migrate(settings)
@@ -139,6 +146,8 @@ def _migrate(settings: Settings) -> str:
 
 
 def _grant_roles(settings: Settings) -> None:
+    from worker.brokers import grant_queue
+
     with contextlib.closing(open_database(settings)) as database:
         grant_roles(database)
     grant_queue(settings.broker_url)
@@ -172,6 +181,9 @@ def sandbox(
     seed: Annotated[int, typer.Option(help="The same seed misbehaves in the same way.")] = 0,
 ) -> None:
     """Serve the judge API in a box, for a machine without a key."""
+    from worker.sandbox.options import SandboxOptions
+    from worker.sandbox.server import serve
+
     options = SandboxOptions(
         latency=latency,
         max_running=max_running,
@@ -192,4 +204,6 @@ def demo(
     judge: Annotated[str, typer.Option(help="A judge of the sandbox.")] = "answer-quality",
 ) -> None:
     """Do the main job for real, here and now: a SQLite file, a sandbox judge, 200 inputs."""
+    from worker import demo as demonstration
+
     demonstration.run(file or demonstration.INPUTS, judge)

@@ -12,11 +12,11 @@ import typer
 from rich.console import Console
 
 from worker.admin import Admin
-from worker.app import open_database
 from worker.cli.tables import table_of
 from worker.config import Settings, load_settings
 from worker.logs import configure_logging, secrets_of
 from worker.migrating import check_schema
+from worker.opening import open_database
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
