@@ -4,7 +4,7 @@
 
 Each client keeps one connection, and in a loop submits one input and polls it three times, with a
 pause before each request. The same is done with the gateway and with an empty one: the same
-server and the same parsing and validation, but no key, no database and a constant answer. Each
+server, which reads and validates as much, but has no database and a constant answer. Each
 server is a process of its own; memory is what the system says that it holds. Without a database's
 URL it is done on a PostgreSQL that syncs to disk, and on SQLite. Exit status 1 where a request
 failed, or where the gateway's median is over twice the empty one's.
@@ -28,21 +28,22 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
-from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from benchmarks.measure import fresh_databases
 from worker.config import load_settings
+from worker.gateway.app import Gateway
+from worker.gateway.keys import Keys, read_keys
+from worker.gateway.reading import Reading
 from worker.gateway.server import serving_gateway
+from worker.gateway.writing import Writing
 from worker.logs import configure_logging
 from worker.migrating import upgrade
 from worker.port import in_background, listening
 from worker.store.database import Database
 from worker.wire.paths import EXECUTE_PATH, STATUS_PATH
-from worker.wire.serving import read_json
-from worker.wire.submission import Submission, read_submission
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,10 +51,12 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+    from worker.gateway.keys import Key
+    from worker.store.putting import NewJob
+
 KEY = "a-key-for-the-benchmark"
 KEYS = json.dumps({"benchmark": {"key": KEY}})
 POLLS = 3
-AN_ID = "01932f5e-0000-7000-8000-000000000001"
 BODY = json.dumps(
     {"inputs": [{"request": "The capital of Peru?" * 10, "response": "Lima." * 20}], "tags": ["t"]}
 ).encode()
@@ -75,21 +78,34 @@ def serve_gateway(port: Connection, database_url: str) -> None:
 
 
 def serve_empty(port: Connection, _: str) -> None:
-    """The same server, which reads and does nothing."""
-
-    async def submit(request: Request) -> Response:
-        read_submission(await read_json(request, max_bytes=10**6), Submission)
-        return JSONResponse({"batch_execution_id": AN_ID, "status_url": "/"}, 202)
-
-    async def status(request: Request) -> Response:
-        return JSONResponse({"batch_execution_id": request.path_params["id"], "status": "pending"})
-
-    app = Starlette(
-        routes=[Route(EXECUTE_PATH, submit, methods=["POST"]), Route(STATUS_PATH, status)]
-    )
+    """The same server over nothing."""
+    settings = load_settings(gateway_keys=KEYS)
+    database = Database("sqlite://")
+    app = EmptyGateway(
+        Reading(database),
+        Nowhere(database, on_taken=lambda: None),
+        Keys(read_keys(KEYS)),
+        max_inputs=settings.gateway_max_inputs,
+        max_body_bytes=settings.gateway_max_body_bytes,
+    ).create_app()
     with listening("127.0.0.1", 0) as listener, in_background(app, listener, name="empty"):
         port.send(listener.getsockname()[1])
         port.recv()
+
+
+class EmptyGateway(Gateway):
+    """Whatever is asked for is there, and is pending."""
+
+    async def status(self, request: Request, key: Key) -> Response:  # noqa: ARG002 (checked before)
+        job_id = str(UUID(request.path_params["id"]))
+        return JSONResponse({"batch_execution_id": job_id, "status": "pending"})
+
+
+class Nowhere(Writing):
+    """Where everything is new, and nothing is kept."""
+
+    async def put(self, job: NewJob) -> bool:  # noqa: ARG002
+        return True
 
 
 # --- the clients ----------------------------------------------------------------------------------

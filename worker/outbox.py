@@ -8,24 +8,22 @@ from __future__ import annotations
 import itertools
 import json
 from contextlib import contextmanager, nullcontext
-from functools import cache
 from typing import TYPE_CHECKING, Any, cast, overload
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
 from worker.errors import SHOWN, InvalidInputs
 from worker.schema import items, jobs
 from worker.store.many import insert_rows
+from worker.store.putting import COLUMNS, id_with_key, insert_job, item_row
 from worker.tracing import producers_span
 from worker.validation import judge_offences, offences_of, tag_offences, url_offences
-from worker.wire.inputs import COLUMN_FIELDS
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Coroutine, Iterable, Iterator, Mapping
 
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
@@ -120,7 +118,7 @@ def _enqueue(
         # Also look at the inputs: everything that is wrong is told at once.
         raise _refusal(itertools.chain(offences, _input_offences(enumerate(inputs))))
     job["tags"] = sorted(set(job["tags"]))
-    known = _known_job(connection, job["idempotency_key"])
+    known = id_with_key(connection, job["idempotency_key"])
     if known is not None:
         return known
     # Nothing is written before the first chunk is known to be good: most jobs are no longer than
@@ -131,12 +129,12 @@ def _enqueue(
         raise InvalidInputs(["inputs is empty: a job needs at least one"])
     job = {"id": uuid7(), **job}
     with _undone_if_refused(connection, job["id"]) if len(first) == CHUNK else nullcontext():
-        if not _insert_job(connection, job):
-            return cast("UUID", _known_job(connection, job["idempotency_key"]))
+        if not insert_job(connection, job):
+            return cast("UUID", id_with_key(connection, job["idempotency_key"]))
         chunk = first
         while chunk:
-            rows = [_row(job["id"], index, value) for index, value in chunk]
-            insert_rows(connection, items, _COLUMNS, rows)
+            rows = [item_row(job["id"], index, value) for index, value in chunk]
+            insert_rows(connection, items, COLUMNS, rows)
             chunk = _next_chunk(given)
     return cast("UUID", job["id"])
 
@@ -177,33 +175,6 @@ def check(job: Mapping[str, Any], inputs: Iterable[Mapping[str, Any]]) -> None:
         raise _refusal(offences)
 
 
-def put_jobs(
-    connection: sa.Connection, given: Sequence[tuple[dict[str, Any], Sequence[Mapping[str, Any]]]]
-) -> list[tuple[UUID, bool]]:
-    """Several jobs, checked and each with a key, in as few statements as one.
-
-    Returns for each its id, and whether it is new: with a key that is known, it is the old one.
-    """
-    rows = [{**job, "id": uuid7(), "tags": sorted(set(job["tags"]))} for job, _ in given]
-    # In one order, whoever inserts them: else two that have the same keys wait for each other.
-    in_order = sorted(rows, key=lambda row: str(row["idempotency_key"]))
-    new = set(connection.scalars(_insert_job_statement(connection.dialect.name), in_order))
-    of_new = [
-        _row(job["id"], index, value)
-        for job, (_, inputs) in zip(rows, given, strict=True)
-        if job["id"] in new
-        for index, value in enumerate(inputs)
-    ]
-    if of_new:
-        insert_rows(connection, items, _COLUMNS, of_new)
-    return [
-        (job["id"], True)
-        if job["id"] in new
-        else (cast("UUID", _known_job(connection, job["idempotency_key"])), False)
-        for job in rows
-    ]
-
-
 def _job_offences(job: Mapping[str, Any]) -> list[str]:
     offences = [*judge_offences(job["judge_id"]), *tag_offences(job["tags"])]
     if job["judge_version_id"] is not None:
@@ -238,55 +209,3 @@ def _refusal(offences: Iterable[str]) -> InvalidInputs:
         if total <= SHOWN:
             shown.append(offence)
     return InvalidInputs(shown, total=total)
-
-
-def _known_job(connection: sa.Connection, key: str | None) -> UUID | None:
-    """The id of the job that has this key already."""
-    if key is None:
-        return None
-    return connection.scalar(sa.select(jobs.c.id).where(jobs.c.idempotency_key == key))
-
-
-def _insert_job(connection: sa.Connection, job: dict[str, Any]) -> bool:
-    """False where another transaction was first with this key."""
-    statement = _insert_job_statement(connection.dialect.name)
-    return connection.scalar(statement, job) is not None
-
-
-@cache
-def _insert_job_statement(dialect: str) -> sa.Executable:
-    """Put together once: for a job of few inputs that costs as much as running it."""
-    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    statement = insert(jobs).on_conflict_do_nothing(index_elements=["idempotency_key"])
-    return statement.returning(jobs.c.id)
-
-
-_COLUMNS = ("job_id", "item_index", *COLUMN_FIELDS, "extra")
-_COLUMN_SET = frozenset(COLUMN_FIELDS)
-
-
-def _row(job_id: UUID, index: int, value: Mapping[str, Any]) -> tuple[object, ...]:
-    """An input's values in the order of `_COLUMNS`; ids and JSON are text."""
-    extra = None
-    if not value.keys() <= _COLUMN_SET:
-        extra = {
-            name: part
-            for name, part in value.items()
-            if name not in _COLUMN_SET and part is not None
-        }
-    return (
-        str(job_id),
-        index,
-        value.get("request"),
-        value.get("response"),
-        _json_text(value.get("contexts")),
-        _json_text(value.get("functions")),
-        value.get("expected_output"),
-        _json_text(extra or None),
-    )
-
-
-def _json_text(value: object) -> str | None:
-    if value is None:
-        return None
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

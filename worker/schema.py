@@ -142,7 +142,7 @@ def _later_on_sqlite(element: later, compiler: Any, **kw: Any) -> str:
 
 
 def now() -> later:
-    return later(sa.literal(0.0))
+    return later(sa.literal_column("0.0"))
 
 
 class seconds_between(FunctionElement[float]):  # noqa: N801 (reads as a SQL function)

@@ -27,12 +27,15 @@ from gateways import (
 from harness import Bench, FakeRemote
 
 from worker.gateway import app, showing
+from worker.gateway.writing import TOGETHER
 from worker.schema import jobs
 from worker.store import changing, executions, pipeline
 from worker.store.database import Database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from worker.store.driver import Ask
 
 EXECUTIONS = "/v1/judges/batch-executions/"
 
@@ -512,7 +515,7 @@ def test_a_job_that_is_deleted_during_a_poll_is_not_shown_without_its_results(
     bench.finish()
     results_of = executions.results_of
 
-    async def deleted(ask: executions.Ask, job_id: UUID) -> Any:
+    async def deleted(ask: Ask, job_id: UUID) -> Any:
         with database.engine.begin() as other:
             other.execute(sa.delete(jobs).where(jobs.c.id == job_id))
         return await results_of(ask, job_id)
@@ -527,10 +530,9 @@ def _submit_alone(url: str) -> int:
         return submit(own, "late").status_code
 
 
-def test_a_commit_whose_answer_was_lost_makes_one_job(
-    caller: httpx.Client, database: Database, bench: Bench
-) -> None:
+def test_a_commit_whose_answer_was_lost_makes_one_job(database: Database, bench: Bench) -> None:
     """The transaction is run again, and finds what it had written."""
+    texts = [str(number) for number in range(TOGETHER + 1)]
     lose = [True]
 
     def lost(connection: sa.Connection) -> None:
@@ -539,11 +541,13 @@ def test_a_commit_whose_answer_was_lost_makes_one_job(
             connection.connection.commit()
             raise sa.exc.InterfaceError("COMMIT", None, ConnectionError("lost"))
 
-    sa.event.listen(database.engine, "commit", lost)
-    assert submit(caller, "one").status_code == 202
-    sa.event.remove(database.engine, "commit", lost)
+    with gateway_over(database, max_inputs=len(texts)) as url, client(url) as caller:
+        sa.event.listen(database.engine, "commit", lost)
+        assert submit(caller, *texts).status_code == 202
+        sa.event.remove(database.engine, "commit", lost)
     assert not lose
     assert bench.one("SELECT count(*) FROM eval_jobs") == 1
+    assert bench.one("SELECT count(*) FROM eval_items") == len(texts)
 
 
 def test_keys_are_given_as_hashes_too(sqlite_url: str) -> None:

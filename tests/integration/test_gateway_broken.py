@@ -10,6 +10,9 @@ import pytest
 import sqlalchemy as sa
 from gateways import client, gateway_over, submit
 from harness import Bench, FakeRemote
+from servers import wait_until
+
+from worker.gateway.writing import TOGETHER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,26 +29,51 @@ def url(database_of_postgres: Database) -> Iterator[str]:
 
 
 def test_a_connection_that_breaks_between_a_job_and_its_inputs_makes_one_whole_job(
-    database_of_postgres: Database, url: str
+    database_of_postgres: Database,
 ) -> None:
-    """The inputs go by the driver's own COPY, whose errors must be known as the others are."""
+    """Many inputs go by the driver's own COPY, whose errors must be known as the others are."""
     database = database_of_postgres
     broken: list[str] = []
+    texts = [str(number) for number in range(TOGETHER + 1)]
 
     def cut(connection: sa.Connection, _: Any, statement: str, *__: Any) -> None:
         if statement.startswith("INSERT INTO eval_jobs") and not broken:
             broken.append(statement)
             end_sessions(database, connection)
 
-    sa.event.listen(database.engine, "after_cursor_execute", cut)
-    with client(url) as caller:
-        answer = submit(caller, "one", "two")
-    sa.event.remove(database.engine, "after_cursor_execute", cut)
+    with gateway_over(database, max_inputs=len(texts)) as url, client(url) as caller:
+        sa.event.listen(database.engine, "after_cursor_execute", cut)
+        answer = submit(caller, *texts)
+        sa.event.remove(database.engine, "after_cursor_execute", cut)
     assert broken
     assert answer.status_code == 202, answer.text
     bench = Bench(database, FakeRemote())
     assert bench.one("SELECT count(*) FROM eval_jobs") == 1
-    assert bench.one("SELECT count(*) FROM eval_items") == 2
+    assert bench.one("SELECT count(*) FROM eval_items") == len(texts)
+
+
+def test_a_connection_that_breaks_in_the_middle_of_submissions_makes_whole_jobs(
+    database_of_postgres: Database, url: str
+) -> None:
+    bench = Bench(database_of_postgres, FakeRemote())
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+
+    def send(number: int) -> int:
+        with client(url) as caller:
+            return submit(caller, f"{number}", "second").status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        with database_of_postgres.engine.begin() as held:  # jobs can be written, inputs cannot
+            held.exec_driver_sql("LOCK TABLE eval_items IN SHARE ROW EXCLUSIVE MODE")
+            sent = [pool.submit(send, number) for number in range(8)]
+            for _ in range(2):
+                wait_until(lambda: bench.one(waits) == 1)
+                end_sessions(database_of_postgres, waiting=True)
+            wait_until(lambda: bench.one(waits) == 1)
+        assert [one.result() for one in sent] == [202] * 8
+    assert bench.one("SELECT count(*) FROM eval_jobs") == 8
+    assert bench.one("SELECT count(*) FROM eval_items") == 16
+    assert bench.events() == ["job.taken"] * 8
 
 
 def test_readers_whose_connections_have_all_broken_answer_as_if_nothing_was(
@@ -64,12 +92,16 @@ def test_readers_whose_connections_have_all_broken_answer_as_if_nothing_was(
         assert caller.get("/v1/judges/batch-executions/").status_code == 200
 
 
-def end_sessions(database: Database, one: sa.Connection | None = None) -> None:
-    """All of this database, or that of one connection."""
+def end_sessions(
+    database: Database, one: sa.Connection | None = None, *, waiting: bool = False
+) -> None:
+    """All of this database, or that of one connection, or those that wait for a lock."""
     found = "datname = current_database() AND pid <> pg_backend_pid()"
     if one is not None:
         driver: Any = one.connection.dbapi_connection
         found = f"pid = {driver.info.backend_pid}"
+    if waiting:
+        found += " AND wait_event_type = 'Lock'"
     dsn = database.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(dsn, autocommit=True) as other:
         other.execute(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {found}")

@@ -21,7 +21,7 @@ from starlette.routing import Route
 from worker.gateway.document import document
 from worker.gateway.listing import cut, wanted
 from worker.gateway.showing import execution, head
-from worker.gateway.taking import Taking, idempotency_key_in
+from worker.gateway.taking import Taking, idempotency_key_in, take
 from worker.store import executions
 from worker.tracing import callers_span
 from worker.validation import judge_offences
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from worker.gateway.keys import Key, Keys
     from worker.gateway.passing import PassThrough
     from worker.gateway.reading import Reading
-    from worker.gateway.taking import Taker
+    from worker.gateway.writing import Writing
 
     Observer = Callable[[str, int, float], None]
 
@@ -58,7 +58,7 @@ class Gateway:
     def __init__(
         self,
         reading: Reading,
-        taker: Taker,
+        writing: Writing,
         keys: Keys,
         *,
         max_inputs: int,
@@ -67,7 +67,7 @@ class Gateway:
         observe: Observer = lambda _endpoint, _status, _seconds: None,
     ) -> None:
         self.reading = reading
-        self.taker = taker
+        self.writing = writing
         self.keys = keys
         self.max_inputs = max_inputs
         self.max_body_bytes = max_body_bytes
@@ -94,6 +94,7 @@ class Gateway:
     @contextlib.asynccontextmanager
     async def _closing(self, _: Starlette) -> AsyncIterator[None]:
         yield
+        await self.writing.close()
         self.reading.close()
         if self.passing is not None:
             await self.passing.close()
@@ -140,7 +141,7 @@ class Gateway:
         own_key = idempotency_key_in(request.headers.get("idempotency-key"))
         span = callers_span(request.headers.get("traceparent"))
         taking = Taking(key.name, judge_id, given, own_key, span)
-        job_id = str(await self.taker.take(taking))
+        job_id = str(await take(taking, self.writing, self.reading))
         answer = Accepted(batch_execution_id=job_id, status_url=path(*EXECUTIONS, job_id))
         return JSONResponse(answer, 202)
 

@@ -11,7 +11,7 @@ from worker.gateway.app import Gateway
 from worker.gateway.keys import Keys, read_keys
 from worker.gateway.passing import PassThrough
 from worker.gateway.reading import Reading
-from worker.gateway.taking import Taker
+from worker.gateway.writing import Writing
 from worker.port import in_background, listening
 
 if TYPE_CHECKING:
@@ -45,13 +45,10 @@ def serving_gateway(
     if settings.gateway_pass_through:
         passing = PassThrough(settings.api_url, keys, max_body_bytes=max_body_bytes)
     host = settings.gateway_host
-    with (
-        listening(host, settings.gateway_port) as listener,
-        Taker(database, on_taken) as taker,
-    ):
+    with listening(host, settings.gateway_port) as listener:
         gateway = Gateway(
             Reading(database),
-            taker,
+            Writing(database, on_taken),
             keys,
             max_inputs=settings.gateway_max_inputs,
             max_body_bytes=max_body_bytes,

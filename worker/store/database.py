@@ -51,15 +51,10 @@ _UNHURRIED = sa.text(
 _ASKED = sa.text("SELECT 1")
 
 
-class Transaction:
-    """An open transaction, and the events that become history and log lines with its commit."""
+class History:
+    """What happens in a transaction: log lines with its commit, and told to who observes."""
 
-    def __init__(self, connection: sa.Connection) -> None:
-        self.connection = connection
-        self.execute = connection.execute
-        self.scalar = connection.scalar
-        self.scalars = connection.scalars
-        self.on_postgresql = connection.dialect.name == "postgresql"
+    def __init__(self) -> None:
         self._events: list[dict[str, Any]] = []
         self._counted: list[dict[str, Any]] = []
 
@@ -72,7 +67,7 @@ class Transaction:
         batch_id: UUID | None = None,
         **detail: Any,
     ) -> None:
-        """Notes one event of the history, written with this transaction or not at all."""
+        """Notes one event, written with the transaction or not at all."""
         known = {key: value for key, value in detail.items() if value is not None}
         self._events.append(
             {
@@ -88,11 +83,6 @@ class Transaction:
         """Notes what is worth counting but no history: observers hear of it with the commit."""
         self._counted.append({"event": what, "detail": None})
 
-    def write_events(self) -> None:
-        if self._events:
-            # Of one alone the driver makes a plain statement, which costs half of a list's.
-            self.execute(_INSERT_EVENTS, self._events if self._events[1:] else self._events[0])
-
     def log_events(self) -> None:
         """One log line per event, after the commit: the log never tells what did not happen."""
         for entry in self._events:
@@ -107,6 +97,23 @@ class Transaction:
         """Of everything that happened or was counted, in its order, after the commit."""
         for entry in itertools.chain(self._events, self._counted):
             observer(entry)
+
+
+class Transaction(History):
+    """An open transaction; its events become rows of the history, too."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        super().__init__()
+        self.connection = connection
+        self.execute = connection.execute
+        self.scalar = connection.scalar
+        self.scalars = connection.scalars
+        self.on_postgresql = connection.dialect.name == "postgresql"
+
+    def write_events(self) -> None:
+        if self._events:
+            # Of one alone the driver makes a plain statement, which costs half of a list's.
+            self.execute(_INSERT_EVENTS, self._events if self._events[1:] else self._events[0])
 
 
 # Inline: nobody asks for the id of an event just written, and PostgreSQL is not asked for it first.
@@ -146,11 +153,15 @@ class Database:
                     raise
                 time.sleep(PAUSE_SECONDS * 2 ** (TRIES - 1 - left))
             else:
-                transaction.log_events()
-                for observer in self._observers:
-                    transaction.tell(observer)
+                self.happened(transaction)
                 return result
         raise AssertionError("unreachable: the last try returns or raises")
+
+    def happened(self, history: History) -> None:
+        """It is committed."""
+        history.log_events()
+        for observer in self._observers:
+            history.tell(observer)
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:

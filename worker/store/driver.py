@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
     Converter = Callable[[Any], Any]
+    Ask = Callable[["Often", Mapping[str, Any]], Awaitable[Sequence[Any]]]
 
 
 @contextmanager
@@ -40,7 +41,7 @@ def as_sqlalchemys(error: Exception, dialect: sa.Dialect, *, broke: bool = False
 
 
 class Often:
-    """A SELECT that is run very often: put together once for each database.
+    """A statement that is run very often: put together once for each database.
 
     Its rows have the names of the columns, and values as SQLAlchemy would give them.
     """

@@ -12,13 +12,11 @@ from worker.schema import batches, evaluator_results, items, jobs, text_at
 from worker.store.driver import Often
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
     from uuid import UUID
 
-    from worker.store.database import Transaction
-
-    Ask = Callable[[Often, Mapping[str, Any]], Awaitable[Sequence[Any]]]
+    from worker.store.driver import Ask
 
 _JOB = (
     jobs.c.id,
@@ -47,12 +45,17 @@ class Wanted:
     after: UUID | None = None
 
 
-def noted_with(tx: Transaction, job_id: UUID) -> tuple[str | None, Any]:
-    """Whose job it is, and what was noted with it."""
-    return tuple(tx.execute(_NOTED, {"of_job": job_id}).one())
+async def with_key(ask: Ask, key: str) -> Any | None:
+    """The job that has this idempotency key: its id, owner, and what was noted with it."""
+    found = await ask(_WITH_KEY, {"of_key": key})
+    return found[0] if found else None
 
 
-_NOTED = sa.select(jobs.c.owner, jobs.c.metadata).where(jobs.c.id == sa.bindparam("of_job"))
+_WITH_KEY = Often(
+    sa.select(jobs.c.id, jobs.c.owner, jobs.c.metadata).where(
+        jobs.c.idempotency_key == sa.bindparam("of_key")
+    )
+)
 
 
 async def rows_of(ask: Ask, job_id: UUID, owner: str) -> Sequence[Any]:

@@ -90,9 +90,16 @@ def insert_rows(
 @lru_cache
 def _insert_records(table: sa.Table, columns: tuple[str, ...]) -> sa.Insert:
     """For any driver: all rows as one JSON document."""
-    given = sa.func.jsonb_array_elements(sa.bindparam("rows", type_=Json)).table_valued("value")
-    values = [
-        sa.cast(given.c.value.op("->>")(place), table.c[name].type)
+    row, values = recorded(table, columns, sa.bindparam("rows", type_=Json))
+    return sa.insert(table).from_select(list(columns), sa.select(*values).select_from(row))
+
+
+def recorded(
+    table: sa.Table, columns: tuple[str, ...], document: sa.ColumnElement[Any]
+) -> tuple[sa.TableValuedAlias, Sequence[sa.ColumnElement[Any]]]:
+    """PostgreSQL: what to select from, and the table's columns, from a JSON array of arrays."""
+    row = sa.func.jsonb_array_elements(document).table_valued("value")
+    return row, [
+        sa.cast(row.c.value.op("->>")(sa.literal_column(f"{place}")), table.c[name].type)
         for place, name in enumerate(columns)
     ]
-    return sa.insert(table).from_select(list(columns), sa.select(*values))

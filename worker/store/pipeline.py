@@ -1,4 +1,4 @@
-"""SELECTs from an event loop to PostgreSQL, for who reads very often.
+"""Statements from an event loop to PostgreSQL, each a transaction, for who asks very often.
 
 All share one connection, and no thread is woken: what is asked while an answer is on its way is
 sent at once, and answered in its turn. This is libpq's own pipeline mode; on the driver's
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from worker.store.database import Database
     from worker.store.driver import Made, Often
 
+# Classes of SQLSTATE: connections, "not now", a server that ends; and 0A, of which there is what
+# was prepared for tables that have changed since.
+_OF_CONNECTIONS = frozenset({"08", "0A", "40", "53", "55", "57"})
 
 LOADED_AT_ONCE = 500  # rows, in some milliseconds; more are loaded in a thread
 
@@ -43,14 +46,14 @@ class Pipeline:
         self._line: _Line | None = None
         self._connecting: asyncio.Task[_Line] | None = None
 
-    async def all(self, select: Often, given: Mapping[str, Any]) -> list[Any]:
-        """The rows as they are committed now, in no transaction; asked again where it broke."""
+    async def all(self, statement: Often, given: Mapping[str, Any]) -> list[Any]:
+        """The rows as they are committed now; asked again where it broke, and so perhaps twice."""
         for left in range(TRIES - 1, -1, -1):
             try:
                 line = self._line
                 if line is None or line.broke:
                     line = await self._connected()
-                return await line.all(select, given)
+                return await line.all(statement, given)
             except DBAPIError as error:
                 if not left or not worth_another_try(error):
                     raise
@@ -93,12 +96,12 @@ class _Line:
         self._socket = self._pg.socket
         self._loop.add_reader(self._socket, self._read)
 
-    async def all(self, select: Often, given: Mapping[str, Any]) -> list[Any]:
-        made = select.made_for(self._dialect)
+    async def all(self, statement: Often, given: Mapping[str, Any]) -> list[Any]:
+        made = statement.made_for(self._dialect)
         answer: asyncio.Future[PGresult] = self._loop.create_future()
         self._waiting.append(answer)
         try:
-            self._send(select, made, given)
+            self._send(statement, made, given)
         except Error as error:
             self._break(error)
         result = await answer
@@ -112,14 +115,23 @@ class _Line:
         except Error as error:  # a value that Python has none for
             raise as_sqlalchemys(error, self._dialect) from error
 
-    def _send(self, select: Often, made: Made, given: Mapping[str, Any]) -> None:
-        name = self._names.get(select)
+    def _send(self, statement: Often, made: Made, given: Mapping[str, Any]) -> None:
+        name = self._names.get(statement)
         if name is None:
-            name = self._names[select] = f"often_{len(self._names)}".encode()
+            name = self._names[statement] = f"often_{len(self._names)}".encode()
             self._pg.send_prepare(name, made.statement.encode())
         texts = [str(value).encode() for value in made.bind(given)]
         self._pg.send_query_prepared(name, texts)
         self._pg.pipeline_sync()
+        if self._pg.flush():  # the system has no room for all of it: inputs may be long
+            self._loop.add_writer(self._socket, self._send_rest)
+
+    def _send_rest(self) -> None:
+        try:
+            if not self._pg.flush():
+                self._loop.remove_writer(self._socket)
+        except Error as error:
+            self._break(error)
 
     def _read(self) -> None:
         """Called by the loop when something has come, or the connection has ended."""
@@ -144,18 +156,26 @@ class _Line:
             raise error_from_result(result)
 
     def _break(self, error: Error) -> None:
-        """Whatever it is: what was prepared may be for tables that have changed."""
+        """Whatever it is; only for the first who waits can it be the statement's own."""
         self.close()
+        broke = not _is_the_statements(error)
         for answer in self._waiting:
             if not answer.done():
-                answer.set_exception(as_sqlalchemys(error, self._dialect, broke=True))
+                answer.set_exception(as_sqlalchemys(error, self._dialect, broke=broke))
+            broke = True
         self._waiting.clear()
 
     def close(self) -> None:
         if not self.broke:
             self.broke = True
             self._loop.remove_reader(self._socket)
+            self._loop.remove_writer(self._socket)
             self._driver.close()
+
+
+def _is_the_statements(error: Error) -> bool:
+    """Whether it would fail on any connection: its data, its rights, what PostgreSQL can do."""
+    return (error.sqlstate or "08")[:2] not in _OF_CONNECTIONS
 
 
 def _loaded(loading: psycopg_types.Transformer, made: Made, result: PGresult) -> list[Any]:
