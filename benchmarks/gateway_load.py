@@ -4,10 +4,11 @@
 
 Each client keeps one connection, and in a loop submits one input and polls it three times, with a
 pause before each request. The same is done with the gateway and with an empty one: the same
-server, which reads and validates as much, but has no database and a constant answer. Each
-server is a process of its own; memory is what the system says that it holds. Without a database's
-URL it is done on a PostgreSQL that syncs to disk, and on SQLite. Exit status 1 where a request
-failed, or where the gateway's median is over twice the empty one's.
+server, which reads and validates as much, but has no database and a constant answer; half of its
+time before the gateway's and half after, as the machine's speed changes. Each server is a process
+of its own; memory is what the system says that it holds. Without a database's URL it is done on a
+PostgreSQL that syncs to disk, and on SQLite. Exit status 1 where a request failed, or where the
+gateway's median is over twice the empty one's.
 
 Clients and server, and PostgreSQL, share the machine: on a busy one, or one of few cores, times
 are those of waiting for a core. The milliseconds of CPU are comparable there, too.
@@ -115,6 +116,7 @@ class Nowhere(Writing):
 class Found:
     """Seconds that each answer took, what went wrong, and what the server used."""
 
+    seconds: float  # in all
     submits: list[float] = field(default_factory=list)
     polls: list[float] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
@@ -122,9 +124,20 @@ class Found:
     cpu_seconds: float = 0.0  # of the server, in all
     clients_cpu_seconds: float = 0.0
 
+    def __add__(self, other: Found) -> Found:
+        return Found(
+            self.seconds + other.seconds,
+            self.submits + other.submits,
+            self.polls + other.polls,
+            self.errors + other.errors,
+            self.megabytes + other.megabytes,
+            self.cpu_seconds + other.cpu_seconds,
+            self.clients_cpu_seconds + other.clients_cpu_seconds,
+        )
+
 
 async def drive(port: int, clients: int, seconds: float, pause: float) -> Found:
-    found, ends_at = Found(), time.perf_counter() + seconds
+    found, ends_at = Found(seconds), time.perf_counter() + seconds
     used_before = time.process_time()
     async with asyncio.TaskGroup() as group:
         for _ in range(clients):
@@ -178,7 +191,7 @@ async def _ask(
 # --- the comparison -------------------------------------------------------------------------------
 
 
-def measure(serve: Any, database_url: str, given: argparse.Namespace) -> Found:
+def measure(serve: Any, database_url: str, given: argparse.Namespace, *, seconds: float) -> Found:
     ours, theirs = multiprocessing.Pipe()
     server = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs, database_url))
     server.start()
@@ -194,7 +207,7 @@ def measure(serve: Any, database_url: str, given: argparse.Namespace) -> Found:
         watcher = threading.Thread(target=watch)
         watcher.start()
         used_before = _cpu_seconds(server.pid or 0)
-        found = asyncio.run(drive(port, given.clients, given.seconds, given.pause))
+        found = asyncio.run(drive(port, given.clients, seconds, given.pause))
         found.cpu_seconds = _cpu_seconds(server.pid or 0) - used_before
         ended.set()
         watcher.join()
@@ -216,11 +229,11 @@ def _cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def show(name: str, found: Found, seconds: float) -> None:
+def show(name: str, found: Found) -> None:
     count = len(found.submits) + len(found.polls)
     memory = found.megabytes
     print(
-        f"{name:10} {count / seconds:7.0f} requests/s"
+        f"{name:10} {count / found.seconds:7.0f} requests/s"
         f"   submit {_times(found.submits)}   poll {_times(found.polls)}"
         f"   CPU {found.cpu_seconds / count * 1e3:.2f} ms a request"
         f" (its client {found.clients_cpu_seconds / count * 1e3:.2f})"
@@ -255,11 +268,12 @@ def main() -> int:
 
 def holds(database_url: str, given: argparse.Namespace) -> bool:
     """Measures and tells both servers; whether the target is met."""
-    empty = measure(serve_empty, database_url, given)
-    show("empty", empty, given.seconds)
-    gateway = measure(serve_gateway, database_url, given)
+    before = measure(serve_empty, database_url, given, seconds=given.seconds / 2)
+    gateway = measure(serve_gateway, database_url, given, seconds=given.seconds)
+    empty = before + measure(serve_empty, database_url, given, seconds=given.seconds / 2)
     name = database_url.partition(":")[0]
-    show(name, gateway, given.seconds)
+    show("empty", empty)
+    show(name, gateway)
     ratio = median(gateway.submits + gateway.polls) / median(empty.submits + empty.polls)
     print(
         f"on {name} the gateway's median answer takes {ratio:.2f} times as long as the empty one's"
