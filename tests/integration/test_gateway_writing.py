@@ -79,6 +79,19 @@ def test_one_that_the_database_refuses_is_refused_alone(database: Database, benc
     assert bench.one("SELECT count(*) FROM eval_items") == 6
 
 
+def test_one_that_cannot_be_sent_is_nobody_elses_matter(database: Database, bench: Bench) -> None:
+    """Such texts are refused before; here, answers would come to who had not asked for them."""
+
+    async def put(given: Writing) -> list[Any]:
+        found = await put_all(given, taking("1"), taking("half a pair: \ud800"), taking("2"))
+        return [*found, await given.put(taking("3").job)]
+
+    one, two, three, four = writing(database, put)
+    assert (one, three, four) == (True, True, True)
+    assert isinstance(two, UnicodeEncodeError)
+    assert sorted(bench.rows("SELECT request FROM eval_items")) == [("1",), ("2",), ("3",)]
+
+
 def refuse(database: Database, judge_id: str) -> None:
     with database.engine.begin() as connection:
         if not database.on_postgresql:

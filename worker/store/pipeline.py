@@ -17,7 +17,7 @@ from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus
 from sqlalchemy.exc import DBAPIError
 
-from worker.store.database import TRIES, worth_another_try
+from worker.store.database import PAUSE_SECONDS, TRIES, worth_another_try
 from worker.store.driver import as_sqlalchemys
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class Pipeline:
             except DBAPIError as error:
                 if not left or not worth_another_try(error):
                     raise
+                await asyncio.sleep(PAUSE_SECONDS * 2 ** (TRIES - 1 - left))
         raise AssertionError("unreachable: the last try returns or raises")
 
     async def _connected(self) -> _Line:
@@ -87,7 +88,7 @@ class _Line:
         self._dialect = dialect
         self._pg = driver.pgconn
         self._loading = Transformer(driver)
-        self._names: dict[Often, bytes] = {}  # of what is prepared
+        self._names: dict[str, bytes] = {}  # of the statements that are prepared
         self._waiting: deque[asyncio.Future[PGresult]] = deque()
         self._result: PGresult | None = None  # of the first who waits
         self._pg.enter_pipeline_mode()
@@ -98,10 +99,12 @@ class _Line:
 
     async def all(self, statement: Often, given: Mapping[str, Any]) -> list[Any]:
         made = statement.made_for(self._dialect)
+        # What cannot be encoded is found before anybody waits for an answer to it.
+        texts = [str(value).encode() for value in made.bind(given)]
         answer: asyncio.Future[PGresult] = self._loop.create_future()
         self._waiting.append(answer)
         try:
-            self._send(statement, made, given)
+            self._send(made.statement, texts)
         except Error as error:
             self._break(error)
         result = await answer
@@ -115,12 +118,11 @@ class _Line:
         except Error as error:  # a value that Python has none for
             raise as_sqlalchemys(error, self._dialect) from error
 
-    def _send(self, statement: Often, made: Made, given: Mapping[str, Any]) -> None:
+    def _send(self, statement: str, texts: list[bytes]) -> None:
         name = self._names.get(statement)
         if name is None:
             name = self._names[statement] = f"often_{len(self._names)}".encode()
-            self._pg.send_prepare(name, made.statement.encode())
-        texts = [str(value).encode() for value in made.bind(given)]
+            self._pg.send_prepare(name, statement.encode())
         self._pg.send_query_prepared(name, texts)
         self._pg.pipeline_sync()
         if self._pg.flush():  # the system has no room for all of it: inputs may be long
