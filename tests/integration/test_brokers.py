@@ -14,7 +14,14 @@ import pytest
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import TimeLimit, TimeLimitExceeded
-from servers import PostgresServer, ValkeyServer, delete_amqp_queues, free_port, wait_until
+from servers import (
+    BESIDES_MEMORY,
+    PostgresServer,
+    ValkeyServer,
+    delete_amqp_queues,
+    free_port,
+    wait_until,
+)
 
 from worker.brokers import (
     NAMESPACE,
@@ -91,9 +98,8 @@ def test_a_short_delay_does_not_wait_for_longer_ones(broker_url: str) -> None:
         assert list(here.received) == ["short"]
 
 
+@pytest.mark.parametrize("broker_url", BESIDES_MEMORY, indirect=True)
 def test_two_namespaces_on_one_broker_do_not_see_each_other(broker_url: str) -> None:
-    if broker_url.startswith("memory://"):
-        pytest.skip("in memory, each process has a broker of its own")
     with working(broker_url) as here:
         theirs = f"{queue_name(broker_url)}-theirs"
         bare = broker_url.removesuffix(f"namespace={queue_name(broker_url)}").rstrip("?")

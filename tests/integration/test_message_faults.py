@@ -10,7 +10,7 @@ import pika
 import psycopg
 import pytest
 import redis
-from servers import AMQP, PostgresServer, wait_until
+from servers import AMQP, BESIDES_MEMORY, PostgresServer, wait_until
 from working import RECOVERY_SECONDS, count, everything_is_there_once, put, settings_for, working
 
 from worker.actors import Mailbox
@@ -56,11 +56,10 @@ def test_messages_that_come_twice_late_and_in_another_order_change_nothing(
     assert count(database_of_postgres, "eval_events WHERE event = 'batch.finished'") == INPUTS / 5
 
 
+@pytest.mark.parametrize("broker_url", BESIDES_MEMORY, indirect=True)
 def test_work_goes_on_when_somebody_deletes_all_messages(
     postgres_url: str, database_of_postgres: Database, broker_url: str, judge: Running
 ) -> None:
-    if broker_url.startswith("memory://"):
-        pytest.skip("nobody else can reach them in memory")
     put(database_of_postgres, INPUTS)
     settings = settings_for(postgres_url, broker_url, judge, batch_size=5, poll_min_seconds=2)
     with working(settings) as app:
