@@ -28,7 +28,6 @@ from worker.config import hide_password
 from worker.dispatcher import Dispatcher
 from worker.errors import DeadThreads
 from worker.listening import Listener
-from worker.logs import LogContext
 from worker.metrics import Metrics
 from worker.migrating import check_schema
 from worker.notices import Notices
@@ -76,7 +75,7 @@ class App:
             self.metrics.watch_database(self.database, max_in_flight=settings.max_in_flight)
             check_schema(self.database)
             prepare_broker(settings.broker_url)
-            self.broker = make_broker(settings.broker_url, middleware=[LogContext()])
+            self.broker = make_broker(settings.broker_url)
             opened.callback(close_broker, self.broker)
             self._opened = opened.pop_all()
         mailbox = Mailbox(

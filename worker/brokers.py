@@ -8,7 +8,7 @@ A `namespace` in the URL's query keeps installations that share a broker apart.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import dramatiq
@@ -17,6 +17,7 @@ import psycopg
 import psycopg.conninfo
 import psycopg_pool
 import redis
+import structlog
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.brokers.stub import StubBroker
@@ -26,9 +27,6 @@ from dramatiq.middleware import Retries, TimeLimit
 from worker.config import hide_password
 from worker.errors import Unreachable
 from worker.migrating import script
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 NAMESPACE = "evalworker"
 POSTGRES_SCHEMA = "eval_dramatiq"  # of the queue's own tables, beside the producer's
@@ -66,13 +64,13 @@ def queue_name(url: str) -> str:
     return dict(parse_qsl(urlsplit(url).query)).get("namespace", NAMESPACE)
 
 
-def make_broker(url: str, *, middleware: Sequence[dramatiq.Middleware] = ()) -> dramatiq.Broker:
+def make_broker(url: str) -> dramatiq.Broker:
     """The broker; nothing is connected yet, except that PostgreSQL's pool opens in the background.
 
     No retries, no age limit, no callbacks: an actor's outcome is a row, never a message. `Retries`
     is there only because it owns the option `max_retries`, and rejects what raises all the same.
     """
-    chain = [TimeLimit(), Retries(max_retries=0), *middleware]
+    chain = [TimeLimit(), Retries(max_retries=0), LogContext()]
     plain, name = _without_namespace(url), queue_name(url)
     match urlsplit(url).scheme:
         case "memory":
@@ -191,3 +189,22 @@ def _without_namespace(url: str) -> str:
     base, _, query = url.partition("?")
     kept = [part for part in query.split("&") if part and not part.startswith("namespace=")]
     return f"{base}?{'&'.join(kept)}" if kept else base
+
+
+class LogContext(dramatiq.Middleware):
+    """Binds the message's id and actor to every line that is logged while it is worked on."""
+
+    def before_process_message(
+        self,
+        broker: dramatiq.Broker,  # noqa: ARG002 (Dramatiq's signature)
+        message: dramatiq.MessageProxy,
+    ) -> None:
+        structlog.contextvars.bind_contextvars(
+            message_id=message.message_id, actor=message.actor_name
+        )
+
+    def after_process_message(self, *_: Any, **__: Any) -> None:
+        structlog.contextvars.unbind_contextvars("message_id", "actor")
+
+    def after_skip_message(self, *_: Any) -> None:
+        structlog.contextvars.unbind_contextvars("message_id", "actor")

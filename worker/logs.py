@@ -8,7 +8,6 @@ import sys
 from typing import TYPE_CHECKING, Any, TextIO
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-import dramatiq
 import structlog
 
 if TYPE_CHECKING:
@@ -105,29 +104,3 @@ def redact(text: str) -> str:
 
 def _redact_line(_logger: Any, _method: str, line: Any) -> Any:
     return redact(line) if isinstance(line, str) else line
-
-
-class LogContext(dramatiq.Middleware):
-    """Binds the message's id and actor to every line that is logged while it is worked on."""
-
-    # ruff: noqa: ARG002 (the signatures are Dramatiq's)
-
-    def before_process_message(
-        self, broker: dramatiq.Broker, message: dramatiq.MessageProxy
-    ) -> None:
-        structlog.contextvars.bind_contextvars(
-            message_id=message.message_id, actor=message.actor_name
-        )
-
-    def after_process_message(
-        self,
-        broker: dramatiq.Broker,
-        message: dramatiq.MessageProxy,
-        *,
-        result: Any = None,
-        exception: BaseException | None = None,
-    ) -> None:
-        structlog.contextvars.unbind_contextvars("message_id", "actor")
-
-    def after_skip_message(self, broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:
-        structlog.contextvars.unbind_contextvars("message_id", "actor")

@@ -1,7 +1,8 @@
 """Brings a database to this worker's schema, and tells whether it is there.
 
 The scripts are those of `migrations/`: from a checkout they lie beside the package, in an
-installed wheel inside it.
+installed wheel inside it. Alembic is loaded where it is needed: every command looks at the schema,
+and hardly any migrates.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 
 from worker.errors import ConfigurationError, EvalWorkerError, SchemaMismatch
+from worker.schema import REVISION
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from alembic.config import Config
 
     from worker.store.database import Database
 
@@ -26,12 +27,16 @@ VERSION_TABLE = sa.table("eval_alembic_version", sa.column("version_num", sa.Tex
 
 def upgrade(database: Database, revision: str = "head") -> str:
     """Migrates up, in one transaction; returns the revision that the database then has."""
+    from alembic import command
+
     _run(database, lambda config: command.upgrade(config, revision))
     return current_revision(database) or ""
 
 
 def downgrade(database: Database, revision: str = "base") -> None:
     """Migrates down, in one transaction. Down to "base" drops every row of the worker's tables."""
+    from alembic import command
+
     _run(database, lambda config: command.downgrade(config, revision))
 
 
@@ -45,22 +50,27 @@ def current_revision(database: Database) -> str | None:
 
 def check_schema(database: Database) -> None:
     """Raises `SchemaMismatch` unless the database has exactly this worker's schema."""
-    scripts = ScriptDirectory(str(_scripts()))
-    head, current = scripts.get_current_head(), current_revision(database)
-    if current == head:
+    current = current_revision(database)
+    if current == REVISION:
         return
     if current is None:
         raise SchemaMismatch("the database has no evalworker tables yet: run `evalworker migrate`")
-    known = {script.revision for script in scripts.walk_revisions()}
-    if current in known:
+    if current in known_revisions():
         raise SchemaMismatch(
-            f"the database is older than this worker (it has {current}, {head} is needed): "
+            f"the database is older than this worker (it has {current}, {REVISION} is needed): "
             "run `evalworker migrate`"
         )
     raise SchemaMismatch(
-        f"the database is newer than this worker (it has {current}, {head} is known here): "
+        f"the database is newer than this worker (it has {current}, {REVISION} is known here): "
         "install the newer worker, `pip install --upgrade evalworker`"
     )
+
+
+def known_revisions() -> list[str]:
+    """Of all migrations, the newest first."""
+    from alembic.script import ScriptDirectory
+
+    return [script.revision for script in ScriptDirectory(str(_scripts())).walk_revisions()]
 
 
 def grant_roles(database: Database) -> None:
@@ -86,6 +96,8 @@ def script(name: str) -> str:
 
 
 def _run(database: Database, action: Callable[[Config], None]) -> None:
+    from alembic.config import Config
+
     with database.engine.begin() as connection:
         config = Config()
         config.set_main_option("script_location", str(_scripts()).replace("%", "%%"))

@@ -13,11 +13,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from worker.config import API_KEY_NAMES, hide_password
 from worker.errors import ConfigurationError, Unreachable
 from worker.lifecycle import Unavailable
-from worker.remote import JudgeAPI
 from worker.store.database import Database
 
 if TYPE_CHECKING:
     from worker.config import Settings
+    from worker.remote import JudgeAPI
 
 CHECK_SECONDS = 3.0  # for the API to answer anything at the start
 
@@ -37,6 +37,8 @@ def open_database(settings: Settings) -> Database:
 
 def judge_api(settings: Settings, **bounds: Any) -> JudgeAPI:
     """A client with the key of the settings; raises `ConfigurationError` where there is none."""
+    from worker.remote import JudgeAPI  # and httpx, which few commands need
+
     if settings.api_key is None:
         raise ConfigurationError(
             [f"{API_KEY_NAMES[0]} is not set (nor {' or '.join(API_KEY_NAMES[1:])})"]

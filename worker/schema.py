@@ -237,6 +237,7 @@ def _in(column: str, values: Iterable[str]) -> str:
 # --- Tables -------------------------------------------------------------------------------------
 # Server defaults are spelled out in the migrations alone: here it is enough that there is one.
 
+REVISION = "0004"  # of the migrations, to which all of this belongs
 _DEFAULT = sa.FetchedValue()
 
 metadata = sa.MetaData()

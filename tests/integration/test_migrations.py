@@ -16,8 +16,8 @@ from alembic.migration import MigrationContext
 from worker.config import load_settings
 from worker.errors import SchemaMismatch
 from worker.lifecycle import LIVE_STATES, BatchState, Status
-from worker.migrating import check_schema, current_revision, downgrade, upgrade
-from worker.schema import metadata
+from worker.migrating import check_schema, current_revision, downgrade, known_revisions, upgrade
+from worker.schema import REVISION, metadata
 from worker.store.database import Database
 
 if TYPE_CHECKING:
@@ -116,6 +116,10 @@ def test_a_worker_stops_before_a_schema_that_is_missing_older_or_newer(empty: Da
         connection.exec_driver_sql("UPDATE eval_alembic_version SET version_num = '9999'")
     with pytest.raises(SchemaMismatch, match="pip install --upgrade"):
         check_schema(empty)
+
+
+def test_the_code_is_for_the_newest_migration() -> None:
+    assert known_revisions()[0] == REVISION
 
 
 def test_alembic_from_a_checkout_does_the_same(empty: Database, empty_database_url: str) -> None:

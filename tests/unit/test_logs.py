@@ -13,8 +13,9 @@ import structlog
 from dramatiq import Message, MessageProxy
 from dramatiq.brokers.stub import StubBroker
 
+from worker.brokers import LogContext
 from worker.config import load_settings
-from worker.logs import LogContext, configure_logging, redact, secrets_of
+from worker.logs import configure_logging, redact, secrets_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

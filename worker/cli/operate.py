@@ -29,7 +29,6 @@ from worker.lifecycle import Denied, Listed, NotFound, Throttled, Unavailable
 from worker.migrating import check_schema, current_revision
 from worker.opening import judge_api, open_database
 from worker.store.jobs import asks_for_notices
-from worker.webhook import NO_SECRET
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,6 +103,8 @@ def _check_database(settings: Settings) -> None:
 
 
 def _check_notices(settings: Settings) -> None:
+    from worker.webhook import NO_SECRET
+
     database = open_database(settings)
     with contextlib.closing(database), database.read() as connection:
         if settings.webhook_secret is None and asks_for_notices(connection):
