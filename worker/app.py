@@ -169,7 +169,7 @@ class App:
             self.tracing.requested(endpoint, status, seconds)
 
     def _start(self) -> None:
-        listener = Listener(self.database.engine, self.dispatcher.wake)
+        listener = Listener(self.database, self.dispatcher.wake)
         self._stops = [self.dispatcher.stop, self.watch.stop, listener.stop]
         watch = threading.Thread(target=self.watch.run, name="watch")
         others = [threading.Thread(target=self.dispatcher.run, name="dispatcher")]

@@ -27,6 +27,7 @@ from dramatiq.middleware import Retries, TimeLimit
 from worker.config import hide_password
 from worker.errors import Unreachable
 from worker.migrating import script
+from worker.store.database import WATCHED
 
 NAMESPACE = "evalworker"
 POSTGRES_SCHEMA = "eval_dramatiq"  # of the queue's own tables, beside the producer's
@@ -91,7 +92,7 @@ def make_broker(url: str) -> dramatiq.Broker:
 
             # Parsed by libpq: given the URL, it would lose the slashes of `postgresql:///name`.
             broker: dramatiq.Broker = PostgresBroker(
-                url=psycopg.conninfo.conninfo_to_dict(plain),
+                url={**WATCHED, **psycopg.conninfo.conninfo_to_dict(plain)},
                 results=False,
                 schema=POSTGRES_SCHEMA,
                 middleware=chain,
@@ -120,7 +121,7 @@ def check_broker(url: str, *, prepare: bool = False) -> None:
             case "postgresql" | "postgres":
                 from dramatiq_postgres import schema
 
-                with psycopg.connect(plain, connect_timeout=10) as connection:
+                with psycopg.connect(plain, **WATCHED, connect_timeout=10) as connection:
                     if prepare:
                         schema.init(connection.cursor(), schema=POSTGRES_SCHEMA)
     except _CONNECT_ERRORS as error:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING
 
 import psycopg
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import sqlalchemy as sa
+    from worker.store.database import Database
 
 log = structlog.get_logger("evalworker")
 
@@ -23,8 +25,8 @@ RECONNECT_SECONDS = 5.0
 class Listener:
     """One thread with a connection of its own; when it breaks, polling goes on without it."""
 
-    def __init__(self, engine: sa.Engine, wake: Callable[[], None]) -> None:
-        self.engine = engine
+    def __init__(self, database: Database, wake: Callable[[], None]) -> None:
+        self.database = database
         self.wake = wake
         self._stopping = threading.Event()
 
@@ -35,13 +37,13 @@ class Listener:
         while not self._stopping.is_set():
             try:
                 self._listen()
-            except psycopg.Error as error:
+            except (psycopg.Error, SQLAlchemyError) as error:
                 log.debug("listener.reconnects", reason=str(error))
                 self._stopping.wait(RECONNECT_SECONDS)
 
     def _listen(self) -> None:
-        arguments, options = self.engine.dialect.create_connect_args(self.engine.url)
-        with psycopg.connect(*arguments, **options, autocommit=True) as connection:
+        with contextlib.closing(self.database.driver_to_keep()) as connection:
+            connection.autocommit = True
             connection.execute(f"LISTEN {CHANNEL}")
             self.wake()  # what came while nobody listened
             while not self._stopping.is_set():

@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 
 from worker import schedule
 from worker.actors import _never_raising
+from worker.brokers import close_broker, make_broker
 from worker.store import settling
 from worker.store.database import Database
 
@@ -368,3 +369,19 @@ def test_a_full_disk_delays_and_holds_no_batch_back(lite: Resilient) -> None:
     lite.finish()
     assert lite.one("SELECT count(*) FROM eval_scores") == 20
     assert lite.remote.posts() == 1
+
+
+def test_a_machine_that_is_gone_without_a_word_is_noticed_on_every_connection(
+    database_of_postgres: Database, postgres_url: str
+) -> None:
+    """Else what was asked of it hangs for as long as the system sends it again: 15 minutes."""
+    kept = database_of_postgres.driver_to_keep()
+    broker: Any = make_broker(postgres_url)
+    with broker.pool.connection() as message_carrying:
+        for connection in (kept, message_carrying):
+            given = connection.info.get_parameters()
+            idle = [int(given[f"keepalives_{part}"]) for part in ("idle", "interval", "count")]
+            assert idle[0] + idle[1] * idle[2] <= 30
+            assert 0 < int(given["tcp_user_timeout"]) <= 30_000  # milliseconds
+    kept.close()
+    close_broker(broker)

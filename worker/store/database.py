@@ -36,6 +36,16 @@ PAUSE_SECONDS = 0.1  # before the second try; doubled each time
 # this long between two statements: it would hold its locks, and so the others, until TCP noticed.
 QUIET_SECONDS = 20
 
+# By these libpq notices within half a minute that a machine is gone without a word: by keepalives
+# where nothing is asked, and by the last one, in milliseconds, where what was sent is never
+# acknowledged. The system itself would try for a quarter of an hour.
+WATCHED: Mapping[str, Any] = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
+
 # PostgreSQL: serialization failure, deadlock, lock not available. Retrying is always right there.
 RETRIED_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
 
@@ -264,9 +274,7 @@ def create_engine(
                     f" -c idle_in_transaction_session_timeout={QUIET_SECONDS}s"
                     + "".join(f" -c {name}={value}" for name, value in BY_INDEX.items())
                 ),
-                "keepalives_idle": 10,
-                "keepalives_interval": 5,
-                "keepalives_count": 3,
+                **WATCHED,
             },
         )
     engine = sa.create_engine(url, connect_args={"timeout": 30, "check_same_thread": False})
