@@ -78,7 +78,8 @@ class PostgresServer:
     def database(self, template: str) -> Iterator[str]:
         """The URL of a copy of the template, which is dropped at the end."""
         name = f"test_{uuid.uuid4().hex}"
-        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        # By files: through the log, as by default, it takes twice as long.
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
         yield self.url(name)
         self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
