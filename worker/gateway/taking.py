@@ -8,8 +8,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
-from uuid import UUID
+from typing import TYPE_CHECKING, Any, cast
 
 from uuid_utils.compat import uuid7
 
@@ -20,6 +19,8 @@ from worker.store.putting import NewJob
 from worker.wire.problems import Problem, field_problem
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from worker.gateway.reading import Reading
     from worker.gateway.writing import Writing
     from worker.wire.submission import Submission
@@ -111,7 +112,7 @@ async def take(taking: Taking, writing: Writing, reading: Reading) -> UUID:
         if (known.owner, known.metadata) != (taking.owner, taking.metadata):
             words = "This Idempotency-Key was used for another submission."
             raise Problem(422, "idempotency_key_reused", words)
-        return UUID(str(known.id))
+        return cast("UUID", known.id)
     return taking.id
 
 
