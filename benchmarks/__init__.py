@@ -3,11 +3,3 @@
 `python -m benchmarks` runs all of it and prints one table; `python -m benchmarks NAME …` a part. A
 part is a module with `figures(share)`: its rows, at so large a share of its sizes and durations.
 """
-
-from __future__ import annotations
-
-import sys
-from pathlib import Path
-
-# The servers are the tests' own: PostgreSQL and Valkey from their wheels.
-sys.path.append(str(Path(__file__).parent.parent / "tests"))

@@ -36,14 +36,14 @@ from starlette.responses import JSONResponse, Response
 from benchmarks.measure import fresh_databases
 from worker.config import load_settings
 from worker.gateway.app import Gateway
-from worker.gateway.keys import Keys, read_keys
-from worker.gateway.reading import Reading
+from worker.gateway.auth import Keys, read_keys
+from worker.gateway.group_commit import Writing
+from worker.gateway.reader import Reading
 from worker.gateway.server import serving_gateway
-from worker.gateway.writing import Writing
+from worker.http_server import in_background, listening
 from worker.logs import configure_logging
-from worker.migrating import upgrade
-from worker.port import in_background, listening
 from worker.store.database import Database
+from worker.store.migrate import upgrade
 from worker.wire.paths import EXECUTE_PATH, STATUS_PATH
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from worker.gateway.keys import Key
-    from worker.store.putting import NewJob
+    from worker.gateway.auth import Key
+    from worker.store.job_insert import NewJob
 
 KEY = "a-key-for-the-benchmark"
 KEYS = json.dumps({"benchmark": {"key": KEY}})

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from servers import PostgresServer
-
+from tests.support.servers import PostgresServer
 from worker.config import load_settings
-from worker.migrating import upgrade
 from worker.store.database import Database
+from worker.store.migrate import upgrade
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

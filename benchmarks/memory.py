@@ -80,7 +80,7 @@ def _of_worker(env: dict[str, str], remote: Remote, *, batches: int) -> float:
 def _of_enqueue(env: dict[str, str], file: Path) -> float:
     """The most it held, as seen until just before its end."""
     most = 0.0
-    command = [sys.executable, "-m", "worker.cli", "enqueue", str(file), "--judge", "judge"]
+    command = [sys.executable, "-m", "worker", "enqueue", str(file), "--judge", "judge"]
     with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
             with contextlib.suppress(ProcessLookupError):  # it has just ended

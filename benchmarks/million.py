@@ -13,10 +13,9 @@ from benchmarks.working import empty, environment, looking_into, rows, running
 from worker import enqueue
 
 if TYPE_CHECKING:
-    from servers import PostgresServer
-
     from benchmarks.remote import Remote
     from benchmarks.working import Workers
+    from tests.support.servers import PostgresServer
 
 INPUTS = 1_000_000
 FEW = 40_000

@@ -25,13 +25,13 @@ from typing import Any
 
 import httpx
 import matplotlib
-from servers import PostgresServer, ValkeyServer, free_port
 
 from benchmarks.measure import inputs_of
+from tests.support.servers import PostgresServer, ValkeyServer, free_port
 from worker import enqueue
 from worker.config import load_settings
-from worker.migrating import upgrade
 from worker.store.database import Database
+from worker.store.migrate import upgrade
 
 matplotlib.use("Agg")
 from matplotlib import dates
@@ -116,7 +116,7 @@ class Processes:
         (folder / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
 
     def start(self, name: str) -> None:
-        worker = [sys.executable, "-m", "worker.cli"]
+        worker = [sys.executable, "-m", "worker"]
         port, env = self._ports[name], self._env
         match name:
             case "sandbox":

@@ -20,9 +20,8 @@ from benchmarks.working import (
 )
 
 if TYPE_CHECKING:
-    from servers import PostgresServer
-
     from benchmarks.remote import Remote
+    from tests.support.servers import PostgresServer
 
 SIZES = (10_000, 100_000, 1_000_000)
 FIRST = 20  # batches until all statements are prepared, and all connections open

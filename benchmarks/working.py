@@ -39,7 +39,7 @@ def environment(database_url: str, remote: Remote, **settings: object) -> dict[s
 @contextlib.contextmanager
 def running(env: dict[str, str], *, processes: int = 1, drain: bool = False) -> Iterator[Workers]:
     """Workers in processes of their own; whoever still runs at the end is ended."""
-    command = [sys.executable, "-m", "worker.cli", "run", *(["--until-drained"] if drain else [])]
+    command = [sys.executable, "-m", "worker", "run", *(["--until-drained"] if drain else [])]
     workers = Workers([subprocess.Popen(command, env=env) for _ in range(processes)])
     try:
         yield workers

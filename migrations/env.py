@@ -6,9 +6,9 @@ import sqlalchemy as sa
 from alembic import context
 
 from worker.config import load_settings
-from worker.schema import metadata
 from worker.store.comments import write_comments
 from worker.store.database import create_engine
+from worker.store.tables import metadata
 
 VERSION_TABLE = "eval_alembic_version"  # the producer may have an `alembic_version` of its own
 LOCK = 0x6576616C  # "eval": containers that start together migrate one after the other

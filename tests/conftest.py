@@ -7,7 +7,8 @@ import uuid
 from typing import TYPE_CHECKING
 
 import pytest
-from servers import (
+
+from tests.support.servers import (
     AMQP,
     BESIDES_MEMORY,
     PostgresServer,
@@ -15,10 +16,9 @@ from servers import (
     delete_amqp_queues,
     rabbitmq_answers,
 )
-
 from worker.config import load_settings
-from worker.migrating import upgrade
 from worker.store.database import Database
+from worker.store.migrate import upgrade
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

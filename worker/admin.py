@@ -13,30 +13,28 @@ returns. What is told are plain values: dictionaries with the columns as keys. E
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from uuid import UUID
 
-from worker import pruning
+import sqlalchemy as sa
+
+from worker import retention
 from worker.config import load_settings
+from worker.domain.lifecycle import LIVE_STATES, BatchState
 from worker.errors import NotPossible
-from worker.exporting import Format, write_file
-from worker.lifecycle import LIVE_STATES, BatchState
-from worker.migrating import check_schema
-from worker.opening import open_database
-from worker.store import changing, claims, gates, jobs, viewing
+from worker.export import Format, write_file
+from worker.store import batch_queries, gates, job_commands, job_queries, leases
+from worker.store.database import open_database
+from worker.store.schema_version import check_schema
 from worker.validation import judge_offences
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
-    from datetime import timedelta
-    from pathlib import Path
-    from uuid import UUID
-
-    import sqlalchemy as sa
-
-    from worker.pruning import Pruned
+    from worker.retention import Pruned
     from worker.store.database import Transaction
-    from worker.store.jobs import ItemResult
+    from worker.store.job_queries import ItemResult
 
 UNSETTLED = LIVE_STATES | {BatchState.HELD}
 """The states of batches that have not ended."""
@@ -73,40 +71,42 @@ class Admin:
         """Jobs and live batches by state, what waits and for whom, and the latest jobs."""
         with self.database.read() as connection:
             return {
-                "jobs": jobs.job_counts(connection),
-                "batches": jobs.batch_counts(connection),
+                "jobs": job_queries.job_counts(connection),
+                "batches": job_queries.batch_counts(connection),
                 "paused": _rows(gates.pauses(connection)),
-                "waiting_for": _rows(jobs.closed_gates(connection)),
-                "held": _rows(jobs.held_batches(connection)),
+                "waiting_for": _rows(job_queries.closed_gates(connection)),
+                "held": _rows(job_queries.held_batches(connection)),
                 "notices": {
-                    **jobs.notice_counts(connection),
-                    "latest_failed": _rows(jobs.failed_notices(connection, LATEST_FAILED)),
+                    **job_queries.notice_counts(connection),
+                    "latest_failed": _rows(job_queries.failed_notices(connection, LATEST_FAILED)),
                 },
-                "latest": _rows(jobs.recent_progress(connection, LATEST)),
+                "latest": _rows(job_queries.recent_progress(connection, LATEST)),
             }
 
     def job(self, job_id: UUID) -> dict[str, Any]:
         """A row of `eval_job_progress`."""
         with self.database.read() as connection:
-            return _row(jobs.progress_of(connection, job_id))
+            return _row(job_queries.progress_of(connection, job_id))
 
     def notices(self, job_id: UUID) -> list[dict[str, Any]]:
         """That a job has ended, to whom its producer named: one each time it did."""
         with self.database.read() as connection:
-            return _rows(jobs.notices_of(connection, job_id))
+            return _rows(job_queries.notices_of(connection, job_id))
 
     def failures(self, job_id: UUID, limit: int) -> list[dict[str, Any]]:
         """The first failed inputs of a job, as rows of `eval_item_results`."""
         with self.database.read() as connection:
-            return _rows(jobs.failures_of(connection, job_id, limit))
+            return _rows(job_queries.failures_of(connection, job_id, limit))
 
     def judges(self) -> list[dict[str, Any]]:
         """Each judge with work or a pause: its inputs and batches, and what came back lately."""
         with self.database.read() as connection:
-            found = {row["judge_id"]: row for row in _rows(viewing.waiting_by_judge(connection))}
-            for judge_id, state, count in viewing.batches_by_judge(connection):
+            found = {
+                row["judge_id"]: row for row in _rows(batch_queries.waiting_by_judge(connection))
+            }
+            for judge_id, state, count in batch_queries.batches_by_judge(connection):
                 _of(found, judge_id).setdefault("batches", {})[state] = count
-            for judge_id, inputs, since in viewing.ended_lately(connection, LATELY):
+            for judge_id, inputs, since in batch_queries.ended_lately(connection, LATELY):
                 passed = max(1.0, min(LATELY, (datetime.now(UTC) - since).total_seconds()))
                 _of(found, judge_id)["per_minute"] = inputs / passed * 60
             for pause in gates.pauses(connection):
@@ -125,9 +125,9 @@ class Admin:
         """Batches in these states, newest first; by default those that have not ended."""
         with self.database.read() as connection:
             if job_id is not None:
-                jobs.progress_of(connection, job_id)
+                job_queries.progress_of(connection, job_id)
             return _rows(
-                viewing.list_batches(
+                batch_queries.list_batches(
                     connection, states=states, judge_id=judge_id, job_id=job_id, limit=limit
                 )
             )
@@ -135,8 +135,8 @@ class Admin:
     def results(self, job_id: UUID) -> Iterator[ItemResult]:
         """Every input of a job with its scores, in order; read in pieces."""
         with self.database.read() as connection:
-            jobs.progress_of(connection, job_id)
-            yield from jobs.results_of(connection, job_id)
+            job_queries.progress_of(connection, job_id)
+            yield from job_queries.results_of(connection, job_id)
 
     def export(
         self,
@@ -158,18 +158,18 @@ class Admin:
     def is_drained(self) -> bool:
         """Nothing is left that a worker could do; what is held or paused waits for a person."""
         with self.database.read() as connection:
-            return not jobs.any_work(connection)
+            return not job_queries.any_work(connection)
 
     def means(self, job_id: UUID) -> list[dict[str, Any]]:
         """Of each evaluator of a job: its mean, and how many inputs are scored or unscored."""
         with self.database.read() as connection:
-            return _rows(jobs.mean_scores(connection, job_id))
+            return _rows(job_queries.mean_scores(connection, job_id))
 
     def events(self, job_id: UUID) -> Iterator[dict[str, Any]]:
         """What happened to a job, its inputs and its batches; oldest first."""
         with self.database.read() as connection:
-            jobs.progress_of(connection, job_id)
-            yield from map(_row, viewing.history_of(connection, job_id))
+            job_queries.progress_of(connection, job_id)
+            yield from map(_row, batch_queries.history_of(connection, job_id))
 
     # --- changing ---
 
@@ -182,15 +182,15 @@ class Admin:
         and billed, again; `item_index`: so is that input alone.
         """
         return self.database.run(
-            lambda tx: changing.retry(tx, job_id, everything=everything, item_index=item_index)
+            lambda tx: job_commands.retry(tx, job_id, everything=everything, item_index=item_index)
         )
 
     def cancel(self, job_id: UUID) -> dict[str, int]:
         """Ends a job: `inputs` that were cancelled; `at_judge`, those whose results are dropped."""
 
         def work(tx: Transaction) -> dict[str, int]:
-            inputs = changing.cancel(tx, job_id)
-            return {"inputs": inputs, "at_judge": changing.dropped(tx, job_id)}
+            inputs = job_commands.cancel(tx, job_id)
+            return {"inputs": inputs, "at_judge": job_commands.dropped(tx, job_id)}
 
         return self.database.run(work)
 
@@ -213,7 +213,7 @@ class Admin:
 
     def resolve(self, batch_id: UUID, *, resubmit: bool = False) -> BatchState:
         """A held batch goes on: looked for at the judge, or sent again, maybe billed twice."""
-        state = self.database.run(lambda tx: claims.resolve(tx, batch_id, resubmit=resubmit))
+        state = self.database.run(lambda tx: leases.resolve(tx, batch_id, resubmit=resubmit))
         if state is None:
             raise NotPossible(f"there is no held batch {batch_id} (`evalworker batches`)")
         return state
@@ -228,8 +228,8 @@ class Admin:
     ) -> Pruned:
         """Jobs that ended so long ago are deleted, or only the texts of their inputs."""
         if dry_run:
-            return pruning.count(self.database, older_than, texts_only=texts_only)
-        return pruning.prune(
+            return retention.count(self.database, older_than, texts_only=texts_only)
+        return retention.prune(
             self.database, older_than, texts_only=texts_only, on_progress=on_progress
         )
 

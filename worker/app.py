@@ -9,13 +9,18 @@ import secrets
 import signal
 import socket
 import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import TYPE_CHECKING, Self
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from worker.actors import Mailbox, declare_actors
-from worker.brokers import (
+from worker.config import Settings, hide_password
+from worker.errors import DeadThreads
+from worker.metrics import Metrics
+from worker.pipeline.actors import declare_actors
+from worker.pipeline.brokers import (
     close_broker,
     dead_threads,
     make_broker,
@@ -24,29 +29,23 @@ from worker.brokers import (
     queue_name,
     start_worker,
 )
-from worker.config import hide_password
-from worker.dispatcher import Dispatcher
-from worker.errors import DeadThreads
-from worker.listening import Listener
-from worker.metrics import Metrics
-from worker.migrating import check_schema
-from worker.notices import Notices
-from worker.opening import judge_api, open_database
-from worker.steps import Policy, Steps
-from worker.store import jobs, watching
-from worker.store.notices import AT_ONCE
-from worker.tracing.sending import find_tracer
-from worker.watch import Watch
-from worker.webhook import Webhooks
+from worker.pipeline.dispatcher import Dispatcher
+from worker.pipeline.job_listener import Listener
+from worker.pipeline.list_watcher import Watch
+from worker.pipeline.messages import Mailbox
+from worker.pipeline.submit import Policy, Steps
+from worker.remote.client import judge_api
+from worker.store import job_queries, list_watch
+from worker.store.database import Database, open_database
+from worker.store.schema_version import check_schema
+from worker.store.webhook_deliveries import AT_ONCE
+from worker.tracing.exporter import find_tracer
+from worker.webhooks.client import Webhooks
+from worker.webhooks.deliver import Notices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import FrameType
-
     import httpx
 
-    from worker.config import Settings
-    from worker.store.database import Database
     from worker.tracing.spans import Tracing
 
 log = structlog.get_logger("evalworker")
@@ -158,7 +157,7 @@ class App:
     def is_drained(self) -> bool:
         """Nothing is left that the worker could do; what is held or paused waits for a person."""
         with self.database.read() as connection:
-            return not jobs.any_work(connection)
+            return not job_queries.any_work(connection)
 
     def _room(self) -> None:
         self.dispatcher.wake()
@@ -176,7 +175,7 @@ class App:
         if self.database.on_postgresql:
             others.append(threading.Thread(target=listener.run, name="listener"))
         self._threads = [watch, *others]
-        self.steps.durations.learn(self.database.run(watching.latest_durations))
+        self.steps.durations.learn(self.database.run(list_watch.latest_durations))
         # The list first. By its word, what is still at the remote from an earlier life needs no
         # polls at once: they are all overdue, and would be a burst.
         watch.start()

@@ -9,16 +9,13 @@
     ├── NotPossible          what a person asked for cannot be done now; it says why, and what can
     └── DeadThreads          the broker's threads are gone: only a restart of the process helps
 
-What the judge API answers is never an exception: see the outcomes in `worker.lifecycle`.
+What the judge API answers is never an exception: see the outcomes in `worker.domain.lifecycle`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from uuid import UUID
+from collections.abc import Sequence
+from uuid import UUID
 
 SHOWN = 50  # offences spelled out in one message; the rest is counted
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Sequence
+from typing import Any, TextIO
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import structlog
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from worker.config import Settings
+from worker.config import Settings
 
 QUIET = (
     *("httpx", "httpcore", "alembic", "pika", "asyncio"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, cast, overload
 from uuid import UUID
@@ -16,15 +17,13 @@ from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
 from worker.errors import SHOWN, InvalidInputs
-from worker.schema import items, jobs
-from worker.store.many import insert_rows
-from worker.store.putting import COLUMNS, id_with_key, insert_job, item_row
-from worker.tracing import producers_span
+from worker.store.bulk import insert_rows
+from worker.store.job_insert import COLUMNS, id_with_key, insert_job, item_row
+from worker.store.tables import items, jobs
+from worker.tracing.context import producers_span
 from worker.validation import judge_offences, offences_of, tag_offences, url_offences
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Iterator, Mapping
-
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 CHUNK = 1000  # inputs per statement: a million of them never are in memory together

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
 from worker.wire.inputs import MAX_TEXT, Input
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MAX_DEPTH = 200
 """Of lists and objects in one another; deeper, and JSON libraries fail here and elsewhere."""

@@ -10,11 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from gateways import JSON_KEYS, KEY, OTHER_KEY, answers
-from notebook import Notebook
-from processes import environment, evalworker, started, wait_until
-from servers import free_port
 
+from tests.support.gateways import JSON_KEYS, KEY, OTHER_KEY, answers
+from tests.support.notebook import Notebook
+from tests.support.processes import environment, evalworker, started, wait_until
+from tests.support.servers import free_port
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import running_sandbox
 

@@ -11,9 +11,9 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from processes import environment, evalworker, started, wait_until, write_questions
-from servers import free_port
 
+from tests.support.processes import environment, evalworker, started, wait_until, write_questions
+from tests.support.servers import free_port
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import Running, running_sandbox
 

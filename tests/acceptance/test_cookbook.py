@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
-from generate_docs import ROOT
-from working import settings_for
 
+from scripts.generate_docs import ROOT
+from tests.support.working import settings_for
 from worker import enqueue
 from worker.app import App
 from worker.sandbox.judges import Judge
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import Running, running_sandbox
-from worker.schema import items, jobs
+from worker.store.tables import items, jobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -17,31 +17,30 @@ from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
-from crash_points import PLAIN, SCENARIOS, UNPLACED
-from dying import Life
-from processes import account, environment
-from receivers import SECRET, Receiver, answering, receiving
-from servers import AMQP, delete_amqp_queues, rabbitmq_answers
 
-import worker.dispatcher
-import worker.notices
-import worker.steps
-import worker.watch
+import worker.pipeline.dispatcher
+import worker.pipeline.list_watcher
+import worker.pipeline.submit
+import worker.webhooks.deliver
+from tests.support.crash_points import PLAIN, SCENARIOS, UNPLACED
+from tests.support.dying import Life
+from tests.support.processes import account, environment
+from tests.support.receivers import SECRET, Receiver, answering, receiving
+from tests.support.servers import AMQP, delete_amqp_queues, rabbitmq_answers
 from worker.config import load_settings
-from worker.lifecycle import NoticeState
+from worker.domain.lifecycle import NoticeState
 from worker.outbox import enqueue
 from worker.sandbox.server import running_sandbox
-from worker.schema import evaluator_results, events, items, jobs, notices
-from worker.store.claims import resolve
 from worker.store.database import Database
-from worker.store.jobs import held_batches
+from worker.store.job_queries import held_batches
+from worker.store.leases import resolve
+from worker.store.tables import evaluator_results, events, items, jobs, notices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from crash_points import Change, Ending, Scenario
-    from servers import PostgresServer, ValkeyServer
-
+    from tests.support.crash_points import Change, Ending, Scenario
+    from tests.support.servers import PostgresServer, ValkeyServer
     from worker.sandbox.server import Running
 
 POINTS = {point: name for name, scenario in SCENARIOS.items() for point in scenario.points}
@@ -284,7 +283,12 @@ def test_every_transition_of_a_step_has_a_place() -> None:
     """One that no scenario meets would be missing from the list and from what is met alike."""
     called = {
         node.attr
-        for module in (worker.steps, worker.notices, worker.dispatcher, worker.watch)
+        for module in (
+            worker.pipeline.submit,
+            worker.webhooks.deliver,
+            worker.pipeline.dispatcher,
+            worker.pipeline.list_watcher,
+        )
         for node in ast.walk(ast.parse(inspect.getsource(module)))
         if isinstance(node, ast.Attribute)
         and isinstance(node.value, ast.Name)

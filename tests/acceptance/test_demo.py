@@ -7,7 +7,7 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from processes import environment, evalworker, started, wait_until
+from tests.support.processes import environment, evalworker, started, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import yaml
-from generate_docs import ROOT
-from harness import Bench, FakeRemote
-from processes import environment, evalworker, started
-from servers import free_port, wait_until
 
+from scripts.generate_docs import ROOT
+from tests.support.harness import Bench, FakeRemote
+from tests.support.processes import environment, evalworker, started
+from tests.support.servers import free_port, wait_until
 from worker.config import Settings
 
 if TYPE_CHECKING:

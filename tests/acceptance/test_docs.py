@@ -15,24 +15,24 @@ import psycopg
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
-from generate_docs import METRICS_PAGE, README, pages
-from harness import Bench, FakeRemote
-from processes import environment, evalworker
-from receivers import answering, receiving
-from servers import free_port, wait_until
 from typer.testing import CliRunner
 
+from scripts.generate_docs import METRICS_PAGE, README, pages
+from tests.support.harness import Bench, FakeRemote
+from tests.support.processes import environment, evalworker
+from tests.support.receivers import answering, receiving
+from tests.support.servers import free_port, wait_until
 from worker.cli import app
 from worker.config import load_settings
-from worker.gateway.keys import read_keys
-from worker.migrating import upgrade
+from worker.gateway.auth import read_keys
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import running_sandbox
-from worker.schema import batches
 from worker.store.database import Database
+from worker.store.migrate import upgrade
+from worker.store.tables import batches
 
 if TYPE_CHECKING:
-    from servers import PostgresServer
+    from tests.support.servers import PostgresServer
 
 GATEWAY_PAGE = README.parent / "docs" / "gateway.md"
 RUNBOOK = README.parent / "docs" / "runbook.md"
@@ -51,7 +51,7 @@ def blocks(language: str, page: Path = README) -> list[str]:
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
 def test_what_is_generated_is_that_of_the_code(page: Path) -> None:
-    assert page.read_text("utf-8") == pages()[page], "run `python tests/generate_docs.py`"
+    assert page.read_text("utf-8") == pages()[page], "run `python -m scripts.generate_docs`"
 
 
 @pytest.fixture
@@ -215,7 +215,7 @@ def with_the_command(folder: Path) -> dict[str, str]:
     """An environment in which `evalworker` is this checkout's."""
     bin_folder = folder / "bin"
     bin_folder.mkdir()
-    (bin_folder / "evalworker").write_text(f'#!/bin/sh\nexec {sys.executable} -m worker.cli "$@"\n')
+    (bin_folder / "evalworker").write_text(f'#!/bin/sh\nexec {sys.executable} -m worker "$@"\n')
     (bin_folder / "evalworker").chmod(0o755)
     env = environment()
     env["PATH"] = f"{bin_folder}{os.pathsep}{env['PATH']}"

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from gateways import JSON_KEYS, KEY, answers, client, submit
-from notebook import Notebook
-from processes import account, environment, evalworker, started, wait_until
-from servers import free_port
 
+from tests.support.gateways import JSON_KEYS, KEY, answers, client, submit
+from tests.support.notebook import Notebook
+from tests.support.processes import account, environment, evalworker, started, wait_until
+from tests.support.servers import free_port
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import Running, running_sandbox
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 import sqlalchemy as sa
-from generate_docs import ROOT
-from harness import Bench, FakeRemote
-from processes import environment
-from servers import free_port
+
+from scripts.generate_docs import ROOT
+from tests.support.harness import Bench, FakeRemote
+from tests.support.processes import environment
+from tests.support.servers import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +59,7 @@ def with_commands(folder: Path) -> dict[str, str]:
     """An environment in which `evalworker` and `python3` are those of this checkout."""
     programs = folder / "bin"
     programs.mkdir()
-    for name, arguments in (("evalworker", "-m worker.cli"), ("python3", "")):
+    for name, arguments in (("evalworker", "-m worker"), ("python3", "")):
         (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} {arguments} "$@"\n')
         (programs / name).chmod(0o755)
     return environment() | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}

@@ -7,8 +7,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
-from processes import account, environment, evalworker, started, wait_until, write_questions
 
+from tests.support.processes import (
+    account,
+    environment,
+    evalworker,
+    started,
+    wait_until,
+    write_questions,
+)
 from worker.config import load_settings
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import Running, running_sandbox

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
-from harness import Bench, FakeRemote
-from processes import environment, evalworker
 
-from worker.lifecycle import BatchState
-from worker.schema import batches
+from tests.support.harness import Bench, FakeRemote
+from tests.support.processes import environment, evalworker
+from worker.domain.lifecycle import BatchState
+from worker.store.tables import batches
 
 if TYPE_CHECKING:
     import subprocess

@@ -9,10 +9,10 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from processes import ends_well, environment, started
-from servers import wait_until
-from working import RECOVERY_SECONDS, count, everything_is_there_once, put
 
+from tests.support.processes import ends_well, environment, started
+from tests.support.servers import wait_until
+from tests.support.working import RECOVERY_SECONDS, count, everything_is_there_once, put
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import Running, running_sandbox
 
@@ -66,7 +66,7 @@ def stop(connection, cursor, statement, *rest):
         os.kill(os.getpid(), signal.SIGSTOP)
 """
 # The other process looks for what is missing within a second instead of a minute, and sends again.
-LOOKS_QUICKLY = "import worker.schedule; worker.schedule.LOOKS = (0.2,) * 4"
+LOOKS_QUICKLY = "import worker.domain.backoff; worker.pipeline.submit.LOOKS = (0.2,) * 4"
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from harness import Bench, FakeRemote
-from processes import EVALWORKER, environment, evalworker, started
-from servers import wait_until
 from sqlalchemy.exc import OperationalError
 
+from tests.support.harness import Bench, FakeRemote
+from tests.support.processes import EVALWORKER, environment, evalworker, started
+from tests.support.servers import wait_until
 from worker.admin import Admin
-from worker.cli.watching import watch
+from worker.cli.live_status import watch
 from worker.store import gates
 
 if TYPE_CHECKING:

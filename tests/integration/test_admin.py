@@ -11,17 +11,17 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from harness import Bench, FakeRemote
 
+from tests.support.harness import Bench, FakeRemote
 from worker.admin import Admin
+from worker.domain.lifecycle import BatchState
 from worker.errors import ConfigurationError, NotPossible, SchemaMismatch, UnknownJob, Unreachable
-from worker.lifecycle import BatchState
-from worker.store import pruning, viewing
+from worker.store import batch_queries, expired_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from worker.pruning import Pruned
+    from worker.retention import Pruned
     from worker.store.database import Database
 
 REFUSED = httpx.Response(400, json={"detail": "no"})
@@ -124,7 +124,7 @@ def test_cancelling_tells_what_had_been_sent(bench: Bench, admin: Admin) -> None
 def test_the_history_of_a_job_has_the_batches_that_it_left(
     bench: Bench, admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(viewing, "READ_AT_ONCE", 3)
+    monkeypatch.setattr(batch_queries, "READ_AT_ONCE", 3)
     bench.remote.next_answer(lambda _: REFUSED)
     job_id = bench.enqueue(["a", "fail"])
     other = bench.enqueue(["elsewhere"], judge_id="other")
@@ -268,7 +268,7 @@ def test_a_cancelled_job_stays_until_its_batch_has_ended(bench: Bench, admin: Ad
 def test_a_job_larger_than_a_transaction_goes_in_pieces(
     bench: Bench, admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pruning, "AT_ONCE", 3)
+    monkeypatch.setattr(expired_rows, "AT_ONCE", 3)
     bench.enqueue(["small"])
     bench.enqueue([f"fail {n}" if n % 2 else f"q{n}" for n in range(8)])
     bench.enqueue(["small", "too"])
@@ -283,7 +283,7 @@ def test_a_job_larger_than_a_transaction_goes_in_pieces(
 def test_an_interrupted_prune_goes_on_with_the_next_run(
     bench: Bench, admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pruning, "AT_ONCE", 2)
+    monkeypatch.setattr(expired_rows, "AT_ONCE", 2)
     job_id = bench.enqueue([f"q{n}" for n in range(8)])
     bench.finish()
 
@@ -301,7 +301,7 @@ def test_an_interrupted_prune_goes_on_with_the_next_run(
 def test_pruning_texts_keeps_the_scores_and_the_job_cannot_be_sent_again(
     bench: Bench, admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pruning, "AT_ONCE", 2)
+    monkeypatch.setattr(expired_rows, "AT_ONCE", 2)
     job_id = bench.enqueue(["a", "bb", "fail", "dddd", "eeeee"])
     bench.finish()
     scores = bench.rows("SELECT * FROM eval_scores ORDER BY item_index")
@@ -322,7 +322,7 @@ def test_a_job_that_is_retried_meanwhile_stays(bench: Bench, admin: Admin) -> No
     bench.finish()
     would = admin.prune(NOW, dry_run=True)
     admin.retry(job_id)
-    deleted = bench.database.run(lambda tx: pruning.delete_jobs(tx, [job_id], would.before))
+    deleted = bench.database.run(lambda tx: expired_rows.delete_jobs(tx, [job_id], would.before))
     assert (deleted.jobs, deleted.inputs, deleted.events) == (0, 0, 0)
     bench.finish()
     assert admin.job(job_id)["completed"] == 1

@@ -14,7 +14,8 @@ import pytest
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import TimeLimit, TimeLimitExceeded
-from servers import (
+
+from tests.support.servers import (
     BESIDES_MEMORY,
     PostgresServer,
     ValkeyServer,
@@ -22,8 +23,8 @@ from servers import (
     free_port,
     wait_until,
 )
-
-from worker.brokers import (
+from worker.errors import Unreachable
+from worker.pipeline.brokers import (
     NAMESPACE,
     POSTGRES_SCHEMA,
     SEND_ERRORS,
@@ -35,7 +36,6 @@ from worker.brokers import (
     queue_name,
     start_worker,
 )
-from worker.errors import Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

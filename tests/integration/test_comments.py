@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
-from describe_database import VIEW_TABLES
 
-from worker.comments import TABLES, VIEWS
-from worker.migrating import upgrade
+from scripts.describe_database import VIEW_TABLES
+from worker.store.migrate import upgrade
+from worker.store.views import TABLES, VIEWS
 
 if TYPE_CHECKING:
     from worker.store.database import Database

@@ -10,10 +10,11 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 import redis
-from processes import ends_well, environment, started, wait_until
-from proxy import Proxy, proxy_to
-from servers import AMQP, ValkeyServer, free_port
-from working import (
+
+from tests.support.processes import ends_well, environment, started, wait_until
+from tests.support.proxy import Proxy, proxy_to
+from tests.support.servers import AMQP, ValkeyServer, free_port
+from tests.support.working import (
     RECOVERY_SECONDS,
     count,
     everything_is_there_once,
@@ -21,7 +22,6 @@ from working import (
     settings_for,
     working,
 )
-
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import Running, running_sandbox
 
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from worker.store.database import Database
 
 # Python that a worker's process runs first.
-TWO_DELAYED_MESSAGES = "import worker.brokers; worker.brokers.DELAY_PREFETCH = 2"
-NO_HAND_BACK = "import worker.brokers; worker.brokers.REDIS_MAINTENANCE_CHANCE = 0"
+TWO_DELAYED_MESSAGES = "import worker.pipeline.brokers; worker.pipeline.brokers.DELAY_PREFETCH = 2"
+NO_HAND_BACK = (
+    "import worker.pipeline.brokers; worker.pipeline.brokers.REDIS_MAINTENANCE_CHANCE = 0"
+)
 SLOW_TO_RECORD = """
 import time
 from worker.remote import JudgeAPI

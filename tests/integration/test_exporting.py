@@ -10,12 +10,12 @@ from uuid import uuid4
 
 import pyarrow.parquet as pq
 import pytest
-from harness import Bench, FakeRemote
 
-from worker import exporting
+from tests.support.harness import Bench, FakeRemote
+from worker import export
 from worker.admin import Admin
 from worker.errors import EvalWorkerError, UnknownJob
-from worker.exporting import Format, write_file
+from worker.export import Format, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from worker.store.database import Database
-    from worker.store.jobs import ItemResult
+    from worker.store.job_queries import ItemResult
 
 
 @pytest.fixture
@@ -71,8 +71,8 @@ def test_every_format_has_every_result(admin: Admin, job_id: UUID, tmp_path: Pat
 def test_parquet_is_written_a_row_group_at_a_time(
     admin: Admin, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "ROWS", 3)
-    monkeypatch.setattr(exporting, "CHARACTERS", 1000)
+    monkeypatch.setattr(export, "ROWS", 3)
+    monkeypatch.setattr(export, "CHARACTERS", 1000)
     texts = ["q"] * 7 + ["long" * 300] * 2
     job_id = bench.enqueue(texts)
     bench.finish()

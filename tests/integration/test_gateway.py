@@ -15,7 +15,8 @@ from uuid import UUID
 import httpx
 import pytest
 import sqlalchemy as sa
-from gateways import (
+
+from tests.support.gateways import (
     KEY,
     NARROW_KEY,
     OTHER_KEY,
@@ -24,13 +25,12 @@ from gateways import (
     gateway_over,
     submit,
 )
-from harness import Bench, FakeRemote
-
-from worker.gateway import app, showing
-from worker.gateway.writing import TOGETHER
-from worker.schema import jobs
-from worker.store import changing, executions, pipeline
+from tests.support.harness import Bench, FakeRemote
+from worker.gateway import app, responses
+from worker.gateway.group_commit import TOGETHER
+from worker.store import gateway_queries, job_commands, pipeline
 from worker.store.database import Database
+from worker.store.tables import jobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -166,7 +166,7 @@ def test_a_cancelled_job_is_partial_or_failed_in_the_apis_words(
     bench.step()
     none = submit(caller, "three").json()
     for taken in (half, none):
-        database.run(partial(changing.cancel, job_id=UUID(taken["batch_execution_id"])))
+        database.run(partial(job_commands.cancel, job_id=UUID(taken["batch_execution_id"])))
     shown = caller.get(half["status_url"]).json()
     assert (shown["status"], shown["completed_count"], shown["failed_count"]) == ("partial", 1, 1)
     assert shown["items"][1]["error_message"] == "Cancelled before it was evaluated."
@@ -478,7 +478,7 @@ def test_polls_are_answered_while_a_very_large_job_is_put_together(
     def put_together(rows: Any, results: Any) -> Any:
         if len(rows) > 1:
             assert go_on.wait(10)
-        return showing.execution(rows, results)
+        return responses.execution(rows, results)
 
     monkeypatch.setattr(app, "execution", put_together)
     texts = [str(number) for number in range(pipeline.LOADED_AT_ONCE + 1)]
@@ -513,7 +513,7 @@ def test_a_job_that_is_deleted_during_a_poll_is_not_shown_without_its_results(
 ) -> None:
     status_url = submit(caller, "one").json()["status_url"]
     bench.finish()
-    results_of = executions.results_of
+    results_of = gateway_queries.results_of
 
     async def deleted(ask: Ask, job_id: UUID) -> Any:
         with database.engine.begin() as other:
@@ -521,7 +521,7 @@ def test_a_job_that_is_deleted_during_a_poll_is_not_shown_without_its_results(
         return await results_of(ask, job_id)
 
     assert caller.get(status_url).json()["items"][0]["evaluator_results"]
-    monkeypatch.setattr(executions, "results_of", deleted)
+    monkeypatch.setattr(gateway_queries, "results_of", deleted)
     assert problem(caller.get(status_url)) == (404, "not_found")
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 import sqlalchemy as sa
-from gateways import client, gateway_over, submit
-from harness import Bench, FakeRemote
-from servers import wait_until
 
-from worker.gateway.writing import TOGETHER
+from tests.support.gateways import client, gateway_over, submit
+from tests.support.harness import Bench, FakeRemote
+from tests.support.servers import wait_until
+from worker.gateway.group_commit import TOGETHER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,12 +9,12 @@ import httpx
 import hypothesis
 import pytest
 import schemathesis
-from gateways import JSON_KEYS, KEY, client, gateway_over, submit
-from generate_docs import DOCUMENT, document_text
-from harness import Bench, FakeRemote
 from hypothesis import HealthCheck, Phase
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
+from scripts.generate_docs import DOCUMENT, document_text
+from tests.support.gateways import JSON_KEYS, KEY, client, gateway_over, submit
+from tests.support.harness import Bench, FakeRemote
 from worker.config import load_settings
 from worker.store.database import Database
 
@@ -25,7 +25,7 @@ ORDINARY, LONG = 20, 2000  # examples for each operation and kind of data
 
 
 def test_the_document_in_the_docs_is_that_of_the_code() -> None:
-    assert DOCUMENT.read_text("utf-8") == document_text(), "run `python tests/generate_docs.py`"
+    assert DOCUMENT.read_text("utf-8") == document_text(), "run `python -m scripts.generate_docs`"
 
 
 def test_the_document_is_served_to_anybody(sqlite_url: str) -> None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from gateways import KEY, client, gateway_over
-from servers import free_port
 
+from tests.support.gateways import KEY, client, gateway_over
+from tests.support.servers import free_port
 from worker.store.database import Database
 
 if TYPE_CHECKING:

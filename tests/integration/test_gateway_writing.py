@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from harness import Bench, FakeRemote
 from psycopg.pq import ExecStatus
 
-from worker.gateway.reading import Reading
-from worker.gateway.taking import Taking, take
-from worker.gateway.writing import TOGETHER, Writing
-from worker.schema import jobs
-from worker.store import executions, pipeline
+from tests.support.harness import Bench, FakeRemote
+from worker.gateway.group_commit import TOGETHER, Writing
+from worker.gateway.reader import Reading
+from worker.gateway.submit import Taking, take
+from worker.store import gateway_queries, pipeline
+from worker.store.tables import jobs
 from worker.wire.submission import Submission
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def test_who_has_gone_before_it_was_written_wanted_nothing(
 def test_a_key_whose_job_was_deleted_meanwhile_makes_a_new_one(
     database: Database, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with_key = executions.with_key
+    with_key = gateway_queries.with_key
 
     async def after_deletion(*given: Any) -> Any:
         with database.engine.begin() as connection:
@@ -170,7 +170,7 @@ def test_a_key_whose_job_was_deleted_meanwhile_makes_a_new_one(
     async def twice(given: Writing) -> list[Any]:
         reading = Reading(database)
         first = await take(taking("q", key="k"), given, reading)
-        monkeypatch.setattr(executions, "with_key", after_deletion)
+        monkeypatch.setattr(gateway_queries, "with_key", after_deletion)
         second = await take(taking("q", key="k"), given, reading)
         reading.close()
         return [first, second]

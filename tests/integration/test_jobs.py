@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
-from harness import Bench, FakeRemote
 
+from tests.support.harness import Bench, FakeRemote
 from worker.errors import UnknownJob
-from worker.store import changing, jobs
+from worker.store import job_commands, job_queries
 
 if TYPE_CHECKING:
     from worker.store.database import Database
@@ -24,7 +24,7 @@ def bench(database: Database) -> Bench:
 def test_cancelling_sends_nothing_more_and_drops_what_comes_back(bench: Bench) -> None:
     job_id = bench.enqueue([f"q{n}" for n in range(6)])
     bench.step()
-    assert bench.database.run(lambda tx: changing.cancel(tx, job_id)) == 6
+    assert bench.database.run(lambda tx: job_commands.cancel(tx, job_id)) == 6
     bench.pass_time()
     for _ in range(4):
         bench.step()
@@ -43,28 +43,28 @@ def test_inputs_cancelled_between_planning_and_submitting_close_ranks(bench: Ben
     first = bench.enqueue(["cancelled"])
     second = bench.enqueue(["kept"])
     bench.dispatcher.turn()
-    bench.database.run(lambda tx: changing.cancel(tx, first))
+    bench.database.run(lambda tx: job_commands.cancel(tx, first))
     bench.finish()
     assert [given["request"] for given in bench.remote.inputs()] == ["kept"]
     assert bench.every_result_is_at_its_own_input()
     with bench.database.read() as connection:
-        assert jobs.progress_of(connection, second).completed == 1
+        assert job_queries.progress_of(connection, second).completed == 1
 
 
 def test_retrying_sends_the_failed_inputs_alone(bench: Bench) -> None:
     job_id = bench.enqueue(["good", "fail"])
     bench.finish()
     assert len(bench.remote.inputs()) == 4
-    assert bench.database.run(lambda tx: changing.retry(tx, job_id)) == 1
+    assert bench.database.run(lambda tx: job_commands.retry(tx, job_id)) == 1
     with bench.database.read() as connection:
-        assert jobs.progress_of(connection, job_id).status == "processing"
+        assert job_queries.progress_of(connection, job_id).status == "processing"
     bench.finish()
     assert [given["request"] for given in bench.remote.inputs()] == ["good"] + ["fail"] * 6
     assert bench.one("SELECT count(*) FROM eval_scores") == 1
 
 
 def test_an_unknown_job_is_an_error(bench: Bench) -> None:
-    for ask in (changing.cancel, changing.retry):
+    for ask in (job_commands.cancel, job_commands.retry):
         with pytest.raises(UnknownJob):
             bench.database.run(partial(ask, job_id=uuid4()))
 
@@ -72,13 +72,13 @@ def test_an_unknown_job_is_an_error(bench: Bench) -> None:
 def test_results_come_in_order_with_their_scores(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "READ_AT_ONCE", 2)
+    monkeypatch.setattr(job_queries, "READ_AT_ONCE", 2)
     job_id = bench.enqueue(["a", "bb", "fail", "dddd", "eeeee"])
     bench.finish()
     with bench.database.read() as connection:
-        found = list(jobs.results_of(connection, job_id))
-        (mean,) = jobs.mean_scores(connection, job_id)
-        (failure,) = jobs.failures_of(connection, job_id, 10)
+        found = list(job_queries.results_of(connection, job_id))
+        (mean,) = job_queries.mean_scores(connection, job_id)
+        (failure,) = job_queries.failures_of(connection, job_id, 10)
     assert [result.item.request for result in found] == ["a", "bb", "fail", "dddd", "eeeee"]
     assert [[score.score for score in result.scores] for result in found] == [
         [0.01],

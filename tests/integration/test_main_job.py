@@ -6,17 +6,17 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from servers import PostgresServer, ValkeyServer, free_port, wait_until
-from working import count, put, settings_for
 
+from tests.support.servers import PostgresServer, ValkeyServer, free_port, wait_until
+from tests.support.working import count, put, settings_for
 from worker.app import App
-from worker.brokers import prepare_broker
 from worker.config import load_settings
 from worker.errors import ConfigurationError, SchemaMismatch, Unreachable
-from worker.migrating import upgrade
+from worker.pipeline.brokers import prepare_broker
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import Running, running_sandbox
 from worker.store.database import Database
+from worker.store.migrate import upgrade
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,7 +85,7 @@ def test_new_work_is_noticed_at_once_on_postgresql(
         update={"linger_seconds": 0.0}
     )
     with App(settings) as app, pytest.MonkeyPatch.context() as patched:
-        patched.setattr("worker.dispatcher.TURN_SECONDS", 60.0)
+        patched.setattr("worker.pipeline.dispatcher.TURN_SECONDS", 60.0)
         thread = threading.Thread(target=app.run)
         thread.start()
         wait_until(lambda: app.dispatcher._sweeps_at > float("-inf"))

@@ -10,11 +10,18 @@ import pika
 import psycopg
 import pytest
 import redis
-from servers import AMQP, BESIDES_MEMORY, PostgresServer, wait_until
-from working import RECOVERY_SECONDS, count, everything_is_there_once, put, settings_for, working
 
-from worker.actors import Mailbox
-from worker.brokers import POSTGRES_SCHEMA
+from tests.support.servers import AMQP, BESIDES_MEMORY, PostgresServer, wait_until
+from tests.support.working import (
+    RECOVERY_SECONDS,
+    count,
+    everything_is_there_once,
+    put,
+    settings_for,
+    working,
+)
+from worker.pipeline.brokers import POSTGRES_SCHEMA
+from worker.pipeline.messages import Mailbox
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import Running, running_sandbox
 

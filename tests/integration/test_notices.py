@@ -15,16 +15,17 @@ import httpcore
 import psycopg
 import pytest
 import sqlalchemy as sa
-from harness import Bench, FakeRemote
-from processes import environment, evalworker, started
-from receivers import SECRET, Receiver, answering, receiving
 
-from worker import InvalidInputs, schedule
-from worker.lifecycle import Status
+from tests.support.harness import Bench, FakeRemote
+from tests.support.processes import environment, evalworker, started
+from tests.support.receivers import SECRET, Receiver, answering, receiving
+from worker import InvalidInputs
+from worker.domain.backoff import NOTICE_WAITS
+from worker.domain.lifecycle import Status
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import running_sandbox
-from worker.store import changing, jobs, notices, settling
-from worker.webhook import NO_SECRET, Delivered, Undelivered, Webhooks
+from worker.store import job_commands, job_completion, job_queries, webhook_deliveries
+from worker.webhooks.client import NO_SECRET, Delivered, Undelivered, Webhooks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +69,9 @@ def test_the_end_of_a_job_is_told_once_with_what_came_of_it(
     ((finished_at,),) = (
         bench.database.run(
             lambda tx: tx.execute(
-                sa.select(jobs.progress.c.finished_at).where(jobs.progress.c.job_id == job_id)
+                sa.select(job_queries.progress.c.finished_at).where(
+                    job_queries.progress.c.job_id == job_id
+                )
             ).all()
         ),
     )
@@ -98,7 +101,7 @@ def test_a_job_that_ends_again_gives_a_new_notice_with_a_new_id(
     job_id = bench.enqueue(["good", "fail"], callback_url=receiver.url)
     bench.finish()
     tell(bench)
-    bench.database.run(lambda tx: changing.retry(tx, job_id))
+    bench.database.run(lambda tx: job_commands.retry(tx, job_id))
     bench.finish()
     tell(bench)
     with bench.database.engine.begin() as connection:
@@ -106,7 +109,7 @@ def test_a_job_that_ends_again_gives_a_new_notice_with_a_new_id(
             "INSERT INTO eval_items (job_id, item_index, request)"
             f" VALUES ('{job_id}', 2, 'came late')"
         )
-    bench.database.run(settling.wake_strays)
+    bench.database.run(job_completion.wake_strays)
     bench.finish()
     tell(bench)
     assert [payload["data"]["counts"]["total"] for payload in receiver.payloads] == [2, 2, 3]
@@ -122,7 +125,7 @@ def test_every_way_to_end_is_told(bench: Bench, receiver: Receiver, end: str) ->
     else:
         job_id = bench.enqueue(["fail"], callback_url=receiver.url)
         if end == "cancelled":
-            bench.database.run(lambda tx: changing.cancel(tx, job_id))
+            bench.database.run(lambda tx: job_commands.cancel(tx, job_id))
     bench.finish()
     tell(bench)
     (payload,) = receiver.payloads
@@ -152,7 +155,7 @@ def test_a_notice_is_written_with_the_end_of_its_job_or_not_at_all(
 
 
 def end_and_break(tx: Transaction, job_id: UUID) -> float:
-    settling.end_job(tx, job_id, Status.FAILED, "why not")
+    job_completion.end_job(tx, job_id, Status.FAILED, "why not")
     return 1 / 0
 
 
@@ -186,10 +189,10 @@ def test_after_most_of_a_day_it_has_failed_and_the_status_says_so(
     job_id = bench.enqueue(["q"], callback_url=receiver.url)
     bench.finish()
     tell(bench, rounds=12)
-    tries = len(schedule.NOTICE_WAITS) + 1
+    tries = len(NOTICE_WAITS) + 1
     assert len(receiver.ids) == tries
     assert states(bench) == [("failed", tries, "answered 500")]
-    assert 12 * 3600 < sum(schedule.NOTICE_WAITS) < 24 * 3600
+    assert 12 * 3600 < sum(NOTICE_WAITS) < 24 * 3600
     env = environment(database_url=database_url)
     overview = json.loads(evalworker("status", "--json", env=env).stdout)["notices"]
     assert overview["failed"] == 1
@@ -414,21 +417,25 @@ def test_who_has_lost_the_claim_records_nothing(bench: Bench, receiver: Receiver
     bench.enqueue(["q"], callback_url=receiver.url)
     bench.finish()
     bench.pass_time()
-    (notice_id,) = bench.database.run(notices.due)
+    (notice_id,) = bench.database.run(webhook_deliveries.due)
 
-    def claim() -> notices.Held:
-        held = bench.database.run(lambda tx: notices.claim(tx, notice_id, holder="a", lease=30.0))
+    def claim() -> webhook_deliveries.Held:
+        held = bench.database.run(
+            lambda tx: webhook_deliveries.claim(tx, notice_id, holder="a", lease=30.0)
+        )
         assert held is not None
         return held
 
     asleep = claim()
     bench.pass_time()
     awake = claim()
-    assert bench.database.run(lambda tx: notices.record_sent(tx, awake))
-    assert not bench.database.run(lambda tx: notices.record_sent(tx, awake))
-    assert not bench.database.run(lambda tx: notices.record_failed(tx, asleep, reason="slept"))
+    assert bench.database.run(lambda tx: webhook_deliveries.record_sent(tx, awake))
+    assert not bench.database.run(lambda tx: webhook_deliveries.record_sent(tx, awake))
     assert not bench.database.run(
-        lambda tx: notices.record_waiting(tx, asleep, reason="slept", wait=1.0)
+        lambda tx: webhook_deliveries.record_failed(tx, asleep, reason="slept")
+    )
+    assert not bench.database.run(
+        lambda tx: webhook_deliveries.record_waiting(tx, asleep, reason="slept", wait=1.0)
     )
     assert states(bench) == [("sent", 2, None)]
 
@@ -437,9 +444,11 @@ def test_a_notice_whose_senders_die_comes_to_an_end(bench: Bench, receiver: Rece
     bench.enqueue(["q"], callback_url=receiver.url)
     bench.finish()
     bench.pass_time()
-    (notice_id,) = bench.database.run(notices.due)
-    for _ in range(len(schedule.NOTICE_WAITS) + 1):
-        bench.database.run(lambda tx: notices.claim(tx, notice_id, holder="dies", lease=30.0))
+    (notice_id,) = bench.database.run(webhook_deliveries.due)
+    for _ in range(len(NOTICE_WAITS) + 1):
+        bench.database.run(
+            lambda tx: webhook_deliveries.claim(tx, notice_id, holder="dies", lease=30.0)
+        )
         bench.pass_time()
     tell(bench, rounds=2)
     assert receiver.ids == []
@@ -449,14 +458,14 @@ def test_a_notice_whose_senders_die_comes_to_an_end(bench: Bench, receiver: Rece
 def test_receivers_that_are_slow_take_up_a_few_places_only(
     bench: Bench, receiver: Receiver
 ) -> None:
-    for _ in range(notices.AT_ONCE + 5):
+    for _ in range(webhook_deliveries.AT_ONCE + 5):
         bench.enqueue(["q"], callback_url=receiver.url)
     bench.finish()
     bench.pass_time()
     bench.dispatcher.turn()
-    assert len(bench.sent) == notices.AT_ONCE
+    assert len(bench.sent) == webhook_deliveries.AT_ONCE
     bench.dispatcher.turn()
-    assert len(bench.sent) == notices.AT_ONCE
+    assert len(bench.sent) == webhook_deliveries.AT_ONCE
     bench.deliver()
     bench.dispatcher.turn()
     assert len(bench.sent) == 5
@@ -520,7 +529,7 @@ def test_postgresql_notifies_whoever_listens_of_each_end_with_its_commit(
         bench.finish()
         heard = [notice.payload for notice in listener.notifies(timeout=5, stop_after=2)]
         assert sorted(heard) == sorted([str(one), str(two)])
-        bench.database.run(lambda tx: changing.retry(tx, two))
+        bench.database.run(lambda tx: job_commands.retry(tx, two))
         bench.finish()
         again = [notice.payload for notice in listener.notifies(timeout=5, stop_after=1)]
         assert again == [str(two)]

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import sqlalchemy as sa
-from harness import Bench, FakeRemote
 from prometheus_client.parser import text_string_to_metric_families
-from receivers import answering, receiving
-from servers import ValkeyServer, free_port, wait_until
-from working import settings_for, working
 
-from worker.metrics import Metrics, names, tables
-from worker.ops import gateway_operations, operations
-from worker.port import in_background, listening
+from tests.support.harness import Bench, FakeRemote
+from tests.support.receivers import answering, receiving
+from tests.support.servers import ValkeyServer, free_port, wait_until
+from tests.support.working import settings_for, working
+from worker.health import gateway_operations, operations
+from worker.http_server import in_background, listening
+from worker.metrics import Metrics, collector, definitions
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import Running, running_sandbox
-from worker.schema import gates as gates_table
-from worker.store import gates, pace
+from worker.store import concurrency_limit, gates
 from worker.store.database import Database
+from worker.store.tables import gates as gates_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,8 +54,8 @@ def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 @pytest.fixture(autouse=True)
 def _each_scrape_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "GOOD_SECONDS", 0.0)
-    monkeypatch.setattr(tables, "GOOD_TIMES", 0)
+    monkeypatch.setattr(collector, "GOOD_SECONDS", 0.0)
+    monkeypatch.setattr(collector, "GOOD_TIMES", 0)
 
 
 # --- what the tables hold -----------------------------------------------------------------------
@@ -116,7 +116,7 @@ def test_what_the_remote_lets_run_is_shown_as_long_as_it_is_less_than_the_settin
     bench.remote.done = False
     bench.enqueue(["a"])
     bench.step()  # it runs there, when another one is refused
-    database.run(pace.lower_limit)
+    database.run(concurrency_limit.lower_limit)
     assert sample(metrics, "evalworker_in_flight_limit") == 1
     assert sample(metrics, "evalworker_pace_lowered_total") == 1
 
@@ -140,38 +140,38 @@ def test_notices_are_counted_that_arrived_that_did_not_and_that_were_given_up(
 def test_a_look_that_cost_much_is_good_for_long(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tables, "GOOD_SECONDS", 5.0)
-    monkeypatch.setattr(tables, "GOOD_TIMES", 20)
+    monkeypatch.setattr(collector, "GOOD_SECONDS", 5.0)
+    monkeypatch.setattr(collector, "GOOD_TIMES", 20)
     looks: list[float] = []
     time = 1000.0
 
-    def look_at(_: Database, _most: int) -> tables.Look:
+    def look_at(_: Database, _most: int) -> collector.Look:
         nonlocal time
         looks.append(time)
         time += 0.5
-        return tables.Look({metric: {} for metric in tables.SHOWN})
+        return collector.Look({metric: {} for metric in collector.SHOWN})
 
-    monkeypatch.setattr(tables, "look_at", look_at)
-    collector = tables.TablesCollector(database, max_in_flight=50, monotonic=lambda: time)
-    list(collector.collect())
+    monkeypatch.setattr(collector, "look_at", look_at)
+    tables = collector.TablesCollector(database, max_in_flight=50, monotonic=lambda: time)
+    list(tables.collect())
     for later in (1001.0, 1010.0, 1011.0):  # half a second, twenty times
         time = later
-        list(collector.collect())
+        list(tables.collect())
     assert looks == [1000.0, 1011.0]
 
 
 def test_a_slow_look_leaves_the_one_before_it_standing_until_it_hangs(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tables, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(collector, "PATIENCE_SECONDS", 0.05)
     go_on = threading.Event()
     time = 1000.0
-    collector = tables.TablesCollector(database, max_in_flight=50, monotonic=lambda: time)
-    quick = tables.look_at
-    monkeypatch.setattr(tables, "look_at", lambda *given: (go_on.wait(30), quick(*given))[1])
+    tables = collector.TablesCollector(database, max_in_flight=50, monotonic=lambda: time)
+    quick = collector.look_at
+    monkeypatch.setattr(collector, "look_at", lambda *given: (go_on.wait(30), quick(*given))[1])
 
     def up() -> float:
-        return float(next(iter(collector.collect())).samples[0].value)
+        return float(next(iter(tables.collect())).samples[0].value)
 
     assert up() == 0.0  # there has been none yet
     go_on.set()
@@ -179,7 +179,7 @@ def test_a_slow_look_leaves_the_one_before_it_standing_until_it_hangs(
     go_on.clear()
     time += 30
     assert up() == 1.0
-    time += tables.HUNG_SECONDS + 1
+    time += collector.HUNG_SECONDS + 1
     assert up() == 0.0
     go_on.set()
     wait_until(lambda: up() == 1.0)
@@ -289,8 +289,8 @@ def test_a_worker_exports_exactly_the_metrics_that_are_named(
         answer = asked(operations(app), "/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=")
     shown = exported(answer.text)
-    assert set(shown) == {metric.name for metric in names.METRICS}
-    for metric in names.METRICS:
+    assert set(shown) == {metric.name for metric in definitions.METRICS}
+    for metric in definitions.METRICS:
         if shown[metric.name]:
             assert shown[metric.name] == set(metric.labels), metric.name
     assert 'evalworker_requests_total{endpoint="submit",status="202"} 1.0' in answer.text
@@ -301,7 +301,7 @@ def test_a_worker_exports_exactly_the_metrics_that_are_named(
 def test_a_scrape_survives_a_database_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     closed = Database(f"postgresql://127.0.0.1:{free_port()}/none")
     assert_scraped_without(closed)
-    monkeypatch.setattr(tables, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(collector, "PATIENCE_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, answers nothing
         port = silent.getsockname()[1]
         assert_scraped_without(Database(f"postgresql://127.0.0.1:{port}/none?connect_timeout=2"))

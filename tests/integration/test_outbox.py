@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 
 from worker import InvalidInputs, enqueue
 from worker.config import load_settings
-from worker.schema import items, jobs
-from worker.store.jobs import progress_of
+from worker.store.job_queries import progress_of
+from worker.store.tables import items, jobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 import sqlalchemy as sa
-from generate_docs import ROOT
-from harness import Bench, FakeRemote
-from servers import postgres_programs
 
-from worker.migrating import check_schema, downgrade, upgrade
-from worker.store.jobs import results_of
+from scripts.generate_docs import ROOT
+from tests.support.harness import Bench, FakeRemote
+from tests.support.servers import postgres_programs
+from worker.store.job_queries import results_of
+from worker.store.migrate import downgrade, upgrade
+from worker.store.schema_version import check_schema
 
 if TYPE_CHECKING:
     from worker.store.database import Database

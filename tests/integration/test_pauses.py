@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
-from harness import Bench, FakeRemote
 
-from worker.schema import batches
-from worker.store import gates, jobs
+from tests.support.harness import Bench, FakeRemote
+from worker.store import gates, job_queries
+from worker.store.tables import batches
 
 if TYPE_CHECKING:
     from worker.store.database import Database
@@ -30,7 +30,7 @@ def resume(bench: Bench, judge_id: str | None = None) -> bool:
 
 def has_work(bench: Bench, *, also_paused: bool = False) -> bool:
     with bench.database.read() as connection:
-        return jobs.any_work(connection, also_paused=also_paused)
+        return job_queries.any_work(connection, also_paused=also_paused)
 
 
 @pytest.mark.parametrize("judge_id", [None, "judge"])
@@ -140,7 +140,7 @@ def test_pausing_and_resuming_twice_changes_nothing_but_the_reason(bench: Bench)
     assert bench.database.run(lambda tx: gates.pause(tx, "j", "another reason")) is False
     with bench.database.read() as connection:
         (shown,) = gates.pauses(connection)
-        assert jobs.closed_gates(connection) == []
+        assert job_queries.closed_gates(connection) == []
     assert (shown.judge_id, shown.reason) == ("j", "another reason")
     assert resume(bench, None) is False  # nobody paused everything
     assert resume(bench, "j") is True

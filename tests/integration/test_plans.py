@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from harness import Bench, FakeRemote
 
+from tests.support.harness import Bench, FakeRemote
 from worker import enqueue
-from worker.metrics.tables import look_at
+from worker.metrics.collector import look_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,30 +14,30 @@ import httpx
 import psycopg
 import pytest
 import sqlalchemy as sa
-from harness import Bench, FakeRemote
-from processes import environment, evalworker
-from receivers import SECRET, receiving
-from servers import free_port
 from sqlalchemy.ext.asyncio import create_async_engine
-from working import settings_for
 
+from tests.support.harness import Bench, FakeRemote
+from tests.support.processes import environment, evalworker
+from tests.support.receivers import SECRET, receiving
+from tests.support.servers import free_port
+from tests.support.working import settings_for
 from worker import InvalidInputs, enqueue
 from worker.app import App
-from worker.brokers import grant_queue
 from worker.config import load_settings
 from worker.errors import ConfigurationError, EvalWorkerError
 from worker.gateway.server import serving_gateway
-from worker.migrating import downgrade, grant_roles, upgrade
+from worker.pipeline.brokers import grant_queue
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import running_sandbox
-from worker.schema import metadata
-from worker.store import changing, claims
+from worker.store import job_commands, leases
 from worker.store.database import Database
+from worker.store.migrate import downgrade, grant_roles, upgrade
+from worker.store.tables import metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from servers import PostgresServer
+    from tests.support.servers import PostgresServer
 
 QUESTION = {"request": "2 + 2?", "response": "4"}
 JOB = "01932f5e-0000-7000-8000-000000000001"
@@ -382,9 +382,9 @@ def test_the_commands_of_operators_and_the_gateway_work_under_the_workers_role(
             headers={"Authorization": "Api-Key a-secret-of-team-a"},
         )
         job_id = UUID(taken.json()["batch_execution_id"])
-        assert database.run(lambda tx: changing.cancel(tx, job_id)) == 1
-        assert database.run(lambda tx: changing.retry(tx, job_id)) == 0
-        assert database.run(lambda tx: claims.resolve(tx, job_id, resubmit=True)) is None
+        assert database.run(lambda tx: job_commands.cancel(tx, job_id)) == 1
+        assert database.run(lambda tx: job_commands.retry(tx, job_id)) == 0
+        assert database.run(lambda tx: leases.resolve(tx, job_id, resubmit=True)) is None
 
 
 def test_a_worker_operates_but_does_not_prune(logins: Logins) -> None:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from simulation.running import APART, TESTS, Simulation, replay
 
-from worker.search import Absent
+from tests.simulation.running import APART, ROOT, Simulation, replay
+from worker.pipeline.recover import Absent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,8 +80,8 @@ def test_a_broken_promise_is_found_and_its_seed_told(
     simulation: Simulation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The simulation can fail: here, who does not look before sending again."""
-    monkeypatch.setattr("worker.schedule.LOOKS", (2.0,))
-    monkeypatch.setattr("worker.steps.search", lambda *_, **__: Absent())
+    monkeypatch.setattr("worker.pipeline.submit.LOOKS", (2.0,))
+    monkeypatch.setattr("worker.pipeline.submit.search", lambda *_, **__: Absent())
     with pytest.raises((AssertionError, sqlite3.Error)) as failed:
         simulation.run_many(1, schedules=2000, seconds=None)
     *_, history, told = failed.value.__notes__
@@ -97,5 +97,5 @@ def test_a_broken_promise_is_found_and_its_seed_told(
 @pytest.mark.timeout(A_DAY)
 def test_no_schedule_of_a_hundred_thousand_loses_or_doubles_anything() -> None:
     """On all cores; EVALWORKER_SIMULATION_SCHEDULES sets another number."""
-    command = [sys.executable, "-m", "simulation", f"--schedules={LONG_SCHEDULES}"]
-    assert subprocess.run(command, cwd=TESTS, check=False).returncode == 0
+    command = [sys.executable, "-m", "tests.simulation", f"--schedules={LONG_SCHEDULES}"]
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0

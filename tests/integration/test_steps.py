@@ -9,10 +9,10 @@ from uuid import UUID
 
 import httpx
 import pytest
-from harness import Bench, FakeRemote
 
-from worker.lifecycle import TRANSITIONS, BatchState
-from worker.store import claims, gates, jobs, polling
+from tests.support.harness import Bench, FakeRemote
+from worker.domain.lifecycle import TRANSITIONS, BatchState
+from worker.store import gates, job_queries, leases, polling
 from worker.store.database import Database
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ def test_without_a_list_it_is_sent_again_or_held_as_set(database: Database) -> N
     assert state == "held"
     assert error.startswith("there is no list to search")
     batch_id = UUID(str(bench.one("SELECT id FROM eval_batches")))
-    database.run(lambda tx: claims.resolve(tx, batch_id, resubmit=True))
+    database.run(lambda tx: leases.resolve(tx, batch_id, resubmit=True))
     bench.finish()
     assert remote.posts() == 2
     again = Bench(database, remote, resubmit_unlisted=True)
@@ -270,13 +270,13 @@ def test_a_batch_whose_holders_keep_dying_is_set_aside_and_can_be_resolved(
     ((state, error),) = bench.batches()
     assert (state, error) == ("held", "5 processes in a row died while they held it")
     with bench.database.read() as connection:
-        assert not jobs.any_work(connection)
-        (held,) = jobs.held_batches(connection)
+        assert not job_queries.any_work(connection)
+        (held,) = job_queries.held_batches(connection)
     assert held.item_count == 1
-    assert bench.database.run(partial(claims.resolve, batch_id=held.id, resubmit=False))
+    assert bench.database.run(partial(leases.resolve, batch_id=held.id, resubmit=False))
     bench.finish()
     assert remote.posts() == 1
-    assert bench.database.run(partial(claims.resolve, batch_id=held.id, resubmit=False)) is None
+    assert bench.database.run(partial(leases.resolve, batch_id=held.id, resubmit=False)) is None
 
 
 def test_a_batch_left_submitting_by_a_dead_process_is_looked_for(
@@ -399,7 +399,8 @@ def test_a_throttle_waits_as_long_as_it_says_and_spends_no_attempt(
     bench.step()
     assert remote.posts() == 1
     with bench.database.read() as connection:
-        from worker.schema import gates, now
+        from worker.store.sql_functions import now
+        from worker.store.tables import gates
 
         opens_at, moment = connection.execute(
             gates.select().with_only_columns(gates.c.opens_at, now())
@@ -842,18 +843,18 @@ def test_no_transition_is_made_that_the_lifecycle_does_not_allow(bench: Bench) -
     bench.enqueue(["q"])
     bench.dispatcher.turn()
     (_, batch_id) = bench.sent[0]
-    taking = claims.claiming(BatchState.PLANNED)
-    held = bench.database.run(lambda tx: claims.claim(tx, taking, batch_id, holder="h", lease=30))
+    taking = leases.claiming(BatchState.PLANNED)
+    held = bench.database.run(lambda tx: leases.claim(tx, taking, batch_id, holder="h", lease=30))
     assert held is not None
     for state in set(BatchState) - TRANSITIONS[BatchState.PLANNED] - {BatchState.PLANNED}:
         with pytest.raises(ValueError, match="never goes"):
-            bench.database.run(partial(claims.move, held=held, to=state))
+            bench.database.run(partial(leases.move, held=held, to=state))
 
 
 def test_a_surprise_becomes_a_row_and_work_goes_on(
     bench: Bench, remote: FakeRemote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from worker.actors import _never_raising
+    from worker.pipeline.actors import _never_raising
 
     def broken(*_: object, **__: object) -> None:
         raise KeyError("a bug")

@@ -11,15 +11,15 @@ import httpx
 import psycopg
 import pytest
 import sqlalchemy as sa
-from harness import Bench, FakeRemote
-from servers import wait_until
 from sqlalchemy import event
 from structlog.testing import capture_logs
 
-from worker import schedule
-from worker.actors import _never_raising
-from worker.brokers import close_broker, make_broker
-from worker.store import settling
+from tests.support.harness import Bench, FakeRemote
+from tests.support.servers import wait_until
+from worker.domain.backoff import MAX_CLAIMS
+from worker.pipeline.actors import _never_raising
+from worker.pipeline.brokers import close_broker, make_broker
+from worker.store import job_completion
 from worker.store.database import Database
 
 if TYPE_CHECKING:
@@ -268,14 +268,14 @@ def test_stricter_isolation_by_default_changes_nothing(
     bench.pass_time()
     bench.dispatcher.turn()
     both = threading.Barrier(2)
-    lock_jobs = settling.lock_jobs
+    lock_jobs = job_completion.lock_jobs
 
     def together(tx: Transaction, job_ids: Collection[UUID]) -> None:
         with contextlib.suppress(threading.BrokenBarrierError):
             both.wait(5)
         lock_jobs(tx, job_ids)
 
-    monkeypatch.setattr("worker.store.settling.lock_jobs", together)
+    monkeypatch.setattr("worker.store.job_completion.lock_jobs", together)
     polls = [threading.Thread(target=bench.steps.poll, args=[i]) for _, i in bench.sent]
     for poll in polls:
         poll.start()
@@ -357,7 +357,7 @@ def test_a_full_disk_delays_and_holds_no_batch_back(lite: Resilient) -> None:
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}").close()
 
     event.listen(lite.database.engine, "begin", limit)
-    for _ in range(3 * schedule.MAX_CLAIMS):
+    for _ in range(3 * MAX_CLAIMS):
         lite.step()
         lite.pass_time()
     assert lite.states() == ["submitted"]

@@ -10,15 +10,15 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from gateways import client, gateway_over, submit
-from harness import Bench, FakeRemote
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
-from processes import environment, started
-from servers import wait_until
 
+from tests.support.gateways import client, gateway_over, submit
+from tests.support.harness import Bench, FakeRemote
+from tests.support.processes import environment, started
+from tests.support.servers import wait_until
 from worker import enqueue
 from worker.remote import JudgeAPI
 from worker.sandbox.options import SandboxOptions

@@ -9,11 +9,12 @@ from uuid import UUID
 import httpx
 import pytest
 import sqlalchemy as sa
-from harness import EXECUTIONS, Bench, FakeRemote
 
-from worker import schema, watch
-from worker.schema import batches, later, now
-from worker.store import pace, watching
+from tests.support.harness import EXECUTIONS, Bench, FakeRemote
+from worker.pipeline import list_watcher
+from worker.store import concurrency_limit, list_watch, tables
+from worker.store.sql_functions import later, now
+from worker.store.tables import batches
 
 if TYPE_CHECKING:
     from worker.store.database import Database
@@ -160,7 +161,7 @@ def test_a_list_that_lies_about_running_does_not_keep_polls_away_for_ever(
 def test_of_very_many_batches_that_are_late_most_are_watched_all_the_same(
     bench: Bench, remote: FakeRemote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "LATE_ONES", 2)
+    monkeypatch.setattr(list_watcher, "LATE_ONES", 2)
     remote.done = False
     submit(bench)
     bench.pass_time(seconds=300.0)
@@ -323,7 +324,7 @@ def test_how_long_batches_take_is_learnt_from_the_latest_of_an_earlier_life(
     submit(bench, 1, "two")
     bench.finish()
     submit(bench, 1, "three")
-    known = bench.database.run(watching.latest_durations)
+    known = bench.database.run(list_watch.latest_durations)
     assert sorted(judge_id for judge_id, _ in known) == ["one", "one", "two"]
     assert all(0.0 <= seconds < 60.0 for _, seconds in known)
 
@@ -333,16 +334,16 @@ def test_of_a_swarm_of_refusals_the_one_that_saw_most_batches_running_sets_the_l
 ) -> None:
     def set_back(**columns: Any) -> None:
         with bench.database.engine.begin() as connection:
-            connection.execute(sa.update(schema.pace).values(**columns))
+            connection.execute(sa.update(tables.pace).values(**columns))
 
     remote.done = False
     submit(bench, 8)
-    bench.database.run(pace.lower_limit)
+    bench.database.run(concurrency_limit.lower_limit)
     set_back(in_flight_limit=2.0)  # as if the first had come when two were on record
-    bench.database.run(pace.lower_limit)
+    bench.database.run(concurrency_limit.lower_limit)
     assert bench.one("SELECT in_flight_limit FROM eval_pace") == pytest.approx(8 * 0.95)
     assert bench.events().count("pace.lowered") == 1
     set_back(in_flight_limit=20.0, limited_at=later(sa.literal(-60.0)))
-    bench.database.run(pace.lower_limit)
+    bench.database.run(concurrency_limit.lower_limit)
     assert bench.one("SELECT in_flight_limit FROM eval_pace") == pytest.approx(8 * 0.95)
     assert bench.events().count("pace.lowered") == 2

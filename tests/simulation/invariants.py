@@ -6,16 +6,16 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from simulation.remote import POISON
-from worker.lifecycle import TRANSITIONS
+from tests.simulation.remote import POISON
+from worker.domain.lifecycle import TRANSITIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import httpx
 
-    from simulation.remote import Taken
-    from simulation.world import World
+    from tests.simulation.remote import Taken
+    from tests.simulation.world import World
 
 
 # --- at every write: triggers, which cost nothing ---

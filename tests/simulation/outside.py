@@ -6,16 +6,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from simulation import invariants
-from simulation.faults import happens
-from simulation.remote import POISON, UNKNOWN_JUDGE
+from tests.simulation import invariants
+from tests.simulation.faults import happens
+from tests.simulation.remote import POISON, UNKNOWN_JUDGE
 from worker import enqueue
+from worker.domain.lifecycle import ENDED, BatchState, Status
 from worker.errors import NotPossible
-from worker.lifecycle import ENDED, BatchState, Status
-from worker.store import changing, claims, gates
+from worker.store import gates, job_commands, leases
 
 if TYPE_CHECKING:
-    from simulation.world import World
+    from tests.simulation.world import World
 
 SPAN = 120.0  # seconds within which things happen outside
 
@@ -117,7 +117,7 @@ class Outside:
 
     def cancel(self) -> None:
         job_id = self.world.rng.choice(self.jobs)
-        self.world.database.run(lambda tx: changing.cancel(tx, job_id))
+        self.world.database.run(lambda tx: job_commands.cancel(tx, job_id))
 
     def retry(self) -> None:
         """A person asks for inputs of a job once more: each may be evaluated again.
@@ -140,7 +140,9 @@ class Outside:
         ]
         try:
             moved = world.database.run(
-                lambda tx: changing.retry(tx, job_id, everything=everything, item_index=item_index)
+                lambda tx: job_commands.retry(
+                    tx, job_id, everything=everything, item_index=item_index
+                )
             )
         except NotPossible:
             return
@@ -158,7 +160,7 @@ class Outside:
                 texts = world.sql("SELECT request FROM eval_items WHERE batch_id = ?", (batch_id,))
                 world.allowed.update(text for (text,) in texts)
             became = world.database.run(
-                partial(claims.resolve, batch_id=UUID(batch_id), resubmit=again)
+                partial(leases.resolve, batch_id=UUID(batch_id), resubmit=again)
             )
             assert became is not BatchState.SUBMITTED or remote_id is not None
 

@@ -12,12 +12,12 @@ from uuid import UUID
 
 import httpx
 
-from simulation import invariants
-from simulation.faults import happens
+from tests.simulation import invariants
+from tests.simulation.faults import happens
 
 if TYPE_CHECKING:
-    from simulation.replica import Task
-    from simulation.world import World
+    from tests.simulation.replica import Task
+    from tests.simulation.world import World
 
 EXECUTIONS = "/v1/judges/batch-executions/"
 DEADLINE = 20.0  # seconds; then the client has given up

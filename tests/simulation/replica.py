@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from greenlet import greenlet
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from simulation.faults import happens
-from simulation.quick import QuickEngine
-from worker.dispatcher import TROUBLE_SECONDS, Dispatcher
-from worker.migrating import upgrade
-from worker.steps import Policy, Steps
+from tests.simulation.faults import happens
+from tests.simulation.quick import QuickEngine
+from worker.pipeline.dispatcher import TROUBLE_SECONDS, Dispatcher
+from worker.pipeline.list_watcher import Watch
+from worker.pipeline.submit import Policy, Steps
 from worker.store.database import Database, Transaction
-from worker.watch import Watch
+from worker.store.migrate import upgrade
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
-    from simulation.world import World
+    from tests.simulation.world import World
 
 Result = TypeVar("Result")
 

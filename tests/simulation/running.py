@@ -1,7 +1,7 @@
 """Schedules from seeds, one after another, and the command that runs many on all cores.
 
-python -m simulation --seed 7            one schedule: replays what failed
-python -m simulation --schedules 100000  that many, from a first seed of the clock's
+python -m tests.simulation --seed 7            one schedule: replays what failed
+python -m tests.simulation --schedules 100000  that many, from a first seed of the clock's
 python -m simulation --seconds 3600      as many as fit into an hour
 """
 
@@ -23,14 +23,14 @@ from unittest import mock
 import httpx
 import structlog
 
-from simulation import invariants
-from simulation.replica import SimulatedDatabase
-from simulation.world import BEGINNING, World, seconds_of
+from tests.simulation import invariants
+from tests.simulation.replica import SimulatedDatabase
+from tests.simulation.world import BEGINNING, World, seconds_of
 from worker.remote import JudgeAPI
-from worker.schema import metadata
+from worker.store.tables import metadata
 
 APART = 1_000_000_000  # between the first seeds of two processes
-TESTS = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 class Simulation:
@@ -83,15 +83,16 @@ class Simulation:
                 return cls.fromtimestamp(simulation.world.local_time(), tz)
 
         # There are few batches in a schedule.
-        self._exits.enter_context(mock.patch("worker.watch.WATCHED_FROM", 1))
-        self._exits.enter_context(mock.patch("worker.schedule.ENOUGH_DURATIONS", 2))
+        self._exits.enter_context(mock.patch("worker.pipeline.list_watcher.WATCHED_FROM", 1))
+        self._exits.enter_context(mock.patch("worker.domain.polling.ENOUGH_DURATIONS", 2))
+        self._exits.enter_context(mock.patch("worker.pipeline.submit.ENOUGH_DURATIONS", 2))
         for name, clock in (
-            ("worker.remote.bounds.clock", lambda: simulation.world.monotonic()),
+            ("worker.remote.deadline.clock", lambda: simulation.world.monotonic()),
             ("worker.store.database.time", Time),
-            ("worker.remote.mapping.datetime", Datetime),
+            ("worker.remote.responses.datetime", Datetime),
             *(
                 (f"worker.{module}.uuid7", lambda: simulation.world.uuid7())
-                for module in ("outbox", "store.planning", "store.submitting")
+                for module in ("outbox", "store.planning", "store.submission")
             ),
         ):
             self._exits.enter_context(mock.patch(name, clock))
@@ -173,8 +174,8 @@ def _spread(given: argparse.Namespace, first: int) -> int:
     limit += [f"--seconds={given.seconds}"] if given.seconds is not None else []
     children = [
         subprocess.Popen(
-            [sys.executable, "-m", "simulation", "--processes=1", *limit, f"--seed={seed}"],
-            cwd=TESTS,
+            [sys.executable, "-m", "tests.simulation", "--processes=1", *limit, f"--seed={seed}"],
+            cwd=ROOT,
         )
         for seed in (first + number * APART for number in range(given.processes))
     ]

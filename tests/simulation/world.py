@@ -8,19 +8,19 @@ from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
-from simulation import faults, invariants
-from simulation.outside import Outside
-from simulation.remote import Remote
-from simulation.replica import Crash, Replica, Task
-from worker.dispatcher import SWEEP_SECONDS
-from worker.schema import time_text
-from worker.store.claims import NUDGE_AFTER, NUDGE_AGAIN
+from tests.simulation import faults, invariants
+from tests.simulation.outside import Outside
+from tests.simulation.remote import Remote
+from tests.simulation.replica import Crash, Replica, Task
+from worker.pipeline.dispatcher import SWEEP_SECONDS
+from worker.store.column_types import time_text
+from worker.store.leases import NUDGE_AFTER, NUDGE_AGAIN
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable
 
-    from simulation.replica import SimulatedDatabase
+    from tests.simulation.replica import SimulatedDatabase
     from worker.remote import JudgeAPI
 
 EVENTS = 60  # of a schedule, before everything is well again

@@ -1,8 +1,9 @@
-"""Imports point one way; a producer's import stays light (see tests/integration/test_outbox.py)."""
+"""Imports point one way, folders are layers, and modules are named by nouns."""
 
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -10,27 +11,31 @@ import pytest
 import worker
 
 PACKAGE = Path(worker.__file__).parent
-
-# What a module may import of our own, beside what stands above it in this list.
-LAYERS = [
-    {"lifecycle", "schedule", "errors", "comments"},
-    {"answers", "wire"},
-    {"validation", "config", "schema", "remote", "webhook", "port"},
-    {"store"},
-    {"durations", "migrating", "opening", "intake", "tracing", "outbox"},
-    {"search", "gatekeeping", "watch", "steps", "notices", "exporting", "pruning"},
-    {"logs", "metrics", "brokers", "listening", "actors", "dispatcher"},
-    {"sandbox", "gateway"},
-    {"app"},
-    {"ops", "demo", "admin"},
-    {"cli"},
-]
-PURE = {"lifecycle", "schedule", "errors", "answers", "comments"}
-RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "migrations" not in path.parts)
 
+# Each folder is a layer, and so is each module at the top. A layer imports from its own row and
+# from those above it.
+LAYERS = [
+    {"domain", "errors"},
+    {"wire"},
+    {"config", "validation", "http_server"},
+    {"remote", "tracing", "store"},
+    {"outbox", "export", "retention"},
+    {"pipeline", "webhooks"},
+    {"logs", "metrics"},
+    {"gateway", "sandbox"},
+    {"app"},
+    {"health", "admin"},
+    {"cli", "__main__"},
+]
+RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
-def role_of(path: Path) -> str:
+FIELD_TERMS = {"batching", "parsing", "planning", "polling", "tracing"}  # nouns of the field
+VAGUE = {"answers", "common", "helpers", "many", "misc", "models", "pace", "services", "shapes"}
+VAGUE |= {"tasks", "told", "types", "utils"}
+
+
+def layer_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
@@ -47,22 +52,35 @@ def imported(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_one_way(path: Path) -> None:
-    role = role_of(path)
-    if role == "__init__":
+    layer = layer_of(path)
+    if layer == "__init__":
         return
     for name in imported(path):
         top, _, rest = name.partition(".")
         other = rest.partition(".")[0]
-        if top == "worker" and other in RANK and other != role:
-            assert RANK[other] <= RANK[role], f"{role} imports {other}"
+        if top == "worker" and other in RANK and other != layer:
+            assert RANK[other] <= RANK[layer], f"{layer} imports {other}"
 
 
-@pytest.mark.parametrize("role", sorted(PURE))
-def test_decisions_without_effects_need_the_standard_library_alone(role: str) -> None:
+def test_every_folder_and_top_level_module_is_a_layer() -> None:
+    assert {layer_of(path) for path in MODULES} - {"__init__"} == set(RANK)
+
+
+def test_the_top_of_the_package_stays_small() -> None:
+    entries = [path for path in PACKAGE.iterdir() if path.name != "__pycache__"]
+    assert len(entries) <= 28
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "domain").glob("*.py")), ids=lambda p: p.stem)
+def test_the_domain_needs_the_standard_library_alone(path: Path) -> None:
     foreign = {"sqlalchemy", "httpx", "dramatiq", "pydantic", "structlog", "starlette"}
-    tops = {name.partition(".")[0] for name in imported(PACKAGE / f"{role}.py")}
-    assert not tops & foreign
+    assert not {name.partition(".")[0] for name in imported(path)} & foreign
 
 
-def test_every_module_has_its_place_in_the_drawing() -> None:
-    assert {role_of(path) for path in MODULES} - {"__init__"} == set(RANK)
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_modules_are_named_by_nouns(path: Path) -> None:
+    name = path.parent.name if path.name == "__init__.py" else path.stem
+    if name in FIELD_TERMS:
+        return
+    assert not re.search(r"(ing|ed)$", name), "a gerund or participle: name the role instead"
+    assert name not in VAGUE

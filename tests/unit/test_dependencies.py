@@ -6,10 +6,11 @@ import re
 import tomllib
 
 import pytest
-from describe_dependencies import ACCEPTED, installed_with, licence_of
-from generate_docs import DEPENDENCIES, ROOT
 from packaging.requirements import Requirement
 from packaging.version import Version
+
+from scripts.describe_dependencies import ACCEPTED, installed_with, licence_of
+from scripts.generate_docs import DEPENDENCIES, ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 REQUIRED = [Requirement(text) for text in PROJECT["dependencies"]]
@@ -46,4 +47,4 @@ def test_every_licence_is_one_that_may_be_used() -> None:
             ACCEPTED.fullmatch(word) for word in re.split(r" OR | AND ", licence_of(name))
         ), name
     for given in REQUIRED:
-        assert f"| {given.name} |" in page, "run `python tests/generate_docs.py`"
+        assert f"| {given.name} |" in page, "run `python -m scripts.generate_docs`"

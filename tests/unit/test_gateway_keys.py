@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from worker.config import load_settings
 from worker.errors import ConfigurationError
-from worker.gateway.keys import Keys, read_keys
-from worker.gateway.rates import Rate
+from worker.gateway.auth import Keys, read_keys
+from worker.gateway.rate_limit import Rate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,7 +98,7 @@ def test_every_key_is_compared_in_constant_time_whichever_it_is(
 
     names = [f"n{number}" for number in range(5)]
     keys = Keys(read_keys(json.dumps({name: {"key": f"{SECRET}-{name}"} for name in names})))
-    monkeypatch.setattr("worker.gateway.keys.hmac", SimpleNamespace(compare_digest=compare))
+    monkeypatch.setattr("worker.gateway.auth.hmac", SimpleNamespace(compare_digest=compare))
     for guess in (f"{SECRET}-n0", f"{SECRET}-n4", "nobody's", ""):
         compared.clear()
         keys.find(guess)

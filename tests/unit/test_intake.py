@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from worker.cli.input_files import read_inputs, survey
 from worker.errors import SHOWN, InvalidInputs
-from worker.intake import read_inputs, survey
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,9 +13,9 @@ import structlog
 from dramatiq import Message, MessageProxy
 from dramatiq.brokers.stub import StubBroker
 
-from worker.brokers import LogContext
 from worker.config import load_settings
 from worker.logs import configure_logging, redact, secrets_of
+from worker.pipeline.brokers import LogContext
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,11 +12,11 @@ from dramatiq.brokers.stub import StubBroker
 from prometheus_client import generate_latest
 
 import worker
-from worker.actors import Mailbox
-from worker.metrics import Metrics, names
-from worker.metrics.names import METRICS, Scope
-from worker.metrics.process import COUNTED
-from worker.metrics.tables import _by_judge
+from worker.metrics import Metrics, definitions
+from worker.metrics.collector import _by_judge
+from worker.metrics.counters import COUNTED
+from worker.metrics.definitions import METRICS, Scope
+from worker.pipeline.messages import Mailbox
 
 # Events that no counter tells of, each for a reason.
 NOT_COUNTED = {
@@ -123,12 +123,12 @@ def test_gates_of_judges_are_one_scope() -> None:
 
 
 def test_judges_beyond_the_limit_are_the_other_one() -> None:
-    rows = [(f"judge-{n:03}", 1000 - n, float(n)) for n in range(names.MAX_JUDGES + 10)]
+    rows = [(f"judge-{n:03}", 1000 - n, float(n)) for n in range(definitions.MAX_JUDGES + 10)]
     found = _by_judge([*rows, ("idle", 0, 5.0)])
-    assert len(found) == names.MAX_JUDGES + 1
+    assert len(found) == definitions.MAX_JUDGES + 1
     assert found["judge-000"] == (1000, 0.0)
-    rest = rows[names.MAX_JUDGES :]
-    assert found[names.OTHER] == (sum(count for _, count, _ in rest), rest[-1][2])
+    rest = rows[definitions.MAX_JUDGES :]
+    assert found[definitions.OTHER] == (sum(count for _, count, _ in rest), rest[-1][2])
 
 
 def test_a_message_that_the_broker_did_not_take_is_counted() -> None:

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from worker.errors import ConfigurationError
-from worker.lifecycle import (
+from worker.domain.outcomes import (
     Accepted,
     Denied,
     Found,
@@ -24,6 +23,7 @@ from worker.lifecycle import (
     TooLarge,
     Unavailable,
 )
+from worker.errors import ConfigurationError
 from worker.remote import JudgeAPI
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from worker.lifecycle import (
+from worker.domain.outcomes import (
     BatchExecution,
     EvaluatorResult,
     Found,

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.lifecycle import (
+from worker.domain.outcomes import (
     Accepted,
     Found,
     ListOutcome,

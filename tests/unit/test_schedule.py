@@ -8,8 +8,17 @@ from statistics import fmean
 
 import pytest
 
-from worker import schedule
-from worker.durations import JUDGES, KEPT, Durations
+from worker.domain.backoff import throttle_wait
+from worker.domain.concurrency import in_flight_allowed
+from worker.domain.polling import (
+    JUDGES,
+    KEPT,
+    WATCH_LEAST,
+    Durations,
+    poll_wait,
+    watch_wait,
+    worth_a_look_after,
+)
 
 HALF_A_MINUTE_TO_A_WHOLE = [30 + n / 2 for n in range(60)]
 
@@ -18,7 +27,7 @@ def polls_of(duration: float, known: list[float], rng: Random) -> list[float]:
     """The moments at which a batch of this duration is polled."""
     moments = [0.0]
     while moments[-1] < duration:
-        wait = schedule.poll_wait(moments[-1], known, least=1.0, most=30.0, rng=rng)
+        wait = poll_wait(moments[-1], known, least=1.0, most=30.0, rng=rng)
         moments.append(moments[-1] + wait)
     return moments[1:]
 
@@ -46,9 +55,9 @@ def test_a_batch_that_takes_longer_than_any_known_is_polled_ever_more_seldom() -
 
 
 def test_nothing_is_watched_before_it_may_have_ended() -> None:
-    assert schedule.worth_a_look_after([]) == 0.0
-    assert schedule.worth_a_look_after([40.0]) == 0.0
-    assert 25 < schedule.worth_a_look_after(HALF_A_MINUTE_TO_A_WHOLE) < 30
+    assert worth_a_look_after([]) == 0.0
+    assert worth_a_look_after([40.0]) == 0.0
+    assert 25 < worth_a_look_after(HALF_A_MINUTE_TO_A_WHOLE) < 30
 
 
 @pytest.mark.parametrize(
@@ -57,36 +66,36 @@ def test_nothing_is_watched_before_it_may_have_ended() -> None:
 )
 def test_the_list_costs_a_batch_few_reads(in_flight: int, pages: int, reads_a_batch: float) -> None:
     usual = 45.0
-    wait = schedule.watch_wait([usual], 60.0, in_flight, pages, most=30.0)
+    wait = watch_wait([usual], 60.0, in_flight, pages, most=30.0)
     ends_a_second = in_flight / usual
     assert pages / wait / ends_a_second <= reads_a_batch + 0.01
 
 
 def test_the_watch_is_as_quick_as_its_batches() -> None:
-    assert schedule.watch_wait([3.0], 9.0, 50, 1, most=30.0) == pytest.approx(0.12)
-    assert schedule.watch_wait([7200.0], 9.0, 50, 1, most=30.0) == 30.0
-    assert schedule.watch_wait([0.0], 9.0, 50, 1, most=30.0) == schedule.WATCH_LEAST
+    assert watch_wait([3.0], 9.0, 50, 1, most=30.0) == pytest.approx(0.12)
+    assert watch_wait([7200.0], 9.0, 50, 1, most=30.0) == 30.0
+    assert watch_wait([0.0], 9.0, 50, 1, most=30.0) == WATCH_LEAST
 
 
 def test_while_no_duration_is_known_the_list_is_read_a_page_at_a_time() -> None:
-    assert schedule.watch_wait([], 1.0, 1000, 10, most=30.0) == pytest.approx(5.0)
-    assert schedule.watch_wait([], 1.0, 1000, 1, most=30.0) == pytest.approx(0.5)
-    assert 2.4 < schedule.watch_wait([], 600.0, 1000, 1, most=30.0) < 3.0
+    assert watch_wait([], 1.0, 1000, 10, most=30.0) == pytest.approx(5.0)
+    assert watch_wait([], 1.0, 1000, 1, most=30.0) == pytest.approx(0.5)
+    assert 2.4 < watch_wait([], 600.0, 1000, 1, most=30.0) < 3.0
 
 
 def test_a_throttle_that_does_not_say_how_long_is_tried_again_soon_and_then_later() -> None:
     rng = Random(1)
-    assert max(schedule.throttle_wait(None, 1, rng) for _ in range(100)) <= 0.5
-    assert min(schedule.throttle_wait(None, 10, rng) for _ in range(100)) >= 6.0
-    assert schedule.throttle_wait(7.0, 1, rng) >= 7.0
+    assert max(throttle_wait(None, 1, rng) for _ in range(100)) <= 0.5
+    assert min(throttle_wait(None, 10, rng) for _ in range(100)) >= 6.0
+    assert throttle_wait(7.0, 1, rng) >= 7.0
 
 
 def test_the_limit_is_the_ceiling_until_the_remote_refuses_and_then_grows_back() -> None:
-    assert schedule.in_flight_allowed(200, None, 0.0) == 200
-    assert schedule.in_flight_allowed(200, 47.5, 0.0) == 48
-    assert schedule.in_flight_allowed(200, 47.5, 20.0) == 51
-    assert schedule.in_flight_allowed(200, 47.5, 1e9) == 200
-    assert schedule.in_flight_allowed(200, 0.95, 0.0) == 1
+    assert in_flight_allowed(200, None, 0.0) == 200
+    assert in_flight_allowed(200, 47.5, 0.0) == 48
+    assert in_flight_allowed(200, 47.5, 20.0) == 51
+    assert in_flight_allowed(200, 47.5, 1e9) == 200
+    assert in_flight_allowed(200, 0.95, 0.0) == 1
 
 
 def test_durations_are_those_of_the_latest_batches_of_the_judge() -> None:

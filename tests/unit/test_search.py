@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from worker.pipeline.recover import Absent, Match, Sent, Unclear, search
 from worker.remote import JudgeAPI
-from worker.search import Absent, Match, Sent, Unclear, search
 
 if TYPE_CHECKING:
     from collections.abc import Collection

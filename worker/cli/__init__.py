@@ -11,7 +11,7 @@ import sys
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from worker.cli import operate, serve, show, status, work
-from worker.cli.shell import app, console
+from worker.cli.context import app, console
 from worker.errors import ConfigurationError, EvalWorkerError
 from worker.logs import redact
 

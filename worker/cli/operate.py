@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from worker.admin import Admin
-from worker.cli.shell import (
+from worker.cli.context import (
     AsJson,
     app,
     console,
@@ -21,19 +22,17 @@ from worker.cli.shell import (
     settings_and_logs,
     show_table,
 )
+from worker.cli.presentation import obstacles
 from worker.cli.tables import Column, counted
-from worker.cli.told import obstacles
 from worker.config import Settings, sources
+from worker.domain.outcomes import Denied, Listed, NotFound, Throttled, Unavailable
 from worker.errors import EvalWorkerError
-from worker.lifecycle import Denied, Listed, NotFound, Throttled, Unavailable
-from worker.migrating import check_schema, current_revision
-from worker.opening import judge_api, open_database
-from worker.store.jobs import asks_for_notices
+from worker.store.database import open_database
+from worker.store.job_queries import asks_for_notices
+from worker.store.schema_version import check_schema, current_revision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from worker.pruning import Pruned
+    from worker.retention import Pruned
 
 _AGE = re.compile(r"(\d{1,5})([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -103,7 +102,7 @@ def _check_database(settings: Settings) -> None:
 
 
 def _check_notices(settings: Settings) -> None:
-    from worker.webhook import NO_SECRET
+    from worker.webhooks.client import NO_SECRET
 
     database = open_database(settings)
     with contextlib.closing(database), database.read() as connection:
@@ -112,19 +111,21 @@ def _check_notices(settings: Settings) -> None:
 
 
 def _check_broker(settings: Settings) -> None:
-    from worker.brokers import prepare_broker  # the drivers of all brokers: here alone
+    from worker.pipeline.brokers import prepare_broker  # the drivers of all brokers: here alone
 
     prepare_broker(settings.broker_url)
 
 
 def _check_gateway_keys(settings: Settings) -> None:
-    from worker.gateway.keys import read_keys
+    from worker.gateway.auth import read_keys
 
     read_keys(settings.gateway_keys.get_secret_value() if settings.gateway_keys else None)
 
 
 def _check_key(settings: Settings) -> None:
     """Tries the key where that costs nothing: at the list."""
+    from worker.remote.client import judge_api
+
     with judge_api(settings) as api:
         match api.list_executions():
             case Listed():

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import sqlalchemy as sa
 import typer
 
-from worker.cli.shell import (
+from worker.cli.context import (
     AsJson,
     app,
     console,
@@ -24,12 +24,12 @@ from worker.cli.shell import (
     ready_database,
     settings_and_logs,
 )
-from worker.lifecycle import Status
-from worker.migrating import grant_roles, upgrade
-from worker.opening import check_api, open_database
-from worker.schema import jobs
-from worker.store.jobs import any_work, held_batches
-from worker.tracing.sending import send_traces
+from worker.domain.lifecycle import Status
+from worker.store.database import open_database
+from worker.store.job_queries import any_work, held_batches
+from worker.store.migrate import grant_roles, upgrade
+from worker.store.tables import jobs
+from worker.tracing.exporter import send_traces
 
 if TYPE_CHECKING:
     from worker.app import App
@@ -72,7 +72,8 @@ def run(
     """Work: plan, submit, poll and record, until told to stop (SIGTERM, Ctrl-C)."""
     from worker.app import App, ending_on_signals
     from worker.gateway.server import serving_gateway
-    from worker.ops import operations, serving_operations
+    from worker.health import operations, serving_operations
+    from worker.remote.client import check_api
 
     settings = settings_and_logs()
     if migrate_first:
@@ -115,8 +116,8 @@ def gateway(migrate_first: Migrate = False) -> None:
     """Serve the judge API in front of the outbox; workers elsewhere do the work."""
     from worker.app import TICK_SECONDS, ending_on_signals
     from worker.gateway.server import serving_gateway
+    from worker.health import gateway_operations, serving_operations
     from worker.metrics import Metrics
-    from worker.ops import gateway_operations, serving_operations
 
     settings = settings_and_logs()
     if migrate_first:
@@ -146,7 +147,7 @@ def _migrate(settings: Settings) -> str:
 
 
 def _grant_roles(settings: Settings) -> None:
-    from worker.brokers import grant_queue
+    from worker.pipeline.brokers import grant_queue
 
     with contextlib.closing(open_database(settings)) as database:
         grant_roles(database)
@@ -204,6 +205,6 @@ def demo(
     judge: Annotated[str, typer.Option(help="A judge of the sandbox.")] = "answer-quality",
 ) -> None:
     """Do the main job for real, here and now: a SQLite file, a sandbox judge, 200 inputs."""
-    from worker import demo as demonstration
+    from worker.cli import demo as demonstration
 
     demonstration.run(file or demonstration.INPUTS, judge)

@@ -7,28 +7,18 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from worker.admin import UNSETTLED
-from worker.cli.shell import (
-    AsJson,
-    JobId,
-    app,
-    console,
-    operator,
-    out,
-    print_json,
-    show_table,
-)
+from worker.cli.context import AsJson, JobId, app, console, operator, out, print_json, show_table
 from worker.cli.tables import Column, ago, counted, moment, one_line
-from worker.exporting import Format, write_text
-from worker.lifecycle import BatchState
+from worker.domain.lifecycle import BatchState
+from worker.export import Format, write_text
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from worker.admin import Admin
 
 

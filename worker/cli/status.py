@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
 
 import typer
 
-from worker.cli.shell import AsJson, JobId, app, operator, out, print_json, show_table
+from worker.cli.context import AsJson, JobId, app, operator, out, print_json, show_table
+from worker.cli.live_status import watch, watch_job
+from worker.cli.presentation import JOB_COLUMNS, job_row, listed, notice_lines, obstacles
 from worker.cli.tables import moment, one_line
-from worker.cli.told import JOB_COLUMNS, job_row, listed, notice_lines, obstacles
-from worker.cli.watching import watch, watch_job
-from worker.lifecycle import Status
+from worker.domain.lifecycle import Status
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from worker.admin import Admin
 
 SHOWN_FAILURES = 5

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.cells import cell_len
 from rich.markup import escape
 from rich.table import Table
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 GAP = 2  # between two columns
 LEAST = 10  # characters of a column that may be cut

@@ -10,7 +10,7 @@ import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from worker.admin import NO_REASON
-from worker.cli.shell import (
+from worker.cli.context import (
     AsJson,
     JobId,
     app,
@@ -21,9 +21,9 @@ from worker.cli.shell import (
     ready_database,
     settings_and_logs,
 )
+from worker.cli.input_files import read_inputs, survey
 from worker.cli.tables import counted
 from worker.errors import InvalidInputs
-from worker.intake import read_inputs, survey
 from worker.outbox import enqueue as enqueue_inputs
 
 Judge = Annotated[

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
+import sqlalchemy as sa
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
@@ -18,31 +20,25 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from worker.gateway.document import document
-from worker.gateway.listing import cut, wanted
-from worker.gateway.showing import execution, head
-from worker.gateway.taking import Taking, idempotency_key_in, take
-from worker.store import executions
-from worker.tracing import callers_span
+from worker.gateway.auth import Key, Keys
+from worker.gateway.group_commit import Writing
+from worker.gateway.openapi import document
+from worker.gateway.pagination import cut, wanted
+from worker.gateway.passing import PassThrough
+from worker.gateway.reader import Reading
+from worker.gateway.responses import execution, head
+from worker.gateway.submit import Taking, idempotency_key_in, take
+from worker.store import gateway_queries
+from worker.tracing.context import callers_span
 from worker.validation import judge_offences
+from worker.wire.asgi import no_such_path, problem_answer, read_json
+from worker.wire.list_query import read_query
 from worker.wire.paths import EXECUTE_PATH, EXECUTIONS, LIST_PATH, STATUS_PATH, path
 from worker.wire.problems import Problem, field_problem, no_such_execution
-from worker.wire.queries import read_query
-from worker.wire.serving import no_such_path, problem_answer, read_json
-from worker.wire.shapes import Accepted, Page
+from worker.wire.schemas import Accepted, Page
 from worker.wire.submission import Submission, read_submission
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-
-    import sqlalchemy as sa
-
-    from worker.gateway.keys import Key, Keys
-    from worker.gateway.passing import PassThrough
-    from worker.gateway.reading import Reading
-    from worker.gateway.writing import Writing
-
-    Observer = Callable[[str, int, float], None]
+Observer = Callable[[str, int, float], None]
 
 log = structlog.get_logger("evalworker")
 
@@ -151,14 +147,14 @@ class Gateway:
         except ValueError:
             raise no_such_execution() from None
         ask = self.reading.ask
-        rows = await executions.rows_of(ask, job_id, key.name)
+        rows = await gateway_queries.rows_of(ask, job_id, key.name)
         if not rows:
             raise no_such_execution()
         ended = any(row.item_finished_at is not None for row in rows)
         # Read after the rows, so that whatever ended has its results among them; unless all of it
         # was deleted meanwhile.
-        results = await executions.results_of(ask, job_id) if ended else ()
-        if ended and not await executions.is_there(ask, job_id):
+        results = await gateway_queries.results_of(ask, job_id) if ended else ()
+        if ended and not await gateway_queries.is_there(ask, job_id):
             raise no_such_execution()
         if len(rows) <= SHOWN_AT_ONCE:
             return JSONResponse(execution(rows, results))
@@ -169,9 +165,9 @@ class Gateway:
         return await self.reading.run(partial(self._list, request, wanted(key.name, query)))
 
     def _list(
-        self, request: Request, asked: executions.Wanted, connection: sa.Connection
+        self, request: Request, asked: gateway_queries.Wanted, connection: sa.Connection
     ) -> Response:
-        found = cut(executions.page(connection, asked), asked)
+        found = cut(gateway_queries.page(connection, asked), asked)
 
         def link(cursor: str | None) -> str | None:
             if cursor is None:

@@ -6,24 +6,22 @@ is of no use there and a secret here, and goes nowhere.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import httpx
 from starlette.background import BackgroundTask
 from starlette.responses import Response, StreamingResponse
 
-from worker.remote.address import Address
+from worker.gateway.auth import Keys
 from worker.remote.cookies import NoCookies
-from worker.wire.headers import key_in
+from worker.remote.urls import Address
+from worker.wire.asgi import bounded_body, refuse_long_body
+from worker.wire.auth import key_in
 from worker.wire.problems import Problem
-from worker.wire.serving import bounded_body, refuse_long_body
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from starlette.requests import Request
-
-    from worker.gateway.keys import Keys
 
 PREFIX = "/v1/"
 TIMEOUT = httpx.Timeout(120.0, connect=5.0)  # seconds; a judge may think for long

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
 import structlog
 
-from worker.gateway.app import Gateway
-from worker.gateway.keys import Keys, read_keys
+from worker.config import Settings
+from worker.gateway.app import Gateway, Observer
+from worker.gateway.auth import Keys, read_keys
+from worker.gateway.group_commit import Writing
 from worker.gateway.passing import PassThrough
-from worker.gateway.reading import Reading
-from worker.gateway.writing import Writing
-from worker.port import in_background, listening
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from worker.config import Settings
-    from worker.gateway.app import Observer
-    from worker.store.database import Database
+from worker.gateway.reader import Reading
+from worker.http_server import in_background, listening
+from worker.store.database import Database
 
 log = structlog.get_logger("evalworker")
 

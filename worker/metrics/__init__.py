@@ -7,22 +7,18 @@ tables   what stands in the database, looked at when somebody scrapes
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import version
-from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 from sqlalchemy.pool import QueuePool
 
-from worker.metrics import names
-from worker.metrics.process import ProcessMetrics
-from worker.metrics.tables import TablesCollector
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from worker.metrics.names import Metric
-    from worker.store.database import Database
+from worker.metrics import definitions
+from worker.metrics.collector import TablesCollector
+from worker.metrics.counters import ProcessMetrics
+from worker.metrics.definitions import Metric
+from worker.store.database import Database
 
 
 class Metrics(ProcessMetrics):
@@ -32,7 +28,7 @@ class Metrics(ProcessMetrics):
         self.registry = CollectorRegistry(auto_describe=False)
         super().__init__(self.registry)
         ProcessCollector(registry=self.registry)
-        self._gauge(names.BUILD).labels(version("evalworker")).set(1)
+        self._gauge(definitions.BUILD).labels(version("evalworker")).set(1)
 
     def exposed(self, accept: str) -> tuple[bytes, str]:
         """All of it, in the format that a scraper asks for by `Accept`; and its content type."""
@@ -45,15 +41,15 @@ class Metrics(ProcessMetrics):
         database.observe(self.happened)
         pool = database.engine.pool
         if isinstance(pool, QueuePool):
-            connections = self._gauge(names.POOL)
+            connections = self._gauge(definitions.POOL)
             connections.labels("in_use").set_function(pool.checkedout)
             connections.labels("idle").set_function(pool.checkedin)
             # The other half of the limit SQLAlchemy keeps to itself.
-            self._gauge(names.POOL_LIMIT).set(pool.size() + max(0, pool._max_overflow))
+            self._gauge(definitions.POOL_LIMIT).set(pool.size() + max(0, pool._max_overflow))
 
     def watch_dispatcher(self, turn_age: Callable[[], float]) -> None:
         """Where there is one: `turn_age` in seconds."""
-        self._gauge(names.TURN_AGE).set_function(turn_age)
+        self._gauge(definitions.TURN_AGE).set_function(turn_age)
 
     def _gauge(self, metric: Metric) -> Gauge:
         return Gauge(metric.name, metric.documentation, metric.labels, registry=self.registry)

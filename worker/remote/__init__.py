@@ -8,8 +8,8 @@ reasons  says what went wrong in one line, in the API's own words, without the k
 reading  reads a batch execution, believing as little as it can
 """
 
-from worker.remote.bounds import clock
 from worker.remote.client import JudgeAPI
-from worker.remote.reading import storable
+from worker.remote.deadline import clock
+from worker.remote.parsing import storable
 
 __all__ = ["JudgeAPI", "clock", "storable"]

@@ -5,35 +5,33 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from datetime import UTC
+from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
 
-from worker.errors import ConfigurationError
-from worker.lifecycle import Invalid, ListOutcome, StatusOutcome, SubmitOutcome, Unavailable
-from worker.remote.address import Address
-from worker.remote.bounds import Unusable, clock, keep_deadlines, read_body, within
+from worker.config import API_KEY_NAMES, Settings
+from worker.domain.outcomes import Invalid, ListOutcome, StatusOutcome, SubmitOutcome, Unavailable
+from worker.errors import ConfigurationError, Unreachable
 from worker.remote.cookies import NoCookies
-from worker.remote.mapping import (
+from worker.remote.deadline import Unusable, clock, keep_deadlines, read_body, within
+from worker.remote.error_messages import one_line
+from worker.remote.responses import (
     Answer,
     list_outcome,
     make_answer,
     status_outcome,
     submit_outcome,
 )
-from worker.remote.reasons import one_line
-from worker.wire.headers import authorization
+from worker.remote.urls import Address
+from worker.wire.auth import authorization
 from worker.wire.paths import EXECUTIONS, execute
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from datetime import datetime
-
-    Observer = Callable[[str, int | None, float], None]
+Observer = Callable[[str, int | None, float], None]
 
 CONNECT_SECONDS = 5.0
 DEADLINE_SECONDS = 20.0  # of a whole request, under the lease that its caller holds
@@ -271,3 +269,26 @@ def _encoded(body: Mapping[str, Any]) -> bytes:
 
 def _json(body: Mapping[str, Any], *, ascii_only: bool) -> str:
     return json.dumps(body, ensure_ascii=ascii_only, allow_nan=False, separators=(",", ":"))
+
+
+CHECK_SECONDS = 3.0  # for the API to answer anything at the start
+
+
+def judge_api(settings: Settings, **bounds: Any) -> JudgeAPI:
+    """A client with the key of the settings; raises `ConfigurationError` where there is none."""
+    from worker.remote import JudgeAPI  # and httpx, which few commands need
+
+    if settings.api_key is None:
+        raise ConfigurationError(
+            [f"{API_KEY_NAMES[0]} is not set (nor {' or '.join(API_KEY_NAMES[1:])})"]
+        )
+    key = settings.api_key.get_secret_value()
+    return JudgeAPI(base_url=settings.api_url, api_key=key, **bounds)
+
+
+def check_api(settings: Settings) -> None:
+    """Raises `Unreachable` if nothing at all answers at the API's URL."""
+    with judge_api(settings, deadline=CHECK_SECONDS) as api:
+        outcome = api.list_executions()
+    if isinstance(outcome, Unavailable) and not outcome.sent:
+        raise Unreachable("judge API", settings.api_url, outcome.reason)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -16,7 +17,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from worker.sandbox.judges import Judge, ad_hoc, load_judges
-from worker.wire.headers import key_in
+from worker.sandbox.ledger import Ledger, StoredBatch
+from worker.sandbox.options import SandboxOptions
+from worker.wire.asgi import no_such_path, problem_answer, read_json
+from worker.wire.auth import key_in
+from worker.wire.list_query import ListQuery, read_query, wrong_cursor
 from worker.wire.paths import COMMON_PATH, EXECUTE_PATH, EXECUTIONS, LIST_PATH, STATUS_PATH, path
 from worker.wire.problems import (
     Problem,
@@ -26,19 +31,12 @@ from worker.wire.problems import (
     throttled,
     wrong_key,
 )
-from worker.wire.queries import ListQuery, read_query, wrong_cursor
-from worker.wire.serving import no_such_path, problem_answer, read_json
-from worker.wire.shapes import Accepted, Execution, Head, Item, Page, moment, shown_input
+from worker.wire.schemas import Accepted, Execution, Head, Item, Page, moment, shown_input
 from worker.wire.submission import CommonSubmission, read_submission
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
-
-    from worker.sandbox.ledger import Ledger, StoredBatch
-    from worker.sandbox.options import SandboxOptions
 
 
 class LostAnswer(Response):

@@ -9,12 +9,10 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import NAMESPACE_URL, uuid5
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from worker.port import in_background, listening, server
+from worker.http_server import in_background, listening, server
 from worker.sandbox.app import Sandbox
 from worker.sandbox.ledger import Ledger
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from worker.sandbox.options import SandboxOptions
+from worker.sandbox.options import SandboxOptions
 
 END_SECONDS = 2
 

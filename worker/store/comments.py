@@ -1,10 +1,10 @@
-"""The comments of `worker.comments` in PostgreSQL, for people who look with its own tools."""
+"""The comments of `worker.store.views` in PostgreSQL, for people who look with its own tools."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 
-from worker.comments import TABLES, VIEWS
+from worker.store.views import TABLES, VIEWS
 
 
 def write_comments(connection: sa.Connection) -> None:

@@ -7,22 +7,24 @@ import itertools
 import sqlite3
 import time
 from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
+from uuid import UUID
 
 import sqlalchemy as sa
 import structlog
 from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
-from worker.schema import events, now, time_text
+from worker.config import Settings, hide_password
+from worker.errors import Unreachable
+from worker.store.column_types import time_text
+from worker.store.sql_functions import now
+from worker.store.tables import events
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from uuid import UUID
-
-    Observer = Callable[[Mapping[str, Any]], None]
+Observer = Callable[[Mapping[str, Any]], None]
 
 log = structlog.get_logger("evalworker")
 
@@ -300,3 +302,16 @@ def _begin_on_sqlite(connection: sa.Connection) -> None:
     options = connection.get_execution_options()
     if not options.get("evalworker_look"):  # which is in no transaction at all
         connection.exec_driver_sql("BEGIN" if options.get("evalworker_read") else "BEGIN IMMEDIATE")
+
+
+def open_database(settings: Settings) -> Database:
+    """A database that answers; raises `Unreachable`."""
+    database = Database(settings.sqlalchemy_url)
+    try:
+        with database.read() as connection:
+            connection.execute(sa.text("SELECT 1"))
+    except SQLAlchemyError as error:
+        database.close()
+        cause = getattr(error, "orig", None) or error
+        raise Unreachable("database", hide_password(settings.database_url), cause) from error
+    return database

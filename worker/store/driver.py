@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections import namedtuple
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-
-    Converter = Callable[[Any], Any]
-    Ask = Callable[["Often", Mapping[str, Any]], Awaitable[Sequence[Any]]]
+Converter = Callable[[Any], Any]
+Ask = Callable[["Often", Mapping[str, Any]], Awaitable[Sequence[Any]]]
 
 
 @contextmanager

@@ -12,20 +12,18 @@ remote goes on.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from worker.lifecycle import BatchState
-from worker.schema import batches, gates, later, now
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from worker.store.database import Transaction
+from worker.domain.lifecycle import BatchState
+from worker.store.database import Transaction
+from worker.store.sql_functions import later, now
+from worker.store.tables import batches, gates
 
 API = "api"
 SUBMIT = "api:submit"

@@ -9,27 +9,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+import sqlalchemy as sa
 from psycopg import Error
 from psycopg.adapt import Transformer
 from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus
 from sqlalchemy.exc import DBAPIError
 
-from worker.store.database import PAUSE_SECONDS, TRIES, worth_another_try
-from worker.store.driver import as_sqlalchemys
+from worker.store.database import PAUSE_SECONDS, TRIES, Database, worth_another_try
+from worker.store.driver import Made, Often, as_sqlalchemys
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import sqlalchemy as sa
     from psycopg import Connection
     from psycopg import abc as psycopg_types
     from psycopg.pq.abc import PGresult
-
-    from worker.store.database import Database
-    from worker.store.driver import Made, Often
 
 # Classes of SQLSTATE: connections, "not now", a server that ends; and 0A, of which there is what
 # was prepared for tables that have changed since.

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 from uuid_utils.compat import uuid7
 
-from worker.lifecycle import BatchState, Status
-from worker.schedule import Waiting, allowance, pack, ready
-from worker.schema import Id, batches, items, jobs, now, octet_length, waiting_item
-from worker.store import gates, pace, settling
-from worker.store.many import UpdateEach
+from worker.domain.batching import Waiting, pack, ready
+from worker.domain.concurrency import allowance
+from worker.domain.lifecycle import BatchState, Status
+from worker.store import concurrency_limit, gates, job_completion
+from worker.store.bulk import UpdateEach
+from worker.store.column_types import Id
+from worker.store.database import Transaction
+from worker.store.sql_functions import now, octet_length
+from worker.store.tables import batches, items, jobs, waiting_item
 from worker.validation import judge_offences, tag_offences
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from uuid import UUID
-
-    from worker.store.database import Transaction
 
 PLANNING_LOCK = 0x65766C01  # an advisory lock of PostgreSQL; SQLite has one writer anyway
 MAX_BATCH_BYTES = 8 * 1024 * 1024  # of texts; what the remote allows is not known
@@ -37,7 +37,7 @@ def plan(tx: Transaction, *, max_in_flight: int, batch_size: int, linger: float)
     """waiting items -> planned batches, as many as there are free places at the remote."""
     if not lock_planning(tx, wait=False):
         return Plan()
-    places = pace.allowed_in_flight(tx, max_in_flight) - live_batches(tx)
+    places = concurrency_limit.allowed_in_flight(tx, max_in_flight) - live_batches(tx)
     lanes = _due_lanes(tx) if places > 0 else []
     planned: list[UUID] = []
     waits: list[float] = []
@@ -59,7 +59,7 @@ def _plan_lane(
     """Batches of one lane for so many places; and in how many seconds its rest may go."""
     offences = [*judge_offences(lane.judge_id), *tag_offences(lane.tags)]
     if offences:
-        settling.fail_lane(tx, lane.lane, "; ".join(offences))
+        job_completion.fail_lane(tx, lane.lane, "; ".join(offences))
         return [], None
     most = places * batch_size
     waiting = _waiting_items(tx, lane.lane, most)
@@ -69,7 +69,7 @@ def _plan_lane(
     batch_ids = [_insert_batch(tx, lane, members) for members in going]
     _note_planned(tx, [member.job_id for members in going for member in members])
     if len(waiting) < most:
-        settling.settle_idle_jobs(tx, lane.lane)
+        job_completion.settle_idle_jobs(tx, lane.lane)
     return batch_ids, wait
 
 

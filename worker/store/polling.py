@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 
-from worker.lifecycle import BatchState, EvaluatorResult, RemoteItem, Status
-from worker.schema import batches, evaluator_results
-from worker.store import settling
-from worker.store.claims import Claim, batch_places, claim, claiming, move
-from worker.store.many import insert_rows
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from uuid import UUID
-
-    from worker.answers import Answer
-    from worker.store.database import Transaction
+from worker.domain.batch_result import Answer
+from worker.domain.lifecycle import BatchState, Status
+from worker.domain.outcomes import EvaluatorResult, RemoteItem
+from worker.store import job_completion
+from worker.store.bulk import insert_rows
+from worker.store.database import Transaction
+from worker.store.leases import Claim, batch_places, claim, claiming, move
+from worker.store.tables import batches, evaluator_results
 
 
 def claim_poll(tx: Transaction, batch_id: UUID, *, holder: str, lease: float) -> Claim | None:
@@ -98,7 +96,7 @@ def record_results(
     rows = batch_places(tx, held.id)
     completed = [row for row in rows if row.batch_index in answer.completed]
     _insert_results(tx, [(row, answer.completed[row.batch_index]) for row in completed])
-    settling.end_items(
+    job_completion.end_items(
         tx, held.id, [_end(row, Status.COMPLETED, error=None, answer=answer) for row in completed]
     )
     failures = [
@@ -117,7 +115,7 @@ def record_results(
         dropped=held.item_count - len(rows) or None,
         oddities=list(answer.oddities) or None,
     )
-    settling.end_finished_jobs(tx, {row.job_id for row in rows})
+    job_completion.end_finished_jobs(tx, {row.job_id for row in rows})
     return True
 
 
@@ -136,7 +134,7 @@ def record_lost(
     rows = batch_places(tx, held.id)
     failures = [(row, reason) for row in rows]
     _fail_or_retry(tx, held, failures, None, max_attempts=max_attempts, retry_wait=retry_wait)
-    settling.end_finished_jobs(tx, {row.job_id for row in rows})
+    job_completion.end_finished_jobs(tx, {row.job_id for row in rows})
     return True
 
 
@@ -187,8 +185,8 @@ def _fail_or_retry(
                 }
             )
             to_wake.add(row.job_id)
-    settling.end_items(tx, held.id, ended)
-    settling.retry_items(tx, held.id, retried, job_ids=to_wake)
+    job_completion.end_items(tx, held.id, ended)
+    job_completion.retry_items(tx, held.id, retried, job_ids=to_wake)
 
 
 def _insert_results(tx: Transaction, answers: Sequence[tuple[sa.Row[Any], RemoteItem]]) -> None:

@@ -8,24 +8,22 @@ a span from its enqueue to its end, with a link to the step that recorded it.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from opentelemetry import trace
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from sqlalchemy.exc import SQLAlchemyError
 
-from worker.store import traces
+from worker.store import trace_queries
+from worker.store.database import Database
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from uuid import UUID
-
     from opentelemetry.context import Context
     from opentelemetry.trace import Tracer
-
-    from worker.store.database import Database
 
 JOB_ENDS = frozenset({"job.completed", "job.failed", "job.cancelled"})
 
@@ -79,7 +77,7 @@ class Tracing:
     def _job_ended(self, event: Mapping[str, Any]) -> None:
         try:
             with self._database.read() as connection:
-                job = traces.of_job(connection, event["job_id"])
+                job = trace_queries.of_job(connection, event["job_id"])
         except SQLAlchemyError:
             return
         context = _context(job.trace_context) if job is not None else None
@@ -100,7 +98,7 @@ class Tracing:
     def _contexts(self, batch_id: UUID) -> list[Context]:
         try:
             with self._database.read() as connection:
-                found = traces.of_batch(connection, batch_id)
+                found = trace_queries.of_batch(connection, batch_id)
         except SQLAlchemyError:
             return []
         return [context for text in found if (context := _context(text)) is not None]

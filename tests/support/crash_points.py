@@ -1,0 +1,290 @@
+"""Every effect of the worker, under the scenario in which a test meets it.
+
+A scenario is a few inputs and what goes wrong with them, by itself and for sure, so that the
+worker comes by its effects whatever the machine is busy with. `dying` says how effects are named.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from worker.domain.backoff import MAX_CLAIMS
+from worker.domain.lifecycle import NoticeState
+from worker.sandbox.options import SandboxOptions
+from worker.store import gates
+from worker.store.tables import batches, items, jobs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from worker.store.database import Transaction
+
+    Change = Callable[[Transaction], object]
+
+SHORT = (1.5, 1.8)  # seconds that a batch takes: long enough to be found running
+ONE = {"request": "one question", "response": "one answer", "expected_output": "one"}
+TWO = {"request": "other question", "response": "two answers", "expected_output": "two"}
+THREE = {"request": "third question", "response": "three", "expected_output": "three"}
+INCOMPLETE = {"request": "what is missing?", "response": "what is expected"}
+HUGE = {"request": "long", "response": "word " * 10_000}
+
+PLAIN = SandboxOptions(latency=SHORT)
+
+
+def nothing(_: Transaction) -> None:
+    """Leaves the rows as they are."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What must be there at the end: inputs by their status, and what the sandbox evaluated."""
+
+    evaluated: int
+    completed: int = 0
+    failed: int = 0
+    again: int = 0  # evaluated a second time because the first one failed, or had no end
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What happens, stage by stage, each with a sandbox that knows the batches of the one before.
+
+    An earlier process dies at `killed_at`, all being well with the sandbox. Then `prepare`, and
+    the process that counts meets a sandbox with `options`. Then `relieve`, and a last process
+    meets one as `afterwards` says. Batches that are held at the end, a person resolves.
+    """
+
+    effects: Sequence[str]
+    ending: Ending
+    inputs: Sequence[Mapping[str, Any]] = (ONE, TWO)
+    judge: str = "response-checks"
+    options: SandboxOptions = PLAIN
+    settings: Mapping[str, object] = field(default_factory=dict)
+    killed_at: str | None = None  # None: there is no earlier process
+    prepare: Change = nothing
+    relieve: Change = nothing
+    afterwards: SandboxOptions | None = None  # None: the same as before
+    told: NoticeState | None = None  # of the job's notice, at the end; None: nobody asked for one
+
+    @property
+    def points(self) -> list[str]:
+        """The places where a process can die, by name."""
+        return [f"{moment} {effect}" for effect in self.effects for moment in ("before", "after")]
+
+
+def closed(scope: str) -> Change:
+    """Somebody was told to wait, and for long."""
+
+    def close(tx: Transaction) -> None:
+        gates.count_failure(tx, scope, "429: slow down", asked_at=datetime.now(UTC))
+        gates.close(tx, scope, wait=600.0)
+
+    return close
+
+
+def open_again(scope: str) -> Change:
+    return lambda tx: gates.open_again(tx, [scope], asked_at=datetime.now(UTC))
+
+
+def holders_died(tx: Transaction) -> None:
+    """As many processes as are let try died while they held the batch."""
+    tx.execute(sa.update(batches).values(claims=MAX_CLAIMS))
+
+
+def plain_text_as_contexts(tx: Transaction) -> None:
+    """By plain SQL anything can be an input; this one no judge would take."""
+    tx.execute(sa.update(items).where(items.c.item_index == 0).values(contexts="not a list"))
+
+
+def forgotten_job(tx: Transaction) -> None:
+    """Inputs wait, but their job is not due: as after an insert that came late."""
+    tx.execute(sa.update(jobs).values(due_at=None))
+
+
+SCENARIOS = {
+    "in batches, one input failing and tried again": Scenario(
+        effects=[
+            "start: GET of the list",
+            "turn: commit of plan",
+            "turn: message to submit, after plan",
+            "submit: commit of claim_submission",
+            "submit: POST of a batch",
+            "submit: commit of record_accepted",
+            "submit: message to poll, after record_accepted",
+            "poll: commit of claim_poll",
+            "poll: GET of a batch",
+            "poll: commit of record_running",
+            "poll: message to poll, after record_running",
+            "poll: commit of record_results",
+        ],
+        judge="answer-quality",
+        inputs=[ONE, INCOMPLETE, TWO, THREE],
+        settings={"batch_size": 2, "max_item_attempts": 2},
+        ending=Ending(completed=3, failed=1, evaluated=5, again=1),
+    ),
+    "the list tells which batches have ended": Scenario(
+        effects=[
+            "watch: commit of pace.claim_watch",
+            "watch: GET of the list",
+            "watch: commit of pace.watch_again",
+            "watch: commit of record_seen",
+            "watch: message to poll, after record_seen",
+        ],
+        inputs=[ONE, TWO, THREE],
+        options=SandboxOptions(latency=(3.0, 4.0)),
+        settings={"batch_size": 1, "poll_min_seconds": 20},
+        ending=Ending(completed=3, evaluated=3),
+    ),
+    "the answer to the submission gets lost": Scenario(
+        effects=[
+            "submit: commit of record_unknown",
+            "search: commit of claim_search",
+            "search: GET of the list",
+            "search: commit of record_accepted",
+            "search: message to poll, after record_accepted",
+        ],
+        options=SandboxOptions(latency=SHORT, lose_answers=1.0),
+        ending=Ending(completed=2, evaluated=2),
+    ),
+    "and the server shows no tags": Scenario(
+        effects=["search: GET of a batch"],
+        options=SandboxOptions(latency=SHORT, lose_answers=1.0, show_tags=False),
+        ending=Ending(completed=2, evaluated=2),
+    ),
+    "killed before the submission left": Scenario(
+        effects=["search: commit of record_search", "search: commit of record_not_started"],
+        killed_at="after submit: commit of claim_submission",
+        ending=Ending(completed=2, evaluated=2),
+    ),
+    "polls are answered 503": Scenario(
+        effects=[
+            "poll: commit of record_poll_failed",
+            "poll: message to poll, after record_poll_failed",
+        ],
+        killed_at="after submit: commit of record_accepted",
+        options=SandboxOptions(server_errors=1.0),
+        afterwards=PLAIN,
+        ending=Ending(completed=2, evaluated=2),
+    ),
+    "the submission is throttled": Scenario(
+        effects=["submit: commit of record_not_started"],
+        options=SandboxOptions(latency=SHORT, max_running=0),
+        afterwards=PLAIN,
+        ending=Ending(completed=2, evaluated=2),
+    ),
+    "a batch is too large, and one of its inputs alone": Scenario(
+        effects=[
+            "submit: commit of record_split",
+            "submit: message to submit, after record_split",
+            "submit: commit of record_refused",
+        ],
+        inputs=[ONE, TWO, HUGE],
+        options=SandboxOptions(latency=SHORT, max_body_bytes=10_000),
+        ending=Ending(completed=2, failed=1, evaluated=2),
+    ),
+    "an input that no submission could carry": Scenario(
+        effects=["submit: commit of claim_submission and inputs_to_send"],
+        prepare=plain_text_as_contexts,
+        ending=Ending(completed=1, failed=1, evaluated=1),
+    ),
+    "inputs that nothing would plan": Scenario(
+        effects=["sweep: commit of wake_strays"],
+        prepare=forgotten_job,
+        ending=Ending(completed=2, evaluated=2),
+    ),
+    "batches that never end": Scenario(
+        effects=["poll: commit of record_lost"],
+        options=SandboxOptions(latency=(600.0, 600.0)),
+        settings={"batch_timeout_seconds": 1, "poll_max_seconds": 0.5, "max_item_attempts": 2},
+        ending=Ending(failed=2, evaluated=4, again=2),
+    ),
+    "killed before the message to submit": Scenario(
+        effects=["turn: commit of overdue", "turn: message to submit, after overdue"],
+        killed_at="after turn: commit of plan",
+        ending=Ending(completed=2, evaluated=2),
+    ),
+    "killed before the message to poll": Scenario(
+        effects=["turn: message to poll, after overdue"],
+        killed_at="after submit: commit of record_accepted",
+        ending=Ending(completed=2, evaluated=2),
+    ),
+    "a receiver that answers": Scenario(
+        effects=[
+            "turn: commit of due",
+            "turn: message to notify, after due",
+            "notify: commit of claim",
+            "notify: POST of a notice",
+            "notify: commit of record_sent",
+        ],
+        told=NoticeState.SENT,
+        ending=Ending(completed=2, evaluated=2),
+    ),
+    "a receiver that fails": Scenario(
+        effects=["notify: commit of record_waiting"],
+        told=NoticeState.WAITING,
+        ending=Ending(completed=2, evaluated=2),
+    ),
+    "a receiver where none may be": Scenario(
+        effects=["notify: commit of record_failed"],
+        told=NoticeState.FAILED,
+        ending=Ending(completed=2, evaluated=2),
+    ),
+    "a closed gate before submissions": Scenario(
+        effects=["submit: commit of claim_submission and hold_back"],
+        prepare=closed(gates.SUBMIT),
+        relieve=open_again(gates.SUBMIT),
+        ending=Ending(completed=2, evaluated=2),
+    ),
+    "a closed gate before a search": Scenario(
+        effects=["search: commit of claim_search and hold_back"],
+        killed_at="after submit: POST of a batch",
+        prepare=closed(gates.STATUS),
+        relieve=open_again(gates.STATUS),
+        ending=Ending(completed=2, evaluated=2),
+    ),
+    "a closed gate before polls": Scenario(
+        effects=["poll: commit of claim_poll and hold_back"],
+        killed_at="after submit: commit of record_accepted",
+        prepare=closed(gates.STATUS),
+        relieve=open_again(gates.STATUS),
+        ending=Ending(completed=2, evaluated=2),
+    ),
+    "holders died while they submitted": Scenario(
+        effects=["submit: commit of claim_submission and hold"],
+        killed_at="after turn: commit of plan",
+        prepare=holders_died,
+        ending=Ending(completed=2, evaluated=2),
+    ),
+    "holders died while they searched": Scenario(
+        effects=["search: commit of claim_search and hold"],
+        killed_at="after submit: POST of a batch",
+        prepare=holders_died,
+        ending=Ending(completed=2, evaluated=2),
+    ),
+    "holders died while they polled": Scenario(
+        effects=["poll: commit of claim_poll and hold"],
+        killed_at="after poll: commit of claim_poll",
+        prepare=holders_died,
+        ending=Ending(completed=2, evaluated=2),
+    ),
+    "no list to search, and a person is to decide": Scenario(
+        effects=["search: commit of hold"],
+        options=SandboxOptions(latency=SHORT, lose_answers=1.0, serve_list=False),
+        afterwards=PLAIN,
+        settings={"on_lost_answer": "hold"},
+        ending=Ending(completed=2, evaluated=2),
+    ),
+}
+
+UNPLACED = {
+    "at_remote": "reads",
+    "allowed_in_flight": "reads",
+    "known_remote_ids": "reads",
+    "places_taken": "reads",
+    "note_surprise": "after an error in our own code; adds a remark, and the claim stands",
+}
+"""What steps call in the store, and no scenario dies at: why not."""

@@ -1,5 +1,0 @@
-"""`python -m worker.cli`: the same as the `evalworker` command."""
-
-from worker.cli import main
-
-main()

@@ -1,0 +1,133 @@
+"""What the judge API said, and what a call to it can come to, as frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluatorResult:
+    """One evaluator's verdict on one item."""
+
+    evaluator_name: str
+    score: float | None  # None: the evaluator gave none, or not a finite number (see `extra`)
+    justification: str | None
+    evaluator_id: str | None = None
+    evaluator_version_id: str | None = None
+    confidence: float | None = None
+    extra: Mapping[str, Any] | None = None  # as received: what the fields above cannot hold
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteItem:
+    """One item of a batch execution; `index` is its place in what was sent."""
+
+    index: int
+    status: str
+    evaluator_results: tuple[EvaluatorResult, ...] = ()
+    error_message: str = ""
+    execution_log_id: str | None = None
+    input: Mapping[str, Any] | None = None  # what the remote says it was sent
+
+
+@dataclass(frozen=True, slots=True)
+class BatchExecution:
+    """A batch as the remote shows it: whole from its status path, without items from the list."""
+
+    batch_execution_id: str
+    status: str
+    total_count: int | None = None
+    created_at: datetime | None = None
+    seconds: float | None = None  # that an ended one took, by the remote's own clock
+    judge_version_id: str | None = None  # the version that really ran
+    tags: tuple[str, ...] | None = None  # None: this server does not show tags
+    items: tuple[RemoteItem, ...] = ()
+    oddities: tuple[str, ...] = field(default=())  # where the answer contradicted itself
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The remote took the batch and gave it an id."""
+
+    batch_execution_id: str
+    status_url: str | None = None  # only when it is on the API's own origin
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The status path answered with the batch."""
+
+    execution: BatchExecution
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One page of the list; `next_cursor` is None on the last."""
+
+    executions: tuple[BatchExecution, ...]
+    next_cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Invalid:
+    """400 or 422: at least one input is not acceptable; nothing was started."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TooLarge:
+    """413: fewer inputs might pass; nothing was started."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotFound:
+    """404: no such judge, no such batch (yet, or any more), or no such endpoint."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Throttled:
+    """429: come back later; `retry_after` in seconds where the remote says when."""
+
+    reason: str
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """401, 403, or an answer that only a person can mend (a redirect, 405, …); nothing started.
+
+    `judge_only` where it concerns this judge (403), not everything that the key does.
+    """
+
+    reason: str
+    judge_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """The remote did not answer in a usable way.
+
+    `sent` is False only where it is proved that the request did not reach the API (refused
+    connection, name not resolved, TLS handshake failed). A POST with `sent` True may have
+    started a batch.
+    """
+
+    reason: str
+    sent: bool = True
+
+
+SubmitOutcome = Accepted | Invalid | TooLarge | NotFound | Throttled | Denied | Unavailable
+
+
+StatusOutcome = Found | NotFound | Throttled | Denied | Unavailable
+
+
+ListOutcome = Listed | NotFound | Throttled | Denied | Unavailable

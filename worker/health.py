@@ -1,0 +1,141 @@
+"""The operations port: is this process alive, is it fit to work, and what does it do?"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from worker.config import Settings
+from worker.errors import SchemaMismatch, Unreachable
+from worker.http_server import in_background, listening
+from worker.metrics import Metrics
+from worker.pipeline.brokers import check_broker, dead_threads
+from worker.store import gates, job_queries
+from worker.store.database import Database
+from worker.store.schema_version import check_schema
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from worker.app import App
+
+STALE_TURN_SECONDS = 60.0  # a dispatcher that has not turned for this long is in trouble
+OK = "ok"
+
+
+@contextlib.contextmanager
+def serving_operations(settings: Settings, app: Starlette) -> Iterator[None]:
+    """Answers on OPS_HOST:OPS_PORT while the block runs; does nothing where no port is set."""
+    if settings.ops_port is None:
+        yield
+        return
+    with (
+        listening(settings.ops_host, settings.ops_port) as listener,
+        in_background(app, listener, name="operations"),
+    ):
+        yield
+
+
+def operations(app: App) -> Starlette:
+    """`/livez`: threads are running. `/readyz`: and everything they need is there. `/metrics`."""
+
+    def checks() -> dict[str, str]:
+        return _database(app.database) | {
+            "broker": _broker(app),
+            "dispatcher": _dispatcher(app.dispatcher.turn_age()),
+        }
+
+    def state() -> dict[str, Any]:
+        # A closed gate does not make a replica unfit: restarting it would not open the gate.
+        waiting_for = _closed(app.database)
+        return {
+            "dispatcher_turned_seconds_ago": round(app.dispatcher.turn_age(), 1),
+            "api_paused": any(gate["scope"].startswith("api") for gate in waiting_for),
+            "waiting_for": waiting_for,
+            "paused": _paused(app.database),
+        }
+
+    return _port(lambda: dead_threads(app.worker), checks, state, app.metrics)
+
+
+def gateway_operations(database: Database, metrics: Metrics) -> Starlette:
+    """The same of a process that serves the gateway alone: all it needs is the database."""
+    return _port(list, lambda: _database(database), dict, metrics)
+
+
+def _port(
+    dead: Callable[[], list[str]],
+    checks: Callable[[], dict[str, str]],
+    state: Callable[[], dict[str, Any]],
+    metrics: Metrics,
+) -> Starlette:
+    def livez(_: Request) -> Response:
+        found = dead()
+        return JSONResponse({"ok": not found, "dead": found}, 503 if found else 200)
+
+    def readyz(_: Request) -> Response:
+        found = checks()
+        fit = all(finding == OK for finding in found.values())
+        return JSONResponse({"ok": fit, "checks": found, **state()}, 200 if fit else 503)
+
+    def scraped(request: Request) -> Response:
+        body, content_type = metrics.exposed(request.headers.get("accept", ""))
+        return Response(body, headers={"Content-Type": content_type})
+
+    return Starlette(
+        routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", scraped)]
+    )
+
+
+def _database(database: Database) -> dict[str, str]:
+    try:
+        check_schema(database)
+    except SchemaMismatch as error:
+        return {"database": OK, "migrations": str(error)}
+    except SQLAlchemyError as error:
+        words = f"does not answer: {type(error).__name__}"
+        return {"database": words, "migrations": "not known: the database does not answer"}
+    return {"database": OK, "migrations": OK}
+
+
+def _broker(app: App) -> str:
+    if dead := dead_threads(app.worker):
+        return f"threads have died: {', '.join(dead)}"
+    try:
+        check_broker(app.settings.broker_url)
+    except Unreachable as error:
+        return str(error)
+    return OK
+
+
+def _dispatcher(turn_age: float) -> str:
+    return OK if turn_age < STALE_TURN_SECONDS else f"no turn for {turn_age:.0f} s"
+
+
+def _closed(database: Database) -> list[dict[str, Any]]:
+    with contextlib.suppress(SQLAlchemyError), database.read() as connection:
+        return [
+            {"scope": gate.scope, "reason": gate.reason, "next_try": gate.opens_at.isoformat()}
+            for gate in job_queries.closed_gates(connection)
+        ]
+    return []
+
+
+def _paused(database: Database) -> list[dict[str, Any]]:
+    """Nor does a pause: only a person ends it."""
+    with contextlib.suppress(SQLAlchemyError), database.read() as connection:
+        return [
+            {
+                "judge_id": pause.judge_id,
+                "reason": pause.reason,
+                "since": pause.since.isoformat(),
+            }
+            for pause in gates.pauses(connection)
+        ]
+    return []

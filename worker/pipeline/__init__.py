@@ -1,0 +1,1 @@
+"""What runs in a worker: plan, submit, recover, poll."""

@@ -1,0 +1,211 @@
+"""The broker named by a URL, and the Dramatiq worker on it, set up for what is known of both.
+
+Dramatiq is a wake-up bus here: rows say what is to be done, messages only that something is. So
+brokers are tuned for prompt delivery, and nothing is asked of them after a crash.
+
+A `namespace` in the URL's query keeps installations that share a broker apart.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import dramatiq
+import pika.exceptions
+import psycopg
+import psycopg.conninfo
+import psycopg_pool
+import redis
+import structlog
+from dramatiq.brokers.rabbitmq import RabbitmqBroker
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.brokers.stub import StubBroker
+from dramatiq.errors import BrokerError
+from dramatiq.middleware import Retries, TimeLimit
+
+from worker.config import hide_password
+from worker.errors import Unreachable
+from worker.store.database import WATCHED
+from worker.store.migrate import script
+
+NAMESPACE = "evalworker"
+POSTGRES_SCHEMA = "eval_dramatiq"  # of the queue's own tables, beside the producer's
+
+# What the libraries raise when the broker is away; some of it reaches the caller unwrapped.
+SEND_ERRORS: tuple[type[Exception], ...] = (
+    BrokerError,
+    redis.RedisError,
+    pika.exceptions.AMQPError,
+    psycopg.Error,
+    psycopg_pool.PoolTimeout,
+    OSError,
+)
+
+_CONNECT_ERRORS: tuple[type[Exception], ...] = (*SEND_ERRORS, ValueError)
+
+# Delayed messages wait in the worker's memory, in the order in which they were fetched: one that
+# is not fetched because the buffer is full of later ones is late. So the buffer is never full.
+DELAY_PREFETCH = 60_000
+# How long an idle consumer sleeps between fetches; Dramatiq's own second is felt by people.
+WORKER_TIMEOUT_MS = 200
+# Of a million fetches, so many also look for messages of dead workers. At some five fetches a
+# second and consumer that is every ten seconds, instead of every few minutes.
+REDIS_MAINTENANCE_CHANCE = 20_000
+# A consumer fetches, which is its heartbeat, five times a second: half a minute without is dead.
+REDIS_HEARTBEAT_MS = 30_000
+# RabbitMQ with an alarm stops reading: without the second limit, a send would wait for ever and
+# hold the dispatcher. The first notices a peer that went away without a word.
+AMQP_DEFAULTS = {"heartbeat": "30", "blocked_connection_timeout": "30"}
+SOCKET_SECONDS = 10.0
+
+
+def queue_name(url: str) -> str:
+    """The queue of this installation: its namespace, as queues of RabbitMQ are global."""
+    return dict(parse_qsl(urlsplit(url).query)).get("namespace", NAMESPACE)
+
+
+def make_broker(url: str) -> dramatiq.Broker:
+    """The broker; nothing is connected yet, except that PostgreSQL's pool opens in the background.
+
+    No retries, no age limit, no callbacks: an actor's outcome is a row, never a message. `Retries`
+    is there only because it owns the option `max_retries`, and rejects what raises all the same.
+    """
+    chain = [TimeLimit(), Retries(max_retries=0), LogContext()]
+    plain, name = _without_namespace(url), queue_name(url)
+    match urlsplit(url).scheme:
+        case "memory":
+            return StubBroker(middleware=chain)
+        case "redis" | "rediss" | "unix":
+            return RedisBroker(  # type: ignore[no-untyped-call]
+                client=_redis(plain),
+                namespace=name,
+                maintenance_chance=REDIS_MAINTENANCE_CHANCE,
+                heartbeat_timeout=REDIS_HEARTBEAT_MS,
+                middleware=chain,
+            )
+        case "amqp" | "amqps":
+            # Without confirms a publish into a dying connection is lost without an error.
+            return RabbitmqBroker(url=_amqp(plain), confirm_delivery=True, middleware=chain)
+        case "postgresql" | "postgres":
+            from dramatiq_postgres import PostgresBroker
+
+            # Parsed by libpq: given the URL, it would lose the slashes of `postgresql:///name`.
+            broker: dramatiq.Broker = PostgresBroker(
+                url={**WATCHED, **psycopg.conninfo.conninfo_to_dict(plain)},
+                results=False,
+                schema=POSTGRES_SCHEMA,
+                middleware=chain,
+            )
+            return broker
+        case scheme:
+            raise ValueError(f"no broker for {scheme}://")
+
+
+def prepare_broker(url: str) -> None:
+    """Tries the connection, and creates what the broker needs; raises `Unreachable`."""
+    check_broker(url, prepare=True)
+
+
+def check_broker(url: str, *, prepare: bool = False) -> None:
+    """Tries the connection; raises `Unreachable`."""
+    plain = _without_namespace(url)
+    try:
+        match urlsplit(url).scheme:
+            case "redis" | "rediss" | "unix":
+                client = _redis(plain)
+                client.ping()
+                client.close()
+            case "amqp" | "amqps":
+                pika.BlockingConnection(pika.URLParameters(_amqp(plain))).close()
+            case "postgresql" | "postgres":
+                from dramatiq_postgres import schema
+
+                with psycopg.connect(plain, **WATCHED, connect_timeout=10) as connection:
+                    if prepare:
+                        schema.init(connection.cursor(), schema=POSTGRES_SCHEMA)
+    except _CONNECT_ERRORS as error:
+        cause = error if str(error) else repr(error)
+        raise Unreachable("broker", hide_password(url), cause) from error
+
+
+def grant_queue(url: str) -> None:
+    """On PostgreSQL, creates the queue and gives it to the worker's role; else does nothing."""
+    if urlsplit(url).scheme not in ("postgresql", "postgres"):
+        return
+    prepare_broker(url)
+    with psycopg.connect(_without_namespace(url), connect_timeout=10) as connection:
+        connection.execute(script("roles_broker.sql").encode())
+
+
+def close_broker(broker: dramatiq.Broker) -> None:
+    """Closes its connections, also that of PostgreSQL's listening thread, which closes late."""
+    broker.close()
+    notifier = getattr(broker, "notifier", None)
+    if notifier is not None and notifier.is_alive():
+        notifier.join(timeout=5)
+
+
+def make_worker(broker: dramatiq.Broker, *, threads: int) -> dramatiq.Worker:
+    """A Dramatiq worker, not started yet."""
+    worker = dramatiq.Worker(broker, worker_threads=threads, worker_timeout=WORKER_TIMEOUT_MS)
+    worker.delay_prefetch = DELAY_PREFETCH
+    if isinstance(broker, StubBroker):
+        # It counts its delay queues among the ordinary ones, whose limit they then have. Nobody
+        # else could take what is fetched here, so a high one does no harm.
+        worker.queue_prefetch = DELAY_PREFETCH
+    return worker
+
+
+def start_worker(worker: dramatiq.Worker) -> None:
+    """Starts it; outside Dramatiq's own command line, time limits hold only after this signal."""
+    worker.broker.emit_after("process_boot")
+    worker.start()
+
+
+def dead_threads(worker: dramatiq.Worker) -> list[str]:
+    """Consumers and workers whose thread has died: the process looks well, but does nothing."""
+    consumers = [f"consumer {n}" for n, c in worker.consumers.items() if not c.is_alive()]
+    return consumers + [f"worker {n}" for n, w in enumerate(worker.workers) if not w.is_alive()]
+
+
+def _redis(url: str) -> redis.Redis:
+    return redis.Redis.from_url(
+        url,
+        socket_timeout=SOCKET_SECONDS,
+        socket_connect_timeout=SOCKET_SECONDS,
+        health_check_interval=15,
+    )
+
+
+def _amqp(url: str) -> str:
+    given = dict(parse_qsl(urlsplit(url).query))
+    missing = [f"{name}={value}" for name, value in AMQP_DEFAULTS.items() if name not in given]
+    return "&".join([url if "?" in url else f"{url}?", *missing]).replace("?&", "?")
+
+
+def _without_namespace(url: str) -> str:
+    # By hand: `urlunsplit` drops the slashes of `postgresql:///name`, and to decode and encode
+    # again would make a blank a '+', which libpq takes as it stands.
+    base, _, query = url.partition("?")
+    kept = [part for part in query.split("&") if part and not part.startswith("namespace=")]
+    return f"{base}?{'&'.join(kept)}" if kept else base
+
+
+class LogContext(dramatiq.Middleware):
+    """Binds the message's id and actor to every line that is logged while it is worked on."""
+
+    def before_process_message(
+        self,
+        broker: dramatiq.Broker,  # noqa: ARG002 (Dramatiq's signature)
+        message: dramatiq.MessageProxy,
+    ) -> None:
+        structlog.contextvars.bind_contextvars(
+            message_id=message.message_id, actor=message.actor_name
+        )
+
+    def after_process_message(self, *_: Any, **__: Any) -> None:
+        structlog.contextvars.unbind_contextvars("message_id", "actor")
+
+    def after_skip_message(self, *_: Any) -> None:
+        structlog.contextvars.unbind_contextvars("message_id", "actor")

@@ -1,0 +1,102 @@
+"""Many rows in one go, the way each database and driver is fastest at it.
+
+SQLite is in the process: there a statement repeated row by row costs little. On PostgreSQL each
+repetition is planned, sent and answered, so all rows travel together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from worker.store.column_types import Json
+from worker.store.database import Transaction
+from worker.store.driver import errors_as_sqlalchemys
+
+
+class UpdateEach:
+    """An update of many rows, each by values of its own; written once for both databases.
+
+    `build` makes the statement out of an object whose attributes are the given `columns`, one
+    value a row, and those of `shared`, one for all.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[Any], sa.Update],
+        *,
+        shared: Mapping[str, type[sa.types.TypeEngine[Any]]],
+        **columns: type[sa.types.TypeEngine[Any]],
+    ) -> None:
+        common = {name: sa.bindparam(name, type_=kind) for name, kind in shared.items()}
+        bound = {name: sa.bindparam(name, type_=kind) for name, kind in columns.items()}
+        self._row_by_row = build(SimpleNamespace(**common, **bound))
+        records = sa.func.jsonb_to_recordset(sa.bindparam("rows", type_=Json)).table_valued(
+            *(sa.column(name, kind) for name, kind in columns.items()), name="given"
+        )
+        given = records.render_derived(with_types=True).c
+        own = {name: given[name] for name in columns}
+        self._at_once = build(SimpleNamespace(**common, **own))
+
+    def run(self, tx: Transaction, rows: Sequence[Mapping[str, Any]], **shared: Any) -> None:
+        if not rows:
+            return
+        if not tx.on_postgresql:
+            tx.execute(self._row_by_row, [{**row, **shared} for row in rows])
+            return
+        as_json = [
+            {name: str(value) if isinstance(value, UUID) else value for name, value in row.items()}
+            for row in rows
+        ]
+        tx.execute(self._at_once, {"rows": as_json, **shared})
+
+
+def insert_rows(
+    connection: sa.Connection,
+    table: sa.Table,
+    columns: tuple[str, ...],
+    rows: Sequence[tuple[object, ...]],
+) -> None:
+    """Inserts rows of plain values: ids are text, and so is JSON."""
+    names = ", ".join(columns)
+    dialect = connection.dialect
+    if dialect.name != "postgresql":
+        places = ", ".join("?" * len(columns))
+        connection.exec_driver_sql(
+            f"INSERT INTO {table.name} ({names}) VALUES ({places})",  # noqa: S608 (our own names)
+            list(rows),
+        )
+    elif dialect.driver == "psycopg" and not dialect.is_async:
+        driver: Any = connection.connection.driver_connection
+        with (
+            errors_as_sqlalchemys(connection),
+            driver.cursor() as cursor,
+            cursor.copy(f"COPY {table.name} ({names}) FROM STDIN") as copy,
+        ):
+            for row in rows:
+                copy.write_row(row)
+    else:
+        connection.execute(_insert_records(table, columns), {"rows": rows})
+
+
+@lru_cache
+def _insert_records(table: sa.Table, columns: tuple[str, ...]) -> sa.Insert:
+    """For any driver: all rows as one JSON document."""
+    row, values = recorded(table, columns, sa.bindparam("rows", type_=Json))
+    return sa.insert(table).from_select(list(columns), sa.select(*values).select_from(row))
+
+
+def recorded(
+    table: sa.Table, columns: tuple[str, ...], document: sa.ColumnElement[Any]
+) -> tuple[sa.TableValuedAlias, Sequence[sa.ColumnElement[Any]]]:
+    """PostgreSQL: what to select from, and the table's columns, from a JSON array of arrays."""
+    row = sa.func.jsonb_array_elements(document).table_valued("value")
+    return row, [
+        sa.cast(row.c.value.op("->>")(sa.literal_column(f"{place}")), table.c[name].type)
+        for place, name in enumerate(columns)
+    ]

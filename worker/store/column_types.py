@@ -1,0 +1,97 @@
+"""One Python value, stored in the best form of each database."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+
+Python = TypeVar("Python")
+
+
+class _OnSqlite(sa.types.TypeDecorator[Python]):
+    """What only SQLite converts: PostgreSQL's driver takes and gives the Python value itself.
+
+    There nothing is called per value: a call that changes nothing costs more than the value.
+    """
+
+    def bind_processor(self, dialect: sa.Dialect) -> Any:
+        if dialect.name == "postgresql":
+            return self.impl_instance.bind_processor(dialect)
+        return super().bind_processor(dialect)
+
+    def result_processor(self, dialect: sa.Dialect, coltype: object) -> Any:
+        if dialect.name == "postgresql":
+            return self.impl_instance.result_processor(dialect, coltype)
+        return super().result_processor(dialect, coltype)
+
+
+class Id(_OnSqlite[UUID]):
+    """A UUID: native on PostgreSQL, its usual text with dashes on SQLite."""
+
+    impl = sa.Uuid
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
+        return sa.Uuid() if dialect.name == "postgresql" else sa.String(36)
+
+    def process_bind_param(self, value: UUID | None, dialect: sa.Dialect) -> Any:  # noqa: ARG002 (the base's signature)
+        return None if value is None else str(value)
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> UUID | None:  # noqa: ARG002 (the base's signature)
+        return UUID(value) if isinstance(value, str) else value
+
+
+class UtcTime(_OnSqlite[datetime]):
+    """A moment, always aware: `timestamptz`, or on SQLite text that sorts as time does."""
+
+    impl = sa.TIMESTAMP(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
+        return sa.TIMESTAMP(timezone=True) if dialect.name == "postgresql" else sa.Text()
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> Any:  # noqa: ARG002 (the base's signature)
+        return None if value is None else time_text(value)
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002 (the base's signature)
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+        if moment is not None and moment.tzinfo is None:  # plain SQL on SQLite: datetime('now')
+            return moment.replace(tzinfo=UTC)
+        return moment
+
+
+def time_text(moment: datetime) -> str:
+    """The form of a moment on SQLite: fixed width, so that text order is time order."""
+    return moment.astimezone(UTC).isoformat(sep=" ", timespec="microseconds")
+
+
+class Json(_OnSqlite[Any]):
+    """JSON: `jsonb`, or text on SQLite.
+
+    On SQLite anybody may have written anything; text that is not JSON is returned as that text,
+    for validation to refuse, so that one bad row stops nothing.
+    """
+
+    impl = sa.JSON
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
+        return JSONB(none_as_null=True) if dialect.name == "postgresql" else sa.Text()
+
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> Any:  # noqa: ARG002 (the base's signature)
+        if value is None:
+            return value
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> Any:  # noqa: ARG002 (the base's signature)
+        if value is None:
+            return value
+        try:
+            return json.loads(value)
+        except (ValueError, TypeError, RecursionError):
+            return value

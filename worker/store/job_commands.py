@@ -1,0 +1,153 @@
+"""What a person changes about jobs: cancel and retry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from worker.domain.lifecycle import ENDED, BatchState, Status
+from worker.errors import NotPossible, UnknownJob
+from worker.store import expired_rows, job_completion, planning
+from worker.store.database import Transaction
+from worker.store.sql_functions import now
+from worker.store.tables import batches, evaluator_results, events, items, jobs, live_item
+
+
+def cancel(tx: Transaction, job_id: UUID) -> int:
+    """pending, processing -> cancelled, for the job and all of its items that have not ended.
+
+    What is at the remote already cannot be stopped there; its results are dropped when they
+    come. Returns the number of cancelled items; raises `UnknownJob`.
+    """
+    _begin(tx, job_id)
+    moved = tx.execute(
+        sa.update(items)
+        .where(items.c.job_id == job_id, live_item)
+        .values(status=Status.CANCELLED, finished_at=now())
+    )
+    job_completion.lock_jobs(tx, [job_id])
+    job_completion.end_job(tx, job_id, Status.CANCELLED, items=moved.rowcount)
+    return moved.rowcount
+
+
+def dropped(tx: Transaction, job_id: UUID) -> int:
+    """Cancelled inputs whose batch is, or may be, at the remote: evaluated there for nothing."""
+    return int(tx.scalar(_still_under_way(job_id, batches.c.state != BatchState.PLANNED)) or 0)
+
+
+def _still_under_way(job_id: UUID, *which: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    return (
+        sa.select(sa.func.count())
+        .join_from(items, batches, batches.c.id == items.c.batch_id)
+        .where(
+            items.c.job_id == job_id,
+            items.c.status == Status.CANCELLED,
+            items.c.batch_index.isnot(None),
+            batches.c.finished_at.is_(None),
+            *which,
+        )
+    )
+
+
+def retry(
+    tx: Transaction, job_id: UUID, *, everything: bool = False, item_index: int | None = None
+) -> int:
+    """failed -> pending, for every failed item of a job, with all of its attempts again.
+
+    With `everything`, whatever has ended, or with `item_index` that item alone: its results go, and
+    it is evaluated anew. Returns the number of items; raises `UnknownJob`, or `NotPossible`.
+    """
+    _begin(tx, job_id)
+    chosen = [items.c.job_id == job_id, items.c.status == Status.FAILED]
+    if everything or item_index is not None:
+        chosen[1] = items.c.status.in_(sorted(ENDED))
+    if item_index is not None:
+        chosen.append(items.c.item_index == item_index)
+    _check_retry(tx, job_id, everything=everything, item_index=item_index)
+    _note_left_batches(tx, chosen)
+    moved = tx.execute(
+        sa.update(items)
+        .where(*chosen)
+        .values(status=Status.PENDING, attempts=0, due_at=now(), **_UNDONE)
+    )
+    if moved.rowcount:
+        if everything or item_index is not None:
+            _delete_results_of_waiting(tx, job_id)
+        _reopen(tx, job_id)
+        tx.happened("job.retry", job_id=job_id, item_index=item_index, items=moved.rowcount)
+    return moved.rowcount
+
+
+_UNDONE = dict.fromkeys(
+    ("error", "finished_at", "execution_log_id", "batch_id", "batch_index"), sa.null()
+)
+
+
+def _check_retry(
+    tx: Transaction, job_id: UUID, *, everything: bool, item_index: int | None
+) -> None:
+    if expired_rows.have_lost_texts(tx, job_id):
+        raise NotPossible(f"the texts of job {job_id} were pruned: it cannot be sent again")
+    which = [items.c.item_index == item_index] if item_index is not None else []
+    if everything or item_index is not None:
+        under_way = int(tx.scalar(_still_under_way(job_id, *which)) or 0)
+        if under_way:  # it is still what its batch is known by, if that has to be looked for
+            raise NotPossible(
+                f"{under_way} cancelled input{'s' * (under_way != 1)} of job {job_id} still "
+                "belong to a batch that has not ended: retry when it has "
+                f"(`evalworker batches --job {job_id}`)"
+            )
+    if item_index is None:
+        return
+    status = tx.scalar(sa.select(items.c.status).where(items.c.job_id == job_id, *which))
+    if status is None:
+        raise NotPossible(f"job {job_id} has no input {item_index}")
+    if status not in ENDED:
+        raise NotPossible(f"input {item_index} of job {job_id} has not ended: it is {status}")
+
+
+def _note_left_batches(tx: Transaction, chosen: Sequence[sa.ColumnElement[bool]]) -> None:
+    """Evaluated items are about to leave their batches, which stay part of the job's history."""
+    left = sa.select(items.c.job_id, items.c.batch_id).distinct()
+    left = left.where(*chosen, items.c.status != Status.FAILED, items.c.batch_id.isnot(None))
+    of = left.subquery()
+    told = sa.select(now(), sa.literal("batch.superseded"), of.c.job_id, of.c.batch_id)
+    tx.execute(sa.insert(events).from_select(["at", "event", "job_id", "batch_id"], told))
+
+
+def _delete_results_of_waiting(tx: Transaction, job_id: UUID) -> None:
+    """Of items that have just left `completed`; after their rows, which nobody can now end."""
+    waiting = sa.select(items.c.item_index).where(
+        items.c.job_id == job_id, items.c.status == Status.PENDING
+    )
+    tx.execute(
+        sa.delete(evaluator_results).where(
+            evaluator_results.c.job_id == job_id, evaluator_results.c.item_index.in_(waiting)
+        )
+    )
+
+
+def _reopen(tx: Transaction, job_id: UUID) -> None:
+    """completed, failed, cancelled -> processing; due now."""
+    tx.execute(
+        sa.update(jobs)
+        .where(jobs.c.id == job_id)
+        .values(
+            status=sa.case(
+                (jobs.c.status.in_(sorted(ENDED)), Status.PROCESSING), else_=jobs.c.status
+            ),
+            due_at=now(),
+            finished_at=None,
+            error=None,
+        )
+    )
+
+
+def _begin(tx: Transaction, job_id: UUID) -> None:
+    """Keeps the planner away until the end of the transaction; raises `UnknownJob`."""
+    planning.lock_planning(tx, wait=True)
+    if tx.scalar(sa.select(jobs.c.id).where(jobs.c.id == job_id)) is None:
+        raise UnknownJob(job_id)

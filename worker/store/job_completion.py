@@ -1,0 +1,298 @@
+"""What the end of items means for their jobs, and jobs that have nothing to send."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from worker.domain.lifecycle import Status, job_status_at_end
+from worker.store import webhook_deliveries
+from worker.store.bulk import UpdateEach
+from worker.store.column_types import Id
+from worker.store.database import Transaction
+from worker.store.sql_functions import among, later, now, seconds_between
+from worker.store.tables import in_flight_item, items, jobs, live_item, waiting_item
+
+EMPTY_JOB_GRACE = 10.0  # seconds in which a producer without a transaction may add the items
+SETTLED_AT_ONCE = 1000
+
+_OPEN = among(jobs.c.status, (Status.PENDING, Status.PROCESSING))
+_OF_JOB = items.c.job_id == jobs.c.id
+
+
+def end_finished_jobs(tx: Transaction, job_ids: Collection[UUID]) -> None:
+    """pending, processing -> completed, failed or cancelled, where no item is left to end.
+
+    The caller has ended its items. A job that is due will be looked at again by the planner, which
+    waits for this transaction; its row is only kept from ending, so that its batches do not wait
+    for one another. Of the last batches of a job each looks, one after the other, so that the
+    second sees what the first recorded.
+    """
+    going_on = tx.scalars(_KEEP_DUE_JOBS, {"job_ids": sorted(job_ids)}).all()
+    last = set(job_ids) - set(going_on)
+    if last:
+        lock_jobs(tx, last)
+        _end_where_all_ended(tx, last)
+
+
+_KEEP_DUE_JOBS = (
+    sa.select(jobs.c.id)
+    .where(jobs.c.id.in_(sa.bindparam("job_ids", expanding=True)), jobs.c.due_at.isnot(None), _OPEN)
+    .order_by(jobs.c.id)
+    .with_for_update(key_share=True, read=True)
+)
+
+
+def lock_jobs(tx: Transaction, job_ids: Collection[UUID]) -> None:
+    """Takes the rows of these jobs, in one order everywhere, so that two enders cannot cross.
+
+    Always after the rows of items, and late: until the commit, no other batch of these jobs can
+    come to its end.
+    """
+    tx.execute(_LOCK_JOBS, {"job_ids": sorted(job_ids)})
+
+
+_LOCK_JOBS = (
+    sa.select(jobs.c.id)
+    .where(jobs.c.id.in_(sa.bindparam("job_ids", expanding=True)))
+    .order_by(jobs.c.id)
+    .with_for_update()
+)
+
+
+def _end_where_all_ended(tx: Transaction, job_ids: Collection[UUID]) -> None:
+    """The caller has the jobs' rows."""
+    ended = tx.scalars(_ALL_ENDED, {"job_ids": sorted(job_ids)}).all()
+    if not ended:
+        return
+    for row in tx.execute(_COUNTED, {"job_ids": ended}).all():
+        status = job_status_at_end(completed=row.completed, failed=row.failed)
+        error = None
+        if status is Status.FAILED:
+            error = f"none of {row.failed} inputs could be evaluated; one reason: {row.error}"
+        end_job(tx, row.job_id, status, error, completed=row.completed, failed=row.failed)
+
+
+def _count(status: Status) -> sa.ColumnElement[int]:
+    return sa.func.count().filter(items.c.status == status)
+
+
+# One look into the index of live items per job: with an order PostgreSQL cannot choose to read
+# the table instead, whose first rows are the ones that have ended.
+_LIVE_ITEM = (
+    sa.select(items.c.item_index)
+    .where(_OF_JOB, live_item)
+    .order_by(items.c.item_index)
+    .limit(1)
+    .scalar_subquery()
+)
+_ALL_ENDED = sa.select(jobs.c.id).where(
+    jobs.c.id.in_(sa.bindparam("job_ids", expanding=True)), _OPEN, _LIVE_ITEM.is_(None)
+)
+_COUNTED = (
+    sa.select(
+        items.c.job_id,
+        _count(Status.COMPLETED).label("completed"),
+        _count(Status.FAILED).label("failed"),
+        sa.func.min(items.c.error).filter(items.c.status == Status.FAILED).label("error"),
+    )
+    .where(items.c.job_id.in_(sa.bindparam("job_ids", expanding=True)))
+    .group_by(items.c.job_id)
+)
+
+
+def end_job(
+    tx: Transaction, job_id: UUID, status: Status, error: str | None = None, **counts: int
+) -> None:
+    """pending, processing -> `status`; whom its producer named is told, after the commit."""
+    ended = tx.execute(_END_JOB, {"of_job": job_id, "status": status, "error": error})
+    job = ended.one_or_none()
+    if job is None:
+        return
+    took = None if job.seconds is None else round(job.seconds, 3)
+    tx.happened(f"job.{status}", job_id=job_id, error=error, counts=counts or None, seconds=took)
+    if job.callback_url is not None:
+        webhook_deliveries.write(tx, job, status)
+
+
+_END_JOB = (
+    sa.update(jobs)
+    .where(jobs.c.id == sa.bindparam("of_job"), _OPEN)
+    .values(due_at=None, finished_at=now())
+    .returning(
+        jobs.c.id,
+        jobs.c.callback_url,
+        jobs.c.judge_id,
+        jobs.c.metadata,
+        jobs.c.finished_at,
+        seconds_between(jobs.c.created_at, jobs.c.finished_at).label("seconds"),
+    )
+)
+
+
+def settle_idle_jobs(tx: Transaction, lane: str) -> None:
+    """Due jobs of a lane from which nothing could be taken: asleep until an item is due, or ended.
+
+    A job without any input fails, once its producer had a moment to add some. Jobs that a batch
+    is recording for are left for the next turn.
+    """
+    idle = tx.scalars(_IDLE, {"of_lane": lane}).all()
+    if not idle:
+        return
+    for job in tx.execute(_STATE_OF, {"job_ids": idle}).all():
+        if job.has_items:
+            tx.execute(sa.update(jobs).where(jobs.c.id == job.id).values(due_at=job.next_due))
+        elif job.had_time:
+            end_job(tx, job.id, Status.FAILED, "the job has no inputs")
+    _end_where_all_ended(tx, idle)
+
+
+_NEXT_DUE = sa.select(sa.func.min(items.c.due_at)).where(_OF_JOB, waiting_item).scalar_subquery()
+_HAS_ITEMS = sa.exists(sa.select(1).where(items.c.job_id == jobs.c.id))
+_IDLE = (
+    sa.select(jobs.c.id)
+    .where(
+        jobs.c.lane == sa.bindparam("of_lane"),
+        jobs.c.due_at <= now(),
+        ~sa.exists(sa.select(1).where(_OF_JOB, waiting_item, items.c.due_at <= now())),
+    )
+    .limit(SETTLED_AT_ONCE)
+    .with_for_update(skip_locked=True)
+)
+_STATE_OF = sa.select(
+    jobs.c.id,
+    _NEXT_DUE.label("next_due"),
+    _HAS_ITEMS.label("has_items"),
+    (jobs.c.created_at < later(sa.literal(-EMPTY_JOB_GRACE))).label("had_time"),
+).where(jobs.c.id.in_(sa.bindparam("job_ids", expanding=True)))
+
+
+def fail_lane(tx: Transaction, lane: str, reason: str) -> None:
+    """All due jobs of a lane whose judge or tags no submission could carry: failed, with why."""
+    job_ids = tx.scalars(
+        sa.select(jobs.c.id)
+        .where(jobs.c.lane == lane, jobs.c.due_at <= now())
+        .limit(SETTLED_AT_ONCE)
+    ).all()
+    fail_waiting_items(tx, job_ids, reason)
+    for job_id in job_ids:
+        end_job(tx, job_id, Status.FAILED, reason)
+
+
+def fail_waiting_items(tx: Transaction, job_ids: Sequence[UUID], reason: str) -> None:
+    """pending -> failed, for every waiting item of these jobs."""
+    tx.execute(
+        sa.update(items)
+        .where(items.c.job_id.in_(job_ids), waiting_item)
+        .values(status=Status.FAILED, error=reason, finished_at=now())
+    )
+
+
+def end_items(tx: Transaction, batch_id: UUID, ended: Sequence[dict[str, Any]]) -> None:
+    """processing -> completed or failed; keys: place, new_status, new_error, log_id."""
+    _END_ITEM.run(tx, ended, of_batch=batch_id)
+
+
+def retry_items(
+    tx: Transaction, batch_id: UUID, failed: Sequence[dict[str, Any]], *, job_ids: Collection[UUID]
+) -> None:
+    """processing -> pending: to be sent again in a later batch, after `wait` seconds.
+
+    Their jobs are due again when the first of them is; keys: place, new_error, wait.
+    """
+    if failed:
+        _RETRY_ITEM.run(tx, failed, of_batch=batch_id)
+        wake_jobs(tx, job_ids)
+
+
+def _in_flight(given: Any) -> sa.ColumnElement[bool]:
+    """The item at a place of the batch, if it still awaits its end."""
+    return sa.and_(
+        items.c.batch_id == given.of_batch,
+        items.c.batch_index == given.place,
+        in_flight_item,
+    )
+
+
+_END_ITEM = UpdateEach(
+    lambda given: (
+        sa.update(items)
+        .where(_in_flight(given))
+        .values(
+            status=given.new_status,
+            attempts=items.c.attempts + 1,
+            error=given.new_error,
+            execution_log_id=given.log_id,
+            finished_at=now(),
+        )
+    ),
+    shared={"of_batch": Id},
+    place=sa.Integer,
+    new_status=sa.Text,
+    new_error=sa.Text,
+    log_id=sa.Text,
+)
+_RETRY_ITEM = UpdateEach(
+    lambda given: (
+        sa.update(items)
+        .where(_in_flight(given))
+        .values(
+            status=Status.PENDING,
+            attempts=items.c.attempts + 1,
+            error=given.new_error,
+            due_at=later(given.wait),
+        )
+    ),
+    shared={"of_batch": Id},
+    place=sa.Integer,
+    new_error=sa.Text,
+    wait=sa.Double,
+)
+
+
+def wake_jobs(tx: Transaction, job_ids: Collection[UUID]) -> None:
+    """These jobs are due when the first of their waiting items is."""
+    tx.execute(_WAKE_JOBS, {"job_ids": sorted(job_ids)})
+
+
+_WAKE_JOBS = (
+    sa.update(jobs)
+    .where(
+        jobs.c.id.in_(sa.bindparam("job_ids", expanding=True)),
+        sa.or_(jobs.c.due_at.is_(None), jobs.c.due_at > now()),
+    )
+    .values(due_at=_NEXT_DUE)
+)
+
+
+def wake_strays(tx: Transaction) -> None:
+    """Jobs that nothing would plan although items wait: inputs added late, or to an ended job.
+
+    Producers that do not use a transaction can add items after their job was planned; nothing
+    that is committed may be left lying.
+    """
+    for job_id in tx.scalars(_STRAYS).all():
+        moved = tx.execute(
+            sa.update(jobs)
+            .where(jobs.c.id == job_id, jobs.c.due_at.is_(None))
+            .values(
+                due_at=now(),
+                finished_at=None,
+                error=None,
+                status=sa.case((_OPEN, jobs.c.status), else_=Status.PROCESSING),
+            )
+        )
+        if moved.rowcount:
+            tx.happened("job.reopened", job_id=job_id, reason="inputs were added to it")
+
+
+_STRAYS = (
+    sa.select(items.c.job_id)
+    .distinct()
+    .join_from(items, jobs, _OF_JOB)
+    .where(waiting_item, jobs.c.due_at.is_(None))
+    .limit(SETTLED_AT_ONCE)
+)

@@ -1,0 +1,251 @@
+"""How far jobs are, what came out of them, and what waits or is held."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from worker.domain.lifecycle import BatchState, NoticeState, Status
+from worker.errors import UnknownJob
+from worker.store import gates
+from worker.store.column_types import Id, Json, UtcTime
+from worker.store.tables import batches, items, jobs, notices, waiting_item
+from worker.store.tables import gates as gate_rows
+
+# The views, as people read them; only migrations define them.
+progress = sa.table(
+    "eval_job_progress",
+    sa.column("job_id", Id),
+    sa.column("judge_id", sa.Text),
+    sa.column("judge_version_id", sa.Text),
+    sa.column("tags", Json),
+    sa.column("metadata", Json),
+    sa.column("status", sa.Text),
+    sa.column("total", sa.BigInteger),
+    sa.column("waiting", sa.BigInteger),
+    sa.column("in_flight", sa.BigInteger),
+    sa.column("completed", sa.BigInteger),
+    sa.column("failed", sa.BigInteger),
+    sa.column("cancelled", sa.BigInteger),
+    sa.column("created_at", UtcTime),
+    sa.column("finished_at", UtcTime),
+    sa.column("error", sa.Text),
+)
+item_results = sa.table(
+    "eval_item_results",
+    sa.column("job_id", Id),
+    sa.column("item_index", sa.Integer),
+    sa.column("status", sa.Text),
+    sa.column("request", sa.Text),
+    sa.column("response", sa.Text),
+    sa.column("expected_output", sa.Text),
+    sa.column("attempts", sa.Integer),
+    sa.column("error", sa.Text),
+    sa.column("batch_id", Id),
+    sa.column("remote_batch_id", sa.Text),
+    sa.column("execution_log_id", sa.Text),
+    sa.column("finished_at", UtcTime),
+)
+scores = sa.table(
+    "eval_scores",
+    sa.column("job_id", Id),
+    sa.column("item_index", sa.Integer),
+    sa.column("judge_id", sa.Text),
+    sa.column("judge_version_id", sa.Text),
+    sa.column("tags", Json),
+    sa.column("evaluator_name", sa.Text),
+    sa.column("score", sa.Double),
+    sa.column("justification", sa.Text),
+    sa.column("confidence", sa.Double),
+    sa.column("finished_at", UtcTime),
+)
+
+job_notices = sa.table(
+    "eval_job_notices",
+    sa.column("job_id", Id),
+    sa.column("notice_id", Id),
+    sa.column("state", sa.Text),
+    sa.column("attempts", sa.Integer),
+    sa.column("error", sa.Text),
+    sa.column("created_at", UtcTime),
+    sa.column("finished_at", UtcTime),
+)
+
+READ_AT_ONCE = 1000  # items; results of any size are read in constant memory
+
+
+def any_work(connection: sa.Connection, *, also_paused: bool = False) -> bool:
+    """Whether anything is left to do: a job that is due, an input that waits, a live batch, or a
+    notice that was not tried yet; one whose receiver is away may be tried for most of a day.
+
+    What waits behind a pause is left to a person, and only counts if asked for.
+    """
+    return bool(connection.scalar(_ANY_WORK if also_paused else _WORK_TO_GO_ON_WITH))
+
+
+_NOT_PAUSED = sa.not_(gates.paused(jobs.c.judge_id))
+_UNTOLD = sa.exists().where(
+    notices.c.due_at.isnot(None),
+    sa.or_(notices.c.attempts == 0, notices.c.lease_holder.isnot(None)),
+)
+_ANY_WORK = sa.select(
+    sa.or_(
+        sa.exists().where(jobs.c.due_at.isnot(None)),
+        sa.exists().where(batches.c.due_at.isnot(None)),
+        sa.exists().where(waiting_item),
+        _UNTOLD,
+    )
+)
+_WORK_TO_GO_ON_WITH = sa.select(
+    sa.or_(
+        sa.exists().where(jobs.c.due_at.isnot(None), _NOT_PAUSED),
+        sa.exists().where(batches.c.due_at.isnot(None), sa.not_(gates.behind_pause())),
+        sa.exists().where(waiting_item, items.c.job_id == jobs.c.id, _NOT_PAUSED),
+        _UNTOLD,
+    )
+)
+
+
+def progress_of(connection: sa.Connection, job_id: UUID) -> sa.Row[Any]:
+    """One row of `eval_job_progress`; raises `UnknownJob`."""
+    row = connection.execute(sa.select(progress).where(progress.c.job_id == job_id)).one_or_none()
+    if row is None:
+        raise UnknownJob(job_id)
+    return row
+
+
+def recent_progress(connection: sa.Connection, limit: int) -> Sequence[sa.Row[Any]]:
+    """The open jobs and the latest of the others, newest first."""
+    latest = sa.select(jobs.c.id).order_by(jobs.c.id.desc()).limit(limit)
+    return connection.execute(
+        sa.select(progress).where(progress.c.job_id.in_(latest)).order_by(progress.c.job_id.desc())
+    ).all()
+
+
+def job_counts(connection: sa.Connection) -> dict[str, int]:
+    """How many jobs there are of each status."""
+    counted = connection.execute(sa.select(jobs.c.status, sa.func.count()).group_by(jobs.c.status))
+    return {row[0]: row[1] for row in counted}
+
+
+def batch_counts(connection: sa.Connection) -> dict[str, int]:
+    """How many live batches there are of each state."""
+    counted = connection.execute(
+        sa.select(batches.c.state, sa.func.count())
+        .where(batches.c.due_at.isnot(None))
+        .group_by(batches.c.state)
+    )
+    return {row[0]: row[1] for row in counted}
+
+
+def held_batches(connection: sa.Connection) -> Sequence[Any]:
+    """Batches that wait for a person: id, judge_id, item_count, remote_batch_id, error."""
+    return connection.execute(
+        sa.select(
+            batches.c.id,
+            batches.c.judge_id,
+            batches.c.item_count,
+            batches.c.remote_batch_id,
+            batches.c.error,
+        )
+        .where(batches.c.state == BatchState.HELD)
+        .order_by(batches.c.id)
+    ).all()
+
+
+def notice_counts(connection: sa.Connection) -> dict[str, int]:
+    """How many notices there are of each state."""
+    counted = connection.execute(
+        sa.select(notices.c.state, sa.func.count()).group_by(notices.c.state)
+    )
+    return {state: count for state, count in counted}  # noqa: C416 (a row is no pair to `dict`)
+
+
+def failed_notices(connection: sa.Connection, limit: int) -> Sequence[sa.Row[Any]]:
+    """The latest that never arrived: notice_id, job_id, attempts, error, finished_at."""
+    failed = job_notices.c.state == NoticeState.FAILED
+    latest = sa.select(job_notices).where(failed).order_by(job_notices.c.notice_id.desc())
+    return connection.execute(latest.limit(limit)).all()
+
+
+def notices_of(connection: sa.Connection, job_id: UUID) -> Sequence[sa.Row[Any]]:
+    """The notices of a job, one for each time it ended."""
+    return connection.execute(
+        sa.select(job_notices)
+        .where(job_notices.c.job_id == job_id)
+        .order_by(job_notices.c.notice_id)
+    ).all()
+
+
+def asks_for_notices(connection: sa.Connection) -> bool:
+    """Whether a job that has not ended names a URL to be told."""
+    asked = sa.exists().where(jobs.c.callback_url.isnot(None), jobs.c.finished_at.is_(None))
+    return bool(connection.scalar(sa.select(asked)))
+
+
+def closed_gates(connection: sa.Connection) -> Sequence[Any]:
+    """What waits because the API, or a judge, says no: scope, reason, opens_at, closed_at."""
+    return connection.execute(
+        sa.select(gate_rows)
+        .where(gate_rows.c.closed_at.isnot(None), gate_rows.c.opens_at != gates.NEVER)
+        .order_by(gate_rows.c.scope)
+    ).all()
+
+
+@dataclass(frozen=True, slots=True)
+class ItemResult:
+    """An item of the results, with the scores of its evaluators."""
+
+    item: sa.Row[Any]
+    scores: Sequence[sa.Row[Any]]
+
+
+def results_of(connection: sa.Connection, job_id: UUID) -> Iterator[ItemResult]:
+    """The items of a job in their order, read in chunks."""
+    start = 0
+    while chunk := connection.execute(
+        sa.select(item_results)
+        .where(item_results.c.job_id == job_id, item_results.c.item_index >= start)
+        .order_by(item_results.c.item_index)
+        .limit(READ_AT_ONCE)
+    ).all():
+        last = chunk[-1].item_index
+        by_item: dict[int, list[sa.Row[Any]]] = {}
+        for score in connection.execute(
+            sa.select(scores).where(
+                scores.c.job_id == job_id, scores.c.item_index.between(start, last)
+            )
+        ):
+            by_item.setdefault(score.item_index, []).append(score)
+        for item in chunk:
+            yield ItemResult(item, by_item.get(item.item_index, []))
+        start = last + 1
+
+
+def mean_scores(connection: sa.Connection, job_id: UUID) -> Sequence[sa.Row[Any]]:
+    """Of a job, per evaluator: evaluator_name, mean, scored, unscored."""
+    return connection.execute(
+        sa.select(
+            scores.c.evaluator_name,
+            sa.func.avg(scores.c.score).label("mean"),
+            sa.func.count(scores.c.score).label("scored"),
+            (sa.func.count() - sa.func.count(scores.c.score)).label("unscored"),
+        )
+        .where(scores.c.job_id == job_id)
+        .group_by(scores.c.evaluator_name)
+        .order_by(scores.c.evaluator_name)
+    ).all()
+
+
+def failures_of(connection: sa.Connection, job_id: UUID, limit: int) -> Sequence[sa.Row[Any]]:
+    """The failed items of a job, first ones first."""
+    return connection.execute(
+        sa.select(item_results)
+        .where(item_results.c.job_id == job_id, item_results.c.status == Status.FAILED)
+        .order_by(item_results.c.item_index)
+        .limit(limit)
+    ).all()

@@ -1,0 +1,1 @@
+"""Tell producers that their jobs have ended."""

@@ -1,0 +1,68 @@
+"""What both servers do with a request before they look into it, and with an error after."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from worker.wire.problems import Problem
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+_CODES = {404: "not_found", 405: "method_not_allowed"}
+
+
+async def read_json(request: Request, *, max_bytes: int) -> Any:
+    """The parsed body; raises `Problem` where it is too large, 413, or no JSON, 400."""
+    refuse_long_body(request, max_bytes=max_bytes)
+    body = bytearray()
+    async for chunk in bounded_body(request, max_bytes=max_bytes):
+        body += chunk
+    try:
+        return json.loads(body, parse_constant=_not_json)
+    except (ValueError, RecursionError):
+        raise Problem(400, "parse_error", "JSON parse error.") from None
+
+
+def refuse_long_body(request: Request, *, max_bytes: int) -> None:
+    """Raises `Problem`, 413, for a body that says itself that it is too large."""
+    said = request.headers.get("content-length", "")
+    if said.isdecimal() and (len(said) > len(str(max_bytes)) or int(said) > max_bytes):
+        raise _too_large()
+
+
+async def bounded_body(request: Request, *, max_bytes: int) -> AsyncIterator[bytes]:
+    """The body as it comes; raises `Problem`, 413, once it is too large."""
+    length = 0
+    async for chunk in request.stream():
+        length += len(chunk)
+        if length > max_bytes:
+            raise _too_large()
+        yield chunk
+
+
+def _too_large() -> Problem:
+    # The rest of the body is not read: the connection cannot be used again.
+    return Problem(413, "too_large", "Request body is too large.", {"Connection": "close"})
+
+
+def _not_json(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def problem_answer(problem: Problem) -> Response:
+    return JSONResponse(problem.body(), problem.status, headers=problem.headers)
+
+
+async def no_such_path(_request: Request, error: Exception) -> Response:
+    """For Starlette's own exceptions: no route, or not with this method."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    headers = getattr(error, "headers", None)
+    words = HTTPStatus(status).phrase + "."
+    return problem_answer(Problem(status, _CODES.get(status, "error"), words, headers))
