@@ -5,6 +5,7 @@ address  which URLs are the API's own; the key goes to no other
 bounds   how long an exchange may take, and how much an answer may hold
 mapping  turns a status code and a body into an outcome
 reasons  says what went wrong in one line, in the API's own words, without the key
+pagination  reads the list page by page
 reading  reads a batch execution, believing as little as it can
 """
 

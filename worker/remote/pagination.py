@@ -1,0 +1,56 @@
+"""Reads the remote's list of batch executions page by page, within a number of pages and a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from worker.domain.outcomes import Listed, ListOutcome
+from worker.remote.client import JudgeAPI
+
+
+@dataclass(frozen=True, slots=True)
+class Incomplete:
+    """The list goes on, but the page limit or the time budget is used up."""
+
+    reason: str
+
+
+def list_pages(
+    api: JudgeAPI,
+    *,
+    max_pages: int,
+    max_seconds: float,
+    monotonic: Callable[[], float],
+    judge_id: str | None = None,
+    status: str | None = None,
+    date_from: datetime | None = None,
+    date_to: datetime | None = None,
+    page_size: int | None = None,
+) -> Iterator[ListOutcome | Incomplete]:
+    """Yield each page of the list, in the server's order, until one has no next cursor.
+
+    An outcome other than `Listed` is the last one: the failure of a request, or `Incomplete`.
+    `max_seconds` count from the first request. They are checked before each request and do not
+    interrupt one, so the last page may arrive after they are over.
+    """
+    end = monotonic() + max_seconds
+    cursor: str | None = None
+    for _ in range(max_pages):
+        if monotonic() >= end:
+            yield Incomplete(f"the list could not be read within {max_seconds:g} s")
+            return
+        page = api.list_executions(
+            judge_id=judge_id,
+            status=status,
+            date_from=date_from,
+            date_to=date_to,
+            page_size=page_size,
+            cursor=cursor,
+        )
+        yield page
+        if not isinstance(page, Listed) or page.next_cursor is None:
+            return
+        cursor = page.next_cursor
+    yield Incomplete(f"the list has more than {max_pages} pages")
