@@ -135,11 +135,6 @@ class _Variables(BaseSettings):
     gateway_max_body_bytes: int = Field(
         32 * 1024 * 1024, ge=1024, description="Of one request to the gateway, at most."
     )
-    gateway_pass_through: bool = Field(
-        False,
-        description="Hand on to the judge API what the gateway does not serve, with the caller's "
-        "own key.",
-    )
     webhook_secret: SecretStr | None = Field(
         None,
         description="Signs the notices of ended jobs: `whsec_…`, or two of them while you change "

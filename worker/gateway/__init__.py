@@ -8,7 +8,6 @@ reading   polls are answered by a few threads
 telling   how threads tell the event loop
 showing   a job as the API shows a batch execution
 listing   pages of them
-passing   everything else, handed on to the judge API where that is set
 document  the OpenAPI document of what is served
 server    all of it on a port
 """

@@ -24,7 +24,6 @@ from worker.gateway.auth import Key, Keys
 from worker.gateway.group_commit import Writing
 from worker.gateway.openapi import document
 from worker.gateway.pagination import cut, wanted
-from worker.gateway.passing import PassThrough
 from worker.gateway.reader import Reading
 from worker.gateway.responses import execution, head
 from worker.gateway.submit import Taking, idempotency_key_in, take
@@ -45,7 +44,6 @@ log = structlog.get_logger("evalworker")
 DOCUMENT_PATH = "/openapi.json"
 RETRY_SECONDS = 5  # told to who asks while the database is away
 SHOWN_AT_ONCE = 250  # items, in some milliseconds; more in a thread, while others are answered
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 class Gateway:
@@ -59,7 +57,6 @@ class Gateway:
         *,
         max_inputs: int,
         max_body_bytes: int,
-        passing: PassThrough | None = None,
         observe: Observer = lambda _endpoint, _status, _seconds: None,
     ) -> None:
         self.reading = reading
@@ -67,7 +64,6 @@ class Gateway:
         self.keys = keys
         self.max_inputs = max_inputs
         self.max_body_bytes = max_body_bytes
-        self.passing = passing
         self.observe = observe
         self.document = document(max_inputs=max_inputs)
 
@@ -79,9 +75,6 @@ class Gateway:
             self._route("status", STATUS_PATH, self.status, "GET"),
             Route(DOCUMENT_PATH, self.show_document, methods=["GET"]),
         ]
-        if self.passing is not None:
-            rest = self._answering("passed_on", self.passing.answer)
-            routes.append(Route("/{rest:path}", rest, methods=METHODS))
         handlers: Mapping[Any, Any] = {HTTPException: no_such_path, Exception: _surprised}
         app = Starlette(routes=routes, exception_handlers=handlers, lifespan=self._closing)
         app.router.redirect_slashes = False
@@ -92,8 +85,6 @@ class Gateway:
         yield
         await self.writing.close()
         self.reading.close()
-        if self.passing is not None:
-            await self.passing.close()
 
     def _route(
         self,

@@ -11,7 +11,6 @@ from worker.config import Settings
 from worker.gateway.app import Gateway, Observer
 from worker.gateway.auth import Keys, read_keys
 from worker.gateway.group_commit import Writing
-from worker.gateway.passing import PassThrough
 from worker.gateway.reader import Reading
 from worker.http_server import in_background, listening
 from worker.store.database import Database
@@ -35,10 +34,6 @@ def serving_gateway(
     """
     given = settings.gateway_keys
     keys = Keys(read_keys(given.get_secret_value() if given else None))
-    max_body_bytes = settings.gateway_max_body_bytes
-    passing = None
-    if settings.gateway_pass_through:
-        passing = PassThrough(settings.api_url, keys, max_body_bytes=max_body_bytes)
     host = settings.gateway_host
     with listening(host, settings.gateway_port) as listener:
         gateway = Gateway(
@@ -46,8 +41,7 @@ def serving_gateway(
             Writing(database, on_taken),
             keys,
             max_inputs=settings.gateway_max_inputs,
-            max_body_bytes=max_body_bytes,
-            passing=passing,
+            max_body_bytes=settings.gateway_max_body_bytes,
             observe=observe,
         )
         shown = f"[{host}]" if ":" in host else host

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -20,31 +19,18 @@ _CODES = {404: "not_found", 405: "method_not_allowed"}
 
 async def read_json(request: Request, *, max_bytes: int) -> Any:
     """The parsed body; raises `Problem` where it is too large, 413, or no JSON, 400."""
-    refuse_long_body(request, max_bytes=max_bytes)
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and (len(declared) > len(str(max_bytes)) or int(declared) > max_bytes):
+        raise _too_large()
     body = bytearray()
-    async for chunk in bounded_body(request, max_bytes=max_bytes):
+    async for chunk in request.stream():
         body += chunk
+        if len(body) > max_bytes:
+            raise _too_large()
     try:
         return json.loads(body, parse_constant=_not_json)
     except (ValueError, RecursionError):
         raise Problem(400, "parse_error", "JSON parse error.") from None
-
-
-def refuse_long_body(request: Request, *, max_bytes: int) -> None:
-    """Raises `Problem`, 413, for a body that says itself that it is too large."""
-    said = request.headers.get("content-length", "")
-    if said.isdecimal() and (len(said) > len(str(max_bytes)) or int(said) > max_bytes):
-        raise _too_large()
-
-
-async def bounded_body(request: Request, *, max_bytes: int) -> AsyncIterator[bytes]:
-    """The body as it comes; raises `Problem`, 413, once it is too large."""
-    length = 0
-    async for chunk in request.stream():
-        length += len(chunk)
-        if length > max_bytes:
-            raise _too_large()
-        yield chunk
 
 
 def _too_large() -> Problem:
