@@ -68,7 +68,8 @@ def with_part(text: str, begin: str, part: str, end: str) -> str:
 
 
 def settings_page() -> str:
-    return SETTINGS_HEAD + settings_table().replace("(docs/", "(")
+    table = settings_table().replace("(docs/", "(")
+    return f"{SETTINGS_HEAD}<!-- --8<-- [start:table] -->\n{table}<!-- --8<-- [end:table] -->\n"
 
 
 SETTINGS_HEAD = """\

@@ -1,6 +1,6 @@
 """evalworker: durable evaluation over the Judge Batch Execution API.
 
-Producers need one name: `from worker import enqueue`.
+Producers need `enqueue` and its error, `InvalidInputs`. Operators use `worker.admin`.
 """
 
 from worker.errors import InvalidInputs

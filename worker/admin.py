@@ -1,14 +1,12 @@
-"""What an operator does, from Python: the command line's own operations, one method each.
+"""Operate an installation from Python: one method for each operation of the command line.
 
     from worker.admin import Admin
 
-    with Admin("postgresql://…") as admin:  # without a URL: that of EVALWORKER_DATABASE_URL
-        admin.pause(judge_id="answer-quality", reason="its prompt is being changed")
+    with Admin("postgresql://…") as admin:  # without a URL: EVALWORKER_DATABASE_URL
+        admin.pause("answer-quality", reason="its prompt is being changed")
 
-Every method is a transaction of its own (`prune` many), and its effect is committed when it
-returns. What is told are plain values: dictionaries with the columns as keys. Errors are those of
-`worker.errors`: `UnknownJob`, `NotPossible` with what stands in the way, and at the start
-`Unreachable` and `SchemaMismatch`.
+Each method is one transaction (`prune` runs many) that is committed when the method returns. Rows
+are returned as dictionaries with the column names as keys. Times are `datetime` values in UTC.
 """
 
 from __future__ import annotations
@@ -37,15 +35,25 @@ if TYPE_CHECKING:
     from worker.store.job_queries import ItemResult
 
 UNSETTLED = LIVE_STATES | {BatchState.HELD}
-"""The states of batches that have not ended."""
+"""States of batches that have not ended, those on hold included."""
 NO_REASON = "no reason given"
-LATEST = 20  # jobs of an overview
-LATEST_FAILED = 5  # notices
-LATELY = 300.0  # seconds over which the rate is measured
+LATEST_JOBS = 20
+LATEST_NOTICES = 5  # that failed
+RATE_WINDOW = 300.0  # seconds
 
 
 class Admin:
-    """One database to operate on; a context manager."""
+    """Operations on one database. Use it as a context manager, or call `close`.
+
+    Args:
+        database_url: `sqlite:///FILE` or `postgresql://…`. `None` means the setting
+            `EVALWORKER_DATABASE_URL`.
+
+    Raises:
+        ConfigurationError: The URL or another setting is invalid.
+        Unreachable: The database does not respond.
+        SchemaMismatch: The schema is missing, older or newer than this version.
+    """
 
     def __init__(self, database_url: str | None = None) -> None:
         given = {} if database_url is None else {"database_url": database_url}
@@ -63,12 +71,26 @@ class Admin:
         self.close()
 
     def close(self) -> None:
+        """Close the connections to the database."""
         self.database.close()
 
-    # --- looking ---
-
     def status(self) -> dict[str, Any]:
-        """Jobs and live batches by state, what waits and for whom, and the latest jobs."""
+        """Return an overview of the installation.
+
+        Returns:
+            A dictionary with the following keys.
+
+            - `jobs`: number of jobs by status.
+            - `batches`: number of live batches by state, those on hold excluded.
+            - `paused`: rows of pauses: `judge_id` (`None`: all judges), `reason`, `since`.
+            - `waiting_for`: rows of the gates that are closed because the judge API refuses
+              requests, with `scope`, `reason`, `closed_at` and `opens_at`.
+            - `held`: rows of the batches on hold: `id`, `judge_id`, `item_count`,
+              `remote_batch_id`, `error`.
+            - `notices`: number of webhook notices by state, and `latest_failed`, the last 5
+              rows of `eval_job_notices` that failed.
+            - `latest`: the newest 20 rows of `eval_job_progress`.
+        """
         with self.database.read() as connection:
             return {
                 "jobs": job_queries.job_counts(connection),
@@ -78,40 +100,79 @@ class Admin:
                 "held": _rows(job_queries.held_batches(connection)),
                 "notices": {
                     **job_queries.notice_counts(connection),
-                    "latest_failed": _rows(job_queries.failed_notices(connection, LATEST_FAILED)),
+                    "latest_failed": _rows(job_queries.failed_notices(connection, LATEST_NOTICES)),
                 },
-                "latest": _rows(job_queries.recent_progress(connection, LATEST)),
+                "latest": _rows(job_queries.recent_progress(connection, LATEST_JOBS)),
             }
 
     def job(self, job_id: UUID) -> dict[str, Any]:
-        """A row of `eval_job_progress`."""
+        """Return the progress of a job.
+
+        Args:
+            job_id: Id of the job, as `enqueue` returned it.
+
+        Returns:
+            The job's row of `eval_job_progress`.
+
+        Raises:
+            UnknownJob: No job has this id.
+        """
         with self.database.read() as connection:
             return _row(job_queries.progress_of(connection, job_id))
 
     def notices(self, job_id: UUID) -> list[dict[str, Any]]:
-        """That a job has ended, to whom its producer named: one each time it did."""
+        """Return the webhook notices of a job, oldest first.
+
+        Args:
+            job_id: Id of the job.
+
+        Returns:
+            Rows of `eval_job_notices`, one for each time that the job has ended. Empty if the job
+            has no `callback_url`.
+        """
         with self.database.read() as connection:
             return _rows(job_queries.notices_of(connection, job_id))
 
     def failures(self, job_id: UUID, limit: int) -> list[dict[str, Any]]:
-        """The first failed inputs of a job, as rows of `eval_item_results`."""
+        """Return the first failed inputs of a job.
+
+        Args:
+            job_id: Id of the job.
+            limit: Maximum number of rows.
+
+        Returns:
+            Rows of `eval_item_results`, ordered by `item_index`.
+        """
         with self.database.read() as connection:
             return _rows(job_queries.failures_of(connection, job_id, limit))
 
     def judges(self) -> list[dict[str, Any]]:
-        """Each judge with work or a pause: its inputs and batches, and what came back lately."""
+        """Return the state of each judge that has work, recent results or a pause.
+
+        Returns:
+            A dictionary for each judge, ordered by `judge_id`, with the following keys.
+
+            - `judge_id`
+            - `jobs`: number of jobs that have not ended.
+            - `waiting`: number of inputs that are not in a batch yet.
+            - `in_flight`: number of inputs in a batch that has not ended.
+            - `oldest`: when its oldest open job was enqueued, or `None`.
+            - `batches`: number of open batches by state.
+            - `per_minute`: inputs evaluated per minute, over the last 5 minutes.
+            - `paused`: whether a pause applies to it.
+        """
         with self.database.read() as connection:
             found = {
                 row["judge_id"]: row for row in _rows(batch_queries.waiting_by_judge(connection))
             }
             for judge_id, state, count in batch_queries.batches_by_judge(connection):
-                _of(found, judge_id).setdefault("batches", {})[state] = count
-            for judge_id, inputs, since in batch_queries.ended_lately(connection, LATELY):
-                passed = max(1.0, min(LATELY, (datetime.now(UTC) - since).total_seconds()))
-                _of(found, judge_id)["per_minute"] = inputs / passed * 60
+                _entry(found, judge_id).setdefault("batches", {})[state] = count
+            for judge_id, inputs, since in batch_queries.ended_lately(connection, RATE_WINDOW):
+                passed = max(1.0, min(RATE_WINDOW, (datetime.now(UTC) - since).total_seconds()))
+                _entry(found, judge_id)["per_minute"] = inputs / passed * 60
             for pause in gates.pauses(connection):
                 for judge_id in [pause.judge_id] if pause.judge_id is not None else list(found):
-                    _of(found, judge_id)["paused"] = True
+                    _entry(found, judge_id)["paused"] = True
         return [_NO_WORK | found[judge_id] for judge_id in sorted(found)]
 
     def batches(
@@ -122,7 +183,20 @@ class Admin:
         job_id: UUID | None = None,
         limit: int = 100,
     ) -> list[dict[str, Any]]:
-        """Batches in these states, newest first; by default those that have not ended."""
+        """Return batches, newest first.
+
+        Args:
+            states: States to include. By default, all that have not ended.
+            judge_id: Only batches of this judge.
+            job_id: Only batches that contain inputs of this job now.
+            limit: Maximum number of rows.
+
+        Returns:
+            Rows of `eval_batches`, with the columns that matter to operators.
+
+        Raises:
+            UnknownJob: No job has this id.
+        """
         with self.database.read() as connection:
             if job_id is not None:
                 job_queries.progress_of(connection, job_id)
@@ -133,7 +207,20 @@ class Admin:
             )
 
     def results(self, job_id: UUID) -> Iterator[ItemResult]:
-        """Every input of a job with its scores, in order; read in pieces."""
+        """Iterate over the inputs of a job with their scores, ordered by `item_index`.
+
+        Rows are read in chunks of 1,000, so a job of any size needs little memory.
+
+        Args:
+            job_id: Id of the job.
+
+        Yields:
+            Results with `item`, a row of `eval_item_results`, and `scores`, its rows of
+            `eval_scores`.
+
+        Raises:
+            UnknownJob: No job has this id. Raised when iteration starts.
+        """
         with self.database.read() as connection:
             job_queries.progress_of(connection, job_id)
             yield from job_queries.results_of(connection, job_id)
@@ -146,47 +233,107 @@ class Admin:
         *,
         on_progress: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """The results of a job in a file, which is there when it is whole; `on_progress` counts."""
+        """Write the results of a job to a file.
 
-        def told() -> Iterator[ItemResult]:
+        The file appears under its name once it is complete. Until then, its name ends in `.part`.
+
+        Args:
+            job_id: Id of the job.
+            path: File to write. An existing file is replaced.
+            form: `jsonl` has a line for each input. `csv` and `parquet` have a row for each
+                input and evaluator.
+            on_progress: Called with the number of inputs written so far.
+
+        Raises:
+            UnknownJob: No job has this id.
+            EvalWorkerError: The format is `parquet`, and pyarrow is not installed.
+        """
+
+        def counted() -> Iterator[ItemResult]:
             for number, result in enumerate(self.results(job_id), 1):
                 yield result
                 on_progress(number)
 
-        write_file(told(), path, form)
+        write_file(counted(), path, form)
 
     def is_drained(self) -> bool:
-        """Nothing is left that a worker could do; what is held or paused waits for a person."""
+        """Return whether workers have nothing left to do.
+
+        Batches on hold and paused work do not count, because they wait for a person.
+        """
         with self.database.read() as connection:
             return not job_queries.any_work(connection)
 
     def means(self, job_id: UUID) -> list[dict[str, Any]]:
-        """Of each evaluator of a job: its mean, and how many inputs are scored or unscored."""
+        """Return the mean score of each evaluator of a job.
+
+        Args:
+            job_id: Id of the job.
+
+        Returns:
+            A dictionary for each evaluator, with `evaluator_name`, `mean` (`None` without any
+            score), and the numbers of inputs that are `scored` and `unscored`.
+        """
         with self.database.read() as connection:
             return _rows(job_queries.mean_scores(connection, job_id))
 
     def events(self, job_id: UUID) -> Iterator[dict[str, Any]]:
-        """What happened to a job, its inputs and its batches; oldest first."""
+        """Iterate over the history of a job, its inputs and its batches, oldest first.
+
+        Args:
+            job_id: Id of the job.
+
+        Yields:
+            Rows of `eval_events`.
+
+        Raises:
+            UnknownJob: No job has this id. Raised when iteration starts.
+        """
         with self.database.read() as connection:
             job_queries.progress_of(connection, job_id)
             yield from map(_row, batch_queries.history_of(connection, job_id))
 
-    # --- changing ---
-
     def retry(
         self, job_id: UUID, *, everything: bool = False, item_index: int | None = None
     ) -> int:
-        """Failed inputs wait again, with all of their attempts; returns how many.
+        """Evaluate inputs of a job again. By default, those that failed.
 
-        `everything`: whatever has ended, completed and cancelled ones included. They are evaluated,
-        and billed, again; `item_index`: so is that input alone.
+        Each gets its full number of attempts again, and may be billed again. With `everything` or
+        `item_index`, earlier results of these inputs are deleted.
+
+        Args:
+            job_id: Id of the job.
+            everything: Include all inputs that have ended: failed, completed and cancelled.
+            item_index: Include only this input, which must have ended.
+
+        Returns:
+            Number of inputs that wait for evaluation again.
+
+        Raises:
+            UnknownJob: No job has this id.
+            NotPossible: The input has not ended or does not exist, the texts of the job were
+                pruned, or a cancelled input is still in a batch at the judge.
         """
         return self.database.run(
             lambda tx: job_commands.retry(tx, job_id, everything=everything, item_index=item_index)
         )
 
     def cancel(self, job_id: UUID) -> dict[str, int]:
-        """Ends a job: `inputs` that were cancelled; `at_judge`, those whose results are dropped."""
+        """Cancel the inputs of a job that have not ended, and so the job.
+
+        Inputs that have not been submitted never will be. Batches at the judge cannot be stopped:
+        they are evaluated, and the results of cancelled inputs are dropped.
+
+        Args:
+            job_id: Id of the job.
+
+        Returns:
+            `inputs`, the number of cancelled inputs, and `at_judge`, how many of them the judge
+            evaluates or may evaluate all the same.
+
+        Raises:
+            UnknownJob: No job has this id.
+        """
 
         def work(tx: Transaction) -> dict[str, int]:
             inputs = job_commands.cancel(tx, job_id)
@@ -195,16 +342,34 @@ class Admin:
         return self.database.run(work)
 
     def pause(self, judge_id: str | None = None, *, reason: str = NO_REASON) -> bool:
-        """Nothing new is submitted to a judge, or at all; what is at the remote goes on.
+        """Stop submissions to a judge, or to all judges, until `resume`.
 
-        False where that was so already; the reason is then the new one.
+        Batches that are already at the judge are polled and recorded as usual.
+
+        Args:
+            judge_id: The judge to pause. `None` pauses all of them.
+            reason: Text for other operators, shown wherever the pause is.
+
+        Returns:
+            `True` if this started the pause. `False` if it existed already; its reason is
+            replaced.
+
+        Raises:
+            NotPossible: `judge_id` is not a valid id.
         """
         if judge_id is not None and (offences := judge_offences(judge_id)):
             raise NotPossible("; ".join(offences))
         return self.database.run(lambda tx: gates.pause(tx, judge_id, reason))
 
     def resume(self, judge_id: str | None = None) -> None:
-        """The end of one pause: that of a judge, or that of everything. Others stay."""
+        """End one pause. Other pauses stay.
+
+        Args:
+            judge_id: End the pause of this judge. `None` ends the pause of all judges.
+
+        Raises:
+            NotPossible: There is no such pause. The message names the existing ones.
+        """
         if self.database.run(lambda tx: gates.resume(tx, judge_id)):
             return
         with self.database.read() as connection:
@@ -212,7 +377,19 @@ class Admin:
         raise NotPossible(_not_paused(judge_id, others))
 
     def resolve(self, batch_id: UUID, *, resubmit: bool = False) -> BatchState:
-        """A held batch goes on: looked for at the judge, or sent again, maybe billed twice."""
+        """Let a batch on hold continue.
+
+        Args:
+            batch_id: Id of the batch.
+            resubmit: `False` searches for the batch at the judge first. `True` submits it
+                again, which is billed twice if the judge has it already.
+
+        Returns:
+            The new state of the batch.
+
+        Raises:
+            NotPossible: No batch on hold has this id.
+        """
         state = self.database.run(lambda tx: leases.resolve(tx, batch_id, resubmit=resubmit))
         if state is None:
             raise NotPossible(f"there is no held batch {batch_id} (`evalworker batches`)")
@@ -226,7 +403,20 @@ class Admin:
         dry_run: bool = False,
         on_progress: Callable[[Pruned], None] = lambda _: None,
     ) -> Pruned:
-        """Jobs that ended so long ago are deleted, or only the texts of their inputs."""
+        """Delete jobs that ended long ago, with their inputs, results and history.
+
+        Works in many small transactions. If it is interrupted, the next run continues.
+
+        Args:
+            older_than: Minimum time since the job ended.
+            texts_only: Delete only the texts of the inputs, and keep scores and history.
+            dry_run: Only count what would be deleted. Batches and events are not counted.
+            on_progress: Called after each transaction with the counts so far.
+
+        Returns:
+            The counts `jobs`, `inputs`, `batches`, `events`, and `before`, the time by which
+            these jobs had ended.
+        """
         if dry_run:
             return retention.count(self.database, older_than, texts_only=texts_only)
         return retention.prune(
@@ -245,7 +435,7 @@ _NO_WORK: dict[str, Any] = {
 }
 
 
-def _of(found: dict[str, dict[str, Any]], judge_id: str) -> dict[str, Any]:
+def _entry(found: dict[str, dict[str, Any]], judge_id: str) -> dict[str, Any]:
     return found.setdefault(judge_id, {"judge_id": judge_id})
 
 

@@ -1,15 +1,15 @@
-"""Every error that evalworker raises on purpose.
+"""Define every error that evalworker raises on purpose.
 
     EvalWorkerError
-    ├── InvalidInputs        enqueue: what was handed over cannot be evaluated (also a ValueError)
-    ├── ConfigurationError   settings out of range or at odds with one another
-    ├── SchemaMismatch       the database is older or newer than this worker
-    ├── Unreachable          a database, broker or API that does not answer at start
+    ├── InvalidInputs        arguments or inputs of a job are invalid (also a ValueError)
+    ├── ConfigurationError   settings are invalid or contradict one another
+    ├── SchemaMismatch       the database schema is missing, older or newer than this version
+    ├── Unreachable          a database, broker or API does not respond at startup
     ├── UnknownJob           no job has this id
-    ├── NotPossible          what a person asked for cannot be done now; it says why, and what can
-    └── DeadThreads          the broker's threads are gone: only a restart of the process helps
+    ├── NotPossible          the requested change is not possible in the current state
+    └── DeadThreads          threads of the broker have died: the process must be restarted
 
-What the judge API answers is never an exception: see the outcomes in `worker.domain.lifecycle`.
+A response of the judge API is never an exception: `worker.domain.outcomes` defines its outcomes.
 """
 
 from __future__ import annotations
@@ -17,15 +17,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-SHOWN = 50  # offences spelled out in one message; the rest is counted
+SHOWN = 50  # problems listed in one message; the others are only counted
 
 
 class EvalWorkerError(Exception):
-    """The root: catch this to catch them all."""
+    """Base class of all errors that evalworker raises on purpose."""
 
 
 class InvalidInputs(EvalWorkerError, ValueError):
-    """Nothing was written; `offences` names each with its place, such as `inputs[3].contexts`."""
+    """A job is invalid. Nothing of it was written.
+
+    Attributes:
+        offences: The first 50 problems, one string each, beginning with the path of the value,
+            such as `inputs[3].contexts`.
+        total: Number of all problems, which may be more than `offences` lists.
+    """
 
     def __init__(self, offences: Sequence[str], *, total: int | None = None) -> None:
         self.offences = list(offences)
@@ -37,7 +43,11 @@ class InvalidInputs(EvalWorkerError, ValueError):
 
 
 class ConfigurationError(EvalWorkerError):
-    """All offending settings at once, each by the name of its environment variable."""
+    """Settings are invalid or contradict one another.
+
+    Attributes:
+        offences: All problems, one string each, with the name of the environment variable.
+    """
 
     def __init__(self, offences: Sequence[str]) -> None:
         self.offences = list(offences)
@@ -45,11 +55,11 @@ class ConfigurationError(EvalWorkerError):
 
 
 class SchemaMismatch(EvalWorkerError):
-    """The tables are missing, older or newer; the message names the command that mends it."""
+    """The schema is missing, older or newer. The message names the command that fixes it."""
 
 
 class Unreachable(EvalWorkerError):
-    """Something that must answer at start does not; the message names its URL, password hidden."""
+    """A service that is needed at startup does not respond. The message hides its password."""
 
     def __init__(self, what: str, url: str, cause: object) -> None:
         first_line = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
@@ -57,7 +67,7 @@ class Unreachable(EvalWorkerError):
 
 
 class DeadThreads(EvalWorkerError):
-    """A thread that fetches or works on messages has died: better restarted than idle for ever."""
+    """Threads that receive or process messages have died, so the process must be restarted."""
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(f"threads have died ({', '.join(names)}): the process must be restarted")
@@ -71,4 +81,4 @@ class UnknownJob(EvalWorkerError):
 
 
 class NotPossible(EvalWorkerError):
-    """Nothing was changed; the message says what stands in the way."""
+    """The requested change is not possible now. Nothing changed; the message gives the reason."""

@@ -1,6 +1,7 @@
-"""The producer's side: `enqueue` puts a job into the outbox, in the caller's transaction.
+"""Provide `enqueue`, which adds a job to the outbox in the caller's own transaction.
 
-It needs the two tables and nothing else: no broker, no key, no running worker.
+This is the transactional outbox pattern: the job commits or rolls back with the producer's rows.
+Only the tables are needed: no broker, no API key and no running worker.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from worker.validation import judge_offences, offences_of, tag_offences, url_off
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-CHUNK = 1000  # inputs per statement: a million of them never are in memory together
+CHUNK = 1000  # inputs per statement, so that memory use does not grow with the job
 
 
 @overload
@@ -69,16 +70,42 @@ def enqueue(
     metadata: Mapping[str, Any] | None = None,
     callback_url: str | None = None,
 ) -> UUID | Coroutine[Any, Any, UUID]:
-    """Adds a job of any number of inputs, in the caller's transaction; never commits.
+    """Add a job to the outbox in the caller's transaction; never commit.
 
-    `inputs` are mappings with the judge API's input fields (`request`, `response`, `contexts`,
-    `functions`, `expected_output`, …), from any iterable, read once and in chunks. A `priority`
-    that is higher goes first. `metadata` is the producer's own and comes back in the views. An
-    `idempotency_key` that is there already makes this a no-op that returns the first job's id. The
-    worker POSTs a notice to `callback_url` when the job has ended: see docs/notices.md.
+    The job becomes visible to workers when the caller commits, and leaves no trace if the caller
+    rolls back. Import this function from `worker`.
 
-    Returns the job's id; for an `AsyncSession` or `AsyncConnection`, awaitable. Raises
-    `InvalidInputs`, naming every offence; then nothing of the job is left in the transaction.
+    Args:
+        session_or_connection: An SQLAlchemy `Session` or `Connection`, or an `AsyncSession` or
+            `AsyncConnection`, to a SQLite or PostgreSQL database that `evalworker migrate` has
+            prepared.
+        judge_id: Id of the judge at the judge API: a non-empty string or a UUID.
+        inputs: One mapping per input, from any iterable; at least one. The keys are the judge
+            API's input fields: `request`, `response` and `expected_output` (strings), `contexts`
+            (list of strings), `functions` (list of objects), `turns`, `tools`, and so on. None is
+            required here, but a judge may need some of them. The iterable is read once, in chunks
+            of 1,000, so it may be larger than memory.
+        tags: Non-empty strings that label the job and its batches at the judge API. Stored
+            sorted and without duplicates.
+        judge_version_id: Version of the judge to use. `None` means the latest version at the
+            time of submission.
+        idempotency_key: Non-empty string that identifies this job. If a job with this key exists
+            already, nothing is written and that job's id is returned.
+        priority: Signed 32-bit integer. Jobs with a higher priority are submitted first.
+        metadata: JSON object of the producer's own. The views show it; it is never sent to the
+            judge.
+        callback_url: HTTP(S) URL of at most 2,000 characters. The worker POSTs a signed webhook
+            to it when the job has ended.
+
+    Returns:
+        The id of the job, a UUIDv7. With an `AsyncSession` or `AsyncConnection`, a coroutine
+        that returns it.
+
+    Raises:
+        InvalidInputs: An argument or an input is invalid. All problems are reported together,
+            each with its path, such as `inputs[3].contexts`. Nothing of the job is left in the
+            transaction, which stays usable.
+        sqlalchemy.exc.SQLAlchemyError: The database refused a statement. Roll back.
     """
     job = {
         "judge_id": str(judge_id) if isinstance(judge_id, UUID) else judge_id,
@@ -90,12 +117,13 @@ def enqueue(
         "priority": priority,
         "metadata": dict(metadata) if metadata is not None else None,
     }
-    if (context := producers_span()) is not None:  # else not named: before its migration, too
+    # Optional columns are left out unless set, so that older schemas still accept the insert.
+    if (context := producers_span()) is not None:
         job["trace_context"] = context
     if callback_url is not None:
         job["callback_url"] = callback_url
-    # Not by type: SQLAlchemy's asyncio part cannot be imported without greenlet, which a producer
-    # without asyncio need not have.
+    # Not an isinstance check: importing SQLAlchemy's asyncio types requires greenlet, which a
+    # synchronous producer may not have installed.
     run_sync = getattr(session_or_connection, "run_sync", None)
     if run_sync is not None:
         return cast(
@@ -114,61 +142,65 @@ def _enqueue(
         connection = connection.connection()
     offences = _job_offences(job)
     if offences:
-        # Also look at the inputs: everything that is wrong is told at once.
+        # Validate the inputs as well, so that one error reports every problem.
         raise _refusal(itertools.chain(offences, _input_offences(enumerate(inputs))))
     job["tags"] = sorted(set(job["tags"]))
     known = id_with_key(connection, job["idempotency_key"])
     if known is not None:
         return known
-    # Nothing is written before the first chunk is known to be good: most jobs are no longer than
-    # that, and need no undoing.
-    given = enumerate(inputs)
-    first = _next_chunk(given)
+    # The first chunk is validated before anything is written. Most jobs are no longer than that
+    # and never need to be undone.
+    numbered = enumerate(inputs)
+    first = _next_chunk(numbered)
     if not first:
         raise InvalidInputs(["inputs is empty: a job needs at least one"])
     job = {"id": uuid7(), **job}
-    with _undone_if_refused(connection, job["id"]) if len(first) == CHUNK else nullcontext():
+    with _removed_on_error(connection, job["id"]) if len(first) == CHUNK else nullcontext():
         if not insert_job(connection, job):
             return cast("UUID", id_with_key(connection, job["idempotency_key"]))
         chunk = first
         while chunk:
             rows = [item_row(job["id"], index, value) for index, value in chunk]
             insert_rows(connection, items, COLUMNS, rows)
-            chunk = _next_chunk(given)
+            chunk = _next_chunk(numbered)
     return cast("UUID", job["id"])
 
 
 def _next_chunk(
-    given: Iterator[tuple[int, Mapping[str, Any]]],
+    numbered: Iterator[tuple[int, Mapping[str, Any]]],
 ) -> list[tuple[int, Mapping[str, Any]]]:
-    """The next inputs, each with its index; a bad one is told with all others, up to the last."""
-    chunk = list(itertools.islice(given, CHUNK))
+    """Return the next inputs with their indexes.
+
+    If one is invalid, all remaining inputs are validated too, so that one error reports them all.
+    """
+    chunk = list(itertools.islice(numbered, CHUNK))
     offences = list(_input_offences(chunk))
     if offences:
-        raise _refusal(itertools.chain(offences, _input_offences(given)))
+        raise _refusal(itertools.chain(offences, _input_offences(numbered)))
     return chunk
 
 
 @contextmanager
-def _undone_if_refused(connection: sa.Connection, job_id: UUID) -> Iterator[None]:
-    """Leaves nothing of the job where the block raises, and the transaction of use."""
+def _removed_on_error(connection: sa.Connection, job_id: UUID) -> Iterator[None]:
+    """If the block raises, remove the job's rows and keep the transaction usable."""
     if connection.dialect.name == "postgresql":
-        with connection.begin_nested():  # a producer may insert, and need not be able to delete
+        with connection.begin_nested():  # a savepoint: producers need no right to delete
             yield
         return
     try:
         yield
     except sa.exc.SQLAlchemyError:
-        raise  # the transaction is beyond use: its rollback takes everything along
+        raise  # the transaction is broken: its rollback removes the rows
     except BaseException:
-        # Not a savepoint: on SQLite, releasing one that the driver did not begin commits.
+        # Not a savepoint: on SQLite, releasing a savepoint commits if the driver had not begun a
+        # transaction.
         connection.execute(sa.delete(items).where(items.c.job_id == job_id))
         connection.execute(sa.delete(jobs).where(jobs.c.id == job_id))
         raise
 
 
-def check(job: Mapping[str, Any], inputs: Iterable[Mapping[str, Any]]) -> None:
-    """Raises `InvalidInputs` for what `enqueue` would refuse; the job is given by its columns."""
+def validate_job(job: Mapping[str, Any], inputs: Iterable[Mapping[str, Any]]) -> None:
+    """Raise `InvalidInputs` if `enqueue` would refuse this job, given by its columns."""
     offences = [*_job_offences(job), *_input_offences(enumerate(inputs))]
     if offences:
         raise _refusal(offences)
@@ -185,7 +217,7 @@ def _job_offences(job: Mapping[str, Any]) -> list[str]:
         offences += judge_offences(key, "idempotency_key")
     priority = job["priority"]
     if isinstance(priority, bool) or not isinstance(priority, int):
-        offences.append("priority must be a whole number")
+        offences.append("priority must be an integer")
     elif not -(2**31) <= priority < 2**31:
         offences.append("priority must fit in 32 bits")
     try:
@@ -198,8 +230,8 @@ def _job_offences(job: Mapping[str, Any]) -> list[str]:
 def _input_offences(inputs: Iterable[tuple[int, object]]) -> Iterator[str]:
     for index, value in inputs:
         for offence in offences_of(value):
-            joint = "" if offence.startswith(("must", "is")) else "."
-            yield f"inputs[{index}]{joint or ' '}{offence}"
+            separator = " " if offence.startswith(("must", "is")) else "."
+            yield f"inputs[{index}]{separator}{offence}"
 
 
 def _refusal(offences: Iterable[str]) -> InvalidInputs:

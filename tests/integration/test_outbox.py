@@ -151,7 +151,7 @@ def test_every_offence_is_named_with_its_place_and_nothing_is_left(producer: sa.
         ({"tags": "abc"}, "tags must be a list of texts"),
         ({"tags": [1]}, "tags[0] must be a text"),
         ({"inputs": []}, "inputs is empty"),
-        ({"priority": "high"}, "priority must be a whole number"),
+        ({"priority": "high"}, "priority must be an integer"),
         ({"priority": 2**40}, "priority must fit in 32 bits"),
         ({"metadata": {"a": object()}}, "metadata cannot be written as JSON"),
         ({"idempotency_key": ""}, "idempotency_key must not be empty"),

@@ -16,7 +16,7 @@ from uuid_utils.compat import uuid7
 from worker.errors import InvalidInputs
 from worker.gateway.group_commit import Writing
 from worker.gateway.reader import Reading
-from worker.outbox import check
+from worker.outbox import validate_job
 from worker.store import gateway_queries
 from worker.store.job_insert import NewJob
 from worker.wire.problems import Problem, field_problem
@@ -114,4 +114,4 @@ async def take(taking: Taking, writing: Writing, reading: Reading) -> UUID:
 
 
 def _check(taking: Taking) -> None:
-    check(taking.job.columns, taking.job.inputs)
+    validate_job(taking.job.columns, taking.job.inputs)
