@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.dialects import postgresql, sqlite
 
+from worker.events import Event
 from worker.store import job_queries
 from worker.store.tables import metadata
 from worker.store.views import TABLES, VIEWS
@@ -42,7 +43,13 @@ def database_page_part() -> str:
     parts += [_described(name, VIEWS[name], VIEW_TABLES[name]) for name in VIEWS]
     parts.append("### Tables\n")
     parts += [_described(table.name, TABLES[table.name], table) for table in _tables()]
+    parts += ["### Events\n", events_table()]
     return "\n".join(parts)
+
+
+def events_table() -> str:
+    rows = [f"| `{event}` | {event.description} |" for event in Event]
+    return "\n".join(["| `event` | what happened |", "|---|---|", *rows, ""])
 
 
 def _tables() -> list[sa.Table]:

@@ -17,6 +17,7 @@ from tests.support.harness import Bench, FakeRemote
 from tests.support.receivers import answering, receiving
 from tests.support.servers import ValkeyServer, free_port, wait_until
 from tests.support.working import settings_for, working
+from worker.events import CountedEvent, Event
 from worker.health import gateway_operations, operations
 from worker.http_server import in_background, listening
 from worker.metrics import Metrics, collector, definitions
@@ -190,8 +191,8 @@ def test_a_slow_look_leaves_the_one_before_it_standing_until_it_hangs(
 
 def test_a_transition_counts_with_its_commit_only(database: Database, metrics: Metrics) -> None:
     def undone(tx: Transaction) -> None:
-        tx.happened("batch.lost")
-        tx.counted("batch.polled")
+        tx.record_event(Event.BATCH_LOST)
+        tx.count(CountedEvent.BATCH_POLLED)
         raise LookupError
 
     with pytest.raises(LookupError):

@@ -16,7 +16,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "migrations" not in p
 # Each folder is a layer, and so is each module at the top. A layer imports from its own row and
 # from those above it.
 LAYERS = [
-    {"domain", "errors"},
+    {"domain", "errors", "events"},
     {"wire"},
     {"config", "validation", "http_server"},
     {"remote", "tracing", "store"},

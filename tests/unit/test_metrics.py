@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -11,55 +9,33 @@ import pytest
 from dramatiq.brokers.stub import StubBroker
 from prometheus_client import generate_latest
 
-import worker
+from worker.events import CountedEvent, Event, RecordedEvent
 from worker.metrics import Metrics, definitions
 from worker.metrics.collector import _by_judge
 from worker.metrics.counters import COUNTED
 from worker.metrics.definitions import METRICS, Scope
 from worker.pipeline.messages import Mailbox
 
-# Events that no counter tells of, each for a reason.
+# Events that no counter shows, each for a reason.
 NOT_COUNTED = {
-    "batch.submitting",  # its outcome is counted
-    "batch.searched",  # `unknown` batches are, and the requests to the list
-    "batch.submitted",  # by how it came about
-    "batch.resolved",  # by people, from the command line
-    "batch.unknown_status",  # as any other poll that found it running
-    "gate.closed",  # by its scope
-    "gate.opened",
-    "job.reopened",
-    "job.retry",  # by people, from the command line
+    Event.BATCH_SUBMITTING,  # its outcome is counted
+    Event.BATCH_SEARCHED,  # `unknown` batches are, and the requests to the list
+    Event.BATCH_SUBMITTED,  # by how it came about
+    Event.BATCH_RESOLVED,  # by people, from the command line
+    Event.BATCH_SUPERSEDED,
+    Event.BATCH_UNKNOWN_STATUS,  # as any other poll that found it running
+    Event.GATE_CLOSED,  # by its scope
+    Event.GATE_OPENED,
+    Event.JOB_REOPENED,
+    Event.JOB_RETRY,  # by people, from the command line
+    Event.JOB_TEXTS_PRUNED,
+    Event.JOBS_TEXTS_PRUNED,
+    Event.JOBS_PRUNED,
 }
 
 
-def events_of_the_store() -> set[str]:
-    """Every event's name, as it is written in the code."""
-    found = set()
-    for path in Path(worker.__file__).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            match node:
-                case ast.Call(func=ast.Attribute(attr="happened" | "counted"), args=[what, *_]) if (
-                    not isinstance(what, ast.Name)
-                ):
-                    found |= names_in(what)
-                case ast.Call(func=ast.Name(id="_happened"), args=[_, _, what]):  # of notices
-                    found |= names_in(what)
-    return found
-
-
-def names_in(node: ast.expr) -> set[str]:
-    match node:
-        case ast.Constant(value=str(name)):
-            return {name}
-        case ast.IfExp(body=one, orelse=other):
-            return names_in(one) | names_in(other)
-        case ast.JoinedStr(values=[ast.Constant(value="job."), _]):  # by its status at the end
-            return {"job.completed", "job.failed", "job.cancelled"}
-    return set()
-
-
 def test_every_event_is_counted_or_said_not_to_be() -> None:
-    assert events_of_the_store() == set(COUNTED) | NOT_COUNTED
+    assert {*Event, *CountedEvent} == set(COUNTED) | NOT_COUNTED
     assert not set(COUNTED) & NOT_COUNTED
 
 
@@ -94,9 +70,9 @@ def test_counters_with_known_labels_are_there_before_they_count() -> None:
 def test_a_batch_with_its_items_is_counted_by_its_end() -> None:
     metrics = Metrics()
     detail = {"completed": 97, "failed": 3, "seconds": 12.5}
-    metrics.happened({"event": "batch.finished", "detail": detail})
-    metrics.happened({"event": "item.failed", "detail": None})
-    metrics.happened({"event": "item.retried", "detail": None})
+    metrics.on_event(RecordedEvent(Event.BATCH_FINISHED, detail=detail))
+    metrics.on_event(RecordedEvent(Event.ITEM_FAILED))
+    metrics.on_event(RecordedEvent(Event.ITEM_RETRIED))
     assert sample(metrics, "evalworker_batches_ended_total", outcome="finished") == 1
     assert sample(metrics, "evalworker_items_ended_total", outcome="completed") == 97
     assert sample(metrics, "evalworker_items_ended_total", outcome="failed") == 1
@@ -117,7 +93,7 @@ def test_status_codes_are_bounded(status: int | None, label: str) -> None:
 def test_gates_of_judges_are_one_scope() -> None:
     metrics = Metrics()
     for scope in ("judge:a", "judge:b", "api:submit"):
-        metrics.happened({"event": "gate.closed", "detail": {"scope": scope}})
+        metrics.on_event(RecordedEvent(Event.GATE_CLOSED, detail={"scope": scope}))
     assert sample(metrics, "evalworker_gate_closures_total", scope="judge") == 2
     assert sample(metrics, "evalworker_gate_closures_total", scope="api:submit") == 1
 

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from sqlalchemy.exc import DBAPIError
 
-from worker.store.database import Database, History, worth_another_try
+from worker.store.database import Database, EventRecorder, worth_another_try
 from worker.store.job_insert import NewJob, put_at_once, put_jobs
 from worker.store.pipeline import Pipeline
 
@@ -95,9 +95,9 @@ class Writing:
     async def _put(self, jobs: Sequence[NewJob]) -> set[UUID]:
         """In the thread what is large, and everything on SQLite."""
         if self._pipeline is not None and sum(len(job.inputs) for job in jobs) <= TOGETHER:
-            history = History()
-            new = await put_at_once(self._pipeline.all, jobs, history)
-            self._database.happened(history)
+            recorder = EventRecorder()
+            new = await put_at_once(self._pipeline.all, jobs, recorder)
+            self._database.publish(recorder)
             return new
         database = self._database
         return await asyncio.get_running_loop().run_in_executor(

@@ -38,7 +38,7 @@ class Metrics(ProcessMetrics):
     def watch_database(self, database: Database, *, max_in_flight: int) -> None:
         """Its tables, its pool, and every event from here on."""
         self.registry.register(TablesCollector(database, max_in_flight=max_in_flight))
-        database.observe(self.happened)
+        database.observe(self.on_event)
         pool = database.engine.pool
         if isinstance(pool, QueuePool):
             connections = self._gauge(definitions.POOL)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Histogram
 
+from worker.events import CountedEvent, Event, RecordedEvent
 from worker.metrics import definitions
 from worker.metrics.definitions import Metric
 
@@ -15,30 +16,30 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 # The store's events that are counted one by one: which counter, and its label.
-COUNTED: Mapping[str, tuple[Metric, tuple[str, ...]]] = {
-    "job.taken": (definitions.JOBS_TAKEN, ()),
-    "job.completed": (definitions.JOBS_ENDED, ("completed",)),
-    "job.failed": (definitions.JOBS_ENDED, ("failed",)),
-    "job.cancelled": (definitions.JOBS_ENDED, ("cancelled",)),
-    "item.failed": (definitions.ITEMS_ENDED, ("failed",)),
-    "item.retried": (definitions.ITEMS_RETRIED, ()),
-    "batch.planned": (definitions.BATCHES_PLANNED, ()),
-    "batch.finished": (definitions.BATCHES_ENDED, ("finished",)),
-    "batch.refused": (definitions.BATCHES_ENDED, ("refused",)),
-    "batch.split": (definitions.BATCHES_ENDED, ("split",)),
-    "batch.lost": (definitions.BATCHES_ENDED, ("lost",)),
-    "batch.unknown": (definitions.BATCHES_UNKNOWN, ()),
-    "batch.held": (definitions.BATCHES_HELD, ()),
-    "batch.waits": (definitions.BATCHES_PUT_OFF, ()),
-    "batch.polled": (definitions.REPOLLS, ()),
-    "batch.surprised": (definitions.SURPRISES, ()),
-    "pace.lowered": (definitions.PACE_LOWERED, ()),
-    "notice.sent": (definitions.NOTICES_ENDED, ("sent",)),
-    "notice.failed": (definitions.NOTICES_ENDED, ("failed",)),
-    "notice.waits": (definitions.NOTICES_PUT_OFF, ()),
-    "lease.lost": (definitions.LEASES_LOST, ("holder",)),
-    "lease.taken_over": (definitions.LEASES_LOST, ("successor",)),
-    "message.resent": (definitions.MESSAGES_RESENT, ()),
+COUNTED: Mapping[Event | CountedEvent, tuple[Metric, tuple[str, ...]]] = {
+    Event.JOB_TAKEN: (definitions.JOBS_TAKEN, ()),
+    Event.JOB_COMPLETED: (definitions.JOBS_ENDED, ("completed",)),
+    Event.JOB_FAILED: (definitions.JOBS_ENDED, ("failed",)),
+    Event.JOB_CANCELLED: (definitions.JOBS_ENDED, ("cancelled",)),
+    Event.ITEM_FAILED: (definitions.ITEMS_ENDED, ("failed",)),
+    Event.ITEM_RETRIED: (definitions.ITEMS_RETRIED, ()),
+    Event.BATCH_PLANNED: (definitions.BATCHES_PLANNED, ()),
+    Event.BATCH_FINISHED: (definitions.BATCHES_ENDED, ("finished",)),
+    Event.BATCH_REFUSED: (definitions.BATCHES_ENDED, ("refused",)),
+    Event.BATCH_SPLIT: (definitions.BATCHES_ENDED, ("split",)),
+    Event.BATCH_LOST: (definitions.BATCHES_ENDED, ("lost",)),
+    Event.BATCH_UNKNOWN: (definitions.BATCHES_UNKNOWN, ()),
+    Event.BATCH_HELD: (definitions.BATCHES_HELD, ()),
+    Event.BATCH_WAITS: (definitions.BATCHES_PUT_OFF, ()),
+    CountedEvent.BATCH_POLLED: (definitions.REPOLLS, ()),
+    Event.BATCH_SURPRISED: (definitions.SURPRISES, ()),
+    Event.PACE_LOWERED: (definitions.PACE_LOWERED, ()),
+    Event.NOTICE_SENT: (definitions.NOTICES_ENDED, ("sent",)),
+    Event.NOTICE_FAILED: (definitions.NOTICES_ENDED, ("failed",)),
+    Event.NOTICE_WAITS: (definitions.NOTICES_PUT_OFF, ()),
+    CountedEvent.LEASE_LOST: (definitions.LEASES_LOST, ("holder",)),
+    CountedEvent.LEASE_TAKEN_OVER: (definitions.LEASES_LOST, ("successor",)),
+    CountedEvent.MESSAGE_RESENT: (definitions.MESSAGES_RESENT, ()),
 }
 NO_ANSWER = "none"
 _CODES = frozenset(str(status.value) for status in HTTPStatus)
@@ -66,21 +67,21 @@ class ProcessMetrics:
             for values in metric.values:
                 (self._counters.get(metric) or self._histograms[metric]).labels(*values)
 
-    def happened(self, event: Mapping[str, Any]) -> None:
-        """An event of the store, committed."""
-        what, detail = event["event"], event["detail"] or {}
-        if what in COUNTED:
-            self._count(*COUNTED[what])
-        match what:
-            case "batch.finished":
+    def on_event(self, recorded: RecordedEvent) -> None:
+        """Count a committed event of the store."""
+        event, detail = recorded.event, recorded.detail or {}
+        if event in COUNTED:
+            self._count(*COUNTED[event])
+        match event:
+            case Event.BATCH_FINISHED:
                 self._count(definitions.ITEMS_ENDED, ("completed",), detail["completed"])
                 self._observe(definitions.BATCH_SECONDS, detail.get("seconds"))
-            case "batch.submitted":
+            case Event.BATCH_SUBMITTED:
                 how = "found" if detail.get("found") else "answered"
                 self._count(definitions.BATCHES_SUBMITTED, (how,))
-            case "job.completed" | "job.failed":
+            case Event.JOB_COMPLETED | Event.JOB_FAILED:
                 self._observe(definitions.JOB_SECONDS, detail.get("seconds"))
-            case "gate.closed":
+            case Event.GATE_CLOSED:
                 self._count(definitions.GATES_SHUT, (scope_of(detail["scope"]),))
 
     def requested(self, endpoint: str, status: int | None, seconds: float) -> None:

@@ -8,6 +8,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.domain.concurrency import LIMIT_HOLDS, LIMIT_LOWERED, in_flight_allowed
 from worker.domain.lifecycle import BatchState
+from worker.events import Event
 from worker.store.database import Transaction
 from worker.store.sql_functions import later, now
 from worker.store.tables import batches, pace
@@ -39,7 +40,7 @@ def lower_limit(tx: Transaction) -> None:
     statement = _LOWER_ON_POSTGRESQL if tx.on_postgresql else _LOWER_ON_SQLITE
     limit = max(1.0, running * LIMIT_LOWERED)
     if tx.scalar(statement, {"scope": API, "in_flight_limit": limit}):
-        tx.happened("pace.lowered", in_flight=round(limit))
+        tx.record_event(Event.PACE_LOWERED, in_flight=round(limit))
     else:
         tx.execute(_CORRECT, {"of_scope": API, "seen_limit": limit})
 

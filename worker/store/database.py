@@ -20,11 +20,12 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlch
 
 from worker.config import Settings, hide_password
 from worker.errors import Unreachable
+from worker.events import CountedEvent, Event, RecordedEvent
 from worker.store.column_types import time_text
 from worker.store.sql_functions import now
 from worker.store.tables import events
 
-Observer = Callable[[Mapping[str, Any]], None]
+Observer = Callable[[RecordedEvent], None]
 
 log = structlog.get_logger("evalworker")
 
@@ -63,56 +64,48 @@ _UNHURRIED = sa.text(
 _ASKED = sa.text("SELECT 1")
 
 
-class History:
-    """What happens in a transaction: log lines with its commit, and told to who observes."""
+class EventRecorder:
+    """Collects the events of a transaction, to be published once it is committed."""
 
     def __init__(self) -> None:
-        self._events: list[dict[str, Any]] = []
-        self._counted: list[dict[str, Any]] = []
+        self._recorded: list[RecordedEvent] = []
+        self._counted: list[RecordedEvent] = []
 
-    def happened(
+    def record_event(
         self,
-        what: str,
+        event: Event,
         *,
         job_id: UUID | None = None,
         item_index: int | None = None,
         batch_id: UUID | None = None,
         **detail: Any,
     ) -> None:
-        """Notes one event, written with the transaction or not at all."""
+        """Record an event, which is stored with the transaction or not at all."""
         known = {key: value for key, value in detail.items() if value is not None}
-        self._events.append(
-            {
-                "event": what,
-                "job_id": job_id,
-                "item_index": item_index,
-                "batch_id": batch_id,
-                "detail": known or None,
-            }
-        )
+        self._recorded.append(RecordedEvent(event, job_id, item_index, batch_id, known or None))
 
-    def counted(self, what: str) -> None:
-        """Notes what is worth counting but no history: observers hear of it with the commit."""
-        self._counted.append({"event": what, "detail": None})
+    def count(self, event: CountedEvent) -> None:
+        """Count an event that only observers hear of."""
+        self._counted.append(RecordedEvent(event))
 
     def log_events(self) -> None:
-        """One log line per event, after the commit: the log never tells what did not happen."""
-        for entry in self._events:
+        """Log one line per recorded event. Call it after the commit."""
+        for entry in self._recorded:
             ids = {
-                key: str(entry[key])
+                key: str(value)
                 for key in ("job_id", "item_index", "batch_id")
-                if entry[key] is not None
+                if (value := getattr(entry, key)) is not None
             }
-            log.info(entry["event"], **ids, **(entry["detail"] or {}))
+            log.info(entry.event.value, **ids, **(entry.detail or {}))
 
-    def tell(self, observer: Observer) -> None:
-        """Of everything that happened or was counted, in its order, after the commit."""
-        for entry in itertools.chain(self._events, self._counted):
+    def notify(self, observer: Observer) -> None:
+        """Pass every event to the observer, recorded ones first. Call it after the commit."""
+        for entry in itertools.chain(self._recorded, self._counted):
             observer(entry)
 
 
-class Transaction(History):
-    """An open transaction; its events become rows of the history, too."""
+class Transaction(EventRecorder):
+    """An open transaction, which also stores its events in `eval_events`."""
 
     def __init__(self, connection: sa.Connection) -> None:
         super().__init__()
@@ -123,12 +116,14 @@ class Transaction(History):
         self.on_postgresql = connection.dialect.name == "postgresql"
 
     def write_events(self) -> None:
-        if self._events:
-            # Of one alone the driver makes a plain statement, which costs half of a list's.
-            self.execute(_INSERT_EVENTS, self._events if self._events[1:] else self._events[0])
+        """Insert the recorded events into `eval_events`."""
+        rows = [entry._asdict() for entry in self._recorded]
+        if rows:
+            # A single row runs as a plain statement, which costs half as much as a list.
+            self.execute(_INSERT_EVENTS, rows if len(rows) > 1 else rows[0])
 
 
-# Inline: nobody asks for the id of an event just written, and PostgreSQL is not asked for it first.
+# Inline, because nobody reads the id of an event just written: PostgreSQL need not return it.
 _INSERT_EVENTS = sa.insert(events).values(at=now()).inline()
 
 
@@ -142,9 +137,9 @@ class Database:
         self._observers: list[Observer] = []
 
     def observe(self, observer: Observer) -> None:
-        """From now on tells it of every event, after its commit and in the thread that made it.
+        """Call `observer` with every later event, after its commit and in the thread that made it.
 
-        An observer must not raise: what it hears of is done.
+        An observer must not raise, because what it hears of is already committed.
         """
         self._observers.append(observer)
 
@@ -165,15 +160,15 @@ class Database:
                     raise
                 time.sleep(PAUSE_SECONDS * 2 ** (TRIES - 1 - left))
             else:
-                self.happened(transaction)
+                self.publish(transaction)
                 return result
         raise AssertionError("unreachable: the last try returns or raises")
 
-    def happened(self, history: History) -> None:
-        """It is committed."""
-        history.log_events()
+    def publish(self, recorder: EventRecorder) -> None:
+        """Publish the events of a committed transaction to the log and the observers."""
+        recorder.log_events()
         for observer in self._observers:
-            history.tell(observer)
+            recorder.notify(observer)
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:

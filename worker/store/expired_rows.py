@@ -15,12 +15,12 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from worker.domain.lifecycle import ENDED
+from worker.events import Event
 from worker.store import job_completion
 from worker.store.database import Transaction
 from worker.store.tables import batch_item, batches, events, items, jobs, live_item, notices
 
 AT_ONCE = 1000  # rows of a kind in one transaction
-TEXTS_PRUNED = "job.texts_pruned"
 
 _TEXTS = ("request", "response", "contexts", "functions", "expected_output", "extra")
 _HAS_TEXT = sa.or_(*(items.c[name].isnot(None) for name in _TEXTS))
@@ -91,7 +91,7 @@ def delete_texts(tx: Transaction, job_ids: Sequence[UUID], before: datetime) -> 
     done = emptied < AT_ONCE
     if done:
         for job_id in going:
-            tx.happened(TEXTS_PRUNED, job_id=job_id)
+            tx.record_event(Event.JOB_TEXTS_PRUNED, job_id=job_id)
     return Deleted(len(going) if done else 0, emptied, 0, done)
 
 
@@ -138,11 +138,11 @@ def delete_batches(tx: Transaction, batch_ids: Sequence[UUID]) -> tuple[int, int
 
 def have_lost_texts(tx: Transaction, job_id: UUID) -> bool:
     """Whether the texts of a job were pruned: it cannot be sent again."""
-    pruned = sa.select(1).where(events.c.job_id == job_id, events.c.event == TEXTS_PRUNED)
+    pruned = sa.select(1).where(events.c.job_id == job_id, events.c.event == Event.JOB_TEXTS_PRUNED)
     return tx.scalar(pruned.limit(1)) is not None
 
 
 def note(tx: Transaction, before: datetime, *, jobs: int, inputs: int, texts_only: bool) -> None:
     """One line of history for all that is gone."""
-    what = "jobs.texts_pruned" if texts_only else "jobs.pruned"
-    tx.happened(what, before=before.isoformat(timespec="seconds"), jobs=jobs, inputs=inputs)
+    event = Event.JOBS_TEXTS_PRUNED if texts_only else Event.JOBS_PRUNED
+    tx.record_event(event, before=before.isoformat(timespec="seconds"), jobs=jobs, inputs=inputs)

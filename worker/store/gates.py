@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.domain.lifecycle import BatchState
+from worker.events import Event
 from worker.store.database import Transaction
 from worker.store.sql_functions import later, now
 from worker.store.tables import batches, gates
@@ -139,7 +140,7 @@ def close(tx: Transaction, scope: str, *, wait: float) -> None:
     gate = tx.execute(_GATE, {"of_scope": scope}).one()
     tx.execute(_CLOSE, {"of_scope": scope, "wait": wait})
     if gate.closed_at is None:
-        tx.happened("gate.closed", scope=scope, reason=gate.reason, seconds=round(wait, 1))
+        tx.record_event(Event.GATE_CLOSED, scope=scope, reason=gate.reason, seconds=round(wait, 1))
 
 
 _GATE = sa.select(gates.c.closed_at, gates.c.reason).where(
@@ -165,7 +166,7 @@ def open_again(tx: Transaction, scopes: Sequence[str], *, asked_at: datetime) ->
     """
     for scope in tx.scalars(_OPEN_AGAIN, {"scopes": scopes, "asked_at": asked_at}).all():
         tx.execute(_WAKE, {"behind": scope})
-        tx.happened("gate.opened", scope=scope)
+        tx.record_event(Event.GATE_OPENED, scope=scope)
 
 
 _OPEN_AGAIN = (
@@ -193,7 +194,7 @@ def pause(tx: Transaction, judge_id: str | None, reason: str) -> bool:
     given = {"scope": scope, "opens_at": NEVER, "failures": 0, "reason": reason}
     closing = insert.values(closed_at=now(), **given).on_conflict_do_nothing()
     if tx.scalar(closing.returning(gates.c.scope)) is not None:
-        tx.happened("gate.closed", scope=scope, reason=reason)
+        tx.record_event(Event.GATE_CLOSED, scope=scope, reason=reason)
         return True
     tx.execute(sa.update(gates).where(gates.c.scope == scope).values(reason=reason))
     return False
@@ -205,7 +206,7 @@ def resume(tx: Transaction, judge_id: str | None) -> bool:
     if not tx.execute(sa.delete(gates).where(gates.c.scope == scope)).rowcount:
         return False
     tx.execute(_WAKE, {"behind": scope})
-    tx.happened("gate.opened", scope=scope)
+    tx.record_event(Event.GATE_OPENED, scope=scope)
     return True
 
 

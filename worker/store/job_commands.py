@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from worker.domain.lifecycle import ENDED, BatchState, Status
 from worker.errors import NotPossible, UnknownJob
+from worker.events import Event
 from worker.store import expired_rows, job_completion, planning
 from worker.store.database import Transaction
 from worker.store.sql_functions import now
@@ -77,7 +78,7 @@ def retry(
         if everything or item_index is not None:
             _delete_results_of_waiting(tx, job_id)
         _reopen(tx, job_id)
-        tx.happened("job.retry", job_id=job_id, item_index=item_index, items=moved.rowcount)
+        tx.record_event(Event.JOB_RETRY, job_id=job_id, item_index=item_index, items=moved.rowcount)
     return moved.rowcount
 
 
@@ -114,7 +115,7 @@ def _note_left_batches(tx: Transaction, chosen: Sequence[sa.ColumnElement[bool]]
     left = sa.select(items.c.job_id, items.c.batch_id).distinct()
     left = left.where(*chosen, items.c.status != Status.FAILED, items.c.batch_id.isnot(None))
     of = left.subquery()
-    told = sa.select(now(), sa.literal("batch.superseded"), of.c.job_id, of.c.batch_id)
+    told = sa.select(now(), sa.literal(Event.BATCH_SUPERSEDED, sa.Text), of.c.job_id, of.c.batch_id)
     tx.execute(sa.insert(events).from_select(["at", "event", "job_id", "batch_id"], told))
 
 

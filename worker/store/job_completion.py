@@ -9,6 +9,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from worker.domain.lifecycle import Status, job_status_at_end
+from worker.events import Event
 from worker.store import webhook_deliveries
 from worker.store.bulk import UpdateEach
 from worker.store.column_types import Id
@@ -104,6 +105,13 @@ _COUNTED = (
 )
 
 
+_EVENT_AT_END = {
+    Status.COMPLETED: Event.JOB_COMPLETED,
+    Status.FAILED: Event.JOB_FAILED,
+    Status.CANCELLED: Event.JOB_CANCELLED,
+}
+
+
 def end_job(
     tx: Transaction, job_id: UUID, status: Status, error: str | None = None, **counts: int
 ) -> None:
@@ -113,7 +121,9 @@ def end_job(
     if job is None:
         return
     took = None if job.seconds is None else round(job.seconds, 3)
-    tx.happened(f"job.{status}", job_id=job_id, error=error, counts=counts or None, seconds=took)
+    tx.record_event(
+        _EVENT_AT_END[status], job_id=job_id, error=error, counts=counts or None, seconds=took
+    )
     if job.callback_url is not None:
         webhook_deliveries.write(tx, job, status)
 
@@ -286,7 +296,7 @@ def wake_strays(tx: Transaction) -> None:
             )
         )
         if moved.rowcount:
-            tx.happened("job.reopened", job_id=job_id, reason="inputs were added to it")
+            tx.record_event(Event.JOB_REOPENED, job_id=job_id, reason="inputs were added to it")
 
 
 _STRAYS = (

@@ -11,9 +11,10 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from worker.events import Event
 from worker.store.bulk import insert_rows, recorded
 from worker.store.column_types import Json
-from worker.store.database import History, Transaction
+from worker.store.database import EventRecorder, Transaction
 from worker.store.driver import Ask, Often
 from worker.store.sql_functions import now
 from worker.store.tables import events, items, jobs
@@ -93,7 +94,7 @@ def put_jobs(tx: Transaction, given: Sequence[NewJob]) -> set[UUID]:
     return new
 
 
-async def put_at_once(ask: Ask, given: Sequence[NewJob], history: History) -> set[UUID]:
+async def put_at_once(ask: Ask, given: Sequence[NewJob], recorder: EventRecorder) -> set[UUID]:
     """The same in one statement of PostgreSQL's, and so one way to it and back instead of six.
 
     It is a transaction by itself. For few inputs: they are one document in memory, here and there.
@@ -102,13 +103,13 @@ async def put_at_once(ask: Ask, given: Sequence[NewJob], history: History) -> se
     inputs = list(_item_rows(given))
     found = await ask(_PUT_AT_ONCE, {"jobs": _json_text(rows), "items": _json_text(inputs)})
     new = {row.id for row in found}
-    _taken(history, [one for one in given if one.id in new])
+    _taken(recorder, [one for one in given if one.id in new])
     return new
 
 
-def _taken(history: History, new: Sequence[NewJob]) -> None:
+def _taken(recorder: EventRecorder, new: Sequence[NewJob]) -> None:
     for one in new:
-        history.happened("job.taken", job_id=one.id, **one.detail)
+        recorder.record_event(Event.JOB_TAKEN, job_id=one.id, **one.detail)
 
 
 def _in_order(given: Sequence[NewJob]) -> list[NewJob]:
@@ -135,6 +136,9 @@ _JOB_COLUMNS = (
 )
 
 
+_JOB_TAKEN: sa.ColumnElement[str] = sa.literal_column(f"'{Event.JOB_TAKEN}'")
+
+
 def _put_at_once() -> Often:
     columns = [sa.column(name, jobs.c[name].type) for name in _JOB_COLUMNS]
     document = sa.cast(sa.bindparam("jobs", type_=sa.Text), Json)
@@ -152,11 +156,11 @@ def _put_at_once() -> Often:
     row, values = recorded(items, COLUMNS, sa.cast(sa.bindparam("items", type_=sa.Text), Json))
     of_new = sa.select(*values).select_from(row).join(new, new.c.id == values[0])
     put = sa.insert(items).from_select(COLUMNS, of_new).cte("put")
-    happened = sa.select(sa.literal_column("'job.taken'"), given.c.id, given.c.detail, now())
+    accepted = sa.select(_JOB_TAKEN, given.c.id, given.c.detail, now())
     told = (
         sa.insert(events)
         .from_select(
-            ("event", "job_id", "detail", "at"), happened.join(new, new.c.id == given.c.id)
+            ("event", "job_id", "detail", "at"), accepted.join(new, new.c.id == given.c.id)
         )
         .cte("told")
     )

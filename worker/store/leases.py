@@ -18,6 +18,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from worker.domain.lifecycle import LIVE_STATES, TRANSITIONS, BatchState
+from worker.events import CountedEvent, Event
 from worker.store.database import Transaction
 from worker.store.sql_functions import among, later, now
 from worker.store.tables import batch_item, batches, gates, in_flight_item, items
@@ -126,7 +127,7 @@ def claim(
     if moved is None:
         return None
     if moved.claims > 1:
-        tx.counted("lease.taken_over")
+        tx.count(CountedEvent.LEASE_TAKEN_OVER)
     return _read_claim(moved)
 
 
@@ -169,7 +170,7 @@ def move(
     statement = _moving(live=due_in is not None, ended=not TRANSITIONS[to], sent=newly_submitted)
     moved = bool(tx.execute(statement, given).rowcount)
     if not moved:
-        tx.counted("lease.lost")
+        tx.count(CountedEvent.LEASE_LOST)
     return moved
 
 
@@ -203,7 +204,7 @@ def hold(tx: Transaction, held: Claim, *, reason: str) -> bool:
     """planned, submitting, unknown, submitted -> held: set aside until a person resolves it."""
     moved = move(tx, held, BatchState.HELD, error=reason)
     if moved:
-        tx.happened("batch.held", batch_id=held.id, reason=reason)
+        tx.record_event(Event.BATCH_HELD, batch_id=held.id, reason=reason)
     return moved
 
 
@@ -227,7 +228,7 @@ def resolve(tx: Transaction, batch_id: UUID, *, resubmit: bool) -> BatchState | 
         .where(batches.c.id == batch_id)
         .values(state=after, due_at=now(), nudged_at=None, looks=0, failures=0)
     )
-    tx.happened("batch.resolved", batch_id=batch_id, becomes=after)
+    tx.record_event(Event.BATCH_RESOLVED, batch_id=batch_id, becomes=after)
     return after
 
 
@@ -248,14 +249,14 @@ def note_surprise(
         )
     )
     if noted.rowcount and counts:
-        tx.happened("batch.surprised", batch_id=batch_id, reason=reason)
+        tx.record_event(Event.BATCH_SURPRISED, batch_id=batch_id, reason=reason)
 
 
 def overdue(tx: Transaction) -> list[tuple[UUID, BatchState]]:
     """Live batches whose message must have been lost: it is sent again, to whoever listens."""
     found = [(batch_id, BatchState(state)) for batch_id, state in tx.execute(_NUDGE)]
     for _ in found:
-        tx.counted("message.resent")
+        tx.count(CountedEvent.MESSAGE_RESENT)
     return found
 
 

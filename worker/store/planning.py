@@ -13,6 +13,7 @@ from uuid_utils.compat import uuid7
 from worker.domain.batching import Waiting, pack, ready
 from worker.domain.concurrency import allowance
 from worker.domain.lifecycle import BatchState, Status
+from worker.events import Event
 from worker.store import concurrency_limit, gates, job_completion
 from worker.store.bulk import UpdateEach
 from worker.store.column_types import Id
@@ -238,7 +239,9 @@ def insert_planned(tx: Transaction, batch_id: UUID, *, item_count: int, **lane: 
     """Adds a planned batch that is due at once; its message is sent after the commit."""
     given = {"id": batch_id, "item_count": item_count, "state": BatchState.PLANNED, **lane}
     tx.execute(_INSERT_PLANNED, given)
-    tx.happened("batch.planned", batch_id=batch_id, judge_id=lane["judge_id"], items=item_count)
+    tx.record_event(
+        Event.BATCH_PLANNED, batch_id=batch_id, judge_id=lane["judge_id"], items=item_count
+    )
 
 
 _INSERT_PLANNED = sa.insert(batches).values(due_at=now(), created_at=now())

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from worker.domain.batch_result import Answer
 from worker.domain.lifecycle import BatchState, Status
 from worker.domain.outcomes import EvaluatorResult, RemoteItem
+from worker.events import CountedEvent, Event
 from worker.store import job_completion
 from worker.store.bulk import insert_rows
 from worker.store.database import Transaction
@@ -44,9 +45,9 @@ def record_running(
         error=None,
     )
     if moved:
-        tx.counted("batch.polled")
+        tx.count(CountedEvent.BATCH_POLLED)
     if moved and new_word:
-        tx.happened("batch.unknown_status", batch_id=held.id, remote_status=remote_status)
+        tx.record_event(Event.BATCH_UNKNOWN_STATUS, batch_id=held.id, remote_status=remote_status)
     return moved
 
 
@@ -64,7 +65,7 @@ def record_poll_failed(
         error=reason,
     )
     if moved:
-        tx.happened("batch.waits", batch_id=held.id, reason=reason, seconds=round(wait, 1))
+        tx.record_event(Event.BATCH_WAITS, batch_id=held.id, reason=reason, seconds=round(wait, 1))
     return moved
 
 
@@ -105,8 +106,8 @@ def record_results(
         if row.batch_index not in answer.completed
     ]
     _fail_or_retry(tx, held, failures, answer, max_attempts=max_attempts, retry_wait=retry_wait)
-    tx.happened(
-        "batch.finished",
+    tx.record_event(
+        Event.BATCH_FINISHED,
         batch_id=held.id,
         remote_status=answer.remote_status,
         completed=len(completed),
@@ -130,7 +131,7 @@ def record_lost(
     """submitted -> lost: nothing more is expected; its items wait again, one attempt poorer."""
     if not move(tx, held, BatchState.LOST, error=reason):
         return False
-    tx.happened("batch.lost", batch_id=held.id, reason=reason)
+    tx.record_event(Event.BATCH_LOST, batch_id=held.id, reason=reason)
     rows = batch_places(tx, held.id)
     failures = [(row, reason) for row in rows]
     _fail_or_retry(tx, held, failures, None, max_attempts=max_attempts, retry_wait=retry_wait)
@@ -166,8 +167,8 @@ def _fail_or_retry(
     ended, retried, to_wake = [], [], set()
     for row, reason in failures:
         last = row.attempts + 1 >= max_attempts
-        tx.happened(
-            "item.failed" if last else "item.retried",
+        tx.record_event(
+            Event.ITEM_FAILED if last else Event.ITEM_RETRIED,
             job_id=row.job_id,
             item_index=row.item_index,
             batch_id=held.id,

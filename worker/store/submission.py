@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from uuid_utils.compat import uuid7
 
 from worker.domain.lifecycle import BatchState, Status
+from worker.events import Event
 from worker.store import job_completion
 from worker.store.database import Transaction
 from worker.store.leases import Claim, batch_items, batch_places, claim, claiming, move
@@ -61,10 +62,12 @@ def inputs_to_send(tx: Transaction, held: Claim) -> list[dict[str, Any]]:
     """
     inputs = _close_ranks(tx, held)
     if inputs:
-        tx.happened("batch.submitting", batch_id=held.id, items=len(inputs))
+        tx.record_event(Event.BATCH_SUBMITTING, batch_id=held.id, items=len(inputs))
     else:
         move(tx, held, BatchState.REFUSED, error="none of its inputs can be sent")
-        tx.happened("batch.refused", batch_id=held.id, reason="none of its inputs can be sent")
+        tx.record_event(
+            Event.BATCH_REFUSED, batch_id=held.id, reason="none of its inputs can be sent"
+        )
     return inputs
 
 
@@ -132,8 +135,8 @@ def _end_failed(tx: Transaction, batch_id: UUID, failed: Sequence[tuple[sa.Row[A
     ]
     job_completion.end_items(tx, batch_id, ended)
     for row, reason in failed:
-        tx.happened(
-            "item.failed",
+        tx.record_event(
+            Event.ITEM_FAILED,
             batch_id=batch_id,
             job_id=row.job_id,
             item_index=row.item_index,
@@ -157,8 +160,8 @@ def record_accepted(
         error=None,
     )
     if moved:
-        tx.happened(
-            "batch.submitted",
+        tx.record_event(
+            Event.BATCH_SUBMITTED,
             batch_id=held.id,
             remote_batch_id=remote_batch_id,
             found=True if held.state is BatchState.UNKNOWN else None,
@@ -182,7 +185,7 @@ def record_not_started(
         error=reason,
     )
     if moved:
-        tx.happened("batch.waits", batch_id=held.id, reason=reason, seconds=round(wait, 1))
+        tx.record_event(Event.BATCH_WAITS, batch_id=held.id, reason=reason, seconds=round(wait, 1))
     return moved
 
 
@@ -197,7 +200,7 @@ def record_unknown(tx: Transaction, held: Claim, *, reason: str, wait: float) ->
         error=reason,
     )
     if moved:
-        tx.happened("batch.unknown", batch_id=held.id, reason=reason)
+        tx.record_event(Event.BATCH_UNKNOWN, batch_id=held.id, reason=reason)
     return moved
 
 
@@ -235,7 +238,9 @@ def record_search(
         error=reason,
     )
     if moved:
-        tx.happened("batch.searched", batch_id=held.id, looks=held.looks + looked, reason=reason)
+        tx.record_event(
+            Event.BATCH_SEARCHED, batch_id=held.id, looks=held.looks + looked, reason=reason
+        )
     return moved
 
 
@@ -253,7 +258,7 @@ def record_refused(tx: Transaction, held: Claim, *, reason: str) -> bool:
     """submitting -> refused: the API will never take these inputs; they fail with its words."""
     if not move(tx, held, BatchState.REFUSED, error=reason):
         return False
-    tx.happened("batch.refused", batch_id=held.id, reason=reason)
+    tx.record_event(Event.BATCH_REFUSED, batch_id=held.id, reason=reason)
     rows = batch_places(tx, held.id)
     _end_failed(tx, held.id, [(row, reason) for row in rows])
     return True
@@ -268,8 +273,8 @@ def record_split(tx: Transaction, held: Claim, *, reason: str) -> Sequence[UUID]
     halves = [half for half in (rows[:middle], rows[middle:]) if half]
     # Told of each of its jobs: nothing else ties them to a batch that none of their items is in.
     for job_id in sorted({row.job_id for row in rows}) or [None]:
-        tx.happened(
-            "batch.split", batch_id=held.id, job_id=job_id, reason=reason, halves=len(halves)
+        tx.record_event(
+            Event.BATCH_SPLIT, batch_id=held.id, job_id=job_id, reason=reason, halves=len(halves)
         )
     return [_insert_half(tx, held, half) for half in halves]
 

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from uuid_utils.compat import uuid7
 
 from worker.domain.lifecycle import NoticeState, Status
+from worker.events import Event
 from worker.store.database import Transaction
 from worker.store.sql_functions import later, now
 from worker.store.tables import items, notices
@@ -133,7 +134,7 @@ def record_sent(tx: Transaction, held: Held) -> bool:
     """waiting -> sent."""
     moved = _end(tx, held, NoticeState.SENT, None)
     if moved:
-        _happened(tx, held, "notice.sent")
+        _record_event(tx, held, Event.NOTICE_SENT)
     return moved
 
 
@@ -141,7 +142,7 @@ def record_failed(tx: Transaction, held: Held, *, reason: str) -> bool:
     """waiting -> failed, for good."""
     moved = _end(tx, held, NoticeState.FAILED, reason)
     if moved:
-        _happened(tx, held, "notice.failed", reason=reason)
+        _record_event(tx, held, Event.NOTICE_FAILED, reason=reason)
     return moved
 
 
@@ -150,7 +151,7 @@ def record_waiting(tx: Transaction, held: Held, *, reason: str, wait: float) -> 
     given = {**_fence(held), "reason": reason, "wait": wait}
     moved = bool(tx.execute(_WAIT, given).rowcount)
     if moved:
-        _happened(tx, held, "notice.waits", reason=reason, seconds=round(wait, 1))
+        _record_event(tx, held, Event.NOTICE_WAITS, reason=reason, seconds=round(wait, 1))
     return moved
 
 
@@ -163,8 +164,10 @@ def _fence(held: Held) -> dict[str, Any]:
     return {"held_id": held.id, "held_epoch": held.epoch}
 
 
-def _happened(tx: Transaction, held: Held, what: str, **detail: Any) -> None:
-    tx.happened(what, job_id=held.job_id, notice_id=str(held.id), attempt=held.attempts, **detail)
+def _record_event(tx: Transaction, held: Held, event: Event, **detail: Any) -> None:
+    tx.record_event(
+        event, job_id=held.job_id, notice_id=str(held.id), attempt=held.attempts, **detail
+    )
 
 
 _HELD = (

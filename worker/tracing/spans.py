@@ -8,7 +8,7 @@ a span from its enqueue to its end, with a link to the step that recorded it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -18,6 +18,7 @@ from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from sqlalchemy.exc import SQLAlchemyError
 
+from worker.events import Event, RecordedEvent
 from worker.store import trace_queries
 from worker.store.database import Database
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Tracer
 
-JOB_ENDS = frozenset({"job.completed", "job.failed", "job.cancelled"})
+JOB_ENDS = frozenset({Event.JOB_COMPLETED, Event.JOB_FAILED, Event.JOB_CANCELLED})
 
 
 class Tracing:
@@ -34,7 +35,7 @@ class Tracing:
     def __init__(self, database: Database, tracer: Tracer) -> None:
         self._database = database
         self._tracer = tracer
-        database.observe(self.happened)
+        database.observe(self.on_event)
 
     @contextmanager
     def step(self, name: str, batch_id: UUID) -> Iterator[None]:
@@ -66,33 +67,34 @@ class Tracing:
             span.set_status(Status(StatusCode.ERROR))
         span.end(ended)
 
-    def happened(self, event: Mapping[str, Any]) -> None:
-        """An event of the store, committed: of the step under way, and maybe the end of a job."""
+    def on_event(self, recorded: RecordedEvent) -> None:
+        """Add a committed event to the span of the current step; end the trace of an ended job."""
         step = trace.get_current_span()
-        if step.is_recording() and "batch_id" in event:
-            step.add_event(event["event"], _attributes(event))
-        if event["event"] in JOB_ENDS:
-            self._job_ended(event)
+        if step.is_recording() and isinstance(recorded.event, Event):
+            step.add_event(recorded.event.value, _attributes(recorded))
+        if recorded.event in JOB_ENDS and recorded.job_id is not None:
+            self._job_ended(recorded, recorded.job_id)
 
-    def _job_ended(self, event: Mapping[str, Any]) -> None:
+    def _job_ended(self, recorded: RecordedEvent, job_id: UUID) -> None:
         try:
             with self._database.read() as connection:
-                job = trace_queries.of_job(connection, event["job_id"])
+                job = trace_queries.of_job(connection, job_id)
         except SQLAlchemyError:
             return
         context = _context(job.trace_context) if job is not None else None
         if job is None or context is None:
             return
+        detail = recorded.detail or {}
         ended, step = time.time_ns(), trace.get_current_span().get_span_context()
         span = self._tracer.start_span(
             "evalworker job",
             context=context,
-            start_time=ended - _ns((event["detail"] or {}).get("seconds") or 0.0),
+            start_time=ended - _ns(detail.get("seconds") or 0.0),
             links=[Link(step)] if step.is_valid else (),
-            attributes={**_attributes(event), "evalworker.judge_id": job.judge_id},
+            attributes={**_attributes(recorded), "evalworker.judge_id": job.judge_id},
         )
-        if event["event"] == "job.failed":
-            span.set_status(Status(StatusCode.ERROR, (event["detail"] or {}).get("error")))
+        if recorded.event == Event.JOB_FAILED:
+            span.set_status(Status(StatusCode.ERROR, detail.get("error")))
         span.end(ended)
 
     def _contexts(self, batch_id: UUID) -> list[Context]:
@@ -110,9 +112,9 @@ def _context(traceparent: str) -> Context | None:
     return context if trace.get_current_span(context).get_span_context().is_valid else None
 
 
-def _attributes(event: Mapping[str, Any]) -> dict[str, Any]:
-    ids = {name: event[name] for name in ("job_id", "item_index", "batch_id")}
-    given = {**ids, **(event["detail"] or {})}
+def _attributes(recorded: RecordedEvent) -> dict[str, Any]:
+    ids = {name: getattr(recorded, name) for name in ("job_id", "item_index", "batch_id")}
+    given = {**ids, **(recorded.detail or {})}
     return {
         f"evalworker.{name}": value if isinstance(value, bool | int | float) else str(value)
         for name, value in given.items()
