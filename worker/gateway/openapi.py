@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Any
 
 from pydantic import TypeAdapter
 
+from worker import __version__
 from worker.gateway.submit import KEY_PATTERN
 from worker.wire.auth import SCHEME
 from worker.wire.paths import EXECUTE_PATH, LIST_PATH, STATUS_PATH
@@ -42,7 +42,7 @@ def document(*, max_inputs: int = MAX_INPUTS) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "Judge batch executions, served by evalworker",
-            "version": version("evalworker"),
+            "version": __version__,
             "description": "Batches of inputs for a judge, taken durably and evaluated later.",
         },
         "paths": {

@@ -8,12 +8,12 @@ tables   what stands in the database, looked at when somebody scrapes
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 from sqlalchemy.pool import QueuePool
 
+from worker import __version__
 from worker.metrics import definitions
 from worker.metrics.collector import TablesCollector
 from worker.metrics.counters import ProcessMetrics
@@ -28,7 +28,7 @@ class Metrics(ProcessMetrics):
         self.registry = CollectorRegistry(auto_describe=False)
         super().__init__(self.registry)
         ProcessCollector(registry=self.registry)
-        self._gauge(definitions.BUILD).labels(version("evalworker")).set(1)
+        self._gauge(definitions.BUILD).labels(__version__).set(1)
 
     def exposed(self, accept: str) -> tuple[bytes, str]:
         """All of it, in the format that a scraper asks for by `Accept`; and its content type."""

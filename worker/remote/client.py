@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
 
+from worker import __version__
 from worker.config import API_KEY_NAMES, Settings
 from worker.domain.outcomes import Invalid, ListOutcome, StatusOutcome, SubmitOutcome, Unavailable
 from worker.errors import ConfigurationError, Unreachable
@@ -92,7 +92,7 @@ class JudgeAPI:
                 "Authorization": authorization(key),
                 "Accept": "application/json",
                 "Accept-Encoding": "gzip",  # the one packing that `bounds` can count
-                "User-Agent": f"evalworker/{version('evalworker')}",
+                "User-Agent": f"evalworker/{__version__}",
             },
         )
         keep_deadlines(self._client)

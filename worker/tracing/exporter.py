@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from importlib.metadata import version
 from typing import TYPE_CHECKING
+
+from worker import __version__
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -42,4 +43,4 @@ def find_tracer() -> Tracer | None:
     provider = trace.get_tracer_provider()
     if isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
         return None
-    return provider.get_tracer("evalworker", version("evalworker"))
+    return provider.get_tracer("evalworker", __version__)

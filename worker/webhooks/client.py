@@ -14,13 +14,13 @@ import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any, Self, cast
 
 import httpcore
 import httpx
 from standardwebhooks import Webhook
 
+from worker import __version__
 from worker.remote.deadline import Bounded, Unusable, within
 from worker.validation import url_offences
 
@@ -126,7 +126,7 @@ class Webhooks:
             "Host": target.netloc.decode(),
             "Content-Type": "application/json",
             "Content-Length": str(len(body.encode())),
-            "User-Agent": f"evalworker/{version('evalworker')}",
+            "User-Agent": f"evalworker/{__version__}",
             "Connection": "close",
             "webhook-id": notice_id,
             "webhook-timestamp": str(int(moment.timestamp())),
