@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import inspect
 import shutil
 import signal
 import uuid
@@ -18,12 +17,9 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
-import worker.pipeline.dispatcher
-import worker.pipeline.list_watcher
-import worker.pipeline.submit
-import worker.webhooks.deliver
+import worker
 from tests.support.crash_points import PLAIN, SCENARIOS, UNPLACED
-from tests.support.dying import Life
+from tests.support.killed_process import COMPANIONS, WorkerProcess
 from tests.support.processes import account, environment
 from tests.support.receivers import SECRET, Receiver, answering, receiving
 from tests.support.servers import AMQP, delete_amqp_queues, rabbitmq_answers
@@ -44,7 +40,7 @@ if TYPE_CHECKING:
     from worker.sandbox.server import Running
 
 POINTS = {point: name for name, scenario in SCENARIOS.items() for point in scenario.points}
-STORE = ("claims", "notices", "pace", "planning", "polling", "settling", "submitting", "watching")
+WORKER = Path(worker.__file__).parent
 AT_ONCE = 16  # processes; nearly all of their time they wait
 LIFE_SECONDS = 500.0  # on a machine that is busy with something else
 _JOB_ENDS = ("job.completed", "job.failed", "job.cancelled")
@@ -168,15 +164,17 @@ class Run:
             "max_in_flight": 4,
             "linger_seconds": 0,
             "poll_min_seconds": 0.2,
-            "lease_seconds": 5,
+            "lease_seconds": 2 if self.hurried else 5,
             "webhook_secret": SECRET,
             "webhook_allow_private": self.scenario.told is not NoticeState.FAILED,
             **self.stack,
             **self.scenario.settings,
         }
         env = environment(api_url=judge.url, api_key=judge.api_key, **settings)
-        life = Life(["run", "--until-drained"], env, self.log, self.met, dies, self.hurried)
-        ended = life.spend(seconds=LIFE_SECONDS)
+        process = WorkerProcess(
+            ["run", "--until-drained"], env, self.log, self.met, dies, self.hurried
+        )
+        ended = process.run(seconds=LIFE_SECONDS)
         if dies is not None:
             assert ended == -signal.SIGKILL, f"it never came to {dies!r}, and ended with {ended}"
         else:
@@ -279,25 +277,31 @@ def check_list(met: set[str]) -> None:
     assert POINTS.keys() - met == set(), "nothing comes by these"
 
 
-def test_every_transition_of_a_step_has_a_place() -> None:
-    """One that no scenario meets would be missing from the list and from what is met alike."""
-    called = {
-        node.attr
-        for module in (
-            worker.pipeline.submit,
-            worker.webhooks.deliver,
-            worker.pipeline.dispatcher,
-            worker.pipeline.list_watcher,
-        )
-        for node in ast.walk(ast.parse(inspect.getsource(module)))
-        if isinstance(node, ast.Attribute)
-        and isinstance(node.value, ast.Name)
-        and node.value.id in STORE
-    }
-    commits = [point.partition(": commit of ")[2] for point in POINTS]
-    named = {name.removeprefix("pace.") for commit in commits for name in commit.split(" and ")}
-    named.discard("")
-    assert named | UNPLACED.keys() == called
+def test_each_transition_of_the_pipeline_has_a_crash_point() -> None:
+    """One that no scenario reaches would be missing from the list and from the run alike."""
+    commits = [point.partition("commit of ")[2] for point in POINTS]
+    named = {name for commit in commits for name in commit.split(" and ") if name}
+    assert named | UNPLACED.keys() | COMPANIONS == store_calls()
+
+
+def store_calls() -> set[str]:
+    """The functions of the store that get a transaction from the pipeline or the webhooks."""
+    called: set[str] = set()
+    for file in (*WORKER.glob("pipeline/*.py"), *WORKER.glob("webhooks/*.py")):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                called.add(f"{node.value.id}.{node.attr}")
+    return {name for module, name in transaction_functions() if f"{module}.{name}" in called}
+
+
+def transaction_functions() -> Iterator[tuple[str, str]]:
+    """Each public function of the store whose first parameter is a transaction, by module."""
+    for file in WORKER.glob("store/*.py"):
+        for node in ast.parse(file.read_text("utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                first = next(iter(node.args.args), None)
+                if first is not None and first.arg == "tx":
+                    yield file.stem, node.name
 
 
 @pytest.mark.timeout(1200)
