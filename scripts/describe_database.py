@@ -1,4 +1,4 @@
-"""The generated part of docs/database.md: a diagram and a table of columns for every relation."""
+"""Describe tables, views and events: the generated part of docs/database.md."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ VIEW_TABLES = {
         job_queries.scores,
     )
 }
-# Columns that name a row of another table without a foreign key, so that they outlive it.
-NAMES_A_ROW_OF = {"job_id": "eval_jobs", "batch_id": "eval_batches"}
+# Columns that refer to another table without a foreign key, so that they can outlive its rows.
+SOFT_REFERENCES = {"job_id": "eval_jobs", "batch_id": "eval_batches"}
 SHORT = {
     "TIMESTAMP WITH TIME ZONE": "timestamptz",
     "DOUBLE PRECISION": "double precision",
@@ -38,27 +38,27 @@ SHORT = {
 }
 
 
-def database_page_part() -> str:
+def database_part() -> str:
     parts = ["### Diagram\n", diagram(), "### Views\n"]
-    parts += [_described(name, VIEWS[name], VIEW_TABLES[name]) for name in VIEWS]
+    parts += [_description(name, VIEWS[name], VIEW_TABLES[name]) for name in VIEWS]
     parts.append("### Tables\n")
-    parts += [_described(table.name, TABLES[table.name], table) for table in _tables()]
+    parts += [_description(table.name, TABLES[table.name], table) for table in _tables()]
     parts += ["### Events\n", events_table()]
     return "\n".join(parts)
 
 
 def events_table() -> str:
     rows = [f"| `{event}` | {event.description} |" for event in Event]
-    return "\n".join(["| `event` | what happened |", "|---|---|", *rows, ""])
+    return "\n".join(["| event | what happened |", "|---|---|", *rows, ""])
 
 
 def _tables() -> list[sa.Table]:
-    """In the order in which they are explained."""
+    """Return the tables in the order of their descriptions."""
     return [metadata.tables[name] for name in TABLES if name in metadata.tables]
 
 
 def diagram() -> str:
-    """Solid lines are foreign keys; dotted ones are columns that name a row without one."""
+    """Return a diagram with solid lines for foreign keys and dotted lines for soft references."""
     lines = ["```mermaid", "erDiagram"]
     for table in _tables():
         lines += [f"    {line}" for line in sorted(_relations(table))]
@@ -72,44 +72,44 @@ def diagram() -> str:
 
 
 def _relations(table: sa.Table) -> Iterator[str]:
-    bound: set[str] = set()
+    in_foreign_keys: set[str] = set()
     for key in table.foreign_key_constraints:
-        bound |= set(key.column_keys)
+        in_foreign_keys |= set(key.column_keys)
         columns = ", ".join(key.column_keys)
         yield f'{key.referred_table.name} ||--o{{ {table.name} : "{columns}"'
     for column in table.columns:
-        other = NAMES_A_ROW_OF.get(column.name)
-        if other and column.name not in bound:
+        other = SOFT_REFERENCES.get(column.name)
+        if other and column.name not in in_foreign_keys:
             yield f'{other} |o..o{{ {table.name} : "{column.name}"'
 
 
 def _keys(column: sa.Column[object]) -> str:
     keys = [
         name
-        for name, holds in [
+        for name, applies in [
             ("PK", column.primary_key),
             ("FK", bool(column.foreign_keys)),
             ("UK", bool(column.unique)),
         ]
-        if holds
+        if applies
     ]
     return f" {', '.join(keys)}" if keys else ""
 
 
-def _described(name: str, said: Mapping[str, str], table: sa.Table | sa.TableClause) -> str:
-    lines = [f"#### {name}\n", f"{escape(said[''], quote=False)}\n"]
-    lines += ["| column | PostgreSQL | SQLite | what it is |", "|---|---|---|---|"]
+def _description(name: str, comments: Mapping[str, str], table: sa.Table | sa.TableClause) -> str:
+    lines = [f"#### {name}\n", f"{escape(comments[''], quote=False)}\n"]
+    lines += ["| column | PostgreSQL | SQLite | meaning |", "|---|---|---|---|"]
     for column in table.columns:
-        never_null = "" if getattr(column, "nullable", True) else ", not null"
+        not_null = "" if getattr(column, "nullable", True) else ", not null"
         on_postgresql, on_sqlite = _type(column, "postgresql"), _type(column, "sqlite")
         lines.append(
-            f"| `{column.name}` | {on_postgresql}{never_null} | {on_sqlite} "
-            f"| {escape(said[column.name], quote=False)} |"
+            f"| `{column.name}` | {on_postgresql}{not_null} | {on_sqlite} "
+            f"| {escape(comments[column.name], quote=False)} |"
         )
     return "\n".join([*lines, ""])
 
 
 def _type(column: sa.ColumnElement[object], name: str) -> str:
     dialect: sa.Dialect = (postgresql if name == "postgresql" else sqlite).dialect()
-    spelled = column.type.compile(dialect=dialect)
-    return SHORT.get(spelled, spelled.lower())
+    spelling = column.type.compile(dialect=dialect)
+    return SHORT.get(spelling, spelling.lower())

@@ -12,7 +12,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from scripts.generate_docs import DOCUMENT, document_text
+from scripts.generate_docs import OPENAPI, openapi_text
 from tests.support.gateways import JSON_KEYS, KEY, client, gateway_over, submit
 from tests.support.harness import Bench, FakeRemote
 from worker.config import load_settings
@@ -25,14 +25,14 @@ ORDINARY, LONG = 20, 2000  # examples for each operation and kind of data
 
 
 def test_the_document_in_the_docs_is_that_of_the_code() -> None:
-    assert DOCUMENT.read_text("utf-8") == document_text(), "run `python -m scripts.generate_docs`"
+    assert OPENAPI.read_text("utf-8") == openapi_text(), "run `python -m scripts.generate_docs`"
 
 
 def test_the_document_is_served_to_anybody(sqlite_url: str) -> None:
     with gateway_over(Database(sqlite_url), max_inputs=500) as url, client(url, None) as nobody:
         served = nobody.get("/openapi.json").json()
     assert served["components"]["schemas"]["Submission"]["properties"]["inputs"]["maxItems"] == 500
-    assert served["paths"] == json.loads(document_text())["paths"]
+    assert served["paths"] == json.loads(openapi_text())["paths"]
 
 
 @pytest.fixture

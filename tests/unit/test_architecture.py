@@ -8,26 +8,10 @@ from pathlib import Path
 
 import pytest
 
-import worker
+from scripts.describe_layers import LAYERS, PACKAGE
 
-PACKAGE = Path(worker.__file__).parent
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "migrations" not in path.parts)
 
-# Each folder is a layer, and so is each module at the top. A layer imports from its own row and
-# from those above it.
-LAYERS = [
-    {"domain", "errors", "events"},
-    {"wire"},
-    {"config", "validation", "http_server"},
-    {"remote", "tracing", "store"},
-    {"outbox", "export", "retention"},
-    {"pipeline", "webhooks"},
-    {"logs", "metrics"},
-    {"gateway", "sandbox"},
-    {"app"},
-    {"health", "admin"},
-    {"cli", "__main__"},
-]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
 FIELD_TERMS = {"batching", "parsing", "planning", "polling", "tracing"}  # nouns of the field
