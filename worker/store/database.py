@@ -30,18 +30,17 @@ Observer = Callable[[RecordedEvent], None]
 log = structlog.get_logger("evalworker")
 
 Result = TypeVar("Result")
-Clock = "Callable[[], float]"
 
-TRIES = 4  # of one transaction, when the database says "not now" or the connection breaks
-PAUSE_SECONDS = 0.1  # before the second try; doubled each time
+TRIES = 4  # attempts at one transaction while its errors are transient
+PAUSE_SECONDS = 0.1  # before the second attempt; doubled before each further one
 
-# A transaction whose process was stopped, or whose machine is gone, is ended by PostgreSQL after
-# this long between two statements: it would hold its locks, and so the others, until TCP noticed.
-QUIET_SECONDS = 20
+# PostgreSQL ends a transaction that sends nothing for so long. Otherwise a stopped process or a
+# vanished machine would keep its locks, and block everybody else, until TCP noticed.
+IDLE_TRANSACTION_SECONDS = 20
 
-# By these libpq notices within half a minute that a machine is gone without a word: by keepalives
-# where nothing is asked, and by the last one, in milliseconds, where what was sent is never
-# acknowledged. The system itself would try for a quarter of an hour.
+# libpq's TCP keepalives: they notice within half a minute that a machine has vanished, also while
+# data that was sent stays unacknowledged (`tcp_user_timeout`, in milliseconds). The operating
+# system's own defaults take a quarter of an hour.
 WATCHED: Mapping[str, Any] = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -52,16 +51,16 @@ WATCHED: Mapping[str, Any] = {
 # PostgreSQL: serialization failure, deadlock, lock not available. Retrying is always right there.
 RETRIED_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
 
+# The worker finds its rows by indexes. PostgreSQL's statistics lag behind in tables that change so
+# fast, and where they promise few rows, it scans a table of millions.
+INDEX_SCANS_ONLY = {"enable_seqscan": "off", "enable_bitmapscan": "off"}
 
-# What the worker works by, it finds by an index. PostgreSQL's statistics are always behind in
-# tables that change so fast, and where it believes in few rows it reads a table of millions.
-BY_INDEX = {"enable_seqscan": "off", "enable_bitmapscan": "off"}
-
-_UNHURRIED = sa.text(
+# Readers lock no rows, so they may be slow, and they may scan whole tables.
+_PREPARE_READ = sa.text(
     "SELECT set_config('idle_in_transaction_session_timeout', '0', true)"
-    + "".join(f", set_config('{name}', 'on', true)" for name in BY_INDEX)
+    + "".join(f", set_config('{name}', 'on', true)" for name in INDEX_SCANS_ONLY)
 )
-_ASKED = sa.text("SELECT 1")
+_PING = sa.text("SELECT 1")
 
 
 class EventRecorder:
@@ -128,12 +127,12 @@ _INSERT_EVENTS = sa.insert(events).values(at=now()).inline()
 
 
 class Database:
-    """One engine, and the way in: `run` to write, `read` to look."""
+    """One engine, with `run` for transactions that write and `read` for those that only read."""
 
     def __init__(self, url: sa.URL | str, *, clock: Callable[[], float] = time.time) -> None:
         self.engine = create_engine(url, clock=clock)
         self.on_postgresql = self.engine.dialect.name == "postgresql"
-        self._lookers: deque[sa.Connection] = deque()  # open, and in nobody's hands
+        self._lookers: deque[sa.Connection] = deque()  # open and idle
         self._observers: list[Observer] = []
 
     def observe(self, observer: Observer) -> None:
@@ -144,25 +143,22 @@ class Database:
         self._observers.append(observer)
 
     def run(self, work: Callable[[Transaction], Result]) -> Result:
-        """Runs `work` in a transaction and commits it; tries again where the database asks for it.
+        """Run `work` in a transaction, commit it, and publish its events.
 
-        `work` may run more than once, also when a commit's answer was lost: its transitions are
-        guarded, so that a second run of what was already committed moves nothing.
+        `work` may run more than once, even if a commit succeeded but its confirmation was lost:
+        its transitions are guarded, so that a second run of what is committed moves nothing.
         """
-        for left in range(TRIES - 1, -1, -1):
-            try:
-                with self.engine.begin() as connection:
-                    transaction = Transaction(connection)
-                    result = work(transaction)
-                    transaction.write_events()
-            except DBAPIError as error:
-                if not left or not worth_another_try(error):
-                    raise
-                time.sleep(PAUSE_SECONDS * 2 ** (TRIES - 1 - left))
-            else:
-                self.publish(transaction)
-                return result
-        raise AssertionError("unreachable: the last try returns or raises")
+
+        def attempt() -> tuple[Transaction, Result]:
+            with self.engine.begin() as connection:
+                transaction = Transaction(connection)
+                result = work(transaction)
+                transaction.write_events()
+            return transaction, result
+
+        transaction, result = retry_transient(attempt)
+        self.publish(transaction)
+        return result
 
     def publish(self, recorder: EventRecorder) -> None:
         """Publish the events of a committed transaction to the log and the observers."""
@@ -172,52 +168,46 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """A connection to look through; whatever it does is rolled back."""
-        with self._connected_to_read() as connection:
+        """Open a read-only connection that is known to work; its transaction is rolled back."""
+        with retry_transient(self._connect_reader) as connection:
             yield connection
 
-    def _connected_to_read(self) -> sa.Connection:
-        """A connection that has just answered: one that broke meanwhile is replaced."""
-        for left in range(TRIES - 1, -1, -1):
-            connection = self.engine.connect().execution_options(evalworker_read=True)
-            try:
-                # Whoever reads may take their time: no row is locked. And may read whole tables.
-                connection.execute(_UNHURRIED if self.on_postgresql else _ASKED)
-            except DBAPIError as error:
-                connection.close()
-                if not left or not worth_another_try(error):
-                    raise
-            else:
-                return connection
-        raise AssertionError("unreachable: the last try returns or raises")
+    def _connect_reader(self) -> sa.Connection:
+        connection = self.engine.connect().execution_options(evalworker_read=True)
+        try:
+            connection.execute(_PREPARE_READ if self.on_postgresql else _PING)
+        except DBAPIError:
+            connection.close()
+            raise
+        return connection
 
     def driver_to_keep(self) -> Any:
-        """The driver's own connection, that has just answered; whoever takes it closes it."""
-        connection = self._connected_to_read()
+        """Return a psycopg connection outside the pool, for LISTEN. The caller closes it."""
+        connection = retry_transient(self._connect_reader)
         connection.rollback()
         driver = connection.connection.driver_connection
         connection.detach()
         return driver
 
     def look(self, work: Callable[[sa.Connection], Result]) -> Result:
-        """Runs `work`, which only reads, outside of any transaction; tries again where it broke.
+        """Run `work`, which only reads, in autocommit: each statement sees the latest commits.
 
-        Each statement sees what was committed before it. For who looks very often: connections
-        stay open from one look to the next, as many as ever looked at once.
+        The connections stay open between calls, as many as there ever were concurrent ones.
         """
-        for left in range(TRIES - 1, -1, -1):
+
+        def attempt() -> Result:
             connection = self._looker()
             try:
                 return work(connection)
-            except DBAPIError as error:
+            except DBAPIError:
                 connection.close()
-                if not left or not worth_another_try(error):
-                    raise
                 self._close_lookers()  # they broke at the same time
+                raise
             finally:
-                if not connection.closed:  # whatever `work` made of what it found
+                if not connection.closed:
                     self._lookers.append(connection)
-        raise AssertionError("unreachable: the last try returns or raises")
+
+        return retry_transient(attempt)
 
     def _looker(self) -> sa.Connection:
         try:
@@ -238,8 +228,20 @@ class Database:
         self.engine.dispose()
 
 
+def retry_transient(attempt: Callable[[], Result]) -> Result:
+    """Call `attempt` again, after growing pauses, while its errors are transient."""
+    for failures in range(1, TRIES):
+        try:
+            return attempt()
+        except DBAPIError as error:
+            if not worth_another_try(error):
+                raise
+        time.sleep(PAUSE_SECONDS * 2 ** (failures - 1))
+    return attempt()
+
+
 def worth_another_try(error: DBAPIError) -> bool:
-    """Whether the same transaction may pass if it is run again."""
+    """Return whether the same transaction may succeed if it is run again."""
     if error.connection_invalidated or isinstance(error, InterfaceError):
         return True
     if isinstance(error.orig, sqlite3.OperationalError):
@@ -252,14 +254,15 @@ def worth_another_try(error: DBAPIError) -> bool:
 def create_engine(
     url: sa.URL | str, *, clock: Callable[[], float] = time.time, pool_size: int = 20
 ) -> sa.Engine:
-    """An engine with each database's own precautions."""
+    """Return an engine that is configured for its kind of database."""
     url = sa.make_url(url)
     if url.get_backend_name() == "postgresql":
-        # A connection that broke meanwhile is not looked for by a ping before every transaction:
-        # `Database.run` tries again, and the pool drops all that are as old.
+        # No ping before every transaction: where a connection broke, `Database.run` retries, and
+        # the pool drops all connections of that age.
         return sa.create_engine(
             url.set(drivername="postgresql+psycopg"),
-            # Whatever the server's default is: who waited for a row must see what its holder did.
+            # Whatever the server's default is: after waiting for a locked row, a transaction must
+            # see what the lock's holder wrote.
             isolation_level="READ COMMITTED",
             pool_size=pool_size,
             max_overflow=pool_size,
@@ -268,8 +271,8 @@ def create_engine(
                 "application_name": "evalworker",
                 "options": (
                     f"{url.query.get('options', '')}"
-                    f" -c idle_in_transaction_session_timeout={QUIET_SECONDS}s"
-                    + "".join(f" -c {name}={value}" for name, value in BY_INDEX.items())
+                    f" -c idle_in_transaction_session_timeout={IDLE_TRANSACTION_SECONDS}s"
+                    + "".join(f" -c {name}={value}" for name, value in INDEX_SCANS_ONLY.items())
                 ),
                 **WATCHED,
             },
@@ -292,19 +295,19 @@ def _prepare_sqlite(connection: sqlite3.Connection, clock: Callable[[], float]) 
 
 
 def _begin_on_sqlite(connection: sa.Connection) -> None:
-    # A deferred transaction that turns into a writing one fails at once when another writes,
-    # whatever the timeout says; an immediate one waits its turn.
+    # A deferred transaction that begins to write fails immediately while another one writes,
+    # whatever the timeout; one that begins as IMMEDIATE waits its turn.
     options = connection.get_execution_options()
-    if not options.get("evalworker_look"):  # which is in no transaction at all
+    if not options.get("evalworker_look"):  # in autocommit
         connection.exec_driver_sql("BEGIN" if options.get("evalworker_read") else "BEGIN IMMEDIATE")
 
 
 def open_database(settings: Settings) -> Database:
-    """A database that answers; raises `Unreachable`."""
+    """Connect to the configured database; raises `Unreachable`."""
     database = Database(settings.sqlalchemy_url)
     try:
-        with database.read() as connection:
-            connection.execute(sa.text("SELECT 1"))
+        with database.read():
+            pass
     except SQLAlchemyError as error:
         database.close()
         cause = getattr(error, "orig", None) or error
