@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from worker.domain.lifecycle import BatchState, Status
 from worker.store.sql_functions import later
-from worker.store.tables import batches, events, items, jobs, live_item
+from worker.store.tables import batches, events, item_is_live, items, jobs
 
 READ_AT_ONCE = 1000  # events
 
@@ -80,7 +80,7 @@ def waiting_by_judge(connection: sa.Connection) -> Sequence[Any]:
             sa.func.count().filter(items.c.status == Status.PENDING).label("waiting"),
             sa.func.count().filter(items.c.status == Status.PROCESSING).label("in_flight"),
         )
-        .where(live_item)
+        .where(item_is_live)
         .group_by(items.c.job_id)
         .subquery()
     )

@@ -18,7 +18,15 @@ from worker.domain.lifecycle import ENDED
 from worker.events import Event
 from worker.store import job_completion
 from worker.store.database import Transaction
-from worker.store.tables import batch_item, batches, events, items, jobs, live_item, notices
+from worker.store.tables import (
+    batches,
+    events,
+    item_is_in_batch,
+    item_is_live,
+    items,
+    jobs,
+    notices,
+)
 
 AT_ONCE = 1000  # rows of a kind in one transaction
 
@@ -29,12 +37,12 @@ _HAS_TEXT = sa.or_(*(items.c[name].isnot(None) for name in _TEXTS))
 def _may_go(before: datetime) -> sa.ColumnElement[bool]:
     """Of a job: it ended before that time, and everything of it did."""
     of_job = items.c.job_id == jobs.c.id
-    live = sa.exists().where(of_job, live_item)
+    live = sa.exists().where(of_job, item_is_live)
     # Cancelled inputs are still what a batch on its way is known by.
     under_way = jobs.c.id.in_(
         sa.select(items.c.job_id)
         .join_from(batches, items, items.c.batch_id == batches.c.id)
-        .where(batches.c.finished_at.is_(None), batch_item)
+        .where(batches.c.finished_at.is_(None), item_is_in_batch)
     )
     untold = sa.exists().where(notices.c.job_id == jobs.c.id, notices.c.due_at.isnot(None))
     ended = sa.and_(jobs.c.status.in_(sorted(ENDED)), jobs.c.finished_at < before)

@@ -14,7 +14,7 @@ from worker.events import Event
 from worker.store import expired_rows, job_completion, planning
 from worker.store.database import Transaction
 from worker.store.sql_functions import now
-from worker.store.tables import batches, evaluator_results, events, items, jobs, live_item
+from worker.store.tables import batches, evaluator_results, events, item_is_live, items, jobs
 
 
 def cancel(tx: Transaction, job_id: UUID) -> int:
@@ -26,7 +26,7 @@ def cancel(tx: Transaction, job_id: UUID) -> int:
     _begin(tx, job_id)
     moved = tx.execute(
         sa.update(items)
-        .where(items.c.job_id == job_id, live_item)
+        .where(items.c.job_id == job_id, item_is_live)
         .values(status=Status.CANCELLED, finished_at=now())
     )
     job_completion.lock_jobs(tx, [job_id])

@@ -15,7 +15,7 @@ from worker.store.bulk import UpdateEach
 from worker.store.column_types import Id
 from worker.store.database import Transaction
 from worker.store.sql_functions import among, later, now, seconds_between
-from worker.store.tables import in_flight_item, items, jobs, live_item, waiting_item
+from worker.store.tables import item_is_in_flight, item_is_live, item_is_waiting, items, jobs
 
 EMPTY_JOB_GRACE = 10.0  # seconds in which a producer without a transaction may add the items
 SETTLED_AT_ONCE = 1000
@@ -85,7 +85,7 @@ def _count(status: Status) -> sa.ColumnElement[int]:
 # the table instead, whose first rows are the ones that have ended.
 _LIVE_ITEM = (
     sa.select(items.c.item_index)
-    .where(_OF_JOB, live_item)
+    .where(_OF_JOB, item_is_live)
     .order_by(items.c.item_index)
     .limit(1)
     .scalar_subquery()
@@ -160,14 +160,14 @@ def settle_idle_jobs(tx: Transaction, lane: str) -> None:
     _end_where_all_ended(tx, idle)
 
 
-_NEXT_DUE = sa.select(sa.func.min(items.c.due_at)).where(_OF_JOB, waiting_item).scalar_subquery()
+_NEXT_DUE = sa.select(sa.func.min(items.c.due_at)).where(_OF_JOB, item_is_waiting).scalar_subquery()
 _HAS_ITEMS = sa.exists(sa.select(1).where(items.c.job_id == jobs.c.id))
 _IDLE = (
     sa.select(jobs.c.id)
     .where(
         jobs.c.lane == sa.bindparam("of_lane"),
         jobs.c.due_at <= now(),
-        ~sa.exists(sa.select(1).where(_OF_JOB, waiting_item, items.c.due_at <= now())),
+        ~sa.exists(sa.select(1).where(_OF_JOB, item_is_waiting, items.c.due_at <= now())),
     )
     .limit(SETTLED_AT_ONCE)
     .with_for_update(skip_locked=True)
@@ -196,7 +196,7 @@ def fail_waiting_items(tx: Transaction, job_ids: Sequence[UUID], reason: str) ->
     """pending -> failed, for every waiting item of these jobs."""
     tx.execute(
         sa.update(items)
-        .where(items.c.job_id.in_(job_ids), waiting_item)
+        .where(items.c.job_id.in_(job_ids), item_is_waiting)
         .values(status=Status.FAILED, error=reason, finished_at=now())
     )
 
@@ -223,7 +223,7 @@ def _in_flight(given: Any) -> sa.ColumnElement[bool]:
     return sa.and_(
         items.c.batch_id == given.of_batch,
         items.c.batch_index == given.place,
-        in_flight_item,
+        item_is_in_flight,
     )
 
 
@@ -303,6 +303,6 @@ _STRAYS = (
     sa.select(items.c.job_id)
     .distinct()
     .join_from(items, jobs, _OF_JOB)
-    .where(waiting_item, jobs.c.due_at.is_(None))
+    .where(item_is_waiting, jobs.c.due_at.is_(None))
     .limit(SETTLED_AT_ONCE)
 )

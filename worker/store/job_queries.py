@@ -13,7 +13,7 @@ from worker.domain.lifecycle import BatchState, NoticeState, Status
 from worker.errors import UnknownJob
 from worker.store import gates
 from worker.store.column_types import Id, Json, UtcTime
-from worker.store.tables import batches, items, jobs, notices, waiting_item
+from worker.store.tables import batches, item_is_waiting, items, jobs, notices
 from worker.store.tables import gates as gate_rows
 
 # The views, as people read them; only migrations define them.
@@ -96,7 +96,7 @@ _ANY_WORK = sa.select(
     sa.or_(
         sa.exists().where(jobs.c.due_at.isnot(None)),
         sa.exists().where(batches.c.due_at.isnot(None)),
-        sa.exists().where(waiting_item),
+        sa.exists().where(item_is_waiting),
         _UNTOLD,
     )
 )
@@ -104,7 +104,7 @@ _WORK_TO_GO_ON_WITH = sa.select(
     sa.or_(
         sa.exists().where(jobs.c.due_at.isnot(None), _NOT_PAUSED),
         sa.exists().where(batches.c.due_at.isnot(None), sa.not_(gates.behind_pause())),
-        sa.exists().where(waiting_item, items.c.job_id == jobs.c.id, _NOT_PAUSED),
+        sa.exists().where(item_is_waiting, items.c.job_id == jobs.c.id, _NOT_PAUSED),
         _UNTOLD,
     )
 )

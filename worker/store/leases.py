@@ -21,7 +21,7 @@ from worker.domain.lifecycle import LIVE_STATES, TRANSITIONS, BatchState
 from worker.events import CountedEvent, Event
 from worker.store.database import Transaction
 from worker.store.sql_functions import among, later, now
-from worker.store.tables import batch_item, batches, gates, in_flight_item, items
+from worker.store.tables import batches, gates, item_is_in_batch, item_is_in_flight, items
 
 if TYPE_CHECKING:
     from sqlalchemy.sql.dml import ReturningUpdate
@@ -283,7 +283,7 @@ _ITEMS = (
     sa.select(items)
     .where(
         items.c.batch_id == sa.bindparam("of_batch"),
-        batch_item,
+        item_is_in_batch,
         items.c.batch_index.isnot(None),
     )
     .order_by(items.c.batch_index)
@@ -303,6 +303,6 @@ _PLACES = (
         items.c.batch_index,
         items.c.attempts,
     )
-    .where(items.c.batch_id == sa.bindparam("of_batch"), in_flight_item)
+    .where(items.c.batch_id == sa.bindparam("of_batch"), item_is_in_flight)
     .order_by(items.c.batch_index)
 )

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from worker.domain.lifecycle import BatchState
 from worker.store.sql_functions import now, seconds_between
-from worker.store.tables import batches, gates, in_flight_item, items, jobs, live_item
+from worker.store.tables import batches, gates, item_is_in_flight, item_is_live, items, jobs
 
 
 def bound(connection: sa.Connection, *, seconds: float) -> None:
@@ -34,7 +34,7 @@ _HELD = batches.c.state == sa.literal_column(f"'{BatchState.HELD}'")
 # its texts is not to be read for it: the few in flight are counted apart, and taken off.
 _LIVE_OF_JOB = (
     sa.select(items.c.job_id, sa.func.count().label("number"))
-    .where(live_item)
+    .where(item_is_live)
     .group_by(items.c.job_id)
     .subquery("live")
 )
@@ -46,7 +46,7 @@ _LIVE = (
 _IN_FLIGHT = (
     sa.select(batches.c.judge_id, sa.func.count())
     .join_from(batches, items, items.c.batch_id == batches.c.id)
-    .where(sa.or_(batches.c.due_at.isnot(None), _HELD), in_flight_item)
+    .where(sa.or_(batches.c.due_at.isnot(None), _HELD), item_is_in_flight)
     .group_by(batches.c.judge_id)
 )
 

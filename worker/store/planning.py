@@ -19,7 +19,7 @@ from worker.store.bulk import UpdateEach
 from worker.store.column_types import Id
 from worker.store.database import Transaction
 from worker.store.sql_functions import now, octet_length
-from worker.store.tables import batches, items, jobs, waiting_item
+from worker.store.tables import batches, item_is_waiting, items, jobs
 from worker.validation import judge_offences, tag_offences
 
 PLANNING_LOCK = 0x65766C01  # an advisory lock of PostgreSQL; SQLite has one writer anyway
@@ -142,7 +142,7 @@ def _size() -> sa.ColumnElement[int]:
     return size
 
 
-_WAITS_NOW = sa.and_(waiting_item, items.c.due_at <= now())
+_WAITS_NOW = sa.and_(item_is_waiting, items.c.due_at <= now())
 _MOST = sa.bindparam("most", type_=sa.Integer)
 _DUE_OF_LANE = (
     sa.select(jobs.c.id, jobs.c.priority)
@@ -216,7 +216,7 @@ _ASSIGN_RUN = UpdateEach(
         .where(
             items.c.job_id == given.of_job,
             items.c.item_index.between(given.first, given.last),
-            waiting_item,
+            item_is_waiting,
             # Always so. It lets PostgreSQL expect one run, and look for its items by the index:
             # for the hundred that it expects of any JSON, it reads all that waits instead.
             sa.func.abs(given.place) == given.place,
@@ -254,7 +254,7 @@ def _note_planned(tx: Transaction, job_ids: Sequence[Any]) -> None:
     tx.execute(_NOTE_PLANNED, {"job_ids": sorted(set(job_ids))})
 
 
-_WAITS = (items.c.job_id == jobs.c.id, waiting_item)
+_WAITS = (items.c.job_id == jobs.c.id, item_is_waiting)
 # In an order, so that PostgreSQL looks into the index of live items and never reads the table.
 _ONE_WAITS = (
     sa.select(items.c.item_index)

@@ -20,7 +20,7 @@ from worker.store.database import Transaction
 from worker.store.leases import Claim, batch_items, batch_places, claim, claiming, move
 from worker.store.planning import insert_planned
 from worker.store.sql_functions import among, now
-from worker.store.tables import batch_item, batches, in_flight_item, items
+from worker.store.tables import batches, item_is_in_batch, item_is_in_flight, items
 from worker.validation import offences_of
 from worker.wire.inputs import COLUMN_FIELDS
 
@@ -101,7 +101,9 @@ def _close_ranks(tx: Transaction, held: Claim) -> list[dict[str, Any]]:
         # Cancelled items leave the batch that never took them along.
         tx.execute(
             sa.update(items)
-            .where(items.c.batch_id == held.id, batch_item, items.c.status == Status.CANCELLED)
+            .where(
+                items.c.batch_id == held.id, item_is_in_batch, items.c.status == Status.CANCELLED
+            )
             .values(batch_index=None)
         )
         tx.execute(
@@ -295,7 +297,7 @@ def _insert_half(tx: Transaction, held: Claim, rows: Sequence[sa.Row[Any]]) -> U
             items.c.batch_id == held.id,
             items.c.batch_index >= rows[0].batch_index,
             items.c.batch_index <= rows[-1].batch_index,
-            in_flight_item,
+            item_is_in_flight,
         )
         .values(batch_id=batch_id, batch_index=items.c.batch_index - rows[0].batch_index)
     )

@@ -122,25 +122,25 @@ items = sa.Table(
 )
 # Conditions on items, spelled as the partial indexes are: SQLite uses one only where its condition
 # stands in the statement to the letter.
-live_item = among(items.c.status, (Status.PENDING, Status.PROCESSING))
-waiting_item = sa.and_(live_item, items.c.status == sa.literal_column("'pending'"))
-batch_item = sa.and_(
+item_is_live = among(items.c.status, (Status.PENDING, Status.PROCESSING))
+item_is_waiting = sa.and_(item_is_live, items.c.status == sa.literal_column("'pending'"))
+item_is_in_batch = sa.and_(
     among(items.c.status, (Status.PROCESSING, Status.CANCELLED)), items.c.batch_id.isnot(None)
 )
-in_flight_item = sa.and_(batch_item, items.c.status == sa.literal_column("'processing'"))
+item_is_in_flight = sa.and_(item_is_in_batch, items.c.status == sa.literal_column("'processing'"))
 sa.Index(
     "eval_items_live",
     items.c.job_id,
     items.c.item_index,
-    postgresql_where=live_item,
-    sqlite_where=live_item,
+    postgresql_where=item_is_live,
+    sqlite_where=item_is_live,
 )
 sa.Index(
     "eval_items_in_flight",
     items.c.batch_id,
     items.c.batch_index,
-    postgresql_where=batch_item,
-    sqlite_where=batch_item,
+    postgresql_where=item_is_in_batch,
+    sqlite_where=item_is_in_batch,
 )
 
 batches = sa.Table(
@@ -183,8 +183,10 @@ sa.Index(
     postgresql_where=batches.c.due_at.isnot(None),
     sqlite_where=batches.c.due_at.isnot(None),
 )
-_held_batch = batches.c.state == sa.literal_column("'held'")
-sa.Index("eval_batches_held", batches.c.id, postgresql_where=_held_batch, sqlite_where=_held_batch)
+batch_is_held = batches.c.state == sa.literal_column("'held'")
+sa.Index(
+    "eval_batches_held", batches.c.id, postgresql_where=batch_is_held, sqlite_where=batch_is_held
+)
 
 evaluator_results = sa.Table(
     "eval_evaluator_results",

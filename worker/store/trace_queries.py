@@ -8,7 +8,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from worker.store.tables import in_flight_item, items, jobs
+from worker.store.tables import item_is_in_flight, items, jobs
 
 MOST = 128  # links of one span, as OpenTelemetry limits them
 
@@ -24,7 +24,7 @@ _OF_BATCH = (
     .join_from(items, jobs, jobs.c.id == items.c.job_id)
     .where(
         items.c.batch_id == sa.bindparam("of_batch"),
-        in_flight_item,
+        item_is_in_flight,
         jobs.c.trace_context.isnot(None),
     )
     .limit(MOST)
