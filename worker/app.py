@@ -71,7 +71,7 @@ class App:
             opened.callback(self.webhooks.close)
             self.database = open_database(settings)
             opened.callback(self.database.close)
-            self.metrics.watch_database(self.database, max_in_flight=settings.max_in_flight)
+            self.metrics.register_database(self.database, max_in_flight=settings.max_in_flight)
             check_schema(self.database)
             prepare_broker(settings.broker_url)
             self.broker = make_broker(settings.broker_url)
@@ -81,7 +81,7 @@ class App:
             self.broker,
             queue_name(settings.broker_url),
             on_room=self._room,
-            on_lost=self.metrics.message_lost,
+            on_lost=self.metrics.on_message_lost,
         )
         self.steps = Steps(
             self.database,
@@ -118,7 +118,7 @@ class App:
             batch_size=settings.batch_size,
             linger=settings.linger_seconds,
         )
-        self.metrics.watch_dispatcher(self.dispatcher.turn_age)
+        self.metrics.register_dispatcher(self.dispatcher.turn_age)
         # Slow receivers of notices have threads of their own number.
         threads = min(MAX_THREADS, max(4, settings.max_in_flight)) + AT_ONCE
         self.worker = make_worker(self.broker, threads=threads)
@@ -163,9 +163,9 @@ class App:
         self.dispatcher.wake()
 
     def _requested(self, endpoint: str, status: int | None, seconds: float) -> None:
-        self.metrics.requested(endpoint, status, seconds)
+        self.metrics.on_api_request(endpoint, status, seconds)
         if self.tracing is not None:
-            self.tracing.requested(endpoint, status, seconds)
+            self.tracing.on_api_request(endpoint, status, seconds)
 
     def _start(self) -> None:
         listener = Listener(self.database, self.dispatcher.wake)

@@ -85,7 +85,7 @@ def _port(
         return JSONResponse({"ok": fit, "checks": found, **state()}, 200 if fit else 503)
 
     def scraped(request: Request) -> Response:
-        body, content_type = metrics.exposed(request.headers.get("accept", ""))
+        body, content_type = metrics.exposition(request.headers.get("accept", ""))
         return Response(body, headers={"Content-Type": content_type})
 
     return Starlette(

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from tests.support.harness import Bench, FakeRemote
 from worker import enqueue
-from worker.metrics.collector import look_at
+from worker.metrics.collector import read_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,7 +82,7 @@ def test_no_step_of_a_batch_reads_a_whole_table(database: Database) -> None:
 def test_no_look_of_a_scrape_reads_a_whole_table(database: Database) -> None:
     statements: dict[str, Any] = {}
     with noticing(database, statements):
-        look_at(database, 50)
+        read_snapshot(database, 50)
     assert len(statements) >= 5
     with database.engine.connect() as connection:
         for sql, given in statements.items():

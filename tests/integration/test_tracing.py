@@ -56,7 +56,7 @@ class TracedBench(Bench):
             base_url="https://judge.test",
             api_key="key",
             transport=remote.transport(),
-            observe=self.tracing.requested,
+            observe=self.tracing.on_api_request,
         )
 
     def deliver(self) -> None:

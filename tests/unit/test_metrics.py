@@ -11,7 +11,7 @@ from prometheus_client import generate_latest
 
 from worker.events import CountedEvent, Event, RecordedEvent
 from worker.metrics import Metrics, definitions
-from worker.metrics.collector import _by_judge
+from worker.metrics.collector import top_judges
 from worker.metrics.counters import COUNTED
 from worker.metrics.definitions import METRICS, Scope
 from worker.pipeline.messages import Mailbox
@@ -55,7 +55,7 @@ def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 def test_two_processes_worth_of_metrics_share_nothing() -> None:
     first, second = Metrics(), Metrics()
-    first.requested("submit", 202, 0.1)
+    first.on_api_request("submit", 202, 0.1)
     assert sample(first, "evalworker_requests_total", endpoint="submit", status="202") == 1
     assert sample(second, "evalworker_requests_total", endpoint="submit", status="202") is None
 
@@ -85,7 +85,7 @@ def test_a_batch_with_its_items_is_counted_by_its_end() -> None:
 )
 def test_status_codes_are_bounded(status: int | None, label: str) -> None:
     metrics = Metrics()
-    metrics.requested("status", status, 0.2)
+    metrics.on_api_request("status", status, 0.2)
     assert sample(metrics, "evalworker_requests_total", endpoint="status", status=label) == 1
     assert sample(metrics, "evalworker_request_seconds_count", endpoint="status") == 1
 
@@ -100,7 +100,7 @@ def test_gates_of_judges_are_one_scope() -> None:
 
 def test_judges_beyond_the_limit_are_the_other_one() -> None:
     rows = [(f"judge-{n:03}", 1000 - n, float(n)) for n in range(definitions.MAX_JUDGES + 10)]
-    found = _by_judge([*rows, ("idle", 0, 5.0)])
+    found = top_judges([*rows, ("idle", 0, 5.0)])
     assert len(found) == definitions.MAX_JUDGES + 1
     assert found["judge-000"] == (1000, 0.0)
     rest = rows[definitions.MAX_JUDGES :]
@@ -113,7 +113,7 @@ def test_a_message_that_the_broker_did_not_take_is_counted() -> None:
             raise ConnectionRefusedError
 
     metrics = Metrics()
-    mailbox = Mailbox(Away(), "q", on_room=lambda: None, on_lost=metrics.message_lost)
+    mailbox = Mailbox(Away(), "q", on_room=lambda: None, on_lost=metrics.on_message_lost)
     mailbox.poll(uuid4())
     assert sample(metrics, "evalworker_messages_lost_total") == 1
 
@@ -121,4 +121,4 @@ def test_a_message_that_the_broker_did_not_take_is_counted() -> None:
 def test_the_text_is_what_prometheus_reads() -> None:
     text = generate_latest(Metrics().registry).decode()
     assert "# TYPE evalworker_batches_ended_total counter" in text
-    assert "# HELP evalworker_job_seconds From enqueue to the last result of a job. (Of the" in text
+    assert "# HELP evalworker_job_seconds Seconds from enqueue to the last result of" in text

@@ -92,7 +92,7 @@ def run(
                         settings,
                         worker.database,
                         on_taken=worker.dispatcher.wake,
-                        observe=worker.metrics.answered,
+                        observe=worker.metrics.on_gateway_request,
                     )
                 )
             _stop_collecting_what_stays()
@@ -126,10 +126,12 @@ def gateway(migrate_first: Migrate = False) -> None:
     with contextlib.ExitStack() as around:
         database = around.enter_context(contextlib.closing(ready_database(settings)))
         metrics = Metrics()
-        metrics.watch_database(database, max_in_flight=settings.max_in_flight)
+        metrics.register_database(database, max_in_flight=settings.max_in_flight)
         around.enter_context(ending_on_signals(ending))
         around.enter_context(serving_operations(settings, gateway_operations(database, metrics)))
-        around.enter_context(serving_gateway(settings, database, observe=metrics.answered))
+        around.enter_context(
+            serving_gateway(settings, database, observe=metrics.on_gateway_request)
+        )
         _stop_collecting_what_stays()
         while not ending.wait(TICK_SECONDS):
             pass  # signals are handled between two waits

@@ -1,8 +1,8 @@
-"""What Prometheus scrapes: one registry per process, nothing at import.
+"""The metrics that Prometheus scrapes: one registry per process, created by `Metrics`.
 
-names    every metric: its name, its labels, what it tells
-process  what this process did, counted after each commit
-tables   what stands in the database, looked at when somebody scrapes
+definitions  every metric: its name, labels and help text
+counters     what this process did, counted after each commit
+collector    what the database holds, read when Prometheus scrapes
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from sqlalchemy.pool import QueuePool
 
 from worker import __version__
 from worker.metrics import definitions
-from worker.metrics.collector import TablesCollector
-from worker.metrics.counters import ProcessMetrics
+from worker.metrics.collector import DatabaseCollector
+from worker.metrics.counters import Counters
 from worker.metrics.definitions import Metric
-from worker.store.database import Database
+from worker.store.database import Database, max_connections
 
 
-class Metrics(ProcessMetrics):
-    """Of one process; what it is to watch is told to it."""
+class Metrics(Counters):
+    """All metrics of one process."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
@@ -30,25 +30,24 @@ class Metrics(ProcessMetrics):
         ProcessCollector(registry=self.registry)
         self._gauge(definitions.BUILD).labels(__version__).set(1)
 
-    def exposed(self, accept: str) -> tuple[bytes, str]:
-        """All of it, in the format that a scraper asks for by `Accept`; and its content type."""
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """Return all metrics in the format that the `Accept` header asks for, and its type."""
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
 
-    def watch_database(self, database: Database, *, max_in_flight: int) -> None:
-        """Its tables, its pool, and every event from here on."""
-        self.registry.register(TablesCollector(database, max_in_flight=max_in_flight))
+    def register_database(self, database: Database, *, max_in_flight: int) -> None:
+        """Export what the database holds and its pool, and count its events from now on."""
+        self.registry.register(DatabaseCollector(database, max_in_flight=max_in_flight))
         database.observe(self.on_event)
         pool = database.engine.pool
         if isinstance(pool, QueuePool):
             connections = self._gauge(definitions.POOL)
             connections.labels("in_use").set_function(pool.checkedout)
             connections.labels("idle").set_function(pool.checkedin)
-            # The other half of the limit SQLAlchemy keeps to itself.
-            self._gauge(definitions.POOL_LIMIT).set(pool.size() + max(0, pool._max_overflow))
+            self._gauge(definitions.POOL_LIMIT).set(max_connections(pool))
 
-    def watch_dispatcher(self, turn_age: Callable[[], float]) -> None:
-        """Where there is one: `turn_age` in seconds."""
+    def register_dispatcher(self, turn_age: Callable[[], float]) -> None:
+        """Export how many seconds ago the dispatcher last read the tables."""
         self._gauge(definitions.TURN_AGE).set_function(turn_age)
 
     def _gauge(self, metric: Metric) -> Gauge:

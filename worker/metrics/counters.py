@@ -1,21 +1,17 @@
-"""What this process did: counters and histograms, fed by events after their commit."""
+"""Counters and histograms of what this process did, fed by events after their commit."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import TYPE_CHECKING
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from worker.events import CountedEvent, Event, RecordedEvent
 from worker.metrics import definitions
 from worker.metrics.definitions import Metric
 
-if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
-
-# The store's events that are counted one by one: which counter, and its label.
+# The counter that each event increments, and the values of its labels.
 COUNTED: Mapping[Event | CountedEvent, tuple[Metric, tuple[str, ...]]] = {
     Event.JOB_TAKEN: (definitions.JOBS_TAKEN, ()),
     Event.JOB_COMPLETED: (definitions.JOBS_ENDED, ("completed",)),
@@ -41,31 +37,28 @@ COUNTED: Mapping[Event | CountedEvent, tuple[Metric, tuple[str, ...]]] = {
     CountedEvent.LEASE_TAKEN_OVER: (definitions.LEASES_LOST, ("successor",)),
     CountedEvent.MESSAGE_RESENT: (definitions.MESSAGES_RESENT, ()),
 }
-NO_ANSWER = "none"
+NO_RESPONSE = "none"
 _CODES = frozenset(str(status.value) for status in HTTPStatus)
 
 
-class ProcessMetrics:
-    """One per process. Safe to use from several threads; nothing here raises."""
+class Counters:
+    """Counts what one process did. It is thread-safe, and its methods do not raise."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._counters: dict[Metric, Counter] = {}
         self._histograms: dict[Metric, Histogram] = {}
         for metric in definitions.METRICS:
+            given = (metric.name, metric.documentation, metric.labels)
             if metric.kind == "counter":
-                self._counters[metric] = Counter(
-                    metric.name, metric.documentation, metric.labels, registry=registry
-                )
+                counter = self._counters[metric] = Counter(*given, registry=registry)
+                for value in metric.values:
+                    counter.labels(value)
             elif metric.kind == "histogram":
-                self._histograms[metric] = Histogram(
-                    metric.name,
-                    metric.documentation,
-                    metric.labels,
-                    registry=registry,
-                    buckets=metric.buckets,
+                histogram = self._histograms[metric] = Histogram(
+                    *given, registry=registry, buckets=metric.buckets
                 )
-            for values in metric.values:
-                (self._counters.get(metric) or self._histograms[metric]).labels(*values)
+                for value in metric.values:
+                    histogram.labels(value)
 
     def on_event(self, recorded: RecordedEvent) -> None:
         """Count a committed event of the store."""
@@ -82,21 +75,21 @@ class ProcessMetrics:
             case Event.JOB_COMPLETED | Event.JOB_FAILED:
                 self._observe(definitions.JOB_SECONDS, detail.get("seconds"))
             case Event.GATE_CLOSED:
-                self._count(definitions.GATES_SHUT, (scope_of(detail["scope"]),))
+                self._count(definitions.GATES_SHUT, (scope_label(detail["scope"]),))
 
-    def requested(self, endpoint: str, status: int | None, seconds: float) -> None:
-        """A request to the judge API; no status where there was no answer."""
-        self._count(definitions.REQUESTS, (endpoint, _code(status)))
+    def on_api_request(self, endpoint: str, status: int | None, seconds: float) -> None:
+        """Count a request to the judge API; `status` is None if no response came."""
+        self._count(definitions.REQUESTS, (endpoint, _status_label(status)))
         self._observe(definitions.REQUEST_SECONDS, seconds, endpoint)
 
-    def message_lost(self) -> None:
-        """The broker did not take a message."""
-        self._count(definitions.MESSAGES_LOST, ())
-
-    def answered(self, endpoint: str, status: int, seconds: float) -> None:
-        """A request to the gateway."""
-        self._count(definitions.GATEWAY_REQUESTS, (endpoint, _code(status)))
+    def on_gateway_request(self, endpoint: str, status: int, seconds: float) -> None:
+        """Count a request to the gateway."""
+        self._count(definitions.GATEWAY_REQUESTS, (endpoint, _status_label(status)))
         self._observe(definitions.GATEWAY_SECONDS, seconds, endpoint)
+
+    def on_message_lost(self) -> None:
+        """Count a message that the broker did not accept."""
+        self._count(definitions.MESSAGES_LOST, ())
 
     def _count(self, metric: Metric, labels: tuple[str, ...], times: int = 1) -> None:
         counter = self._counters[metric]
@@ -108,13 +101,13 @@ class ProcessMetrics:
             (histogram.labels(*labels) if labels else histogram).observe(max(0.0, seconds))
 
 
-def scope_of(gate: str) -> str:
-    """A gate's scope without the name of its judge."""
+def scope_label(gate: str) -> str:
+    """Return a gate's scope without the id of its judge."""
     return gate if gate.startswith("api") else gate.partition(":")[0]
 
 
-def _code(status: int | None) -> str:
-    """A code that HTTP knows, else its class: a remote may answer anything."""
+def _status_label(status: int | None) -> str:
+    """Return a status code that HTTP defines, else its class, to bound the label's values."""
     if status is None:
-        return NO_ANSWER
+        return NO_RESPONSE
     return str(status) if str(status) in _CODES else f"{status // 100}xx"

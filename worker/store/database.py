@@ -49,6 +49,7 @@ WATCHED: Mapping[str, Any] = {
 }
 
 # PostgreSQL: serialization failure, deadlock, lock not available. Retrying is always right there.
+SQLITE_POOL_SIZE = 8  # connections that stay open; as many again may be opened for a while
 RETRIED_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
 
 # The worker finds its rows by indexes. PostgreSQL's statistics lag behind in tables that change so
@@ -277,10 +278,20 @@ def create_engine(
                 **WATCHED,
             },
         )
-    engine = sa.create_engine(url, connect_args={"timeout": 30, "check_same_thread": False})
+    engine = sa.create_engine(
+        url,
+        pool_size=SQLITE_POOL_SIZE,
+        max_overflow=SQLITE_POOL_SIZE,
+        connect_args={"timeout": 30, "check_same_thread": False},
+    )
     event.listen(engine, "connect", lambda connection, _: _prepare_sqlite(connection, clock))
     event.listen(engine, "begin", _begin_on_sqlite)
     return engine
+
+
+def max_connections(pool: sa.QueuePool) -> int:
+    """Return how many connections `create_engine` lets its pool open: twice the pool's size."""
+    return 2 * pool.size()
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, clock: Callable[[], float]) -> None:

@@ -53,7 +53,7 @@ class Tracing:
         ):
             yield
 
-    def requested(self, endpoint: str, status: int | None, seconds: float) -> None:
+    def on_api_request(self, endpoint: str, status: int | None, seconds: float) -> None:
         """A request to the judge API has ended, within a step."""
         if not trace.get_current_span().is_recording():
             return

@@ -30,6 +30,7 @@ from worker.store.tables import gates as gates_table
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from prometheus_client.core import GaugeMetricFamily
     from starlette.applications import Starlette
 
     from worker.app import App
@@ -44,9 +45,9 @@ def judge() -> Iterator[Running]:
 
 @pytest.fixture
 def metrics(database: Database) -> Metrics:
-    watching = Metrics()
-    watching.watch_database(database, max_in_flight=50)
-    return watching
+    metrics = Metrics()
+    metrics.register_database(database, max_in_flight=50)
+    return metrics
 
 
 def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
@@ -54,9 +55,9 @@ def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 
 @pytest.fixture(autouse=True)
-def _each_scrape_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collector, "GOOD_SECONDS", 0.0)
-    monkeypatch.setattr(collector, "GOOD_TIMES", 0)
+def _each_scrape_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collector, "MIN_CACHE_SECONDS", 0.0)
+    monkeypatch.setattr(collector, "CACHE_FACTOR", 0)
 
 
 # --- what the tables hold -----------------------------------------------------------------------
@@ -138,49 +139,54 @@ def test_notices_are_counted_that_arrived_that_did_not_and_that_were_given_up(
     assert sample(metrics, "evalworker_notices_ended_total", outcome="failed") == 1
 
 
-def test_a_look_that_cost_much_is_good_for_long(
+def test_a_snapshot_that_took_long_is_served_for_longer(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(collector, "GOOD_SECONDS", 5.0)
-    monkeypatch.setattr(collector, "GOOD_TIMES", 20)
-    looks: list[float] = []
+    monkeypatch.setattr(collector, "MIN_CACHE_SECONDS", 5.0)
+    monkeypatch.setattr(collector, "CACHE_FACTOR", 20)
+    reads: list[float] = []
     time = 1000.0
 
-    def look_at(_: Database, _most: int) -> collector.Look:
+    def read_snapshot(_: Database, _max_in_flight: int) -> list[GaugeMetricFamily]:
         nonlocal time
-        looks.append(time)
+        reads.append(time)
         time += 0.5
-        return collector.Look({metric: {} for metric in collector.SHOWN})
+        return []
 
-    monkeypatch.setattr(collector, "look_at", look_at)
-    tables = collector.TablesCollector(database, max_in_flight=50, monotonic=lambda: time)
-    list(tables.collect())
+    monkeypatch.setattr(collector, "read_snapshot", read_snapshot)
+    gauges = collector.DatabaseCollector(database, max_in_flight=50, monotonic=lambda: time)
+    list(gauges.collect())
     for later in (1001.0, 1010.0, 1011.0):  # half a second, twenty times
         time = later
-        list(tables.collect())
-    assert looks == [1000.0, 1011.0]
+        list(gauges.collect())
+    assert reads == [1000.0, 1011.0]
 
 
-def test_a_slow_look_leaves_the_one_before_it_standing_until_it_hangs(
+def test_a_slow_read_leaves_the_previous_snapshot_in_force_until_it_hangs(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(collector, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(collector, "SCRAPE_TIMEOUT_SECONDS", 0.05)
     go_on = threading.Event()
     time = 1000.0
-    tables = collector.TablesCollector(database, max_in_flight=50, monotonic=lambda: time)
-    quick = collector.look_at
-    monkeypatch.setattr(collector, "look_at", lambda *given: (go_on.wait(30), quick(*given))[1])
+    gauges = collector.DatabaseCollector(database, max_in_flight=50, monotonic=lambda: time)
+    read_snapshot = collector.read_snapshot
+
+    def slow_read(database: Database, max_in_flight: int) -> list[GaugeMetricFamily]:
+        go_on.wait(30)
+        return read_snapshot(database, max_in_flight)
+
+    monkeypatch.setattr(collector, "read_snapshot", slow_read)
 
     def up() -> float:
-        return float(next(iter(tables.collect())).samples[0].value)
+        return float(next(iter(gauges.collect())).samples[0].value)
 
-    assert up() == 0.0  # there has been none yet
+    assert up() == 0.0  # none has ended yet
     go_on.set()
     wait_until(lambda: up() == 1.0)
     go_on.clear()
     time += 30
     assert up() == 1.0
-    time += collector.HUNG_SECONDS + 1
+    time += collector.SNAPSHOT_TIMEOUT_SECONDS + 1
     assert up() == 0.0
     go_on.set()
     wait_until(lambda: up() == 1.0)
@@ -286,7 +292,7 @@ def test_a_worker_exports_exactly_the_metrics_that_are_named(
     with working(settings) as app:
         wait_until(app.is_drained)
         Bench(database, FakeRemote()).enqueue(["waits"], judge_id="x" * 300)
-        app.metrics.answered("submit", 202, 0.01)
+        app.metrics.on_gateway_request("submit", 202, 0.01)
         answer = asked(operations(app), "/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=")
     shown = exported(answer.text)
@@ -302,7 +308,7 @@ def test_a_worker_exports_exactly_the_metrics_that_are_named(
 def test_a_scrape_survives_a_database_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     closed = Database(f"postgresql://127.0.0.1:{free_port()}/none")
     assert_scraped_without(closed)
-    monkeypatch.setattr(collector, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(collector, "SCRAPE_TIMEOUT_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, answers nothing
         port = silent.getsockname()[1]
         assert_scraped_without(Database(f"postgresql://127.0.0.1:{port}/none?connect_timeout=2"))
@@ -310,7 +316,7 @@ def test_a_scrape_survives_a_database_that_is_away(monkeypatch: pytest.MonkeyPat
 
 def assert_scraped_without(database: Database) -> None:
     metrics = Metrics()
-    metrics.watch_database(database, max_in_flight=50)
+    metrics.register_database(database, max_in_flight=50)
     text = asked(gateway_operations(database, metrics), "/metrics").text
     assert "evalworker_database_up 0.0" in text
     assert "evalworker_items_waiting{" not in text
