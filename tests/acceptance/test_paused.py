@@ -1,4 +1,4 @@
-"""A process that is stopped, loses its work to another, and wakes up; clocks that disagree."""
+"""A process that is stopped loses its work to another and wakes up; clocks that disagree."""
 
 from __future__ import annotations
 
@@ -10,63 +10,30 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.changed_environment import put_the_clock_back, put_the_clock_forward
 from tests.support.processes import ends_well, environment, started
 from tests.support.servers import wait_until
+from tests.support.shorter_waits import shorten_waits
+from tests.support.stopped_process import (
+    stop_at_the_first_byte_of_the_post,
+    stop_between_claim_and_post,
+    stop_between_post_and_record,
+    stop_between_results_and_record,
+    stop_in_a_claiming_transaction,
+    stop_in_the_planning_transaction,
+)
 from tests.support.working import RECOVERY_SECONDS, count, everything_is_there_once, put
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import Running, running_sandbox
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from worker.store.database import Database
 
 INPUTS = 20
-
-# Python that a worker's process runs first. It stops itself, at a place that the test names, when
-# none of its transactions is open: on SQLite nobody could write while one is.
-STOPS_ITSELF = """
-import os, signal, threading, time
-from worker.remote import JudgeAPI, bounds
-from worker.store.database import Database
-between, run, stopped = threading.RLock(), Database.run, []
-def whole(self, work):
-    with between:
-        return run(self, work)
-def stop():
-    with between:
-        if not stopped:
-            stopped.append(True)
-            os.kill(os.getpid(), signal.SIGSTOP)
-            time.sleep(0.1)  # the signal may reach this thread a moment after the others
-def stops_before(owner, name, when=lambda *given: True):
-    call = getattr(owner, name)
-    setattr(owner, name, lambda *a, **k: (when(*a) and stop(), call(*a, **k))[1])
-def stops_after(owner, name):
-    call = getattr(owner, name)
-    setattr(owner, name, lambda *a, **k: (call(*a, **k), stop())[0])
-Database.run = whole
-"""
-PLACES = {
-    "between claim and POST": 'stops_before(JudgeAPI, "submit")',
-    "at the first byte of the POST": (
-        'stops_before(bounds._Stream, "write", lambda _, sent: sent.startswith(b"POST"))'
-    ),
-    "between POST and record": 'stops_after(JudgeAPI, "submit")',
-    "between the read of results and their record": 'stops_after(JudgeAPI, "status")',
-}
-STOPS_IN_A_TRANSACTION = """
-import os, signal, sqlalchemy
-stopped = []
-@sqlalchemy.event.listens_for(sqlalchemy.Engine, "after_cursor_execute")
-def stop(connection, cursor, statement, *rest):
-    if statement.startswith("{statement}") and not stopped:
-        stopped.append(True)
-        os.kill(os.getpid(), signal.SIGSTOP)
-"""
-# The other process looks for what is missing within a second instead of a minute, and sends again.
-LOOKS_QUICKLY = "import worker.domain.backoff; worker.pipeline.submit.LOOKS = (0.2,) * 4"
+SHORT_LEASE = 2.0  # seconds: less than the setting allows, but for `shorten_waits`
 
 
 @pytest.fixture
@@ -107,23 +74,46 @@ def history(database: Database) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    "place",
+    "stop",
     [
-        "between claim and POST",
-        "at the first byte of the POST",
-        "between POST and record",
-        pytest.param("between the read of results and their record", marks=pytest.mark.long),
+        stop_between_claim_and_post,
+        stop_at_the_first_byte_of_the_post,
+        stop_between_post_and_record,
+        pytest.param(stop_between_results_and_record, marks=pytest.mark.long),
     ],
 )
 def test_a_process_that_wakes_up_after_its_lease_went_to_another_writes_and_sends_nothing(
-    database_url: str, database: Database, judge: Running, place: str
+    database_url: str, database: Database, judge: Running, stop: Callable[[], None]
 ) -> None:
+    stop_and_take_over(database_url, database, judge, stop)
+
+
+@pytest.mark.parametrize(
+    "stop",
+    [
+        stop_in_the_planning_transaction,
+        pytest.param(stop_in_a_claiming_transaction, marks=pytest.mark.long),
+    ],
+)
+def test_a_process_that_is_stopped_inside_a_transaction_does_not_hold_up_the_others(
+    postgres_url: str,
+    database_of_postgres: Database,
+    judge: Running,
+    stop: Callable[[], None],
+) -> None:
+    """It holds locks, the planner's among them; PostgreSQL ends a transaction that goes quiet."""
+    stop_and_take_over(postgres_url, database_of_postgres, judge, stop)
+
+
+def stop_and_take_over(
+    database_url: str, database: Database, judge: Running, stop: Callable[[], None]
+) -> None:
+    """One process stops itself, another finishes the work, and the first one changes nothing."""
     put(database, INPUTS)
-    env = environment_of(database_url, judge)
-    stops = STOPS_ITSELF + PLACES[place]
-    with started("run", "--until-drained", env=env, first=stops) as sleeper:
+    env = environment_of(database_url, judge, lease_seconds=SHORT_LEASE)
+    with started("run", "--until-drained", env=env, prepare=[shorten_waits, stop]) as sleeper:
         wait_until_stopped(sleeper)
-        with started("run", "--until-drained", env=env, first=LOOKS_QUICKLY) as other:
+        with started("run", "--until-drained", env=env, prepare=[shorten_waits]) as other:
             assert ends_well(other, seconds=2 * RECOVERY_SECONDS)
         assert everything_is_there_once(database, judge, INPUTS)
         before = history(database)
@@ -131,32 +121,6 @@ def test_a_process_that_wakes_up_after_its_lease_went_to_another_writes_and_send
         assert ends_well(sleeper, seconds=RECOVERY_SECONDS)
     assert everything_is_there_once(database, judge, INPUTS)
     assert history(database) == before
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "INSERT INTO eval_batches",
-        pytest.param("UPDATE eval_batches", marks=pytest.mark.long),
-    ],
-)
-def test_a_process_that_is_stopped_inside_a_transaction_does_not_hold_up_the_others(
-    postgres_url: str, database_of_postgres: Database, judge: Running, statement: str
-) -> None:
-    """It holds locks, the planner's among them; PostgreSQL ends a transaction that goes quiet."""
-    put(database_of_postgres, INPUTS)
-    env = environment_of(postgres_url, judge)
-    stops = STOPS_IN_A_TRANSACTION.format(statement=statement)
-    with started("run", "--until-drained", env=env, first=stops) as sleeper:
-        wait_until_stopped(sleeper)
-        with started("run", "--until-drained", env=env, first=LOOKS_QUICKLY) as other:
-            assert ends_well(other, seconds=2 * RECOVERY_SECONDS)
-        assert everything_is_there_once(database_of_postgres, judge, INPUTS)
-        before = history(database_of_postgres)
-        sleeper.send_signal(signal.SIGCONT)
-        assert ends_well(sleeper, seconds=RECOVERY_SECONDS)
-    assert everything_is_there_once(database_of_postgres, judge, INPUTS)
-    assert history(database_of_postgres) == before
 
 
 @pytest.mark.long
@@ -183,16 +147,11 @@ def test_two_machines_whose_clocks_are_a_minute_apart_share_the_work(
     postgres_url: str, database_of_postgres: Database, redis_url: str, judge: Running
 ) -> None:
     """Leases and due times are by the database's clock; the brokers' delays are only hints."""
-    shifted = (
-        "import datetime, time_machine\n"
-        "time_machine.travel(datetime.datetime.now(datetime.UTC)"
-        " + datetime.timedelta(seconds={}), tick=True).start()"
-    )
     put(database_of_postgres, 200)
     env = environment_of(postgres_url, judge, broker_url=redis_url, max_in_flight=4)
     with (
-        started("run", "--until-drained", env=env, first=shifted.format(-30)) as behind,
-        started("run", "--until-drained", env=env, first=shifted.format(+30)) as ahead,
+        started("run", "--until-drained", env=env, prepare=[put_the_clock_back]) as behind,
+        started("run", "--until-drained", env=env, prepare=[put_the_clock_forward]) as ahead,
     ):
         assert ends_well(behind, seconds=2 * RECOVERY_SECONDS)
         assert ends_well(ahead, seconds=RECOVERY_SECONDS)

@@ -11,6 +11,11 @@ import httpx
 import pytest
 import redis
 
+from tests.support.changed_brokers import (
+    hand_back_no_messages,
+    prefetch_two_delayed_messages,
+    record_submissions_slowly,
+)
 from tests.support.processes import ends_well, environment, started, wait_until
 from tests.support.proxy import Proxy, proxy_to
 from tests.support.servers import AMQP, ValkeyServer, free_port
@@ -29,18 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from worker.store.database import Database
-
-# Python that a worker's process runs first.
-TWO_DELAYED_MESSAGES = "import worker.pipeline.brokers; worker.pipeline.brokers.DELAY_PREFETCH = 2"
-NO_HAND_BACK = (
-    "import worker.pipeline.brokers; worker.pipeline.brokers.REDIS_MAINTENANCE_CHANCE = 0"
-)
-SLOW_TO_RECORD = """
-import time
-from worker.remote import JudgeAPI
-submit = JudgeAPI.submit
-JudgeAPI.submit = lambda *a, **k: (submit(*a, **k), time.sleep(1))[0]
-"""
 
 
 class Gate(httpx.BaseTransport):
@@ -154,7 +147,7 @@ def test_a_dead_delay_consumer_ends_the_process_which_is_whole_after_its_restart
         postgres_url, own_valkey.url(namespace), judge, ops_port=port, poll_min_seconds=3
     )
     told: list[str] = []
-    with started("run", env=env, first=TWO_DELAYED_MESSAGES) as process:
+    with started("run", env=env, prepare=[prefetch_two_delayed_messages]) as process:
         wait_until(lambda: _readiness(port) == "ok")
         wait_until(lambda: _delayed_messages_held(own_valkey) == 2)
         own_valkey.stop(kill=True)
@@ -192,7 +185,7 @@ def test_messages_that_a_stale_delivery_tag_acknowledged_are_not_missed(
     with proxy_to(str(server.hostname), server.port or 5672) as proxy:
         through = amqp_url.replace(f":{server.port}/", f":{proxy.port}/")
         env = of_process(postgres_url, through, judge, max_in_flight=6)
-        with started("run", env=env, first=SLOW_TO_RECORD) as process:
+        with started("run", env=env, prepare=[record_submissions_slowly]) as process:
             for taken in (2, 6, 9):
                 wait_until(_has_taken(judge, taken))
                 assert _cut(proxy) > 0
@@ -223,10 +216,10 @@ def test_a_killed_process_is_replaced_without_waiting_for_redis_to_hand_back_its
     """Which took minutes; here Redis never does."""
     put(database_of_postgres, 25)
     env = of_process(postgres_url, redis_url, judge, lease_seconds=lease)
-    with started("run", env=env, first=SLOW_TO_RECORD) as process:
+    with started("run", env=env, prepare=[record_submissions_slowly]) as process:
         wait_until(_has_taken(judge, 5))
         process.kill()
-    with started("run", "--until-drained", env=env, first=NO_HAND_BACK) as process:
+    with started("run", "--until-drained", env=env, prepare=[hand_back_no_messages]) as process:
         assert ends_well(
             process, seconds=RECOVERY_SECONDS + 5
         )  # the promise, and the batches themselves

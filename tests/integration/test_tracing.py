@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
+from tests.support.changed_environment import hide_opentelemetry
 from tests.support.gateways import client, gateway_over, submit
 from tests.support.harness import Bench, FakeRemote
 from tests.support.processes import environment, started
@@ -26,6 +27,7 @@ from worker.sandbox.server import running_sandbox
 from worker.tracing.spans import Tracing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from uuid import UUID
 
     from opentelemetry.trace import Tracer
@@ -216,17 +218,15 @@ print([name for name in sys.modules if name.startswith("opentelemetry")])
 
 # --- real processes -----------------------------------------------------------------------------
 
-WITHOUT_THE_EXTRA = "import sys; sys.modules['opentelemetry'] = None"
 
-
-@pytest.mark.parametrize("first", ["", WITHOUT_THE_EXTRA], ids=["not set up", "not installed"])
+@pytest.mark.parametrize("prepare", [[], [hide_opentelemetry]], ids=["not set up", "not installed"])
 def test_a_worker_works_without_it(
-    database: Database, database_url: str, tracer: Tracer, first: str
+    database: Database, database_url: str, tracer: Tracer, prepare: list[Callable[[], None]]
 ) -> None:
     with running_sandbox(SandboxOptions(latency=(0.0, 0.1))) as judge:
         put_in_span(database, tracer)
         env = process_environment(database_url, judge.url)
-        with started("run", "--until-drained", env=env, first=first) as process:
+        with started("run", "--until-drained", env=env, prepare=prepare) as process:
             assert process.wait(60) == 0
     assert finished_jobs(database) == 1
 

@@ -1,7 +1,7 @@
-"""Every effect of the worker, under the scenario in which a test meets it.
+"""Every effect of the worker, under the scenario that brings it about.
 
-A scenario is a few inputs and what goes wrong with them, by itself and for sure, so that the
-worker comes by its effects whatever the machine is busy with. `killed_process` says how effects are named.
+A scenario is a few inputs and what goes wrong with them, certainly and without help, so that the
+worker has these effects whatever the machine is busy with. `killed_process` names the effects.
 """
 
 from __future__ import annotations

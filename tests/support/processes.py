@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -14,11 +15,11 @@ import httpx
 from tests.support.servers import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from worker.sandbox.server import Running
 
+ROOT = Path(__file__).parents[2]
 EVALWORKER = [sys.executable, "-m", "worker"]
 
 
@@ -45,15 +46,18 @@ def evalworker(
 
 @contextlib.contextmanager
 def started(
-    *arguments: object, env: Mapping[str, str], cwd: Path | None = None, first: str = ""
+    *arguments: object,
+    env: Mapping[str, str],
+    cwd: Path | None = None,
+    prepare: Sequence[Callable[[], None]] = (),
 ) -> Iterator[subprocess.Popen[str]]:
-    """A command in the background; killed at the end of the block if it still runs.
+    """Run a command in the background; kill it at the end of the block if it still runs.
 
-    `first` is Python that its process runs before anything else: what a test changes in there.
+    `prepare` are functions of modules in `tests.support` that its process calls before the
+    command: what a test changes in there.
     """
-    program = [sys.executable, "-c", f"{first}\nfrom worker.cli import main\nmain()"]
     process = subprocess.Popen(
-        [*(program if first else EVALWORKER), *map(str, arguments)],
+        [*(_program(prepare) if prepare else EVALWORKER), *map(str, arguments)],
         env=env,
         cwd=cwd,
         stdout=subprocess.PIPE,
@@ -68,6 +72,13 @@ def started(
                 process.kill()
             if process.stdout and process.stderr:  # a full pipe would keep it from ending
                 process.communicate()
+
+
+def _program(prepare: Sequence[Callable[[], None]]) -> list[str]:
+    lines = [f"import sys; sys.path.insert(0, {str(ROOT)!r})"]
+    for change in prepare:
+        lines += [f"from {change.__module__} import {change.__name__}", f"{change.__name__}()"]
+    return [sys.executable, "-c", "\n".join([*lines, "from worker.cli import main", "main()"])]
 
 
 def ends_well(process: subprocess.Popen[str], *, seconds: float) -> bool:
