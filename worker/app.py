@@ -34,7 +34,7 @@ from worker.pipeline.job_listener import Listener
 from worker.pipeline.list_watcher import Watch
 from worker.pipeline.messages import Mailbox
 from worker.pipeline.submit import Policy, Steps
-from worker.remote.client import judge_api
+from worker.remote.client import open_judge_api
 from worker.store import job_queries, list_watch
 from worker.store.database import Database, open_database
 from worker.store.schema_version import check_schema
@@ -63,7 +63,7 @@ class App:
         self.settings = settings
         self.metrics = Metrics()
         with contextlib.ExitStack() as opened:  # closed again if a later one cannot be opened
-            self.api = judge_api(settings, transport=transport, observe=self._requested)
+            self.api = open_judge_api(settings, transport=transport, observe=self._requested)
             opened.callback(self.api.close)
             self.webhooks = Webhooks(
                 settings.webhook_secrets, allow_private=settings.webhook_allow_private

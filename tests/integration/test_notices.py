@@ -256,8 +256,8 @@ def test_slow_answers_are_broken_off(bench: Bench, receiver: Receiver) -> None:
     ((_, attempts, second),) = states(bench)
     over.set()
     assert (state, attempts) == ("waiting", 2)
-    assert "ReadTimeout" in first or "no whole answer" in first
-    assert "no whole answer within 0.4 s" in second or "ReadTimeout" in second
+    assert "ReadTimeout" in first or "no complete response" in first
+    assert "no complete response within 0.4 s" in second or "ReadTimeout" in second
 
 
 def test_of_a_long_answer_no_more_than_its_status_is_read(bench: Bench, receiver: Receiver) -> None:

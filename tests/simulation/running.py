@@ -59,7 +59,7 @@ class Simulation:
             base_url="https://judge.test",
             api_key="key",
             transport=httpx.MockTransport(lambda r: self.world.remote.transport(r)),
-            turn_seconds=0.0,
+            spacing=0.0,
         )
         self._take_the_clocks()
         return self

@@ -179,7 +179,7 @@ class Bench:
             base_url="https://judge.test",
             api_key="key",
             transport=remote.transport(),
-            turn_seconds=0.0,
+            spacing=0.0,
         )
         self.sent: list[tuple[str, UUID]] = []
         self.webhooks: Webhooks | None = None  # None: signed, and private addresses are allowed

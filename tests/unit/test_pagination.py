@@ -32,7 +32,7 @@ def pages_of(
 ) -> Iterator[ListOutcome | Incomplete]:
     transport = httpx.MockTransport(respond)
     with JudgeAPI(
-        base_url="https://judge.test", api_key="key", transport=transport, turn_seconds=0.0
+        base_url="https://judge.test", api_key="key", transport=transport, spacing=0.0
     ) as api:
         yield from list_pages(
             api, max_pages=max_pages, max_seconds=max_seconds, monotonic=monotonic, **query

@@ -18,7 +18,8 @@ from worker.domain.outcomes import (
     RemoteItem,
     Unavailable,
 )
-from worker.remote import JudgeAPI, storable
+from worker.remote import JudgeAPI
+from worker.remote.json_values import make_storable
 
 ID = "0190c7a2-0000-7000-8000-000000000001"
 
@@ -152,7 +153,7 @@ def test_items_that_share_an_index_are_both_dropped() -> None:
     ]
     execution = read(batch(items=items))
     assert [item.index for item in execution.items] == [1]
-    assert execution.oddities == ("item 0 is answered 2 times: none of them counts",)
+    assert execution.oddities == ("item 0 occurs 2 times: none of them is used",)
 
 
 def test_garbage_among_items_and_results_is_told_once_each() -> None:
@@ -185,8 +186,8 @@ def test_counts_that_do_not_add_up_are_told_at_the_end_only() -> None:
     assert read(batch(items=items, **fields)).oddities == ()
     assert read(batch(items=items, **fields) | {"status": "partial"}).oddities == (
         "total_count is 3, but 2 items can be read",
-        "completed_count is 2, but 1 items say so",
-        "failed_count is 0, but 1 items say so",
+        "completed_count is 2, but 1 items are completed",
+        "failed_count is 0, but 1 items are failed",
     )
 
 
@@ -315,11 +316,11 @@ def test_every_text_of_the_remote_can_be_stored() -> None:
     )
 
 
-def test_storable_leaves_everything_else_alone() -> None:
+def test_make_storable_leaves_everything_else_alone() -> None:
     value = {"a": [1, 2.5, None, True, "é😀\n\t"], "b": {}}
-    assert storable(value) == value
-    assert storable("\x00") == "\\u0000"
-    assert storable(["\udfff", {"\x00": math.inf}]) == ["\\udfff", {"\\u0000": "Infinity"}]
+    assert make_storable(value) == value
+    assert make_storable("\x00") == "\\u0000"
+    assert make_storable(["\udfff", {"\x00": math.inf}]) == ["\\udfff", {"\\u0000": "Infinity"}]
 
 
 def test_a_value_nested_too_deeply_costs_only_itself() -> None:

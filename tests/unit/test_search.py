@@ -58,7 +58,7 @@ def found_among(
         base_url="https://judge.test",
         api_key="key",
         transport=httpx.MockTransport(answer),
-        turn_seconds=0.0,
+        spacing=0.0,
     ) as api:
         sent = Sent("judge", own_tag, TWIN, BEGAN)
         return search(api, sent, lambda ids: set(taken) & set(ids), monotonic=lambda: now[0])

@@ -124,9 +124,9 @@ def _check_gateway_keys(settings: Settings) -> None:
 
 def _check_key(settings: Settings) -> None:
     """Tries the key where that costs nothing: at the list."""
-    from worker.remote.client import judge_api
+    from worker.remote.client import open_judge_api
 
-    with judge_api(settings) as api:
+    with open_judge_api(settings) as api:
         match api.list_executions():
             case Listed():
                 return

@@ -73,7 +73,7 @@ def run(
     from worker.app import App, ending_on_signals
     from worker.gateway.server import serving_gateway
     from worker.health import operations, serving_operations
-    from worker.remote.client import check_api
+    from worker.remote.client import require_reachable_api
 
     settings = settings_and_logs()
     if migrate_first:
@@ -81,7 +81,7 @@ def run(
     send_traces()
     with App(settings) as worker:
         if not with_gateway:  # which takes work also while the API is away
-            check_api(settings)
+            require_reachable_api(settings)
         failed_before = _failed_jobs(worker)
         with contextlib.ExitStack() as around:
             around.enter_context(ending_on_signals(worker.ending))

@@ -148,7 +148,7 @@ def _may_be(row: BatchExecution, sent: Sent) -> bool:
 def _is_ours(api: JudgeAPI, row: BatchExecution, sent: Sent) -> bool | Unclear:
     if row.tags is not None and sent.own_tag is not None:
         return True
-    match api.status(row.batch_execution_id, in_turn=True):
+    match api.status(row.batch_execution_id, spaced=True):
         case Found(execution):
             shown = {item.index: item.input for item in execution.items}
             if len(shown) < len(sent.inputs) or None in shown.values():

@@ -1,4 +1,4 @@
-"""Sends requests to the judge API: one request a call, bounded, and never off its own origin."""
+"""Sends requests to the judge API, one request per call, and turns what happens into outcomes."""
 
 from __future__ import annotations
 
@@ -17,26 +17,27 @@ from worker import __version__
 from worker.config import API_KEY_NAMES, Settings
 from worker.domain.outcomes import Invalid, ListOutcome, StatusOutcome, SubmitOutcome, Unavailable
 from worker.errors import ConfigurationError, Unreachable
-from worker.remote.cookies import NoCookies
-from worker.remote.deadline import Unusable, clock, keep_deadlines, read_body, within
+from worker.remote.deadline import ExchangeAborted, clock, exchange_deadline, read_body
 from worker.remote.error_messages import one_line
 from worker.remote.responses import (
-    Answer,
+    ApiResponse,
     list_outcome,
-    make_answer,
+    parse_response,
     status_outcome,
     submit_outcome,
 )
-from worker.remote.urls import Address
+from worker.remote.transport import DeadlineTransport
+from worker.remote.urls import BaseURL
 from worker.wire.auth import authorization
 from worker.wire.paths import EXECUTIONS, execute
 
 Observer = Callable[[str, int | None, float], None]
 
 CONNECT_SECONDS = 5.0
-DEADLINE_SECONDS = 20.0  # of a whole request, under the lease that its caller holds
-TURN_SECONDS = 0.1  # between two requests that are in no hurry: a search's would be a burst
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
+DEADLINE_SECONDS = 20.0  # of a whole exchange; shorter than the lease of its caller
+SPACING_SECONDS = 0.1  # between two requests that are not urgent, so that a search is no burst
+MAX_RESPONSE_BYTES = 64 * 1024 * 1024
+REACHABLE_SECONDS = 3.0  # for the API to respond at all when a process starts
 
 # Raised before a byte of the request could have reached the API.
 _NOT_SENT = (
@@ -46,19 +47,29 @@ _NOT_SENT = (
     httpx.UnsupportedProtocol,
     httpx.ProxyError,
 )
-# What else a peer can bring about; the plain ones come from deep inside, by a broken header.
-_NO_ANSWER = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, Unusable, OSError, ValueError)
+# Whatever else a peer can cause; OSError and ValueError come from broken headers, for example.
+_NO_RESPONSE = (httpx.HTTPError, ExchangeAborted, OSError, ValueError)
 
-# What a body or a URL that cannot be made raises: nothing was sent.
-_UNSENDABLE = (ValueError, TypeError, RecursionError, httpx.InvalidURL)
+# Raised for a body or a URL that cannot be built, before anything is sent.
+_NOT_ENCODABLE = (ValueError, TypeError, RecursionError, httpx.InvalidURL)
 
 
 class JudgeAPI:
-    """One API and one key. Safe to use from several threads; no method raises for what the
-    network or the remote does: every answer, and every lie, is an outcome.
+    """A client for one API and one key. Thread-safe.
 
-    `observe` is told of each request after it ended: the method here that made it, the status of
-    its answer (None: there was none), and its seconds.
+    No method raises for what the network or the remote does: each response, a malformed one
+    included, becomes an outcome. Redirects are not followed, and cookies are not kept.
+
+    Args:
+        base_url: Where the API is, without `/v1`.
+        api_key: Sent to this API only, and never shown in a reason.
+        transport: Replaces the network in tests.
+        deadline: Seconds for a whole exchange, connecting included.
+        spacing: Seconds between the starts of two spaced requests: those of the list, and status
+            requests that ask for it.
+        max_response_bytes: A longer body makes a response unusable.
+        observe: Called after each request with the name of the method that made it, the status
+            code of its response (None without one), and its seconds.
     """
 
     def __init__(
@@ -68,34 +79,26 @@ class JudgeAPI:
         api_key: str,
         transport: httpx.BaseTransport | None = None,
         deadline: float = DEADLINE_SECONDS,
-        turn_seconds: float = TURN_SECONDS,
-        max_answer_bytes: int = MAX_ANSWER_BYTES,
+        spacing: float = SPACING_SECONDS,
+        max_response_bytes: int = MAX_RESPONSE_BYTES,
         observe: Observer = lambda _endpoint, _status, _seconds: None,
     ) -> None:
-        key = _checked(api_key)
-        self._address = Address(base_url)
+        key = _checked_key(api_key)
+        self._base_url = BaseURL(base_url)
         self._secrets = sorted({key, quote(key), quote(key, safe="")}, key=len, reverse=True)
         self._deadline = deadline
-        self._turn_seconds = turn_seconds
-        self._turn_at = float("-inf")  # the next one's
-        self._turn_lock = threading.Lock()
-        self._max_answer_bytes = max_answer_bytes
+        self._spacing = spacing
+        self._next_start = float("-inf")  # of a spaced request
+        self._spacing_lock = threading.Lock()
+        self._max_response_bytes = max_response_bytes
         self._observe = observe
-        self._client = httpx.Client(
-            transport=transport,
-            follow_redirects=False,
-            timeout=httpx.Timeout(deadline, connect=min(CONNECT_SECONDS, deadline)),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
-            cookies=NoCookies(),
-            event_hooks={"response": [_stop_at_redirect]},
-            headers={
-                "Authorization": authorization(key),
-                "Accept": "application/json",
-                "Accept-Encoding": "gzip",  # the one packing that `bounds` can count
-                "User-Agent": f"evalworker/{__version__}",
-            },
-        )
-        keep_deadlines(self._client)
+        self._transport = transport or DeadlineTransport(self._base_url.url)
+        self._headers = {
+            "Authorization": authorization(key),
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "User-Agent": f"evalworker/{__version__}",
+        }
 
     def __enter__(self) -> Self:
         return self
@@ -104,7 +107,7 @@ class JudgeAPI:
         self.close()
 
     def close(self) -> None:
-        self._client.close()
+        self._transport.close()
 
     def submit(
         self,
@@ -115,9 +118,9 @@ class JudgeAPI:
         judge_version_id: str | None = None,
         may_send: Callable[[], bool] | None = None,
     ) -> SubmitOutcome:
-        """POSTs a batch, once. Unless the outcome says otherwise, it may exist afterwards.
+        """POST a batch, once. Unless the outcome rules it out, the batch may exist afterwards.
 
-        `may_send` is asked just before bytes leave; once it says no, none does.
+        `may_send` is called before each write. Once it returns False, nothing more is sent.
         """
         body: dict[str, Any] = {"inputs": [dict(given) for given in inputs]}
         if tags:
@@ -125,38 +128,33 @@ class JudgeAPI:
         if judge_version_id is not None:
             body["judge_version_id"] = judge_version_id
         try:
-            url = self._address.url(*execute(judge_id))
-            request = self._client.build_request(
-                "POST", url, content=_encoded(body), headers={"Content-Type": "application/json"}
-            )
-        except _UNSENDABLE as error:
+            request = self._request("POST", self._base_url.join(*execute(judge_id)), body)
+        except _NOT_ENCODABLE as error:
             return Invalid(self._describe(error, "cannot be sent as JSON"))
-        answer = self._exchange("submit", request, may_send)
-        if isinstance(answer, Unavailable):
-            return answer
-        return submit_outcome(answer, self._own_status_url(answer.body))
+        response = self._exchange("submit", request, may_send)
+        if isinstance(response, Unavailable):
+            return response
+        return submit_outcome(response, self._own_status_url(response.body))
 
     def status(
-        self, batch_execution_id: str, status_url: str | None = None, *, in_turn: bool = False
+        self, batch_execution_id: str, status_url: str | None = None, *, spaced: bool = False
     ) -> StatusOutcome:
-        """GETs a whole batch, by `status_url` where it is on the API's own origin.
+        """GET a whole batch, from `status_url` where that is a URL of this API.
 
-        `in_turn` is for who asks for many, as for the list.
+        `spaced` is for callers that read many batches, one after the other.
         """
-        own = self._address.own(status_url) if status_url else None
+        own_url = self._base_url.resolve(status_url) if status_url else None
         try:
-            url = own or self._address.url(*EXECUTIONS, batch_execution_id)
-            request = self._client.build_request("GET", url)
-        except _UNSENDABLE as error:
-            return Unavailable(self._describe(error, "cannot be asked for"), sent=False)
-        if in_turn:
-            self._await_turn()
-        answer = self._exchange("status", request)
-        return (
-            answer
-            if isinstance(answer, Unavailable)
-            else status_outcome(answer, batch_execution_id)
-        )
+            url = own_url or self._base_url.join(*EXECUTIONS, batch_execution_id)
+            request = self._request("GET", url)
+        except _NOT_ENCODABLE as error:
+            return Unavailable(self._describe(error, "cannot be requested"), sent=False)
+        if spaced:
+            self._wait_for_spacing()
+        response = self._exchange("status", request)
+        if isinstance(response, Unavailable):
+            return response
+        return status_outcome(response, batch_execution_id)
 
     def list_executions(
         self,
@@ -168,9 +166,9 @@ class JudgeAPI:
         page_size: int | None = None,
         cursor: str | None = None,
     ) -> ListOutcome:
-        """GETs one page of the list of batches, in the server's order, without items.
+        """GET one page of the list of batches, in the server's order, without items.
 
-        Of several threads that ask at once, each in its turn, `turn_seconds` apart.
+        These requests are spaced: concurrent threads send theirs one after the other.
         """
         params = {
             "judge_id": judge_id,
@@ -182,85 +180,102 @@ class JudgeAPI:
         }
         given = {name: value for name, value in params.items() if value is not None}
         try:
-            url = self._address.url(*EXECUTIONS).copy_merge_params(given)
-            request = self._client.build_request("GET", url)
-        except _UNSENDABLE as error:
-            return Unavailable(self._describe(error, "cannot be asked for"), sent=False)
-        self._await_turn()
-        answer = self._exchange("list", request)
-        if isinstance(answer, Unavailable):
-            return answer
-        return list_outcome(answer, first_page=cursor is None)
+            url = self._base_url.join(*EXECUTIONS).copy_merge_params(given)
+            request = self._request("GET", url)
+        except _NOT_ENCODABLE as error:
+            return Unavailable(self._describe(error, "cannot be requested"), sent=False)
+        self._wait_for_spacing()
+        response = self._exchange("list", request)
+        if isinstance(response, Unavailable):
+            return response
+        return list_outcome(response, first_page=cursor is None)
 
-    def _await_turn(self) -> None:
-        with self._turn_lock:
-            moment = clock()
-            turn = max(moment, self._turn_at)
-            self._turn_at = turn + self._turn_seconds
-        time.sleep(turn - moment)
+    def _request(
+        self, method: str, url: httpx.URL, body: Mapping[str, Any] | None = None
+    ) -> httpx.Request:
+        extensions = {"timeout": {"connect": CONNECT_SECONDS}}  # the deadline limits all the rest
+        if body is None:
+            return httpx.Request(method, url, headers=self._headers, extensions=extensions)
+        headers = {**self._headers, "Content-Type": "application/json"}
+        content = _encoded(body)
+        return httpx.Request(method, url, headers=headers, content=content, extensions=extensions)
+
+    def _wait_for_spacing(self) -> None:
+        with self._spacing_lock:
+            now = clock()
+            start = max(now, self._next_start)
+            self._next_start = start + self._spacing
+        time.sleep(start - now)
 
     def _exchange(
         self, endpoint: str, request: httpx.Request, may_send: Callable[[], bool] | None = None
-    ) -> Answer | Unavailable:
-        began = clock()
-        answer = self._ask(request, may_send)
-        status = None if isinstance(answer, Unavailable) else answer.status
-        self._observe(endpoint, status, clock() - began)
-        return answer
+    ) -> ApiResponse | Unavailable:
+        started_at = clock()
+        response = self._send(request, may_send)
+        status = None if isinstance(response, Unavailable) else response.status
+        self._observe(endpoint, status, clock() - started_at)
+        return response
 
-    def _ask(
+    def _send(
         self, request: httpx.Request, may_send: Callable[[], bool] | None
-    ) -> Answer | Unavailable:
+    ) -> ApiResponse | Unavailable:
+        # The transport is used without `httpx.Client`, which adds only what is not wanted here:
+        # redirects, cookies, and decompression without a limit.
         try:
             with (
-                within(self._deadline, may_send) as deadline,
-                closing(self._client.send(request, stream=True)) as response,
+                exchange_deadline(self._deadline, may_send) as deadline,
+                closing(self._transport.handle_request(request)) as response,
             ):
-                status, headers = response.status_code, response.headers
-                raw = read_body(response, deadline, self._max_answer_bytes)
-        except _RedirectedError as redirected:
-            status, headers, raw = redirected.status, redirected.headers, b""
+                content = read_body(response, deadline, self._max_response_bytes)
         except _NOT_SENT as error:
             return Unavailable(self._describe(error), sent=False)
-        except _NO_ANSWER as error:
+        except _NO_RESPONSE as error:
             return Unavailable(self._describe(error))
-        return make_answer(status, headers, raw, self._secrets)
+        return parse_response(response.status_code, response.headers, content, self._secrets)
 
     def _own_status_url(self, body: object) -> str | None:
-        given = body.get("status_url") if isinstance(body, dict) else None
-        own = self._address.own(given) if isinstance(given, str) else None
-        return str(own) if own is not None else None
+        status_url = body.get("status_url") if isinstance(body, dict) else None
+        url = self._base_url.resolve(status_url) if isinstance(status_url, str) else None
+        return None if url is None else str(url)
 
-    def _describe(self, error: Exception, what: str = "") -> str:
-        name, words = type(error).__name__, str(error)
-        if isinstance(error, Unusable):
-            return one_line(words, self._secrets)
-        return one_line(": ".join(part for part in (what, name, words) if part), self._secrets)
-
-
-class _RedirectedError(Exception):
-    """Raised before httpx looks into a redirect's target, which may be no URL at all."""
-
-    def __init__(self, response: httpx.Response) -> None:
-        super().__init__(response.status_code)
-        self.status, self.headers = response.status_code, response.headers
+    def _describe(self, error: Exception, context: str = "") -> str:
+        text = str(error)
+        if not isinstance(error, ExchangeAborted):
+            text = ": ".join(part for part in (context, type(error).__name__, text) if part)
+        return one_line(text, self._secrets)
 
 
-def _stop_at_redirect(response: httpx.Response) -> None:
-    if response.has_redirect_location:
-        raise _RedirectedError(response)
+def open_judge_api(settings: Settings, **options: Any) -> JudgeAPI:
+    """Create a client from the settings; `options` are passed to `JudgeAPI`.
+
+    Raises `ConfigurationError` where the settings have no key.
+    """
+    if settings.api_key is None:
+        raise ConfigurationError(
+            [f"{API_KEY_NAMES[0]} is not set (nor {' or '.join(API_KEY_NAMES[1:])})"]
+        )
+    key = settings.api_key.get_secret_value()
+    return JudgeAPI(base_url=settings.api_url, api_key=key, **options)
 
 
-def _checked(api_key: str) -> str:
+def require_reachable_api(settings: Settings) -> None:
+    """Raise `Unreachable` if nothing at all responds at the API's URL."""
+    with open_judge_api(settings, deadline=REACHABLE_SECONDS) as api:
+        outcome = api.list_executions()
+    if isinstance(outcome, Unavailable) and not outcome.sent:
+        raise Unreachable("judge API", settings.api_url, outcome.reason)
+
+
+def _checked_key(api_key: str) -> str:
     key = api_key.strip()
     if not (key and key.isascii() and key.isprintable()):
-        # Not quoted: whatever it is, it is secret.
+        # The message does not quote it: even a malformed key is secret.
         raise ConfigurationError(["the API key is empty, or has characters that no header carries"])
     return key
 
 
 def _encoded(body: Mapping[str, Any]) -> bytes:
-    """As UTF-8, which is what size limits count; halves of surrogate pairs only fit escaped."""
+    """Encode as UTF-8, which is what size limits count; escape only where surrogates need it."""
     try:
         return _json(body, ascii_only=False).encode()
     except UnicodeEncodeError:
@@ -269,26 +284,3 @@ def _encoded(body: Mapping[str, Any]) -> bytes:
 
 def _json(body: Mapping[str, Any], *, ascii_only: bool) -> str:
     return json.dumps(body, ensure_ascii=ascii_only, allow_nan=False, separators=(",", ":"))
-
-
-CHECK_SECONDS = 3.0  # for the API to answer anything at the start
-
-
-def judge_api(settings: Settings, **bounds: Any) -> JudgeAPI:
-    """A client with the key of the settings; raises `ConfigurationError` where there is none."""
-    from worker.remote import JudgeAPI  # and httpx, which few commands need
-
-    if settings.api_key is None:
-        raise ConfigurationError(
-            [f"{API_KEY_NAMES[0]} is not set (nor {' or '.join(API_KEY_NAMES[1:])})"]
-        )
-    key = settings.api_key.get_secret_value()
-    return JudgeAPI(base_url=settings.api_url, api_key=key, **bounds)
-
-
-def check_api(settings: Settings) -> None:
-    """Raises `Unreachable` if nothing at all answers at the API's URL."""
-    with judge_api(settings, deadline=CHECK_SECONDS) as api:
-        outcome = api.list_executions()
-    if isinstance(outcome, Unavailable) and not outcome.sent:
-        raise Unreachable("judge API", settings.api_url, outcome.reason)

@@ -1,43 +1,40 @@
-"""Keeps an exchange within bounds: seconds in all, and bytes, however they were packed.
+"""Limits the time of a whole HTTP exchange, and the size of the body that is read.
 
-httpx bounds each single read and write. A peer that sends or takes a byte now and then would
-hold a request for hours, and its caller's lease ends long before: somebody else would take up the
-batch while the first request still runs. So each read and write is given what is left of the
-whole request's time.
+httpcore applies its timeouts to each read and write. A peer that sends or accepts a byte now and
+then would keep an exchange going for hours, long after its caller's lease has expired and another
+process has claimed the batch. So each read and write is given what is left of the exchange's time.
 """
 
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+import httpcore
 import httpx
 
-LEAST_SECONDS = 0.001  # zero would mean "do not block" to a socket
-WRITTEN_AT_ONCE = 16 * 1024  # bytes between two looks at the clock
-UNPACKED_AT_ONCE = 64 * 1024  # bytes: what a compressed answer can take before it is counted
-
+MIN_TIMEOUT = 0.001  # seconds; a socket takes zero for "do not block"
+WRITE_CHUNK = 16 * 1024  # bytes written before the deadline is checked again
 
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def clock() -> float:
-    """Seconds that pass while the machine sleeps, too: those of `time.monotonic` may not."""
+    """Return seconds that go on while the machine sleeps, which `time.monotonic` may not count."""
     return time.clock_gettime(_CLOCK)
 
 
-class Unusable(Exception):
-    """The answer is too long, in bytes or in seconds, or broken in its packing."""
+class ExchangeAborted(Exception):
+    """We ended the exchange: it took too long, or its response is too large or encoded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """When a request must be over, by `clock`; and whether its caller still has a right to it."""
+    """When an exchange must be over, by `clock`, and whether its caller may still send."""
 
     seconds: float
     at: float
@@ -45,26 +42,31 @@ class Deadline:
 
     def check(self) -> None:
         if clock() >= self.at:
-            raise Unusable(f"no whole answer within {self.seconds:g} s")
+            raise ExchangeAborted(f"no complete response within {self.seconds:g} s")
 
     def check_sending(self) -> None:
-        """Before every byte that leaves: a process may have been asleep until just now."""
+        """Check before each write, because the process may have been suspended until now."""
         self.check()
         if self.may_send is not None and not self.may_send():
-            raise Unusable("it was too late to send it")
+            raise ExchangeAborted("it was too late to send the request")
 
-    def at_most(self, timeout: float | None) -> float:
-        left = max(self.at - clock(), LEAST_SECONDS)
+    def limit(self, timeout: float | None) -> float:
+        left = max(self.at - clock(), MIN_TIMEOUT)
         return left if timeout is None else min(timeout, left)
 
 
-# A request runs in one thread from beginning to end; a connection serves many.
-_current: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
+# An exchange runs in one thread from beginning to end, while its connection serves many exchanges.
+_current: ContextVar[Deadline] = ContextVar("deadline")
 
 
 @contextmanager
-def within(seconds: float, may_send: Callable[[], bool] | None = None) -> Iterator[Deadline]:
-    """Every read and write of this thread shares these seconds; none is sent unless it may be."""
+def exchange_deadline(
+    seconds: float, may_send: Callable[[], bool] | None = None
+) -> Iterator[Deadline]:
+    """Apply one deadline to all reads and writes that this thread does in the block.
+
+    `may_send` is called before each write. Once it returns False, nothing more is sent.
+    """
     deadline = Deadline(seconds, clock() + seconds, may_send)
     token = _current.set(deadline)
     try:
@@ -73,122 +75,69 @@ def within(seconds: float, may_send: Callable[[], bool] | None = None) -> Iterat
         _current.reset(token)
 
 
-def keep_deadlines(client: httpx.Client) -> None:
-    """Makes the client's connections, those through a proxy too, obey `within`.
+class DeadlineBackend(httpcore.NetworkBackend):
+    """A network backend for httpcore whose streams obey `exchange_deadline`.
 
-    httpx has no public place for this. Should these names move, the test with a server that drips
-    its headers fails; a transport without a pool is a fake one and has no sockets.
+    Its connections can be used in such a block only.
     """
-    for transport in (client._transport, *client._mounts.values()):
-        pool = getattr(transport, "_pool", None)
-        if pool is not None:
-            pool._network_backend = Bounded(pool._network_backend)
+
+    def __init__(self) -> None:
+        self._backend = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self, host: str, port: int, timeout: float | None = None, *args: Any, **kwargs: Any
+    ) -> httpcore.NetworkStream:
+        limited = _current.get().limit(timeout)
+        return DeadlineStream(self._backend.connect_tcp(host, port, limited, *args, **kwargs))
 
 
-class Bounded:
-    """A network backend of httpcore, with streams that obey `within`."""
+class DeadlineStream(httpcore.NetworkStream):
+    """A network stream whose reads and writes obey `exchange_deadline`."""
 
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
-
-    def connect_tcp(self, host: str, port: int, timeout: float | None = None, **rest: Any) -> Any:
-        return _Stream(self._inner.connect_tcp(host, port, timeout=_at_most(timeout), **rest))
-
-    def connect_unix_socket(self, path: str, timeout: float | None = None, **rest: Any) -> Any:
-        return _Stream(self._inner.connect_unix_socket(path, timeout=_at_most(timeout), **rest))
-
-    def sleep(self, seconds: float) -> None:
-        self._inner.sleep(seconds)
-
-
-class _Stream:
-    """httpcore's network stream: no read or write outlasts the request that it serves."""
-
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
+    def __init__(self, stream: httpcore.NetworkStream) -> None:
+        self._stream = stream
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        _check()
-        data: bytes = self._inner.read(max_bytes, timeout=_at_most(timeout))
-        return data
+        deadline = _current.get()
+        deadline.check()
+        return self._stream.read(max_bytes, deadline.limit(timeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        deadline = _current.get()
         view = memoryview(buffer)
-        for start in range(0, len(view), WRITTEN_AT_ONCE):
-            part = bytes(view[start : start + WRITTEN_AT_ONCE])
-            _check_sending()
-            self._inner.write(part, timeout=_at_most(timeout))
+        for start in range(0, len(view), WRITE_CHUNK):
+            deadline.check_sending()
+            chunk = bytes(view[start : start + WRITE_CHUNK])
+            self._stream.write(chunk, deadline.limit(timeout))
 
     def start_tls(
         self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
-    ) -> _Stream:
-        # No check: a handshake that comes too late must still read as "not sent".
-        inner = self._inner.start_tls(ssl_context, server_hostname, timeout=_at_most(timeout))
-        return _Stream(inner)
+    ) -> httpcore.NetworkStream:
+        # No check here: a handshake that times out must still be reported as "not sent".
+        limited = _current.get().limit(timeout)
+        return DeadlineStream(self._stream.start_tls(ssl_context, server_hostname, limited))
 
     def close(self) -> None:
-        self._inner.close()
+        self._stream.close()
 
     def get_extra_info(self, info: str) -> Any:
-        return self._inner.get_extra_info(info)
+        return self._stream.get_extra_info(info)
 
 
-def _check() -> None:
-    deadline = _current.get()
-    if deadline is not None:
+def read_body(response: httpx.Response, deadline: Deadline, max_bytes: int) -> bytes:
+    """Read the whole body. Raise `ExchangeAborted` where it is too long, too slow or encoded.
+
+    Nothing is decompressed, so that a few bytes cannot grow into more than `max_bytes`.
+    """
+    encoding = response.headers.get("content-encoding", "").strip().lower()
+    if encoding not in ("", "identity"):
+        raise ExchangeAborted(f"the response is encoded as {encoding!r}, although we refuse that")
+    chunks, size = [], 0
+    # Not `iter_raw`: a response that a test makes is already read, and may be given repeatedly.
+    for chunk in cast("httpx.SyncByteStream", response.stream):
         deadline.check()
-
-
-def _check_sending() -> None:
-    deadline = _current.get()
-    if deadline is not None:
-        deadline.check_sending()
-
-
-def _at_most(timeout: float | None) -> float | None:
-    deadline = _current.get()
-    return timeout if deadline is None else deadline.at_most(timeout)
-
-
-def read_body(response: httpx.Response, deadline: Deadline, most: int) -> bytes:
-    """The whole body, unpacked; raises `Unusable` at the first byte or second too many."""
-    pieces, size = [], 0
-    try:
-        for piece in _unpacked(response):
-            deadline.check()
-            size += len(piece)
-            if size > most:
-                raise Unusable(f"the answer is longer than {most:,} bytes")
-            pieces.append(piece)
-    except zlib.error as error:
-        raise Unusable(f"the answer cannot be unpacked: {error}") from None
-    return b"".join(pieces)
-
-
-def _unpacked(response: httpx.Response) -> Iterator[bytes]:
-    # Not `iter_bytes`: it unpacks each chunk whole before anybody can count, a bomb included,
-    # and shows nothing of a drip until a chunk is full.
-    if not isinstance(response.stream, httpx.SyncByteStream):
-        raise Unusable("the answer cannot be read")
-    packing = response.headers.get("content-encoding", "").strip().lower()
-    if packing in ("", "identity"):
-        yield from response.stream
-    elif packing == "gzip":
-        yield from _gunzipped(response.stream)
-    else:
-        raise Unusable("the answer is packed in a way that was not asked for")
-
-
-def _gunzipped(chunks: httpx.SyncByteStream) -> Iterator[bytes]:
-    inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-    begun = False
-    for chunk in chunks:
-        rest, piece = chunk, b""
-        begun = begun or bool(chunk)
-        while (rest or len(piece) == UNPACKED_AT_ONCE) and not inflater.eof:
-            piece = inflater.decompress(rest, UNPACKED_AT_ONCE)
-            rest = inflater.unconsumed_tail
-            yield piece
-        yield b""  # a chunk that unpacks to nothing is still a moment to look at the clock
-    if begun and not inflater.eof:
-        raise Unusable("the answer breaks off")
+        size += len(chunk)
+        if size > max_bytes:
+            raise ExchangeAborted(f"the response is longer than {max_bytes:,} bytes")
+        chunks.append(chunk)
+    return b"".join(chunks)

@@ -1,4 +1,4 @@
-"""What went wrong, in one line and in the API's own words; never with the key in it."""
+"""Makes one-line error messages in the API's own words, without the key."""
 
 from __future__ import annotations
 
@@ -7,81 +7,79 @@ from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from worker.remote.parsing import storable
+from worker.remote.json_values import make_storable
 
 MAX_REASON = 500  # characters
-LOOKED_AT = 8 * MAX_REASON  # characters that are cleaned; the rest would not be shown
+MAX_CLEANED = 8 * MAX_REASON  # characters that are cleaned; later ones would not be shown
 MAX_PARTS = 12  # field errors in one line
 MAX_DEPTH = 8
 
-_WORDS = ("detail", "title", "error", "message")  # the first that says something is taken
-_LABELS = ("type", "status", "instance", "code")  # of a problem: nothing about this one
+MESSAGE_FIELDS = ("detail", "title", "error", "message")  # the first one with a text is used
+_PROBLEM_FIELDS = ("type", "status", "instance", "code")  # say nothing about this very problem
 
 
 def one_line(text: str, secrets: Collection[str] = ()) -> str:
-    """Without secrets, control characters and line ends; storable, and of bounded length."""
-    # Hidden before the cut, which could leave half of a secret, and again after the cleaning,
-    # which could make one whole.
-    line = storable(_hidden(text, secrets)[:LOOKED_AT])
+    """Return a storable line of bounded length, without secrets and control characters."""
+    # Secrets are hidden before the text is cut, which could leave half of one, and again after it
+    # is cleaned, which could join the halves of one.
+    line = make_storable(_hide(text, secrets)[:MAX_CLEANED])
     line = "".join(letter for letter in " ".join(line.split()) if letter.isprintable())
-    line = _hidden(line, secrets)
+    line = _hide(line, secrets)
     return line if len(line) <= MAX_REASON else line[: MAX_REASON - 1] + "…"
 
 
-def _hidden(text: str, secrets: Collection[str]) -> str:
+def _hide(text: str, secrets: Collection[str]) -> str:
     for secret in secrets:
         text = text.replace(secret, "***")
     return text
 
 
-def words_of(body: object) -> str:
-    """What an error's body says, or ''; `inputs[1].contexts: too few` for field errors."""
-    if isinstance(body, dict):
-        return "; ".join(islice(_said(body), MAX_PARTS))
-    return "; ".join(islice(_field_errors(body, ""), MAX_PARTS))
+def error_message(body: object) -> str:
+    """Return what an error's body says, or ''; `inputs[1].contexts: too few` for field errors."""
+    parts = _messages(body) if isinstance(body, dict) else _field_errors(body, "")
+    return "; ".join(islice(parts, MAX_PARTS))
 
 
-def plain(text: str) -> str:
-    """A body that is no JSON, such as a proxy's HTML page, without its markup."""
+def without_markup(text: str) -> str:
+    """Remove the tags of a body that is not JSON, such as a proxy's HTML page."""
     return re.sub(r"<[^>]*>", " ", text)
 
 
-def _said(body: Mapping[str, Any]) -> Iterator[str]:
-    yield from _main_words(body)
-    others = {name: part for name, part in body.items() if name not in _WORDS + _LABELS}
+def _messages(body: Mapping[str, Any]) -> Iterator[str]:
+    yield from _main_message(body)
+    known = MESSAGE_FIELDS + _PROBLEM_FIELDS
+    others = {name: value for name, value in body.items() if name not in known}
     yield from _field_errors(others, "")
 
 
-def _main_words(body: Mapping[str, Any], depth: int = 0) -> Iterator[str]:
-    for name in _WORDS:
+def _main_message(body: Mapping[str, Any], depth: int = 0) -> Iterator[str]:
+    for name in MESSAGE_FIELDS:
         value = body.get(name)
         if isinstance(value, str) and value.strip():
             yield value
             return
-        if isinstance(value, dict) and depth < MAX_DEPTH:
-            nested = [*_main_words(value, depth + 1)] or [
-                *islice(_field_errors(value, ""), MAX_PARTS)
-            ]
-        elif isinstance(value, list):
-            nested = [*islice(_field_errors(value, ""), MAX_PARTS)]
-        else:
+        if not isinstance(value, dict | list):
             continue
+        nested: list[str] = []
+        if isinstance(value, dict) and depth < MAX_DEPTH:
+            nested = [*_main_message(value, depth + 1)]
+        nested = nested or [*islice(_field_errors(value, ""), MAX_PARTS)]
         if nested:
             yield from nested
             return
 
 
-def _field_errors(value: object, place: str, depth: int = 0) -> Iterator[str]:
+def _field_errors(value: object, path: str, depth: int = 0) -> Iterator[str]:
     if isinstance(value, str):
         if value.strip():
-            yield f"{place}: {value}" if place else value
+            yield f"{path}: {value}" if path else value
     elif depth > MAX_DEPTH:
         return
     elif isinstance(value, dict):
         for name, part in value.items():
-            yield from _field_errors(part, f"{place}.{name}" if place else str(name), depth + 1)
+            yield from _field_errors(part, f"{path}.{name}" if path else str(name), depth + 1)
     elif isinstance(value, list):
-        texts_only = all(isinstance(part, str) for part in value)
+        is_text_list = all(isinstance(part, str) for part in value)
         for index, part in enumerate(value):
-            where = place if texts_only else f"{place}[{index}]"
-            yield from _field_errors(part, where, depth + 1)
+            part_path = path if is_text_list else f"{path}[{index}]"
+            yield from _field_errors(part, part_path, depth + 1)

@@ -1,4 +1,4 @@
-"""From an answer to an outcome: one place says what each status code means."""
+"""Turns responses into outcomes: the only module that knows what each status code means."""
 
 from __future__ import annotations
 
@@ -24,12 +24,17 @@ from worker.domain.outcomes import (
     TooLarge,
     Unavailable,
 )
-from worker.remote.error_messages import one_line, plain, words_of
-from worker.remote.parsing import Unreadable, read_execution, read_id, read_row
+from worker.remote.error_messages import MESSAGE_FIELDS, error_message, one_line, without_markup
+from worker.remote.parsing import (
+    UnreadableExecution,
+    read_batch_id,
+    read_execution,
+    read_list_row,
+)
 
-MAX_RETRY_AFTER = 3600.0  # seconds; more is taken for this much
-MAX_DIGITS = 300  # of a whole number; a longer one is infinite to any reader of a score
-SHOWN = 2000  # bytes of a body that is no JSON, for the message
+MAX_RETRY_AFTER = 3600.0  # seconds; a longer wait is cut to this
+MAX_DIGITS = 300  # of an integer; a longer one is as good as infinite
+MAX_EXCERPT = 2000  # bytes of a body that is not JSON, for the message
 
 NOT_JSON = object()
 
@@ -37,163 +42,170 @@ Refusal = Invalid | TooLarge | NotFound | Throttled | Denied | Unavailable
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A whole answer: its status code, headers and body; `secrets` must not show in a reason."""
+class ApiResponse:
+    """A complete response. The `secrets` must not appear in any reason."""
 
     status: int
     headers: Mapping[str, str]
-    body: object  # parsed, or NOT_JSON
-    text: str  # the beginning of the body
+    body: object  # parsed JSON, or NOT_JSON
+    excerpt: str  # the beginning of the body
     secrets: Collection[str]
 
     @property
-    def good(self) -> bool:
+    def is_success(self) -> bool:
         return 200 <= self.status < 300
 
-    def say(self, words: str) -> str:
-        return one_line(words, self.secrets)
+    def one_line(self, text: str) -> str:
+        return one_line(text, self.secrets)
 
     def reason(self) -> str:
-        """What went wrong, in the API's own words where it has some."""
+        """Return what went wrong, in the API's own words where it has some."""
         code = self.body.get("code") if isinstance(self.body, dict) else None
         label = f"{self.status} {code}" if isinstance(code, str) and code else str(self.status)
-        words = self._words()
-        return self.say(f"{label}: {words}" if words.strip() else label)
+        message = self._message()
+        return self.one_line(f"{label}: {message}" if message.strip() else label)
 
-    def _words(self) -> str:
+    def _message(self) -> str:
         if self.body is NOT_JSON:
-            return plain(self.text)
-        if self.good and isinstance(self.body, dict):
-            # Maybe half a batch, with the inputs in it: its fields are named, not quoted.
-            said = {name: self.body.get(name) for name in ("detail", "title", "error", "message")}
-            return words_of(said) or f"an object with {', '.join(self.body) or 'nothing in it'}"
-        return words_of(self.body) or self.text
+            return without_markup(self.excerpt)
+        if self.is_success and isinstance(self.body, dict):
+            # It may be half a batch, inputs included: its fields are named, not quoted.
+            fields = {name: self.body.get(name) for name in MESSAGE_FIELDS}
+            return error_message(fields) or f"an object with {', '.join(self.body) or 'no fields'}"
+        return error_message(self.body) or self.excerpt
 
 
-def make_answer(
-    status: int, headers: Mapping[str, str], raw: bytes, secrets: Collection[str]
-) -> Answer:
-    text = raw.decode("utf-8", "replace") if len(raw) <= SHOWN else _beginning(raw, secrets)
-    return Answer(status, headers, _parse(raw), text, secrets)
+def parse_response(
+    status: int, headers: Mapping[str, str], content: bytes, secrets: Collection[str]
+) -> ApiResponse:
+    if len(content) <= MAX_EXCERPT:
+        excerpt = content.decode("utf-8", "replace")
+    else:
+        excerpt = _excerpt(content, secrets)
+    return ApiResponse(status, headers, _parse(content), excerpt, secrets)
 
 
-def _beginning(raw: bytes, secrets: Collection[str]) -> str:
-    """Cut so that the end cannot be the first half of a secret."""
+def _excerpt(content: bytes, secrets: Collection[str]) -> str:
+    """Cut the content so that it cannot end in the first part of a secret."""
     longest = max((len(secret) for secret in secrets), default=0)
-    text = raw[: SHOWN + longest].decode("utf-8", "replace")
+    text = content[: MAX_EXCERPT + longest].decode("utf-8", "replace")
     for secret in secrets:
         text = text.replace(secret, "***")
     return text[: -longest or None]
 
 
-def _parse(raw: bytes) -> object:
+def _parse(content: bytes) -> object:
     try:
-        return json.loads(raw, parse_int=_int)
+        return json.loads(content, parse_int=_parse_int)
     except (ValueError, RecursionError):
         return NOT_JSON
 
 
-def _int(digits: str) -> int | float:
-    # Python refuses to read thousands of digits; one such number must not hide the whole answer.
+def _parse_int(digits: str) -> int | float:
+    # Python refuses to parse thousands of digits; one such number must not cost the whole response.
     return int(digits) if len(digits) <= MAX_DIGITS else float(digits)
 
 
-def submit_outcome(answer: Answer, own_url: str | None) -> SubmitOutcome:
-    """`own_url` is the answer's status_url where it stays with the API, else None."""
-    if not answer.good:
-        refusal = _refusal(answer)
-        if isinstance(refusal, NotFound) and answer.body is NOT_JSON:
-            # Nothing of the API's: a wrong URL, or a proxy's page. No input is to blame for it.
+def submit_outcome(response: ApiResponse, own_url: str | None) -> SubmitOutcome:
+    """`own_url` is the response's status_url where that is a URL of this API, else None."""
+    if not response.is_success:
+        refusal = _refusal(response)
+        if isinstance(refusal, NotFound) and response.body is NOT_JSON:
+            # Not the API's 404: a wrong URL, or a proxy's page. The inputs are not at fault.
             return Denied(refusal.reason, judge_only=True)
         return refusal
-    remote_id = read_id(answer.body)
-    if remote_id is not None:
-        return Accepted(remote_id, own_url)
-    return Unavailable(answer.say(f"no batch_execution_id in the answer ({answer.reason()})"))
+    batch_id = read_batch_id(response.body)
+    if batch_id is not None:
+        return Accepted(batch_id, own_url)
+    message = f"no batch_execution_id in the response ({response.reason()})"
+    return Unavailable(response.one_line(message))
 
 
-def status_outcome(answer: Answer, batch_execution_id: str) -> StatusOutcome:
-    """`Found` only if the answer is about this batch."""
-    if not answer.good:
-        refusal = _refusal(answer)
-        if isinstance(refusal, NotFound) and answer.body is NOT_JSON:
-            return Unavailable(refusal.reason)  # a proxy's page: it says nothing of the batch
-        return _without_inputs(refusal)
+def status_outcome(response: ApiResponse, batch_execution_id: str) -> StatusOutcome:
+    """`Found` only if the response is about this batch."""
+    if not response.is_success:
+        refusal = _refusal(response)
+        if isinstance(refusal, NotFound) and response.body is NOT_JSON:
+            return Unavailable(refusal.reason)  # a proxy's page, which says nothing of the batch
+        return _without_input_errors(refusal)
     try:
-        return Found(read_execution(answer.body, expected_id=batch_execution_id))
-    except Unreadable as error:
-        return Unavailable(answer.say(f"{error} ({answer.reason()})"))
+        return Found(read_execution(response.body, expected_id=batch_execution_id))
+    except UnreadableExecution as error:
+        return Unavailable(response.one_line(f"{error} ({response.reason()})"))
 
 
-def list_outcome(answer: Answer, *, first_page: bool) -> ListOutcome:
-    """`NotFound` means that there is no list to read: only the first page can tell."""
-    if not answer.good:
-        return _no_list(answer, _refusal(answer), first_page=first_page)
-    body = answer.body
+def list_outcome(response: ApiResponse, *, first_page: bool) -> ListOutcome:
+    """`NotFound` means that this server has no usable list, which only the first page can show."""
+    if not response.is_success:
+        return _failed_list(response, _refusal(response), first_page=first_page)
+    body = response.body
     if not isinstance(body, dict) or not isinstance(body.get("results"), list):
-        return Unavailable(answer.say(f"the answer is not a list of batches ({answer.reason()})"))
-    rows = (read_row(row) for row in body["results"])
+        message = f"the response is not a list of batches ({response.reason()})"
+        return Unavailable(response.one_line(message))
+    rows = (read_list_row(row) for row in body["results"])
     return Listed(tuple(row for row in rows if row is not None), _cursor(body.get("next")))
 
 
-def _no_list(answer: Answer, refusal: Refusal, *, first_page: bool) -> ListOutcome:
-    refused = isinstance(refusal, Invalid)
-    if not first_page and (refused or isinstance(refusal, NotFound)):
-        # There is a list: its first page was read. It has lost its place, and that will pass.
-        return Unavailable(answer.say(f"the list refuses its own cursor: {refusal.reason}"))
-    if refused:
-        # A list that does not take the question is as good as none.
-        return NotFound(answer.say(f"the list endpoint refuses the query: {refusal.reason}"))
-    if answer.status in (405, 501):
-        return NotFound(answer.say(f"there is no list endpoint: {refusal.reason}"))
-    return _without_inputs(refusal)
+def _failed_list(response: ApiResponse, refusal: Refusal, *, first_page: bool) -> ListOutcome:
+    is_invalid = isinstance(refusal, Invalid)
+    if not first_page and (is_invalid or isinstance(refusal, NotFound)):
+        # The list exists, because its first page was read. A new read may well succeed.
+        message = f"the list refuses its own cursor: {refusal.reason}"
+        return Unavailable(response.one_line(message))
+    if is_invalid:
+        # A list that refuses our query is of no more use than none.
+        return NotFound(response.one_line(f"the list endpoint refuses the query: {refusal.reason}"))
+    if response.status in (405, 501):
+        return NotFound(response.one_line(f"there is no list endpoint: {refusal.reason}"))
+    return _without_input_errors(refusal)
 
 
-def _refusal(answer: Answer) -> Refusal:
-    reason = answer.reason()
-    match answer.status:
+def _refusal(response: ApiResponse) -> Refusal:
+    reason = response.reason()
+    match response.status:
         case 400 | 422:
             return Invalid(reason)
-        case 404 if answer.body is NOT_JSON:
-            return NotFound(answer.say(f"{reason} (is this the judge API? its errors are JSON)"))
+        case 404 if response.body is NOT_JSON:
+            message = f"{reason} (is this the judge API? its errors are JSON)"
+            return NotFound(response.one_line(message))
         case 404:
             return NotFound(reason)
         case 413:
             return TooLarge(reason)
         case 429:
-            return Throttled(reason, _retry_after(answer.headers))
+            return Throttled(reason, _retry_after(response.headers))
         case 403:
             return Denied(reason, judge_only=True)
         case 408 | 425:
             return Unavailable(reason)
         case status if 300 <= status < 400:
-            location = answer.headers.get("location", "nowhere")
-            return Denied(answer.say(f"{status}: redirected to {location}, which is not followed"))
+            location = response.headers.get("location", "nowhere")
+            message = f"{status}: redirected to {location}, which is not followed"
+            return Denied(response.one_line(message))
         case status if 400 <= status < 500:
             return Denied(reason)
         case _:
             return Unavailable(reason)
 
 
-def _without_inputs(refusal: Refusal) -> NotFound | Throttled | Denied | Unavailable:
-    """Of a GET: it has no inputs that could be at fault."""
+def _without_input_errors(refusal: Refusal) -> NotFound | Throttled | Denied | Unavailable:
+    """A GET has no inputs that could be invalid or too large."""
     if isinstance(refusal, Invalid | TooLarge):
         return Unavailable(refusal.reason)
     return refusal
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    given = headers.get("retry-after", "").strip()
+    value = headers.get("retry-after", "").strip()
     try:
-        seconds = float(given)
+        seconds = float(value)
     except ValueError:
-        then = _http_date(given)
-        if then is None:
+        date = _http_date(value)
+        if date is None:
             return None
-        # By the remote's own clock where it shows it: ours may differ.
-        seconds = (
-            then - (_http_date(headers.get("date", "")) or datetime.now(UTC))
-        ).total_seconds()
+        # Measured by the remote's own clock where it sends its time, because ours may differ.
+        now = _http_date(headers.get("date", "")) or datetime.now(UTC)
+        seconds = (date - now).total_seconds()
     if not math.isfinite(seconds) or seconds < 0:
         return None
     return min(seconds, MAX_RETRY_AFTER)
@@ -201,17 +213,17 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 def _http_date(text: str) -> datetime | None:
     try:
-        moment = parsedate_to_datetime(text)
+        date = parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
-def _cursor(following: object) -> str | None:
-    """The cursor inside `next`; the URL itself is never followed."""
-    if not isinstance(following, str):
+def _cursor(next_url: object) -> str | None:
+    """Return the cursor in `next`; the URL itself is never requested."""
+    if not isinstance(next_url, str):
         return None
     try:
-        return parse_qs(urlsplit(following).query).get("cursor", [None])[0]
+        return parse_qs(urlsplit(next_url).query).get("cursor", [None])[0]
     except ValueError:
         return None

@@ -1,4 +1,4 @@
-"""The API's own URLs. A URL that the remote names is used only where the key stays at home."""
+"""Builds the API's URLs, and decides which URLs of the remote's the key may be sent to."""
 
 from __future__ import annotations
 
@@ -8,51 +8,50 @@ import httpx
 
 from worker.errors import ConfigurationError
 
-MAX_URL = 2000  # characters of a status_url; what is longer is not one
+MAX_URL = 2000  # characters of a status_url; a longer one is ignored
 
 
-class Address:
-    """Where the API is: an origin, and for some installs a path before `/v1`."""
+class BaseURL:
+    """Where the API is: an origin, and for some installations a path before `/v1`."""
 
     def __init__(self, base_url: str) -> None:
         try:
-            base = httpx.URL(base_url.strip().rstrip("/") + "/")
-            base.raw_host.decode("ascii").encode("idna")  # as a socket will, and then too late
+            url = httpx.URL(base_url.strip().rstrip("/") + "/")
+            url.raw_host.decode("ascii").encode("idna")  # a socket would raise this only later
         except (httpx.InvalidURL, UnicodeError) as error:
             raise ConfigurationError([f"the API's URL cannot be read: {error}"]) from None
-        if base.scheme not in ("http", "https") or not base.host:
+        if url.scheme not in ("http", "https") or not url.host:
             raise ConfigurationError(["the API's URL must begin with http:// or https://"])
-        if base.userinfo:
-            # httpx would send these in place of the key.
+        if url.userinfo:
             raise ConfigurationError(["the API's URL must not carry a user name or password"])
-        self._base = base
+        self.url = url
 
-    def url(self, *segments: str) -> httpx.URL:
-        """Below the base URL, each segment quoted; ends in `/`, as every path of the API does.
+    def join(self, *segments: str) -> httpx.URL:
+        """Append the segments, quoted, and a final `/`, as every path of the API has one.
 
-        Raises `httpx.InvalidURL` or `ValueError` for what no URL can carry.
+        Raises `httpx.InvalidURL` or `ValueError` where a segment cannot be part of a URL.
         """
         path = "/".join(_quoted(segment) for segment in segments)
-        return httpx.URL(f"{self._base}{path}/")
+        return httpx.URL(f"{self.url}{path}/")
 
-    def own(self, given: str) -> httpx.URL | None:
-        """`given`, resolved, where it is below the base URL; else None.
+    def resolve(self, reference: str) -> httpx.URL | None:
+        """Resolve a URL that the remote named; None unless it lies below the base URL.
 
-        What one reader takes for a path and another for a host is not interpreted but refused:
-        backslashes, leading double slashes, control characters, user names.
+        References that parsers disagree about are refused, not interpreted: those with
+        backslashes, leading double slashes, control characters or user names.
         """
-        if len(given) > MAX_URL or not given.isprintable():
+        if len(reference) > MAX_URL or not reference.isprintable():
             return None
-        if "\\" in given or given.startswith("//"):
+        if "\\" in reference or reference.startswith("//"):
             return None
         try:
-            url = self._base.join(given)
+            url = self.url.join(reference)
         except (httpx.InvalidURL, ValueError):
             return None
-        home = self._base.path
-        below = url.path.startswith(home) and url.path != home
-        same = _origin(url) == _origin(self._base) and not url.userinfo
-        return url if below and same else None
+        base_path = self.url.path
+        is_below = url.path.startswith(base_path) and url.path != base_path
+        has_same_origin = _origin(url) == _origin(self.url) and not url.userinfo
+        return url if is_below and has_same_origin else None
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
@@ -61,6 +60,6 @@ def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
 
 
 def _quoted(segment: str) -> str:
-    """One path segment, whatever the text: neither `/` nor `..` leads elsewhere."""
+    """Quote one path segment so that neither `/` nor `..` in it leads to another path."""
     quoted = quote(segment, safe="")
     return quoted.replace(".", "%2E") if set(segment) <= {"."} else quoted

@@ -14,14 +14,14 @@ import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import httpcore
 import httpx
 from standardwebhooks import Webhook
 
 from worker import __version__
-from worker.remote.deadline import Bounded, Unusable, within
+from worker.remote.deadline import DeadlineBackend, ExchangeAborted, exchange_deadline
 from worker.validation import url_offences
 
 _Headers = Mapping[bytes | str, bytes | str]
@@ -99,13 +99,13 @@ class Webhooks:
         try:
             body = json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
             target = httpx.URL(url)
-            with within(self._deadline, may_send):
+            with exchange_deadline(self._deadline, may_send):
                 return self._post(target, self._headers(target, notice_id, body), body.encode())
         except _ForbiddenError as error:
             return Undelivered(str(error), for_good=True)
         except (httpx.InvalidURL, UnicodeError) as error:
             return Undelivered(f"cannot be sent: {error}", for_good=True)
-        except Unusable as error:
+        except ExchangeAborted as error:
             return Undelivered(str(error))
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
             return Undelivered(f"{type(error).__name__}: {error}".rstrip(": "))
@@ -183,7 +183,7 @@ class _Checked(httpcore.NetworkBackend):
     ) -> None:
         self._resolve = resolve
         self._allow_private = allow_private
-        self._inner = Bounded(httpcore.SyncBackend())
+        self._inner = DeadlineBackend()
 
     def connect_tcp(
         self,
@@ -196,14 +196,13 @@ class _Checked(httpcore.NetworkBackend):
         failure: Exception = httpcore.ConnectError(f"{host} has no address")
         for address in self._addresses(host, port):
             try:
-                stream = self._inner.connect_tcp(
+                return self._inner.connect_tcp(
                     address,
                     port,
                     timeout=timeout,
                     local_address=local_address,
                     socket_options=socket_options,
                 )
-                return cast("httpcore.NetworkStream", stream)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
         raise failure

@@ -1,0 +1,82 @@
+"""Converts single JSON values of the remote leniently: what does not fit becomes None."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+Value = TypeVar("Value")
+
+MAX_DEPTH = 100  # of nested values; JSON encoders of databases give up at about a thousand
+TOO_DEEP = "(nested too deeply to be kept)"
+
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def make_storable(value: Value) -> Value:
+    r"""Replace whatever a database would refuse, in nested lists, objects and their keys too.
+
+    NUL and lone surrogates, which PostgreSQL refuses, are spelled out as `\u0000`. Numbers that
+    are not finite become their usual names in JSON (`NaN`, `Infinity`, `-Infinity`). A value
+    nested deeper than `MAX_DEPTH` becomes `TOO_DEEP`.
+    """
+    return _storable(value, 0)  # type: ignore[no-any-return]
+
+
+def _storable(value: Any, depth: int) -> Any:
+    if isinstance(value, str):
+        if value.isascii() and "\x00" not in value:
+            return value  # true of nearly all: no search and no copy
+        return _UNSTORABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", value)
+    if isinstance(value, dict | list) and depth >= MAX_DEPTH:
+        return TOO_DEEP
+    if isinstance(value, dict):
+        return {_storable(k, depth): _storable(part, depth + 1) for k, part in value.items()}
+    if isinstance(value, list):
+        return [_storable(part, depth + 1) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return json.dumps(value)
+    return value
+
+
+def as_text(value: object) -> str | None:
+    """Return a string; encode any other value but null as JSON rather than lose it."""
+    if value is None or isinstance(value, str):
+        return make_storable(value)
+    return json.dumps(make_storable(value), ensure_ascii=False)
+
+
+def string_or_none(value: object) -> str | None:
+    return make_storable(value) if isinstance(value, str) else None
+
+
+def count_or_none(value: object) -> int | None:
+    """Return an integer from 0 that fits a database's 32 bits."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if 0 <= value < 2**31 else None
+
+
+def number_or_none(value: object) -> float | None:
+    """Return a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def datetime_or_none(value: object) -> datetime | None:
+    """Return an ISO 8601 time with its zone, which is UTC where the text has none."""
+    if not isinstance(value, str):
+        return None
+    try:
+        time = datetime.fromisoformat(value)
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return None

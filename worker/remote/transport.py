@@ -1,0 +1,113 @@
+"""Carries requests to the API over pooled connections that obey `exchange_deadline`.
+
+`httpx.HTTPTransport` does the same, but does not let us choose the network backend.
+"""
+
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpcore
+import httpx
+
+from worker.errors import ConfigurationError
+from worker.remote.deadline import DeadlineBackend
+
+IDLE_CONNECTIONS = 64  # kept open for the next requests
+IDLE_SECONDS = 5.0
+
+_NAMES = (
+    *("ConnectError", "ReadError", "WriteError", "NetworkError"),
+    *("ConnectTimeout", "ReadTimeout", "WriteTimeout", "PoolTimeout", "TimeoutException"),
+    *("LocalProtocolError", "RemoteProtocolError", "ProtocolError"),
+    *("ProxyError", "UnsupportedProtocol"),
+)
+_HTTPX_ERRORS = {getattr(httpcore, name): getattr(httpx, name) for name in _NAMES}
+
+
+class DeadlineTransport(httpx.BaseTransport):
+    """Connects to one host, through the proxy that the environment names for it, if any."""
+
+    def __init__(self, base_url: httpx.URL) -> None:
+        self._pool = _connection_pool(base_url)
+
+    def close(self) -> None:
+        self._pool.close()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        url = httpcore.URL(
+            scheme=request.url.raw_scheme,
+            host=request.url.raw_host,
+            port=request.url.port,
+            target=request.url.raw_path,
+        )
+        with _httpx_errors():
+            response = self._pool.handle_request(
+                httpcore.Request(
+                    request.method,
+                    url,
+                    headers=request.headers.raw,
+                    content=request.read(),
+                    extensions=request.extensions,
+                )
+            )
+        return httpx.Response(
+            response.status, headers=response.headers, stream=_ResponseStream(response)
+        )
+
+
+class _ResponseStream(httpx.SyncByteStream):
+    def __init__(self, response: httpcore.Response) -> None:
+        self._response = response
+
+    def __iter__(self) -> Iterator[bytes]:
+        with _httpx_errors():
+            yield from self._response.iter_stream()
+
+    def close(self) -> None:
+        self._response.close()
+
+
+@contextmanager
+def _httpx_errors() -> Iterator[None]:
+    """Raise httpx's error of the same name in place of httpcore's."""
+    try:
+        yield
+    except tuple(_HTTPX_ERRORS) as error:
+        kind = next(kind for kind in type(error).__mro__ if kind in _HTTPX_ERRORS)
+        raise _HTTPX_ERRORS[kind](str(error)) from error
+
+
+def _connection_pool(base_url: httpx.URL) -> httpcore.ConnectionPool:
+    options: dict[str, Any] = {
+        "ssl_context": httpx.create_ssl_context(),
+        "max_connections": None,
+        "max_keepalive_connections": IDLE_CONNECTIONS,
+        "keepalive_expiry": IDLE_SECONDS,
+        "network_backend": DeadlineBackend(),
+    }
+    proxy = _environment_proxy(base_url)
+    if proxy is None:
+        return httpcore.ConnectionPool(**options)
+    if proxy.userinfo:
+        options["proxy_auth"] = (proxy.username, proxy.password)
+    url = str(proxy.copy_with(userinfo=b""))
+    match proxy.scheme:
+        case "http" | "https":
+            return httpcore.HTTPProxy(url, **options)
+        case "socks5" | "socks5h":
+            return httpcore.SOCKSProxy(url, **options)
+        case _:
+            raise ConfigurationError(["a proxy's URL must begin with http:// or socks5://"])
+
+
+def _environment_proxy(base_url: httpx.URL) -> httpx.URL | None:
+    """Read `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`, in either case."""
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(base_url.scheme) or proxies.get("all")
+    if not proxy or urllib.request.proxy_bypass(base_url.netloc.decode()):
+        return None
+    return httpx.URL(proxy if "://" in proxy else f"http://{proxy}")
