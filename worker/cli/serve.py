@@ -91,7 +91,7 @@ def run(
                     serving_gateway(
                         settings,
                         worker.database,
-                        on_taken=worker.dispatcher.wake,
+                        on_commit=worker.dispatcher.wake,
                         observe=worker.metrics.on_gateway_request,
                     )
                 )

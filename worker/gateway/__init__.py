@@ -1,13 +1,13 @@
-"""The documented API, served durably, in front of the outbox: a job is a batch execution.
+"""Serve the documented API, durably, in front of the outbox: a job is a batch execution.
 
-app       the paths, and who may use them
-keys      whose key it is, for which judges, and how often
-rates     how often a key may ask
-taking    a submission becomes a job; answered after the commit
-reading   polls are answered by a few threads
-telling   how threads tell the event loop
-showing   a job as the API shows a batch execution
-listing   pages of them
-document  the OpenAPI document of what is served
-server    all of it on a port
+app           the routes, and which errors become which responses
+auth          the keys: whose they are and for which judges
+rate_limit    a token bucket for each key
+submit        turns a submission into a job; responds after the commit
+group_commit  commits submissions that wait at the same time together
+reader        answers polls from a few threads
+responses     a job in the API's form of a batch execution
+pagination    pages of the list and their cursors
+openapi       the OpenAPI document of what is served
+server        the application on its port
 """

@@ -1,8 +1,7 @@
-"""The paths of the gateway, and who may use them, as an ASGI application."""
+"""The gateway as an ASGI application: its routes, and which errors become which responses."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -21,29 +20,30 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from worker.gateway.auth import Key, Keys
-from worker.gateway.group_commit import Writing
+from worker.gateway.group_commit import GroupCommit
 from worker.gateway.openapi import document
-from worker.gateway.pagination import cut, wanted
-from worker.gateway.reader import Reading
-from worker.gateway.responses import execution, head
-from worker.gateway.submit import Taking, idempotency_key_in, take
+from worker.gateway.pagination import execution_filter, page_of
+from worker.gateway.reader import DatabaseReader
+from worker.gateway.responses import execution_body, execution_summary
+from worker.gateway.submit import PendingSubmission, checked_idempotency_key, submit
 from worker.store import gateway_queries
 from worker.tracing.context import callers_span
 from worker.validation import judge_offences
 from worker.wire.asgi import no_such_path, problem_answer, read_json
-from worker.wire.list_query import read_query
+from worker.wire.list_query import ListQuery, read_query
 from worker.wire.paths import EXECUTE_PATH, EXECUTIONS, LIST_PATH, STATUS_PATH, path
 from worker.wire.problems import Problem, field_problem, no_such_execution
 from worker.wire.schemas import Accepted, Page
 from worker.wire.submission import Submission, read_submission
 
+Endpoint = Callable[[Request], Awaitable[Response]]
 Observer = Callable[[str, int, float], None]
+"""Called after each response with the route's name, the HTTP status and the seconds it took."""
 
 log = structlog.get_logger("evalworker")
 
 DOCUMENT_PATH = "/openapi.json"
-RETRY_SECONDS = 5  # told to who asks while the database is away
-SHOWN_AT_ONCE = 250  # items, in some milliseconds; more in a thread, while others are answered
+RETRY_AFTER_SECONDS = 5  # while the database is unavailable
 
 
 class Gateway:
@@ -51,16 +51,16 @@ class Gateway:
 
     def __init__(
         self,
-        reading: Reading,
-        writing: Writing,
+        reader: DatabaseReader,
+        group_commit: GroupCommit,
         keys: Keys,
         *,
         max_inputs: int,
         max_body_bytes: int,
-        observe: Observer = lambda _endpoint, _status, _seconds: None,
+        observe: Observer = lambda _route, _status, _seconds: None,
     ) -> None:
-        self.reading = reading
-        self.writing = writing
+        self.reader = reader
+        self.group_commit = group_commit
         self.keys = keys
         self.max_inputs = max_inputs
         self.max_body_bytes = max_body_bytes
@@ -68,23 +68,23 @@ class Gateway:
         self.document = document(max_inputs=max_inputs)
 
     def create_app(self) -> Starlette:
-        """The routes; a POST without the final slash finds nothing, as it must not be relied on."""
         routes = [
             self._route("submit", EXECUTE_PATH, self.submit, "POST"),
             self._route("list", LIST_PATH, self.list, "GET"),
             self._route("status", STATUS_PATH, self.status, "GET"),
             Route(DOCUMENT_PATH, self.show_document, methods=["GET"]),
         ]
-        handlers: Mapping[Any, Any] = {HTTPException: no_such_path, Exception: _surprised}
-        app = Starlette(routes=routes, exception_handlers=handlers, lifespan=self._closing)
+        handlers: Mapping[Any, Any] = {HTTPException: no_such_path, Exception: _server_error}
+        app = Starlette(routes=routes, exception_handlers=handlers, lifespan=self._lifespan)
+        # As at the judge API, a POST without the final slash is a 404: no client may rely on it.
         app.router.redirect_slashes = False
         return app
 
     @contextlib.asynccontextmanager
-    async def _closing(self, _: Starlette) -> AsyncIterator[None]:
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         yield
-        await self.writing.close()
-        self.reading.close()
+        await self.group_commit.close()
+        self.reader.close()
 
     def _route(
         self,
@@ -93,107 +93,96 @@ class Gateway:
         handle: Callable[[Request, Key], Awaitable[Response]],
         method: str,
     ) -> Route:
-        async def endpoint(request: Request) -> Response:
-            return await handle(request, self.keys.admit(request.headers.get("authorization")))
-
-        return Route(path, self._answering(name, endpoint), methods=[method])
-
-    def _answering(
-        self, name: str, handle: Callable[[Request], Awaitable[Response]]
-    ) -> Callable[[Request], Awaitable[Response]]:
-        """Who watches hears of every answer, also of the one to what nobody expected."""
-        answering = _answering(handle)
+        """Authenticate each request, turn known errors into responses, and observe the outcome."""
 
         async def endpoint(request: Request) -> Response:
             began, status = time.monotonic(), 500
             try:
-                response = await answering(request)
+                response = await _respond(request)
                 status = response.status_code
                 return response
             finally:
                 self.observe(name, status, time.monotonic() - began)
 
-        return endpoint
+        @_with_error_responses
+        async def _respond(request: Request) -> Response:
+            return await handle(request, self.keys.admit(request.headers.get("authorization")))
 
-    # --- the endpoints ---------------------------------------------------------------------------
+        return Route(path, endpoint, methods=[method])
 
     async def submit(self, request: Request, key: Key) -> Response:
-        """Answered when the job is committed."""
+        """Respond 202 when the job is committed."""
         judge_id = request.path_params["judge_id"]
         key.check_judge(judge_id)
         if offences := judge_offences(judge_id):
             raise field_problem({"judge_id": offences})
         body = await read_json(request, max_bytes=self.max_body_bytes)
-        given = read_submission(body, Submission, most_inputs=self.max_inputs)
-        own_key = idempotency_key_in(request.headers.get("idempotency-key"))
-        span = callers_span(request.headers.get("traceparent"))
-        taking = Taking(key.name, judge_id, given, own_key, span)
-        job_id = str(await take(taking, self.writing, self.reading))
-        answer = Accepted(batch_execution_id=job_id, status_url=path(*EXECUTIONS, job_id))
-        return JSONResponse(answer, 202)
+        pending = PendingSubmission(
+            owner=key.name,
+            judge_id=judge_id,
+            body=read_submission(body, Submission, max_inputs=self.max_inputs),
+            idempotency_key=checked_idempotency_key(request.headers.get("idempotency-key")),
+            trace_context=callers_span(request.headers.get("traceparent")),
+        )
+        job_id = str(await submit(pending, self.group_commit, self.reader))
+        accepted = Accepted(batch_execution_id=job_id, status_url=path(*EXECUTIONS, job_id))
+        return JSONResponse(accepted, 202)
 
     async def status(self, request: Request, key: Key) -> Response:
         try:
             job_id = UUID(request.path_params["id"])
         except ValueError:
             raise no_such_execution() from None
-        ask = self.reading.ask
-        rows = await gateway_queries.rows_of(ask, job_id, key.name)
-        if not rows:
-            raise no_such_execution()
-        ended = any(row.item_finished_at is not None for row in rows)
-        # Read after the rows, so that whatever ended has its results among them; unless all of it
-        # was deleted meanwhile.
-        results = await gateway_queries.results_of(ask, job_id) if ended else ()
-        if ended and not await gateway_queries.is_there(ask, job_id):
-            raise no_such_execution()
-        if len(rows) <= SHOWN_AT_ONCE:
-            return JSONResponse(execution(rows, results))
-        return await asyncio.to_thread(lambda: JSONResponse(execution(rows, results)))
+        return await self.reader.run(partial(_status, job_id, key.name))
 
     async def list(self, request: Request, key: Key) -> Response:
-        query = read_query(request.query_params)
-        return await self.reading.run(partial(self._list, request, wanted(key.name, query)))
-
-    def _list(
-        self, request: Request, asked: gateway_queries.Wanted, connection: sa.Connection
-    ) -> Response:
-        found = cut(gateway_queries.page(connection, asked), asked)
-
-        def link(cursor: str | None) -> str | None:
-            if cursor is None:
-                return None
-            query = urlencode({**request.query_params, "cursor": cursor})
-            return str(request.url.replace(query=query))
-
-        rows = [head(row) for row in found.rows]
-        return JSONResponse(
-            Page(next=link(found.next), previous=link(found.previous), results=rows)
+        return await self.reader.run(
+            partial(_list, request, key.name, read_query(request.query_params))
         )
 
     async def show_document(self, _: Request) -> Response:
-        """Anybody may read what is served."""
+        """Respond without asking for a key: the document is public."""
         return JSONResponse(self.document)
 
 
-def _answering(
-    handle: Callable[[Request], Awaitable[Response]],
-) -> Callable[[Request], Awaitable[Response]]:
+def _status(job_id: UUID, owner: str, connection: sa.Connection) -> Response:
+    """Serialize in the reader's thread, too: a large job takes a while."""
+    detail = gateway_queries.job_detail(connection, job_id, owner)
+    if detail is None:
+        raise no_such_execution()
+    return JSONResponse(execution_body(detail))
+
+
+def _list(request: Request, owner: str, query: ListQuery, connection: sa.Connection) -> Response:
+    wanted = execution_filter(owner, query)
+    page = page_of(gateway_queries.job_summaries(connection, wanted), wanted)
+
+    def link(cursor: str | None) -> str | None:
+        if cursor is None:
+            return None
+        return str(request.url.replace(query=urlencode({**request.query_params, "cursor": cursor})))
+
+    rows = [execution_summary(row) for row in page.rows]
+    return JSONResponse(Page(next=link(page.next), previous=link(page.previous), results=rows))
+
+
+def _with_error_responses(handle: Endpoint) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         try:
             return await handle(request)
         except Problem as problem:
             return problem_answer(problem)
-        except ClientDisconnect:  # nobody is there to be answered
+        except ClientDisconnect:  # nobody receives this response
             return Response(status_code=400)
         except SQLAlchemyError as error:
-            log.warning("gateway.waits", reason=str(error).splitlines()[0])
-            words, headers = "Service temporarily unavailable.", {"Retry-After": str(RETRY_SECONDS)}
-            return problem_answer(Problem(503, "service_unavailable", words, headers))
+            log.warning("gateway.database_unavailable", reason=str(error).splitlines()[0])
+            detail = "Service temporarily unavailable."
+            headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+            return problem_answer(Problem(503, "service_unavailable", detail, headers))
 
     return endpoint
 
 
-async def _surprised(_request: Request, error: Exception) -> Response:
+async def _server_error(_request: Request, error: Exception) -> Response:
     log.error("gateway.failed", exc_info=error)
     return problem_answer(Problem(500, "error", "A server error occurred."))

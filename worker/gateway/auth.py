@@ -1,11 +1,10 @@
-"""Whose key it is: read from the settings, kept as hashes, compared in constant time."""
+"""The keys of the gateway: read from the settings, kept as hashes, compared in constant time."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import re
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,32 +14,31 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
 
 from worker.errors import ConfigurationError
-from worker.gateway.rate_limit import Rate
+from worker.gateway.rate_limit import TokenBucket
 from worker.wire.auth import key_in
 from worker.wire.inputs import NonEmpty
 from worker.wire.problems import Problem, not_authenticated, throttled, wrong_key
 
 VARIABLE = "EVALWORKER_GATEWAY_KEYS"
-SHORTEST = 16  # characters of a key
+MIN_KEY_LENGTH = 16  # characters
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
 class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    key: Annotated[SecretStr, Field(min_length=SHORTEST)] | None = None
+    key: Annotated[SecretStr, Field(min_length=MIN_KEY_LENGTH)] | None = None
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     judges: list[NonEmpty] | None = None
     requests_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
     def digest(self) -> bytes | None:
-        """None unless exactly one of the two forms is given."""
+        """Return the key's hash; None unless exactly one of the two forms is given."""
         if (self.key is None) == (self.sha256 is None):
             return None
-        return bytes.fromhex(self.sha256) if self.sha256 else _digest(self._plain())
-
-    def _plain(self) -> str:
-        return self.key.get_secret_value() if self.key else ""
+        if self.key is not None:
+            return _digest(self.key.get_secret_value())
+        return bytes.fromhex(self.sha256 or "")
 
 
 _entries = TypeAdapter(dict[str, _Entry])
@@ -48,33 +46,35 @@ _entries = TypeAdapter(dict[str, _Entry])
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Who asks; `judges` is None for all of them."""
+    """A client's key; `judges` is None if it may use all of them."""
 
     name: str
     digest: bytes
     judges: frozenset[str] | None = None
-    rate: Rate | None = None
+    bucket: TokenBucket | None = None
 
     def check_judge(self, judge_id: str) -> None:
-        """Raises `Problem`, 403, for a judge out of this key's scope."""
+        """Raise `Problem`, 403, for a judge that this key may not use."""
         if self.judges is not None and judge_id not in self.judges:
-            words = "You do not have permission to perform this action."
-            raise Problem(403, "permission_denied", words)
+            detail = "You do not have permission to perform this action."
+            raise Problem(403, "permission_denied", detail)
 
 
 class Keys:
-    """All keys. Rates are kept here: each process has its own account of them."""
+    """All keys, with their rate limits, which each process counts for itself.
+
+    Not thread-safe: use it on one event loop.
+    """
 
     def __init__(
         self, keys: Sequence[Key], *, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._keys = keys
         self._monotonic = monotonic
-        self._lock = threading.Lock()
 
-    def find(self, given: str | None) -> Key | None:
-        """Looks at every key, whichever matches: the time taken tells nothing."""
-        digest = _digest(given or "")
+    def find(self, secret: str | None) -> Key | None:
+        """Compare with every key, so that the time it takes reveals nothing."""
+        digest = _digest(secret or "")
         found = None
         for key in self._keys:
             if hmac.compare_digest(key.digest, digest):
@@ -82,16 +82,15 @@ class Keys:
         return found
 
     def admit(self, header: str | None) -> Key:
-        """Whose request it is; raises `Problem`, 401 or 429."""
-        given = key_in(header)
-        if given is None:
+        """Return the key in the `Authorization` header; raise `Problem`, 401 or 429."""
+        secret = key_in(header)
+        if secret is None:
             raise not_authenticated()
-        key = self.find(given)
+        key = self.find(secret)
         if key is None:
             raise wrong_key()
-        if key.rate is not None:
-            with self._lock:
-                wait = key.rate.take(self._monotonic())
+        if key.bucket is not None:
+            wait = key.bucket.take(self._monotonic())
             if wait:
                 raise throttled(wait)
         return key
@@ -101,12 +100,16 @@ def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
-def read_keys(given: str | None) -> list[Key]:
-    """From JSON, or from a file of it; raises `ConfigurationError` that quotes no key."""
-    if not given:
-        raise ConfigurationError([f"{VARIABLE} is not set: nobody could use the gateway"])
+def read_keys(setting: str | None) -> list[Key]:
+    """Read the keys from JSON, or from the JSON file named.
+
+    Raises `ConfigurationError`, which quotes no key.
+    """
+    if not setting:
+        raise ConfigurationError([f"{VARIABLE} is not set: the gateway needs at least one key"])
     try:
-        text = given if given.lstrip().startswith("{") else Path(given).read_text("utf-8")
+        is_json = setting.lstrip().startswith("{")
+        text = setting if is_json else Path(setting).read_text("utf-8")
         entries = _entries.validate_json(text)
     except (OSError, UnicodeError) as error:
         raise ConfigurationError([f"{VARIABLE}: cannot be read: {type(error).__name__}"]) from None
@@ -124,7 +127,7 @@ def _checked(entries: dict[str, _Entry]) -> list[Key]:
     for name, entry in entries.items():
         digest = entry.digest()
         if not _NAME.fullmatch(name):
-            offences.append(f"{VARIABLE}: {name!r} is no name: letters, digits and ._- only")
+            offences.append(f"{VARIABLE}: {name!r} is not a name of letters, digits and ._- only")
         elif digest is None:
             offences.append(f"{VARIABLE}: {name} must have either a key or its sha256")
         elif digest in found:
@@ -132,8 +135,8 @@ def _checked(entries: dict[str, _Entry]) -> list[Key]:
         else:
             judges = None if entry.judges is None else frozenset(entry.judges)
             per_second = entry.requests_per_second
-            rate = Rate(per_second) if per_second is not None else None
-            found[digest] = Key(name, digest, judges, rate)
+            bucket = TokenBucket(per_second) if per_second is not None else None
+            found[digest] = Key(name, digest, judges, bucket)
     if offences:
         raise ConfigurationError(offences)
     return list(found.values())

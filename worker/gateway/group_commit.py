@@ -1,7 +1,8 @@
-"""Writes for many clients, those that wait at the same time in one transaction.
+"""Group commit: submissions that wait at the same time share one transaction.
 
-One is under way at a time: a commit is what a submission costs most, and so all that come meanwhile
-share the next one, and its statements.
+A commit waits for the disk, which costs more than the rest of a submission. While one transaction
+is under way, new submissions queue up, and the next transaction takes all of them (DeWitt et al.,
+"Implementation techniques for main memory database systems", SIGMOD 1984).
 """
 
 from __future__ import annotations
@@ -15,100 +16,88 @@ from uuid import UUID
 
 from sqlalchemy.exc import DBAPIError
 
-from worker.store.database import Database, EventRecorder, worth_another_try
-from worker.store.job_insert import NewJob, put_at_once, put_jobs
-from worker.store.pipeline import Pipeline
+from worker.store.database import Database, worth_another_try
+from worker.store.job_insert import NewJob, insert_jobs
 
-TOGETHER = 250  # inputs; a job of more is written alone
+MAX_GROUP_INPUTS = 250  # a job with more is committed alone
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting:
+class _QueuedJob:
     job: NewJob
     is_new: asyncio.Future[bool]
 
+    def resolve(self, outcome: bool | Exception) -> None:
+        if self.is_new.done():  # its client has disconnected
+            return
+        if isinstance(outcome, Exception):
+            self.is_new.set_exception(outcome)
+        else:
+            self.is_new.set_result(outcome)
 
-class Writing:
-    """Of one event loop."""
 
-    def __init__(self, database: Database, on_taken: Callable[[], None]) -> None:
+class GroupCommit:
+    """Not thread-safe: use it on one event loop. `on_commit` is called when jobs were inserted."""
+
+    def __init__(self, database: Database, on_commit: Callable[[], None]) -> None:
         self._database = database
-        self._on_taken = on_taken
-        # Its own: a poll would wait for the commit that was sent before it.
-        self._pipeline = Pipeline(database) if database.on_postgresql else None
+        self._on_commit = on_commit
         self._thread = ThreadPoolExecutor(1, "gateway writer")
-        self._waiting: deque[_Waiting] = deque()
-        self._under_way: asyncio.Task[None] | None = None
+        self._queue: deque[_QueuedJob] = deque()
+        self._committing: asyncio.Task[None] | None = None
 
-    async def put(self, job: NewJob) -> bool:
-        """Whether it is new, once it is committed; False where its key was there already."""
-        waiting = _Waiting(job, asyncio.get_running_loop().create_future())
-        self._waiting.append(waiting)
-        if self._under_way is None:
-            self._under_way = asyncio.create_task(self._write_all())
-        return await waiting.is_new
+    async def insert(self, job: NewJob) -> bool:
+        """Return when the job is committed; False if its idempotency key was already in use."""
+        queued = _QueuedJob(job, asyncio.get_running_loop().create_future())
+        self._queue.append(queued)
+        if self._committing is None:
+            self._committing = asyncio.create_task(self._commit_queue())
+        return await queued.is_new
 
     async def close(self) -> None:
-        """What waits is still written."""
-        if self._under_way is not None:
-            await self._under_way
-        if self._pipeline is not None:
-            self._pipeline.close()
+        """Commit the queued submissions, then close."""
+        if self._committing is not None:
+            await self._committing
         self._thread.shutdown()
 
-    async def _write_all(self) -> None:
+    async def _commit_queue(self) -> None:
         try:
-            while self._waiting:
+            while self._queue:
                 if group := self._next_group():
-                    await self._write(group)
+                    await self._commit(group)
         finally:
-            self._under_way = None
+            self._committing = None
 
-    def _next_group(self) -> list[_Waiting]:
-        group: list[_Waiting] = []
+    def _next_group(self) -> list[_QueuedJob]:
+        group: list[_QueuedJob] = []
         inputs = 0
-        while self._waiting:
-            inputs += len(self._waiting[0].job.inputs)
-            if group and inputs > TOGETHER:
+        while self._queue:
+            inputs += len(self._queue[0].job.inputs)
+            if group and inputs > MAX_GROUP_INPUTS:
                 break
-            one = self._waiting.popleft()
-            if not one.is_new.done():  # else who waited has gone, and wants nothing any more
-                group.append(one)
+            queued = self._queue.popleft()
+            if not queued.is_new.done():  # its client is still connected
+                group.append(queued)
         return group
 
-    async def _write(self, group: Sequence[_Waiting]) -> None:
+    async def _commit(self, group: Sequence[_QueuedJob]) -> None:
+        jobs = [queued.job for queued in group]
         try:
-            new = await self._put([one.job for one in group])
-        except Exception as error:  # noqa: BLE001 (told to everyone who waits for it)
+            inserted = await asyncio.get_running_loop().run_in_executor(
+                self._thread, self._insert, jobs
+            )
+        except Exception as error:  # noqa: BLE001 (passed on to every waiting client)
             if len(group) == 1 or (isinstance(error, DBAPIError) and worth_another_try(error)):
-                for one in group:
-                    _tell(one, error)
+                for queued in group:
+                    queued.resolve(error)
                 return
-            for one in group:  # what one of them brought about is not the others' fault
-                await self._write([one])
+            for queued in group:  # one by one: the error may concern a single submission
+                await self._commit([queued])
             return
-        if new:
-            self._on_taken()
-        for one in group:
-            _tell(one, one.job.id in new)
+        if inserted:
+            self._on_commit()
+        for queued in group:
+            queued.resolve(queued.job.id in inserted)
 
-    async def _put(self, jobs: Sequence[NewJob]) -> set[UUID]:
-        """In the thread what is large, and everything on SQLite."""
-        if self._pipeline is not None and sum(len(job.inputs) for job in jobs) <= TOGETHER:
-            recorder = EventRecorder()
-            new = await put_at_once(self._pipeline.all, jobs, recorder)
-            self._database.publish(recorder)
-            return new
-        database = self._database
-        return await asyncio.get_running_loop().run_in_executor(
-            self._thread, lambda: database.run(lambda tx: put_jobs(tx, jobs))
-        )
-
-
-def _tell(waiting: _Waiting, told: bool | Exception) -> None:
-    if waiting.is_new.done():
-        return
-    if isinstance(told, Exception):
-        waiting.is_new.set_exception(told)
-    else:
-        waiting.is_new.set_result(told)
+    def _insert(self, jobs: Sequence[NewJob]) -> set[UUID]:
+        return self._database.run(lambda tx: insert_jobs(tx, jobs))

@@ -1,39 +1,44 @@
-"""Pages of batch executions, newest first; a cursor is the id next to the page, and the way."""
+"""Pages of batch executions, newest first.
+
+A cursor is the id of the job next to the page, after a letter for the direction.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
-from worker.store.gateway_queries import Wanted
+from worker.store.gateway_queries import ExecutionFilter, JobSummary
 from worker.wire.list_query import ListQuery, wrong_cursor
 
 OLDER, NEWER = "o", "n"
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
-    """The rows of a page, and the cursors of the pages beside it where there are any."""
+class Page:
+    """The rows of a page, and the cursors of the next and previous pages that exist."""
 
-    rows: Sequence[Any]
+    rows: Sequence[JobSummary]
     next: str | None
     previous: str | None
 
 
-def wanted(owner: str, query: ListQuery) -> Wanted:
-    """One row more than a page, to know whether there is another; raises `Problem`, 400."""
+def execution_filter(owner: str, query: ListQuery) -> ExecutionFilter:
+    """Ask for one row more than a page, which shows whether there is another page.
+
+    Raises `Problem`, 400, for an invalid cursor.
+    """
     before = after = None
     if query.cursor is not None:
         try:
-            beside = UUID(query.cursor[1:])
+            neighbour = UUID(query.cursor[1:])
         except ValueError:
             raise wrong_cursor() from None
         if query.cursor[0] not in (OLDER, NEWER):
             raise wrong_cursor()
-        before, after = (beside, None) if query.cursor[0] == OLDER else (None, beside)
-    return Wanted(
+        before, after = (neighbour, None) if query.cursor[0] == OLDER else (None, neighbour)
+    return ExecutionFilter(
         owner=owner,
         limit=query.page_size + 1,
         judge_id=query.judge_id,
@@ -46,20 +51,20 @@ def wanted(owner: str, query: ListQuery) -> Wanted:
     )
 
 
-def cut(rows: Sequence[Any], asked: Wanted) -> Cut:
-    """A page of what `wanted` found."""
-    size = asked.limit - 1
-    more = len(rows) > size
-    if asked.after is not None:
-        page = rows[-size:]
-        older, newer = True, more
+def page_of(rows: Sequence[JobSummary], wanted: ExecutionFilter) -> Page:
+    """Cut the rows found by `wanted` to one page."""
+    size = wanted.limit - 1
+    has_more = len(rows) > size
+    if wanted.after is not None:
+        rows = rows[-size:]
+        has_older, has_newer = True, has_more
     else:
-        page = rows[:size]
-        older, newer = more, asked.before is not None
-    if not page:
-        return Cut([], None, None)
-    return Cut(
-        page,
-        f"{OLDER}{page[-1].id}" if older else None,
-        f"{NEWER}{page[0].id}" if newer else None,
+        rows = rows[:size]
+        has_older, has_newer = has_more, wanted.before is not None
+    if not rows:
+        return Page([], None, None)
+    return Page(
+        rows,
+        f"{OLDER}{rows[-1].job.id}" if has_older else None,
+        f"{NEWER}{rows[0].job.id}" if has_newer else None,
     )

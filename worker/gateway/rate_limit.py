@@ -1,4 +1,4 @@
-"""How often a key may ask: so many requests a second, with a second's worth at once; pure."""
+"""A token bucket (Turner, "New directions in communications", IEEE Communications 1986)."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ from dataclasses import dataclass
 
 
 @dataclass(slots=True)
-class Rate:
-    """Fills up with time; `now` is in seconds and never goes back."""
+class TokenBucket:
+    """Allows `per_second` requests a second on average, and a second's worth in a burst."""
 
     per_second: float
-    left: float = 0.0
-    at: float = float("-inf")
+    tokens: float = 0.0
+    filled_at: float = float("-inf")  # so that a new bucket is full
 
     def take(self, now: float) -> float:
-        """Takes one request; or takes nothing, and says in how many seconds one can be taken."""
-        most = max(1.0, self.per_second)
-        self.left = min(most, self.left + (now - self.at) * self.per_second)
-        self.at = now
-        if self.left < 1.0:
-            return (1.0 - self.left) / self.per_second
-        self.left -= 1.0
+        """Take a token and return 0; if there is none, return the seconds until there is one.
+
+        `now` is in seconds and never goes back.
+        """
+        capacity = max(1.0, self.per_second)
+        self.tokens = min(capacity, self.tokens + (now - self.filled_at) * self.per_second)
+        self.filled_at = now
+        if self.tokens < 1.0:
+            return (1.0 - self.tokens) / self.per_second
+        self.tokens -= 1.0
         return 0.0

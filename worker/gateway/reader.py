@@ -1,41 +1,33 @@
-"""Reads for many clients at once, on the event loop, which never waits for another machine.
-
-What is read very often is a few rows, found by their keys. To tell a thread of it, and the loop of
-what it found, would take longer than that on SQLite, and as long on PostgreSQL.
-"""
+"""Reads for the gateway, in threads, so that the event loop never waits for the database."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import sqlalchemy as sa
 
 from worker.store.database import Database
-from worker.store.driver import Often
-from worker.store.pipeline import Pipeline
 
 Result = TypeVar("Result")
 
+THREADS = 8  # several, as a large job occupies one for half a second
 
-class Reading:
-    """Of one event loop."""
 
+class DatabaseReader:
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._pipeline = Pipeline(database) if database.on_postgresql else None
+        self._threads = ThreadPoolExecutor(THREADS, "gateway reader")
 
-    async def ask(self, select: Often, given: Mapping[str, Any]) -> Sequence[Any]:
-        """The rows as they are committed now."""
-        if self._pipeline is not None:
-            return await self._pipeline.all(select, given)
-        return self._database.look(lambda connection: select.all(connection, given))
+    async def run(self, query: Callable[[sa.Connection], Result]) -> Result:
+        """Return what `query` returns, given a connection for reading."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, query)
 
-    async def run(self, work: Callable[[sa.Connection], Result]) -> Result:
-        """What `work` returns, for which see `Database.look`; in a thread."""
-        return await asyncio.to_thread(self._database.look, work)
+    def _read(self, query: Callable[[sa.Connection], Result]) -> Result:
+        with self._database.read() as connection:
+            return query(connection)
 
     def close(self) -> None:
-        if self._pipeline is not None:
-            self._pipeline.close()
+        self._threads.shutdown()

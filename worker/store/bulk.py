@@ -16,7 +16,6 @@ import sqlalchemy as sa
 
 from worker.store.column_types import Json
 from worker.store.database import Transaction
-from worker.store.driver import errors_as_sqlalchemys
 
 
 class UpdateEach:
@@ -72,31 +71,37 @@ def insert_rows(
             list(rows),
         )
     elif dialect.driver == "psycopg" and not dialect.is_async:
-        driver: Any = connection.connection.driver_connection
-        with (
-            errors_as_sqlalchemys(connection),
-            driver.cursor() as cursor,
-            cursor.copy(f"COPY {table.name} ({names}) FROM STDIN") as copy,
-        ):
-            for row in rows:
-                copy.write_row(row)
+        _copy_rows(connection, f"COPY {table.name} ({names}) FROM STDIN", rows)
     else:
         connection.execute(_insert_records(table, columns), {"rows": rows})
+
+
+def _copy_rows(
+    connection: sa.Connection, statement: str, rows: Sequence[tuple[object, ...]]
+) -> None:
+    """Run a COPY by psycopg itself, as SQLAlchemy has none; raise its errors as SQLAlchemy's.
+
+    `Database.run` retries by SQLAlchemy's errors, and only if they say that the connection broke.
+    """
+    driver: Any = connection.connection.driver_connection
+    dialect: Any = connection.dialect
+    try:
+        with driver.cursor() as cursor, cursor.copy(statement) as copy:
+            for row in rows:
+                copy.write_row(row)
+    except dialect.loaded_dbapi.Error as error:
+        broken = driver.closed
+        if broken:
+            connection.invalidate(error)
+        raise sa.exc.DBAPIError(statement, None, error, connection_invalidated=broken) from error
 
 
 @lru_cache
 def _insert_records(table: sa.Table, columns: tuple[str, ...]) -> sa.Insert:
     """For any driver: all rows as one JSON document."""
-    row, values = recorded(table, columns, sa.bindparam("rows", type_=Json))
-    return sa.insert(table).from_select(list(columns), sa.select(*values).select_from(row))
-
-
-def recorded(
-    table: sa.Table, columns: tuple[str, ...], document: sa.ColumnElement[Any]
-) -> tuple[sa.TableValuedAlias, Sequence[sa.ColumnElement[Any]]]:
-    """PostgreSQL: what to select from, and the table's columns, from a JSON array of arrays."""
-    row = sa.func.jsonb_array_elements(document).table_valued("value")
-    return row, [
+    row = sa.func.jsonb_array_elements(sa.bindparam("rows", type_=Json)).table_valued("value")
+    values = [
         sa.cast(row.c.value.op("->>")(sa.literal_column(f"{place}")), table.c[name].type)
         for place, name in enumerate(columns)
     ]
+    return sa.insert(table).from_select(list(columns), sa.select(*values).select_from(row))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import sqlite3
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -133,7 +131,6 @@ class Database:
     def __init__(self, url: sa.URL | str, *, clock: Callable[[], float] = time.time) -> None:
         self.engine = create_engine(url, clock=clock)
         self.on_postgresql = self.engine.dialect.name == "postgresql"
-        self._lookers: deque[sa.Connection] = deque()  # open and idle
         self._observers: list[Observer] = []
 
     def observe(self, observer: Observer) -> None:
@@ -190,42 +187,7 @@ class Database:
         connection.detach()
         return driver
 
-    def look(self, work: Callable[[sa.Connection], Result]) -> Result:
-        """Run `work`, which only reads, in autocommit: each statement sees the latest commits.
-
-        The connections stay open between calls, as many as there ever were concurrent ones.
-        """
-
-        def attempt() -> Result:
-            connection = self._looker()
-            try:
-                return work(connection)
-            except DBAPIError:
-                connection.close()
-                self._close_lookers()  # they broke at the same time
-                raise
-            finally:
-                if not connection.closed:
-                    self._lookers.append(connection)
-
-        return retry_transient(attempt)
-
-    def _looker(self) -> sa.Connection:
-        try:
-            return self._lookers.pop()
-        except IndexError:
-            connection = self.engine.connect()
-        if self.on_postgresql:
-            return connection.execution_options(isolation_level="AUTOCOMMIT")
-        return connection.execution_options(evalworker_look=True)
-
-    def _close_lookers(self) -> None:
-        while self._lookers:
-            with contextlib.suppress(IndexError):  # another thread was faster
-                self._lookers.pop().close()
-
     def close(self) -> None:
-        self._close_lookers()
         self.engine.dispose()
 
 
@@ -308,9 +270,8 @@ def _prepare_sqlite(connection: sqlite3.Connection, clock: Callable[[], float]) 
 def _begin_on_sqlite(connection: sa.Connection) -> None:
     # A deferred transaction that begins to write fails immediately while another one writes,
     # whatever the timeout; one that begins as IMMEDIATE waits its turn.
-    options = connection.get_execution_options()
-    if not options.get("evalworker_look"):  # in autocommit
-        connection.exec_driver_sql("BEGIN" if options.get("evalworker_read") else "BEGIN IMMEDIATE")
+    is_read = connection.get_execution_options().get("evalworker_read")
+    connection.exec_driver_sql("BEGIN" if is_read else "BEGIN IMMEDIATE")
 
 
 def open_database(settings: Settings) -> Database:

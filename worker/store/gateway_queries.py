@@ -1,40 +1,97 @@
-"""Jobs as the gateway shows them, each to its owner alone: as the API's batch executions."""
+"""Read jobs for the gateway, each for its owner only."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
 
 from worker.domain.lifecycle import Status
-from worker.store.driver import Ask, Often
 from worker.store.sql_functions import text_at
 from worker.store.tables import batches, evaluator_results, items, jobs
 
-_JOB = (
-    jobs.c.id,
-    jobs.c.judge_id,
-    jobs.c.judge_version_id,
-    jobs.c.tags,
-    jobs.c.status,
-    jobs.c.created_at,
-    jobs.c.started_at,
-    jobs.c.finished_at,
-)
+
+class JobRow(NamedTuple):
+    id: UUID
+    judge_id: str
+    judge_version_id: str | None
+    tags: list[str]
+    status: str
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class ItemRow(NamedTuple):
+    """An input, with when its batch was submitted and the judge version that evaluated it."""
+
+    item_index: int
+    status: str
+    request: str | None
+    response: str | None
+    contexts: list[str] | None
+    functions: list[dict[str, Any]] | None
+    expected_output: str | None
+    extra: dict[str, Any] | None
+    error: str | None
+    execution_log_id: str | None
+    finished_at: datetime | None
+    submitted_at: datetime | None
+    ran_judge_version_id: str | None
+
+
+class ResultRow(NamedTuple):
+    """One evaluator's verdict on one item."""
+
+    item_index: int
+    evaluator_name: str
+    score: float | None
+    justification: str | None
+    evaluator_id: str | None
+    evaluator_version_id: str | None
+    confidence: float | None
+    extra: dict[str, Any] | None
+
+
+class JobDetail(NamedTuple):
+    """A job with its items and their results, both ordered by item index."""
+
+    job: JobRow
+    items: Sequence[ItemRow]
+    results: Sequence[ResultRow]
+
+
+class JobSummary(NamedTuple):
+    """A job with the counts of its items."""
+
+    job: JobRow
+    total: int
+    completed: int
+    failed: int
+    cancelled: int
+    ran_judge_version_id: str | None
+
+
+class KeyedJob(NamedTuple):
+    """What tells whether a repeated idempotency key comes with the same submission."""
+
+    id: UUID
+    owner: str | None
+    metadata: dict[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What to list; `before` and `after` are ids, of which one at most is given."""
+class ExecutionFilter:
+    """Which jobs to list; at most one of `before` and `after` is given, each a job's id."""
 
     owner: str
     limit: int
     judge_id: str | None = None
-    status: str | None = None  # the API's word
+    status: str | None = None  # in the API's words
     date_from: datetime | None = None
     date_to: datetime | None = None
     project_id: str | None = None
@@ -42,122 +99,113 @@ class Wanted:
     after: UUID | None = None
 
 
-async def with_key(ask: Ask, key: str) -> Any | None:
-    """The job that has this idempotency key: its id, owner, and what was noted with it."""
-    found = await ask(_WITH_KEY, {"of_key": key})
-    return found[0] if found else None
-
-
-_WITH_KEY = Often(
-    sa.select(jobs.c.id, jobs.c.owner, jobs.c.metadata).where(
-        jobs.c.idempotency_key == sa.bindparam("of_key")
-    )
-)
-
-
-async def rows_of(ask: Ask, job_id: UUID, owner: str) -> Sequence[Any]:
-    """A row for each item, in order, each with its job and batch; none if it is not the owner's."""
-    return await ask(_ROWS, {"of_job": job_id, "of_owner": owner})
-
-
-_ROWS = Often(
+_JOB_COLUMNS = [jobs.c[name] for name in JobRow._fields]
+_BATCH_COLUMNS = ("submitted_at", "ran_judge_version_id")
+_JOB_ITEMS = (
     sa.select(
-        *_JOB,
-        items.c.item_index,
-        items.c.status.label("item_status"),
-        items.c.request,
-        items.c.response,
-        items.c.contexts,
-        items.c.functions,
-        items.c.expected_output,
-        items.c.extra,
-        items.c.error,
-        items.c.execution_log_id,
-        items.c.finished_at.label("item_finished_at"),
-        batches.c.submitted_at,
-        batches.c.ran_judge_version_id,
+        *_JOB_COLUMNS,
+        *((batches if name in _BATCH_COLUMNS else items).c[name] for name in ItemRow._fields),
     )
     .join_from(jobs, items, items.c.job_id == jobs.c.id)
     .outerjoin(batches, batches.c.id == items.c.batch_id)
-    .where(jobs.c.id == sa.bindparam("of_job"), jobs.c.owner == sa.bindparam("of_owner"))
+    .where(jobs.c.id == sa.bindparam("job_id"), jobs.c.owner == sa.bindparam("owner"))
     .order_by(items.c.item_index)
 )
-
-
-async def results_of(ask: Ask, job_id: UUID) -> Sequence[Any]:
-    """Every evaluator's verdict on every item, in order."""
-    return await ask(_RESULTS, {"of_job": job_id})
-
-
-_RESULTS = Often(
-    sa.select(evaluator_results)
-    .where(evaluator_results.c.job_id == sa.bindparam("of_job"))
+# The outer join yields a row for every job that exists, so that no row means a deleted job.
+_JOB_RESULTS = (
+    sa.select(*(evaluator_results.c[name] for name in ResultRow._fields))
+    .join_from(jobs, evaluator_results, evaluator_results.c.job_id == jobs.c.id, isouter=True)
+    .where(jobs.c.id == sa.bindparam("job_id"))
     .order_by(evaluator_results.c.item_index, evaluator_results.c.position)
+)
+_KEYED_JOB = sa.select(jobs.c.id, jobs.c.owner, jobs.c.metadata).where(
+    jobs.c.idempotency_key == sa.bindparam("key")
 )
 
 
-async def is_there(ask: Ask, job_id: UUID) -> bool:
-    """Whether the job still exists."""
-    return bool(await ask(_THERE, {"of_job": job_id}))
+def keyed_job(connection: sa.Connection, key: str) -> KeyedJob | None:
+    """Return the job that has this idempotency key."""
+    row = connection.execute(_KEYED_JOB, {"key": key}).one_or_none()
+    return None if row is None else KeyedJob(*row)
 
 
-_THERE = Often(sa.select(jobs.c.id).where(jobs.c.id == sa.bindparam("of_job")))
+def job_detail(connection: sa.Connection, job_id: UUID, owner: str) -> JobDetail | None:
+    """Return the whole job; None if there is none with this id that belongs to this owner.
 
-
-def page(connection: sa.Connection, wanted: Wanted) -> Sequence[Any]:
-    """Jobs without their items but with their counts: newest first, from below `before`.
-
-    With `after`, the jobs next above it, still newest first.
+    Results are read after the items, so that every item that has ended has its results.
     """
-    chosen = sa.select(jobs.c.id).where(*_conditions(wanted))
-    chosen = chosen.order_by(jobs.c.id if wanted.after else jobs.c.id.desc()).limit(wanted.limit)
-    return heads(connection, connection.scalars(chosen).all())
+    rows = connection.execute(_JOB_ITEMS, {"job_id": job_id, "owner": owner}).all()
+    if not rows:
+        return None
+    width = len(JobRow._fields)
+    found = [ItemRow(*row[width:]) for row in rows]
+    results: Sequence[ResultRow] | None = ()
+    if any(item.finished_at is not None for item in found):
+        results = job_results(connection, job_id)
+    if results is None:
+        return None
+    return JobDetail(JobRow(*rows[0][:width]), found, results)
 
 
-def heads(connection: sa.Connection, job_ids: Iterable[UUID]) -> Sequence[Any]:
-    """Newest first: the job, total, completed, failed, cancelled, and the version that ran."""
+def job_results(connection: sa.Connection, job_id: UUID) -> Sequence[ResultRow] | None:
+    """Return every evaluator's verdict on every item; None if the job was deleted meanwhile."""
+    rows = connection.execute(_JOB_RESULTS, {"job_id": job_id}).all()
+    return [ResultRow(*row) for row in rows if row.item_index is not None] if rows else None
+
+
+def job_summaries(connection: sa.Connection, wanted: ExecutionFilter) -> list[JobSummary]:
+    """Return jobs, newest first: those below `before`, or the ones next above `after`."""
+    chosen = sa.select(jobs.c.id).where(*_conditions(wanted)).limit(wanted.limit)
+    chosen = chosen.order_by(jobs.c.id if wanted.after else jobs.c.id.desc())
+    job_ids = connection.scalars(chosen).all()
     counts = [
-        sa.func.count().filter(items.c.status == status).label(status)
+        sa.func.count().filter(items.c.status == status)
         for status in (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
     ]
-    ran = sa.func.max(batches.c.ran_judge_version_id).label("ran_judge_version_id")
-    return connection.execute(
-        sa.select(*_JOB, sa.func.count(items.c.job_id).label("total"), *counts, ran)
+    rows = connection.execute(
+        sa.select(
+            *_JOB_COLUMNS,
+            sa.func.count(items.c.job_id),
+            *counts,
+            sa.func.max(batches.c.ran_judge_version_id),
+        )
         .join_from(jobs, items, items.c.job_id == jobs.c.id, isouter=True)
         .outerjoin(batches, batches.c.id == items.c.batch_id)
-        .where(jobs.c.id.in_(list(job_ids)))
+        .where(jobs.c.id.in_(job_ids))
         .group_by(jobs.c.id)
         .order_by(jobs.c.id.desc())
-    ).all()
+    )
+    width = len(JobRow._fields)
+    return [JobSummary(JobRow(*row[:width]), *row[width:]) for row in rows]
 
 
-def _conditions(wanted: Wanted) -> list[sa.ColumnElement[bool]]:
-    found = [jobs.c.owner == wanted.owner]
+def _conditions(wanted: ExecutionFilter) -> list[sa.ColumnElement[bool]]:
+    conditions = [jobs.c.owner == wanted.owner]
     if wanted.judge_id is not None:
-        found.append(jobs.c.judge_id == wanted.judge_id)
+        conditions.append(jobs.c.judge_id == wanted.judge_id)
     if wanted.status is not None:
-        found.append(_has_status(wanted.status))
+        conditions.append(_has_status(wanted.status))
     if wanted.date_from is not None:
-        found.append(jobs.c.created_at >= wanted.date_from)
+        conditions.append(jobs.c.created_at >= wanted.date_from)
     if wanted.date_to is not None:
-        found.append(jobs.c.created_at <= wanted.date_to)
+        conditions.append(jobs.c.created_at <= wanted.date_to)
     if wanted.project_id is not None:
-        found.append(text_at(jobs.c.metadata, "project_id") == wanted.project_id)
+        conditions.append(text_at(jobs.c.metadata, "project_id") == wanted.project_id)
     if wanted.before is not None:
-        found.append(jobs.c.id < wanted.before)
+        conditions.append(jobs.c.id < wanted.before)
     if wanted.after is not None:
-        found.append(jobs.c.id > wanted.after)
-    return found
+        conditions.append(jobs.c.id > wanted.after)
+    return conditions
 
 
-def _has_status(word: str) -> sa.ColumnElement[bool]:
-    """The API has no word for a cancelled job: partial, or failed where nothing was evaluated."""
+def _has_status(status: str) -> sa.ColumnElement[bool]:
+    """Translate: to the API a cancelled job is partial, or failed if nothing was evaluated."""
     evaluated = sa.exists(
         sa.select(1).where(items.c.job_id == jobs.c.id, items.c.status == Status.COMPLETED)
     )
     cancelled = jobs.c.status == Status.CANCELLED
-    if word == "partial":
+    if status == "partial":
         return sa.and_(cancelled, evaluated)
-    if word == "failed":
+    if status == "failed":
         return sa.or_(jobs.c.status == Status.FAILED, sa.and_(cancelled, ~evaluated))
-    return jobs.c.status == word
+    return jobs.c.status == status

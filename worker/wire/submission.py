@@ -50,7 +50,7 @@ class CommonSubmission(Submission):
 Kind = TypeVar("Kind", bound=Submission)
 
 
-def read_submission(body: Any, kind: type[Kind], *, most_inputs: int = MAX_INPUTS) -> Kind:
+def read_submission(body: Any, kind: type[Kind], *, max_inputs: int = MAX_INPUTS) -> Kind:
     """Raises `Problem`, 400, naming every field that is wrong."""
     try:
         given = kind.model_validate(body)
@@ -58,6 +58,6 @@ def read_submission(body: Any, kind: type[Kind], *, most_inputs: int = MAX_INPUT
         raise field_problem(field_errors(error)) from None
     except RecursionError:
         raise Problem(400, "parse_error", "JSON parse error: nested too deeply.") from None
-    if not 1 <= len(given.inputs) <= most_inputs:
-        raise field_problem({"inputs": [f"Between 1 and {most_inputs} inputs are allowed."]})
+    if not 1 <= len(given.inputs) <= max_inputs:
+        raise field_problem({"inputs": [f"Between 1 and {max_inputs} inputs are allowed."]})
     return given

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from tests.support.gateways import client, gateway_over, submit
 from tests.support.harness import Bench, FakeRemote
 from tests.support.servers import wait_until
-from worker.gateway.group_commit import TOGETHER
+from worker.gateway.group_commit import MAX_GROUP_INPUTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,7 @@ def test_a_connection_that_breaks_between_a_job_and_its_inputs_makes_one_whole_j
     """Many inputs go by the driver's own COPY, whose errors must be known as the others are."""
     database = database_of_postgres
     broken: list[str] = []
-    texts = [str(number) for number in range(TOGETHER + 1)]
+    texts = [str(number) for number in range(MAX_GROUP_INPUTS + 1)]
 
     def cut(connection: sa.Connection, _: Any, statement: str, *__: Any) -> None:
         if statement.startswith("INSERT INTO eval_jobs") and not broken:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from worker.config import load_settings
 from worker.errors import ConfigurationError
 from worker.gateway.auth import Keys, read_keys
-from worker.gateway.rate_limit import Rate
+from worker.gateway.rate_limit import TokenBucket
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +38,7 @@ def test_keys_come_from_the_setting_or_from_a_file_that_it_names(tmp_path: Path)
     file.write_text(json.dumps(entries))
     for given_keys in (json.dumps(entries), str(file)):
         first, second = read_keys(given_keys)
-        assert (first.name, first.judges, first.rate) == ("a", frozenset({"j"}), None)
+        assert (first.name, first.judges, first.bucket) == ("a", frozenset({"j"}), None)
         assert first.digest == hashlib.sha256(SECRET.encode()).digest()
         assert second.digest == bytes(32)
 
@@ -52,7 +52,7 @@ def test_keys_come_from_the_setting_or_from_a_file_that_it_names(tmp_path: Path)
         ({"a": {"key": SECRET[:10]}}, "at least 16"),
         ({"a": {"sha256": SECRET}}, "a.sha256"),
         ({"a": {"key": SECRET}, "b": {"key": SECRET}}, "b has the same key as a"),
-        ({"team a": {"key": SECRET}}, "'team a' is no name"),
+        ({"team a": {"key": SECRET}}, "'team a' is not a name"),
         ({"a": {"key": SECRET, "rate": 5}}, "a.rate"),
         ({"a": {"key": SECRET, "requests_per_second": 0}}, "greater than 0"),
         ('{"a": {"key": "' + SECRET, "JSON"),
@@ -110,10 +110,10 @@ def test_every_key_is_compared_in_constant_time_whichever_it_is(
 def test_no_stretch_of_time_holds_more_requests_than_its_rate(
     per_second: float, pauses: list[float]
 ) -> None:
-    rate, now, taken = Rate(per_second), 0.0, []
+    bucket, now, taken = TokenBucket(per_second), 0.0, []
     for pause in pauses:
         now += pause
-        if rate.take(now) == 0.0:
+        if bucket.take(now) == 0.0:
             taken.append(now)
     burst = max(1.0, per_second)
     for first in range(len(taken)):
@@ -124,10 +124,10 @@ def test_no_stretch_of_time_holds_more_requests_than_its_rate(
 
 @given(st.floats(0.1, 50))
 def test_who_waits_as_long_as_told_is_let_in(per_second: float) -> None:
-    rate: Any = Rate(per_second)
+    bucket: Any = TokenBucket(per_second)
     now = 0.0
     for _ in range(200):
-        wait = rate.take(now)
+        wait = bucket.take(now)
         if wait:
             now += wait + 1e-9
-            assert rate.take(now) == 0.0
+            assert bucket.take(now) == 0.0
