@@ -109,7 +109,7 @@ def test_a_bad_file_is_rejected_whole_naming_each_bad_line(
     refused = evalworker("enqueue", bad, "--judge", "j", env=env)
     assert refused.returncode == 1
     for complaint in (
-        "line 2: request must be a text, not a number",
+        "line 2: request must be a string, not a number",
         "line 3: is not JSON",
         "line 5: must be an object, not a list",
         "line 6: has no input field of the judge API",

@@ -86,7 +86,7 @@ def test_a_run_ends_when_all_that_is_left_is_paused(env: dict[str, str], bench: 
         },
     )
     assert ended.returncode == 1
-    assert "what is left is paused" in ended.stderr
+    assert "the work that is left is paused" in ended.stderr
 
 
 def test_jobs_are_retried_and_cancelled(env: dict[str, str], bench: Bench) -> None:
@@ -98,7 +98,7 @@ def test_jobs_are_retried_and_cancelled(env: dict[str, str], bench: Bench) -> No
     assert told(env, "retry", job_id, "--all") == "2 inputs to be evaluated again\n"
     bench.step()
     said = told(env, "cancel", job_id)
-    assert "2 inputs cancelled\n2 inputs of them had been sent" in said
+    assert "2 inputs cancelled\n2 of them were already sent" in said
     assert told(env, "cancel", job_id) == "nothing is left to cancel: the job is cancelled\n"
     assert told(env, "retry", job_id) == f"no input of job {job_id} has failed\n"
     missing = refused(env, "retry", job_id, "--item", 9)
@@ -169,4 +169,4 @@ def test_what_ended_long_ago_is_pruned(env: dict[str, str], bench: Bench) -> Non
     assert (pruned["jobs"], pruned["inputs"], pruned["batches"]) == (1, 2, 3)
     assert bench.rows("SELECT 1 FROM eval_items") == []
     for age in ("90", "soon", "-1d"):
-        assert "is no age" in refused(env, "prune", "--older-than", age).stderr
+        assert "is not an age" in refused(env, "prune", "--older-than", age).stderr

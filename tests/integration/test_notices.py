@@ -197,7 +197,7 @@ def test_after_most_of_a_day_it_has_failed_and_the_status_says_so(
     overview = json.loads(evalworker("status", "--json", env=env).stdout)["notices"]
     assert overview["failed"] == 1
     assert overview["latest_failed"][0]["job_id"] == str(job_id)
-    assert f"not told: job {job_id}" in evalworker("status", env=env).stdout
+    assert f"not delivered: the notice of job {job_id}" in evalworker("status", env=env).stdout
     (one,) = json.loads(evalworker("status", job_id, "--json", env=env).stdout)["notices"]
     assert (one["state"], one["attempts"], one["error"]) == ("failed", tries, "answered 500")
     assert (

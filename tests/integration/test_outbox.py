@@ -130,13 +130,13 @@ def test_every_offence_is_named_with_its_place_and_nothing_is_left(producer: sa.
             enqueue(connection, judge_id="judge", inputs=inputs())
         connection.execute(sa.text("SELECT 1"))  # the transaction is still of use
     text = str(caught.value)
-    assert "inputs[1500].request must be a text, not a number" in text
-    assert "inputs[1501] must be an object, not a text" in text
+    assert "inputs[1500].request must be a string, not a number" in text
+    assert "inputs[1501] must be an object, not a string" in text
     assert "inputs[1502].contexts[0] must not be empty" in text
     assert "did you mean 'response'?" in text
     assert "inputs[1503].expected_output is too long: 3,500,001 characters" in text
     assert "inputs[1504].request contains a NUL character" in text
-    assert "inputs[1505].response contains half of a surrogate pair" in text
+    assert "inputs[1505].response contains an unpaired surrogate" in text
     assert stored(producer) == []
     with producer.connect() as connection:
         assert connection.scalar(sa.select(sa.func.count()).select_from(jobs)) == 0
@@ -146,10 +146,10 @@ def test_every_offence_is_named_with_its_place_and_nothing_is_left(producer: sa.
     ("arguments", "complaint"),
     [
         ({"judge_id": ""}, "judge_id must not be empty"),
-        ({"judge_id": 5}, "judge_id must be a text"),
+        ({"judge_id": 5}, "judge_id must be a string"),
         ({"tags": ["a", ""]}, "tags[1] must not be empty"),
-        ({"tags": "abc"}, "tags must be a list of texts"),
-        ({"tags": [1]}, "tags[0] must be a text"),
+        ({"tags": "abc"}, "tags must be a list of strings"),
+        ({"tags": [1]}, "tags[0] must be a string"),
         ({"inputs": []}, "inputs is empty"),
         ({"priority": "high"}, "priority must be an integer"),
         ({"priority": 2**40}, "priority must fit in 32 bits"),

@@ -135,7 +135,7 @@ def test_text_that_is_not_json_on_sqlite_stops_nothing(sqlite_url: str) -> None:
     bench.finish()
     assert bench.rows("SELECT status, error FROM eval_jobs ORDER BY status") == [
         ("completed", None),
-        ("failed", "tags must be a list of texts, not a text"),
+        ("failed", "tags must be a list of strings, not a string"),
     ]
     database.close()
 

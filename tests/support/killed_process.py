@@ -52,7 +52,7 @@ alone in their transaction."""
 STORE = str(Path(database.__file__).parent)
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["worker.cli", "dramatiq_postgres", "httpcore", __name__])
+_context.set_forkserver_preload(["worker.cli.run", "dramatiq_postgres", "httpcore", __name__])
 _start_or_reap = threading.Lock()  # starting a process also reaps those of other threads
 
 

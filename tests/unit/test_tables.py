@@ -8,22 +8,22 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from rich.console import Console
 
-from worker.cli.tables import Column, ago, counted, table_of
+from worker.cli.tables import Column, age, make_table, quantity
 
 JOB = "01a210d6-50d4-717d-8946-3699ca51663f"
 COLUMNS = (
     Column("job"),
-    Column("judge", cut=True),
-    Column("done", number=True),
-    Column("waiting", number=True, optional=True),
-    Column("age", number=True, optional=True),
+    Column("judge", shrinkable=True),
+    Column("done", numeric=True),
+    Column("waiting", numeric=True, optional=True),
+    Column("age", numeric=True, optional=True),
 )
 ROWS = [[JOB, "a judge with a [rather] long name", "276/2000", 1424, "3m"]]
 
 
 def lines(width: int) -> list[str]:
     console = Console(file=io.StringIO(), width=width, color_system=None)
-    console.print(table_of(COLUMNS, ROWS, width))
+    console.print(make_table(COLUMNS, ROWS, width))
     written = console.file.getvalue()  # type: ignore[attr-defined]
     return [line.rstrip() for line in written.splitlines()]
 
@@ -49,9 +49,9 @@ def test_the_last_optional_column_goes_first() -> None:
 
 
 def test_counts_and_ages_are_said_as_people_do() -> None:
-    assert [counted(n, "input") for n in (0, 1, 1000)] == ["0 inputs", "1 input", "1,000 inputs"]
-    assert counted(2, "batch") == "2 batches"
+    assert [quantity(n, "input") for n in (0, 1, 1000)] == ["0 inputs", "1 input", "1,000 inputs"]
+    assert quantity(2, "batch") == "2 batches"
     now = datetime(2026, 1, 1, tzinfo=UTC)
     for seconds, said in ((40, "40s"), (150, "2m"), (9000, "2h"), (300_000, "3d"), (-5, "0s")):
-        assert ago(now - timedelta(seconds=seconds), now) == said
-    assert ago(None, now) == ""
+        assert age(now - timedelta(seconds=seconds), now) == said
+    assert age(None, now) == ""

@@ -1,4 +1,4 @@
-"""What is wrong with one input, told with the place where it is wrong."""
+"""Validation: each offence of an input begins with its path."""
 
 from __future__ import annotations
 
@@ -48,25 +48,25 @@ def test_any_mapping_is_an_object() -> None:
     ("value", "offence"),
     [
         (["request"], "must be an object, not a list"),
-        ("text", "must be an object, not a text"),
+        ("text", "must be an object, not a string"),
         (None, "must be an object, not null"),
         (
             {"reqest": "x"},
             "reqest is not an input field of the judge API; did you mean 'request'?",
         ),
         ({"zzz": "x"}, "zzz is not an input field of the judge API"),
-        ({"request": 3}, "request must be a text, not a number"),
-        ({"request": True}, "request must be a text, not a truth value"),
-        ({"contexts": "one"}, "contexts must be a list, not a text"),
+        ({"request": 3}, "request must be a string, not a number"),
+        ({"request": True}, "request must be a string, not a boolean"),
+        ({"contexts": "one"}, "contexts must be a list, not a string"),
         ({"contexts": ["a", ""]}, "contexts[1] must not be empty"),
-        ({"contexts": [{"a": 1}]}, "contexts[0] must be a text, not an object"),
-        ({"functions": ["f"]}, "functions[0] must be an object, not a text"),
+        ({"contexts": [{"a": 1}]}, "contexts[0] must be a string, not an object"),
+        ({"functions": ["f"]}, "functions[0] must be an object, not a string"),
         ({"turns": [{"content": "x"}]}, "turns[0].role is missing"),
         ({"user_id": "x" * 256}, "user_id is too long: 256 characters, 255 are allowed"),
         ({"request": "a\x00b"}, "request contains a NUL character, which cannot be stored"),
         (
             {"contexts": ["\ud83d"]},
-            "contexts[0] contains half of a surrogate pair, which cannot be stored",
+            "contexts[0] contains an unpaired surrogate, which cannot be stored",
         ),
         (
             {"functions": [{"a\x00": 1}]},
@@ -74,20 +74,20 @@ def test_any_mapping_is_an_object() -> None:
         ),
         (
             {"functions": [{"a": float("nan")}]},
-            "functions[0].a is not a finite number, which JSON cannot carry",
+            "functions[0].a is not a finite number, which JSON does not allow",
         ),
         (
             {"functions": [{"at": datetime.now(UTC)}]},
-            "functions[0].at must be something that JSON can carry, not datetime",
+            "functions[0].at must be a JSON value, not datetime",
         ),
         (
             {"functions": [{"a": {1: 2}}]},
-            "functions[0].a must have texts as its names, not a number",
+            "functions[0].a must have strings as keys, not a number",
         ),
-        ({1: "x"}, "[1] is not a field name: it must be a text"),
+        ({1: "x"}, "[1] is not a field name: it must be a string"),
         (
             {"functions": [{"a": 10**5000}]},
-            "functions[0].a is a number of too many digits, which cannot be stored",
+            "functions[0].a has too many digits to be stored",
         ),
         (
             {"turns": [{"role": "user", "extra": ("\x00",)}]},
@@ -96,11 +96,11 @@ def test_any_mapping_is_an_object() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_an_offence_names_its_place(value: object, offence: str) -> None:
+def test_an_offence_names_its_path(value: object, offence: str) -> None:
     assert offences_of(value) == [offence]
 
 
-def test_all_offences_of_an_input_are_told() -> None:
+def test_all_offences_of_an_input_are_named() -> None:
     assert len(offences_of({"request": 1, "response": 2, "contexts": [""], "zzz": 4})) == 4
 
 
@@ -146,8 +146,8 @@ def test_good_tags_have_no_offence(tags: object) -> None:
 @pytest.mark.parametrize(
     ("tags", "offence"),
     [
-        ("nightly", "tags must be a list of texts, not a text"),
-        (["a", 1], "tags[1] must be a text, not a number"),
+        ("nightly", "tags must be a list of strings, not a string"),
+        (["a", 1], "tags[1] must be a string, not a number"),
         ([""], "tags[0] must not be empty"),
         (["a\x00"], "tags[0] contains a NUL character, which cannot be stored"),
     ],

@@ -1,44 +1,99 @@
-"""The command line: a thin shell over the same functions that services use.
+"""The command line: each command is a module of this package, imported when it is called.
 
-Exit status: 0 done, 1 failed work, 2 wrong use. What a person reads about the work goes to
-standard output, logs and progress to standard error.
+Exit status: 0 done, 1 failed work, 2 wrong use. Output that was asked for goes to standard
+output, logs and progress to standard error.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
 
+import typer
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from typer.core import TyperGroup
+from typer.main import get_command
 
-from worker.cli import operate, serve, show, status, work
-from worker.cli.context import app, console
+from worker.cli.context import err
 from worker.errors import ConfigurationError, EvalWorkerError
 from worker.logs import redact
 
-NO_PRIVILEGE = "42501"  # PostgreSQL
+COMMANDS = {
+    "demo": "Evaluate 200 inputs on this machine, with a SQLite file and a sandbox judge.",
+    "migrate": "Upgrade the database to this worker's schema; other tables are not touched.",
+    "run": "Run a worker: plan, submit, poll and record, until SIGTERM or Ctrl-C.",
+    "gateway": "Serve the judge API in front of the outbox; workers elsewhere do the work.",
+    "enqueue": "Enqueue every line of FILE as one job, and print the job's id.",
+    "status": "Show the progress of a job, or an overview of jobs, batches and what blocks them.",
+    "results": "Show or export every input of a job with its scores, in order.",
+    "retry": "Evaluate the failed inputs of a job again, with their attempts reset.",
+    "cancel": "Cancel a job: send nothing more, and drop what still comes back from the judge.",
+    "pause": "Submit nothing new until `resume`; batches at the judge continue and are recorded.",
+    "resume": "End a pause; the pauses of other judges stay.",
+    "batches": "List batches, newest first, with their states and errors.",
+    "resolve": "Release a batch on hold: search for it at the judge, or submit it again.",
+    "events": "Print the history of a job, its inputs and its batches, oldest first.",
+    "prune": "Delete ended jobs with their results and history; open jobs are never touched.",
+    "check": "Show every setting and its source; test the database, the broker and the judge API.",
+    "sandbox": "Serve a simulated judge API, for a machine without an API key.",
+}
+"""Every command and its help, so that listing them imports none of them."""
 
-__all__ = ["app", "main", "operate", "serve", "show", "status", "work"]
+NO_PRIVILEGE = "42501"  # PostgreSQL's SQLSTATE insufficient_privilege
+
+OPTIONS: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False}
+
+
+def command_function(name: str) -> Callable[..., None]:
+    """Import the module of a command, and return its function."""
+    function: Callable[..., None] = getattr(import_module(f"worker.cli.{name}"), name)
+    return function
+
+
+class LazyGroup(TyperGroup):
+    """A group whose commands are stubs for its help; the one that is called gets imported."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        if name is not None:
+            single = typer.Typer(**OPTIONS)
+            single.command(name, help=COMMANDS[name])(command_function(name))
+            command = get_command(single)
+        return name, command, rest
+
+
+app = typer.Typer(
+    name="evalworker",
+    help="Durable evaluation over the Judge Batch Execution API.",
+    cls=LazyGroup,
+    no_args_is_help=True,
+    **OPTIONS,
+)
+for _name, _help in COMMANDS.items():
+    app.command(_name, help=_help)(lambda: None)
 
 
 def main() -> None:
-    """The entry point: every error that we raise on purpose is a line, not a traceback."""
+    """Run the command line; print each expected error as one line, without a traceback."""
     try:
         app()
     except ConfigurationError as error:
-        console.print(f"[red]evalworker:[/] wrong settings\n{redact(str(error))}", style="none")
+        err.print(f"[red]evalworker:[/] invalid settings\n{redact(str(error))}", style="none")
         sys.exit(2)
     except EvalWorkerError as error:
-        console.print(f"evalworker: {redact(str(error))}", markup=False)
+        err.print(f"evalworker: {redact(str(error))}", markup=False)
         sys.exit(1)
     except DBAPIError as error:
-        if not _is_of_the_database(error):
+        if not _is_operational(error):
             raise
         reason = str(error.orig).partition("\n")[0]
-        console.print(f"evalworker: the database says: {redact(reason)}", markup=False)
+        err.print(f"evalworker: the database says: {redact(reason)}", markup=False)
         sys.exit(1)
 
 
-def _is_of_the_database(error: DBAPIError) -> bool:
-    """It is away, locked or full, or its login may not do this: nothing that a traceback mends."""
-    not_allowed = getattr(error.orig, "sqlstate", None) == NO_PRIVILEGE
-    return not_allowed or isinstance(error, OperationalError | InterfaceError)
+def _is_operational(error: DBAPIError) -> bool:
+    """Whether the database is away, locked or full, or denies access: not a fault of the code."""
+    denied = getattr(error.orig, "sqlstate", None) == NO_PRIVILEGE
+    return denied or isinstance(error, OperationalError | InterfaceError)

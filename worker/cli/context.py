@@ -1,7 +1,8 @@
-"""What the commands share: the application, settings, and the two ways of output."""
+"""What the commands share: settings, the database, common options, and output."""
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections.abc import Sequence
@@ -11,9 +12,10 @@ from uuid import UUID
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 
 from worker.admin import Admin
-from worker.cli.tables import table_of
+from worker.cli.tables import make_table
 from worker.config import Settings, load_settings
 from worker.logs import configure_logging, secrets_of
 from worker.store.database import open_database
@@ -23,32 +25,32 @@ if TYPE_CHECKING:
     from worker.cli.tables import Column
     from worker.store.database import Database
 
-app = typer.Typer(
-    name="evalworker",
-    help="Durable evaluation over the Judge Batch Execution API.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-WIDE = 10_000  # columns of what is not a terminal: `grep` finds whole lines
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+JobId = Annotated[UUID, typer.Argument(metavar="JOB", help="The job's id.")]
+MigrateFirst = Annotated[
+    bool,
+    typer.Option("--migrate", envvar="EVALWORKER_MIGRATE", help="Migrate the database first."),
+]
+PausedJudge = Annotated[
+    str | None, typer.Option("--judge", metavar="ID", help="One judge; by default every judge.")
+]
+
+WIDE = 10_000  # columns where the output is not a terminal, so that `grep` finds whole lines
 
 
 def _console(**options: Any) -> Console:
-    given = Console(highlight=False, **options)
-    if not given.is_terminal and "COLUMNS" not in os.environ:
-        given.width = WIDE
-    return given
+    console = Console(highlight=False, **options)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = WIDE
+    return console
 
 
-console = _console(stderr=True)  # progress, warnings and errors
+err = _console(stderr=True)  # progress, warnings and errors
 out = _console()  # what was asked for
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-JobId = Annotated[UUID, typer.Argument(metavar="JOB", help="The id of a job.")]
 
-
-def settings_and_logs(**overrides: Any) -> Settings:
-    """The settings of this process; from here on no log line shows a secret."""
+def configure(**overrides: Any) -> Settings:
+    """Load the settings, and configure logging so that no line shows a secret."""
     settings = load_settings(**overrides)
     configure_logging(
         log_format=settings.log_format, level=settings.log_level, secrets=secrets_of(settings)
@@ -56,10 +58,10 @@ def settings_and_logs(**overrides: Any) -> Settings:
     return settings
 
 
-def operator() -> Admin:
-    """The operations, on the database of the settings.
+def open_admin() -> Admin:
+    """Open the configured database for an operator's command.
 
-    The history has what they do; log lines would tell it a second time, unless they are asked for.
+    The history records what such a command does, so only warnings are logged by default.
     """
     settings = load_settings()
     level = settings.log_level if "log_level" in settings.model_fields_set else "WARNING"
@@ -68,22 +70,32 @@ def operator() -> Admin:
 
 
 def ready_database(settings: Settings) -> Database:
-    """A database that answers and has this worker's schema."""
+    """Open the database; it must have this worker's schema."""
     database = open_database(settings)
     check_schema(database)
     return database
 
 
+def freeze_imports() -> None:
+    """Exempt all that was imported from garbage collection: a full one would pause for 90 ms."""
+    gc.collect()
+    gc.freeze()
+
+
+def progress_bar(*counts: ProgressColumn) -> Progress:
+    """Return a progress bar that is cleared at its end, and shown on a terminal only."""
+    columns = (TextColumn("{task.description}"), BarColumn(), *counts)
+    return Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
+
+
 def print_json(value: Any) -> None:
-    """One JSON document on a line of its own."""
+    """Print a JSON document on one line."""
     print(json.dumps(value, default=_plain, ensure_ascii=False))  # noqa: T201 (not for a terminal)
 
 
-def show_table(columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> None:
-    out.print(table_of(columns, rows, out.width))
+def print_table(columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> None:
+    out.print(make_table(columns, rows, out.width))
 
 
 def _plain(value: object) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return str(value)
+    return value.isoformat() if isinstance(value, datetime) else str(value)

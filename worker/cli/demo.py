@@ -1,25 +1,22 @@
-"""The main job, for real, on a machine with nothing: what `evalworker demo` does.
-
-The code at work is that of production; only the judge is the sandbox, on a loopback port.
-"""
+"""Run a whole evaluation on one machine: production code, with the sandbox as the judge."""
 
 from __future__ import annotations
 
 import contextlib
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import sqlalchemy as sa
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from worker.app import App, ending_on_signals
-from worker.cli.input_files import read_inputs, survey
-from worker.config import load_settings
-from worker.logs import configure_logging, secrets_of
+from worker.cli.context import configure
+from worker.cli.input_files import check_file, read_inputs
 from worker.outbox import enqueue
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import running_sandbox
@@ -30,63 +27,71 @@ from worker.store.migrate import upgrade
 INPUTS = Path(str(files("worker.cli").joinpath("demo_inputs.jsonl")))
 DATABASE = Path("evalworker-demo.db")
 JUDGE_STATE = Path("evalworker-demo-judge.db")
-LATENCY = (1.0, 3.0)  # seconds of a batch: enough to see it wait, and to kill it meanwhile
+LATENCY = (
+    1.0,
+    3.0,
+)  # seconds of a batch: long enough to watch it, and to kill the worker meanwhile
 SHOWN_FAILURES = 8
 
 out = Console(highlight=False)
 
 
-def run(file: Path, judge_id: str) -> None:
-    """Enqueues the file as a new job, finishes what an earlier run left, and shows the results."""
-    found = survey(file)
-    with running_sandbox(SandboxOptions(latency=LATENCY), ledger_path=JUDGE_STATE) as judge:
-        settings = load_settings(
+def demo(
+    file: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="A JSONL or CSV file of your own inputs."),
+    ] = None,
+    judge: Annotated[str, typer.Option(help="A judge of the sandbox.")] = "answer-quality",
+) -> None:
+    file = file or INPUTS
+    checked = check_file(file)
+    with running_sandbox(SandboxOptions(latency=LATENCY), ledger_path=JUDGE_STATE) as server:
+        settings = configure(
             database_url=f"sqlite:///{DATABASE}",
             broker_url="memory://",
-            api_url=judge.url,
-            api_key=judge.api_key,
+            api_url=server.url,
+            api_key=server.api_key,
             poll_min_seconds=0.5,
             batch_size=25,
             max_in_flight=4,
             lease_seconds=5,
             ops_port=None,
+            log_format="console",
             log_level="WARNING",
         )
-        configure_logging(
-            log_format="console", level=settings.log_level, secrets=secrets_of(settings)
-        )
         out.print(f"database  {DATABASE.absolute()}", soft_wrap=True)
-        out.print(f"judge     {judge_id}, a sandbox at {judge.url} that keeps {JUDGE_STATE}")
-        out.print(f"inputs    {found.inputs} from {file}", soft_wrap=True)
+        out.print(
+            f"judge     {judge}, of a sandbox at {server.url} with its state in {JUDGE_STATE}"
+        )
+        out.print(f"inputs    {checked.inputs} from {file}", soft_wrap=True)
         with contextlib.closing(Database(settings.sqlalchemy_url)) as database:
             upgrade(database)
-            left_over = _open_jobs(database)
+            unfinished = _unfinished_jobs(database)
             with database.engine.begin() as connection:
                 job_id = enqueue(
                     connection,
-                    judge_id=judge_id,
+                    judge_id=judge,
                     inputs=read_inputs(file),
                     tags=["demo"],
                     metadata={"file": file.name},
-                    # What an earlier run left goes first.
-                    priority=-1 if left_over else 0,
+                    priority=-1 if unfinished else 0,  # earlier jobs go first
                 )
             with App(settings) as app, ending_on_signals(app.ending):
-                _work(app, [*left_over, job_id])
+                _run_until_finished(app, [*unfinished, job_id])
             with database.read() as connection:
-                _report(connection, job_id)
+                _print_report(connection, job_id)
 
 
-def _open_jobs(database: Database) -> list[UUID]:
+def _unfinished_jobs(database: Database) -> list[UUID]:
     with database.read() as connection:
         latest = job_queries.recent_progress(connection, 50)
-    left_over = [row.job_id for row in latest if row.finished_at is None]
-    if left_over:
-        out.print(f"resuming  {len(left_over)} job(s) that an earlier run had begun")
-    return left_over
+    unfinished = [row.job_id for row in latest if row.finished_at is None]
+    if unfinished:
+        out.print(f"resuming  {len(unfinished)} job(s) of an earlier run")
+    return unfinished
 
 
-def _work(app: App, job_ids: list[UUID]) -> None:
+def _run_until_finished(app: App, job_ids: list[UUID]) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=out) as bars:
         tasks = {job_id: bars.add_task(f"job {job_id}", total=None) for job_id in job_ids}
@@ -103,24 +108,24 @@ def _work(app: App, job_ids: list[UUID]) -> None:
         update()
 
 
-def _report(connection: sa.Connection, job_id: UUID) -> None:
+def _print_report(connection: sa.Connection, job_id: UUID) -> None:
     row = job_queries.progress_of(connection, job_id)
     out.print(f"\njob {job_id} {row.status}: {row.completed} evaluated, {row.failed} failed\n")
     if row.finished_at is None:
-        out.print("stopped before the end; run `evalworker demo` again to go on")
+        out.print("stopped before the end; run `evalworker demo` again to continue")
         return
     scores = Table("evaluator", "mean score", "scored", "without score", title="Mean scores")
     for mean in job_queries.mean_scores(connection, job_id):
         shown = "" if mean.mean is None else f"{mean.mean:.3f}"
         scores.add_row(mean.evaluator_name, shown, str(mean.scored), str(mean.unscored))
     out.print(scores)
-    _show_failures(connection, job_id, row.failed)
-    out.print(f"\nThe results are yours to query, now and later: sqlite3 {DATABASE}\n")
+    _print_failures(connection, job_id, row.failed)
+    out.print(f"\nQuery the results yourself, now or later: sqlite3 {DATABASE}\n")
     for title, query in _queries(job_id):
-        _show_query(connection, title, query)
+        _print_query(connection, title, query)
 
 
-def _show_failures(connection: sa.Connection, job_id: UUID, total: int) -> None:
+def _print_failures(connection: sa.Connection, job_id: UUID, total: int) -> None:
     table = Table("input", "request", "attempts", "reason", title=f"Failed inputs ({total})")
     for item in job_queries.failures_of(connection, job_id, SHOWN_FAILURES):
         request = " ".join((item.request or "").split())
@@ -152,11 +157,11 @@ def _queries(job_id: UUID) -> list[tuple[str, str]]:
     ]
 
 
-def _show_query(connection: sa.Connection, title: str, query: str) -> None:
+def _print_query(connection: sa.Connection, title: str, query: str) -> None:
     out.print(f"[bold]{title}[/]")
     out.print(query, markup=False, style="cyan", soft_wrap=True)
-    found: Any = connection.exec_driver_sql(query)
-    table = Table(*found.keys())
-    for values in found:
+    rows: Any = connection.exec_driver_sql(query)
+    table = Table(*rows.keys())
+    for values in rows:
         table.add_row(*("" if value is None else str(value) for value in values))
     out.print(table, "")

@@ -1,7 +1,7 @@
-"""Files of inputs, JSONL or CSV, of any size in constant memory.
+"""Files of inputs, JSONL or CSV, read in constant memory.
 
-A file is read twice: once to find everything that is wrong with it, line by line, before a row is
-written; and once to enqueue it.
+A file is read twice: once to find all that is wrong with it, before a row is written, and once to
+enqueue it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,101 +23,98 @@ JSON_FIELDS = ("contexts", "functions", "turns", "file_ids")
 """Input fields whose cells of a CSV file hold JSON."""
 
 
-@dataclass(slots=True)
-class Survey:
-    """What a first reading of a file found."""
+@dataclass(frozen=True, slots=True)
+class CheckedFile:
+    """A file without offences."""
 
-    inputs: int = 0
-    offences: list[str] = field(default_factory=list)  # the first ones, as `line 3: …`
-    total_offences: int = 0
-    ignored: set[str] = field(default_factory=set)  # fields that are not inputs of the judge API
-
-    def complain(self, line: int, complaint: str) -> None:
-        self.total_offences += 1
-        if len(self.offences) < SHOWN:
-            self.offences.append(f"line {line}: {complaint}")
+    inputs: int
+    ignored: set[str]  # fields of the file that the judge API does not have
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
-    """A record of the file: its value, or what is wrong with it."""
+class _Record:
+    """An input of a file, or what keeps it from being read."""
 
-    number: int
+    line: int  # where it begins
     value: Any = None
-    complaint: str | None = None
+    offence: str | None = None
 
 
-def survey(path: Path, on_progress: Callable[[int], None] = lambda _: None) -> Survey:
-    """Reads the whole file; raises `InvalidInputs` naming every bad line.
+def check_file(path: Path, on_progress: Callable[[int], None] = lambda _: None) -> CheckedFile:
+    """Read the whole file, and raise `InvalidInputs` with the offences of every line.
 
-    `on_progress` is told the bytes read so far.
+    `on_progress` receives the number of bytes read so far.
     """
-    found = Survey()
-    for line in _lines(path, on_progress):
-        found.inputs += 1
-        if line.complaint is not None:
-            found.complain(line.number, line.complaint)
-        elif not isinstance(line.value, dict):
-            found.complain(line.number, offences_of(line.value)[0])
-        else:
-            _survey_fields(line, found)
-    if not found.inputs:
-        found.complain(1, "the file has no inputs")
-    if found.offences:
-        raise InvalidInputs(found.offences, total=found.total_offences)
-    return found
+    inputs = total = 0
+    shown: list[str] = []
+    ignored: set[str] = set()
+    for record in _records(path, on_progress):
+        inputs += 1
+        offences = _record_offences(record)
+        total += len(offences)
+        room = SHOWN - len(shown)
+        shown += [f"line {record.line}: {offence}" for offence in offences[:room]]
+        if isinstance(record.value, dict):
+            ignored |= record.value.keys() - FIELDS
+    if not inputs:
+        raise InvalidInputs(["line 1: the file has no inputs"])
+    if shown:
+        raise InvalidInputs(shown, total=total)
+    return CheckedFile(inputs, ignored)
 
 
-def _survey_fields(line: _Line, found: Survey) -> None:
-    value = _known(line.value)
-    found.ignored |= line.value.keys() - FIELDS
+def _record_offences(record: _Record) -> list[str]:
+    if record.offence is not None:
+        return [record.offence]
+    if not isinstance(record.value, dict):
+        return offences_of(record.value)
+    value = _input_of(record.value)
     if not value:
-        found.complain(line.number, "has no input field of the judge API (request, response, …)")
-    for offence in offences_of(value):
-        found.complain(line.number, offence)
+        return ["has no input field of the judge API (request, response, …)"]
+    return offences_of(value)
 
 
 def read_inputs(
     path: Path, on_progress: Callable[[int], None] = lambda _: None
 ) -> Iterator[dict[str, Any]]:
-    """The inputs of a file that `survey` found good, one by one, ready for `enqueue`."""
-    for line in _lines(path, on_progress):
-        if line.complaint is not None or not isinstance(line.value, dict):
-            raise InvalidInputs([f"line {line.number}: changed since the file was checked"])
-        yield _known(line.value)
+    """Yield the inputs of a file that `check_file` has accepted, ready for `enqueue`."""
+    for record in _records(path, on_progress):
+        if record.offence is not None or not isinstance(record.value, dict):
+            raise InvalidInputs([f"line {record.line}: changed since the file was checked"])
+        yield _input_of(record.value)
 
 
-def _known(value: dict[str, Any]) -> dict[str, Any]:
+def _input_of(value: dict[str, Any]) -> dict[str, Any]:
     return {name: part for name, part in value.items() if name in FIELDS and part is not None}
 
 
-def _lines(path: Path, on_progress: Callable[[int], None]) -> Iterator[_Line]:
+def _records(path: Path, on_progress: Callable[[int], None]) -> Iterator[_Record]:
     with path.open("rb") as raw:
-        reader = _csv_lines if path.suffix.lower() == ".csv" else _json_lines
-        for line in reader(raw):
-            yield line
+        reader = _csv_records if path.suffix.lower() == ".csv" else _json_records
+        for record in reader(raw):
+            yield record
             on_progress(raw.tell())
 
 
-def _json_lines(raw: IO[bytes]) -> Iterator[_Line]:
+def _json_records(raw: IO[bytes]) -> Iterator[_Record]:
     for number, text in enumerate(raw, 1):
         try:
             decoded = text.decode("utf-8-sig" if number == 1 else "utf-8")
             if decoded.strip():
-                yield _Line(number, json.loads(decoded))
+                yield _Record(number, json.loads(decoded))
         except UnicodeDecodeError as error:
-            yield _Line(number, complaint=f"is not UTF-8 (byte {error.start + 1})")
+            yield _Record(number, offence=f"is not UTF-8 (byte {error.start + 1})")
         except json.JSONDecodeError as error:
-            yield _Line(number, complaint=f"is not JSON: {error.msg} (column {error.colno})")
+            yield _Record(number, offence=f"is not JSON: {error.msg} (column {error.colno})")
         except RecursionError:
-            yield _Line(number, complaint="is not JSON that can be read: nested too deeply")
-        except ValueError:  # Python's own limit, which JSON does not know
-            yield _Line(number, complaint="is not JSON that can be read: a number is too long")
+            yield _Record(number, offence="is not readable JSON: nested too deeply")
+        except ValueError:  # a limit of Python's, not of JSON
+            yield _Record(number, offence="is not readable JSON: a number is too long")
 
 
-def _csv_lines(raw: IO[bytes]) -> Iterator[_Line]:
+def _csv_records(raw: IO[bytes]) -> Iterator[_Record]:
     csv.field_size_limit(sys.maxsize)
-    lines = _CountedLines(raw)
+    lines = _NumberedLines(raw)
     rows = csv.reader(lines, strict=True)
     header: list[str] | None = None
     while True:
@@ -127,32 +124,32 @@ def _csv_lines(raw: IO[bytes]) -> Iterator[_Line]:
         except StopIteration:
             return
         except UnicodeDecodeError:
-            yield _Line(lines.number, complaint="is not UTF-8")
+            yield _Record(lines.number, offence="is not UTF-8")
             if header is None:
-                return  # without it no other line can be judged
+                return  # without a header no other line can be read
             continue
         except csv.Error as error:
-            yield _Line(number, complaint=f"is not CSV: {error}")
+            yield _Record(number, offence=f"is not CSV: {error}")
             return
         if not row:
             continue
         if header is not None:
-            yield _csv_line(number, header, row)
+            yield _csv_record(number, header, row)
             continue
         header = [name.strip() for name in row]
-        if doubled := sorted({name for name in header if header.count(name) > 1}):
-            yield _Line(number, complaint=f"names a column twice: {', '.join(doubled)}")
+        if repeated := sorted({name for name in header if header.count(name) > 1}):
+            yield _Record(number, offence=f"names a column twice: {', '.join(repeated)}")
             return
 
 
-class _CountedLines:
-    """The lines of a file as text, counted: a quoted cell can hold several of them."""
+class _NumberedLines:
+    """Iterate over lines as text, and count them: a quoted cell can hold several."""
 
     def __init__(self, raw: IO[bytes]) -> None:
         self.raw = raw
         self.number = 0
 
-    def __iter__(self) -> _CountedLines:
+    def __iter__(self) -> _NumberedLines:
         return self
 
     def __next__(self) -> str:
@@ -163,9 +160,9 @@ class _CountedLines:
         return line.decode("utf-8-sig" if self.number == 1 else "utf-8")
 
 
-def _csv_line(number: int, header: list[str], row: list[str]) -> _Line:
+def _csv_record(number: int, header: list[str], row: list[str]) -> _Record:
     if len(row) > len(header):
-        return _Line(number, complaint=f"has {len(row)} cells, the header has {len(header)}")
+        return _Record(number, offence=f"has {len(row)} cells, the header has {len(header)}")
     value: dict[str, Any] = {}
     for name, cell in zip(header, row, strict=False):
         if not cell:
@@ -176,5 +173,5 @@ def _csv_line(number: int, header: list[str], row: list[str]) -> _Line:
         try:
             value[name] = json.loads(cell)
         except (ValueError, RecursionError):
-            return _Line(number, complaint=f"{name} does not hold JSON")
-    return _Line(number, value)
+            return _Record(number, offence=f"{name} does not hold JSON")
+    return _Record(number, value)

@@ -1,72 +1,72 @@
-"""What the views have in common: jobs as rows, counts in words, and what keeps work waiting."""
+"""Phrases and rows that several commands print."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
 
-from worker.cli.tables import Column, ago, counted, moment
+from worker.cli.tables import Column, age, quantity, timestamp
 
 JOB_COLUMNS = (
     Column("job"),
-    Column("judge", cut=True),
+    Column("judge", shrinkable=True),
     Column("status"),
-    Column("done", number=True),
-    Column("failed", number=True),
-    Column("waiting", number=True, optional=True),
-    Column("in flight", number=True, optional=True),
-    Column("age", number=True, optional=True),
+    Column("done", numeric=True),
+    Column("failed", numeric=True),
+    Column("waiting", numeric=True, optional=True),
+    Column("in flight", numeric=True, optional=True),
+    Column("age", numeric=True, optional=True),
 )
 
 
-def job_row(row: dict[str, Any], now: datetime) -> list[object]:
-    done = f"{row['completed']}/{row['total']}"
-    counts = [row[name] for name in ("failed", "waiting", "in_flight")]
+def job_row(job: dict[str, Any], now: datetime) -> list[object]:
+    """Return the cells of `JOB_COLUMNS`."""
     return [
-        row["job_id"],
-        row["judge_id"],
-        row["status"],
-        done,
-        *counts,
-        ago(row["created_at"], now),
+        *(job[name] for name in ("job_id", "judge_id", "status")),
+        f"{job['completed']}/{job['total']}",
+        *(job[name] for name in ("failed", "waiting", "in_flight")),
+        age(job["created_at"], now),
     ]
 
 
-def obstacles(found: dict[str, Any]) -> list[str]:
-    """What keeps work from going on, a line each: pauses, closed gates, held batches."""
+def scope_name(judge_id: str | None) -> str:
+    """Name what a pause stops: one judge, or everything."""
+    return "everything" if judge_id is None else f"judge {judge_id}"
+
+
+def obstacles(status: dict[str, Any]) -> list[str]:
+    """Return a line for each pause, closed gate and batch on hold."""
     lines = []
-    for pause in found["paused"]:
+    for pause in status["paused"]:
         judge_id = pause["judge_id"]
-        what, option = ("everything", "")
-        if judge_id is not None:
-            what, option = f"judge {judge_id}", f" --judge {judge_id}"
+        option = "" if judge_id is None else f" --judge {judge_id}"
         lines.append(
-            f"paused: {what} since {moment(pause['since'])}: {pause['reason']}; "
-            f"go on with `evalworker resume{option}`"
+            f"paused: {scope_name(judge_id)} since {timestamp(pause['since'])}: {pause['reason']}; "
+            f"continue with `evalworker resume{option}`"
         )
     lines += [
-        f"waiting for {gate['scope']} since {moment(gate['closed_at'])}: {gate['reason']} "
-        f"(next try {gate['opens_at']:%H:%M:%S})"
-        for gate in found["waiting_for"]
+        f"waiting for {gate['scope']} since {timestamp(gate['closed_at'])}: {gate['reason']} "
+        f"(next attempt {gate['opens_at']:%H:%M:%S})"
+        for gate in status["waiting_for"]
     ]
     lines += [
-        f"held: batch {batch['id']}, {counted(batch['item_count'], 'input')} for "
-        f"{batch['judge_id']}: {batch['error']}; go on with `evalworker resolve {batch['id']}`"
-        for batch in found["held"]
+        f"on hold: batch {batch['id']}, {quantity(batch['item_count'], 'input')} for "
+        f"{batch['judge_id']}: {batch['error']}; release it with `evalworker resolve {batch['id']}`"
+        for batch in status["held"]
     ]
     return lines
 
 
 def notice_lines(notices: dict[str, Any]) -> list[str]:
-    """How many notices there are, and those that never arrived, a line each."""
-    failed = notices["latest_failed"]
+    """Return a line that counts the notices, and one for each that could not be delivered."""
     counts = {name: count for name, count in notices.items() if name != "latest_failed"}
-    lines = [f"notices: {listed(counts)}"] if counts else []
+    lines = [f"notices: {join_counts(counts)}"] if counts else []
     return lines + [
-        f"not told: job {notice['job_id']}, after {notice['attempts']} tries: {notice['error']}"
-        for notice in failed
+        f"not delivered: the notice of job {notice['job_id']}, "
+        f"after {notice['attempts']} attempts: {notice['error']}"
+        for notice in notices["latest_failed"]
     ]
 
 
-def listed(counts: dict[str, int]) -> str:
+def join_counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "none"

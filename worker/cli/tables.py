@@ -1,4 +1,4 @@
-"""Tables for people: whole at any width of a terminal, and a plain line each in a pipe."""
+"""Tables for a terminal of any width, and short texts for their cells."""
 
 from __future__ import annotations
 
@@ -11,88 +11,88 @@ from rich.cells import cell_len
 from rich.markup import escape
 from rich.table import Table
 
-GAP = 2  # between two columns
-LEAST = 10  # characters of a column that may be cut
+GAP = 2  # characters between two columns
+MIN_WIDTH = 10  # characters that a shrinkable column keeps
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Never cut, unless it says so: half an id or half a number is worse than none."""
+    """A column is shown in full unless it may shrink: half an id or number is worse than none."""
 
     name: str
-    number: bool = False
-    cut: bool = False
-    optional: bool = False  # left out where the width does not do, the last ones first
+    numeric: bool = False
+    shrinkable: bool = False
+    optional: bool = False  # dropped where the width does not suffice, the last one first
 
 
-def table_of(columns: Sequence[Column], rows: Sequence[Sequence[object]], width: int) -> Table:
-    """As much as fits into so many characters."""
+def make_table(columns: Sequence[Column], rows: Sequence[Sequence[object]], width: int) -> Table:
+    """Return the table of these rows, fitted to a width in characters."""
     texts = [["" if value is None else one_line(str(value)) for value in row] for row in rows]
-    needed = [
-        max(cell_len(text) for text in (column.name, *(row[place] for row in texts)))
-        for place, column in enumerate(columns)
+    full_widths = [
+        max(cell_len(text) for text in (column.name, *(row[index] for row in texts)))
+        for index, column in enumerate(columns)
     ]
-    widths = _widths(columns, needed, width)
+    widths = _fit(columns, full_widths, width)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, GAP - 1, 0, 0))
-    for place, given in widths.items():
-        column = columns[place]
+    for index, column_width in widths.items():
+        column = columns[index]
         table.add_column(
             column.name,
             no_wrap=True,
             overflow="ellipsis",
-            width=given,
-            justify="right" if column.number else "left",
+            width=column_width,
+            justify="right" if column.numeric else "left",
         )
     for row in texts:
-        table.add_row(*(escape(row[place]) for place in widths))
+        table.add_row(*(escape(row[index]) for index in widths))
     return table
 
 
-def _widths(columns: Sequence[Column], needed: Sequence[int], width: int) -> dict[int, int]:
-    """Of the columns that are shown, by their places."""
+def _fit(columns: Sequence[Column], full_widths: Sequence[int], width: int) -> dict[int, int]:
+    """Return the widths of the columns to show, by the columns' indexes."""
     widths = {
-        place: min(most, LEAST) if columns[place].cut else most for place, most in enumerate(needed)
+        index: min(full, MIN_WIDTH) if columns[index].shrinkable else full
+        for index, full in enumerate(full_widths)
     }
 
-    def left() -> int:
+    def room() -> int:
         return width - sum(widths.values()) - GAP * (len(widths) - 1)
 
-    for place in reversed(range(len(columns))):
-        if left() >= 0:
+    for index in reversed(range(len(columns))):
+        if room() >= 0:
             break
-        if columns[place].optional:
-            del widths[place]
-    for place in widths:
-        more = min(needed[place] - widths[place], left())
-        widths[place] += max(more, 0)
+        if columns[index].optional:
+            del widths[index]
+    for index in widths:
+        widths[index] += max(0, min(full_widths[index] - widths[index], room()))
     return widths
 
 
-def counted(number: int, what: str) -> str:
-    """As people say it: 1 input, 2 inputs, 1,000 inputs, 2 batches."""
+def quantity(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 input, 2 inputs, 1,000 inputs, 2 batches."""
     if number == 1:
-        return f"1 {what}"
-    return f"{number:,} {what}{'es' if what.endswith('ch') else 's'}"
+        return f"1 {noun}"
+    return f"{number:,} {noun}{'es' if noun.endswith('ch') else 's'}"
 
 
-def moment(value: datetime | None) -> str:
-    """A time as people read it, in UTC."""
+def timestamp(value: datetime | None) -> str:
+    """Return a time in UTC, to the second."""
     return "" if value is None else value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def ago(value: datetime | None, now: datetime) -> str:
-    """How long since then, in few characters: 40s, 12m, 5h, 3d."""
-    return "" if value is None else span((now - value).total_seconds())
+def age(value: datetime | None, now: datetime) -> str:
+    return "" if value is None else duration((now - value).total_seconds())
 
 
-def span(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a duration in its largest fitting unit: 40s, 12m, 5h, 3d."""
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f}{unit}"
     return f"{max(seconds, 0):.0f}s"
 
 
-def one_line(text: str | None, most: int = 200) -> str:
-    """Text from anywhere, without line ends, and not too long."""
+def one_line(text: str | None, limit: int = 200) -> str:
+    """Return text without line breaks, shortened to a number of characters."""
     line = " ".join((text or "").split())
-    return line if len(line) <= most else f"{line[: most - 1]}…"
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from worker.cli.input_files import read_inputs, survey
+from worker.cli.input_files import check_file, read_inputs
 from worker.errors import SHOWN, InvalidInputs
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def put(folder: Path, content: bytes | str, name: str = "inputs.jsonl") -> Path:
 
 def offences_of(path: Path) -> list[str]:
     with pytest.raises(InvalidInputs) as caught:
-        survey(path)
+        check_file(path)
     return caught.value.offences
 
 
@@ -34,7 +34,7 @@ GOOD = '{"request": "a"}\n'
 
 def test_every_line_of_a_good_file_is_an_input(tmp_path: Path) -> None:
     path = put(tmp_path, '{"request": "ü"}\n\n  \n{"response": "b", "contexts": ["c"]}')
-    assert survey(path).inputs == 2
+    assert check_file(path).inputs == 2
     assert list(read_inputs(path)) == [{"request": "ü"}, {"response": "b", "contexts": ["c"]}]
 
 
@@ -47,47 +47,45 @@ def test_line_ends_and_a_byte_order_mark_change_nothing(
     header = "request" if name.lower().endswith(".csv") else '{"request": "one"}'
     second = "two" if name.lower().endswith(".csv") else '{"request": "two"}'
     path = put(tmp_path, mark + f"{header}{end}{second}{end}".encode(), name)
-    survey(path)
+    check_file(path)
     assert [value["request"] for value in read_inputs(path)][-1] == "two"
 
 
 def test_fields_that_are_not_the_apis_are_left_out_and_named(tmp_path: Path) -> None:
     path = put(tmp_path, '{"request": "a", "model": "m", "response": null, "is_correct": true}\n')
-    assert survey(path).ignored == {"model", "is_correct"}
+    assert check_file(path).ignored == {"model", "is_correct"}
     assert list(read_inputs(path)) == [{"request": "a"}]
 
 
 @pytest.mark.parametrize(
-    ("line", "complaint"),
+    ("line", "reason"),
     [
         (b"{", "is not JSON: "),
         (b"[1]", "must be an object, not a list"),
-        (b'"text"', "must be an object, not a text"),
+        (b'"text"', "must be an object, not a string"),
         (b'{"request": "\xff"}', "is not UTF-8 (byte 14)"),
         (b'{"request": "\\u0000"}', "request contains a NUL character"),
         (b'{"request": "\x00"}', "is not JSON: "),
-        (b'{"request": "\\ud800"}', "request contains half of a surrogate pair"),
+        (b'{"request": "\\ud800"}', "request contains an unpaired surrogate"),
         (b'{"contexts": ["a", ""]}', "contexts[1] must not be empty"),
         (b'{"model": "m"}', "has no input field of the judge API"),
         (b'{"functions": [{"a": NaN}]}', "functions[0].a is not a finite number"),
-        (b'{"functions": [{"a": ' + b"1" * 5000 + b"}]}", "is not JSON that can be read: a number"),
-        (b"[" * 100_000, "is not JSON that can be read: nested too deeply"),
+        (b'{"functions": [{"a": ' + b"1" * 5000 + b"}]}", "is not readable JSON: a number"),
+        (b"[" * 100_000, "is not readable JSON: nested too deeply"),
         (b'{"functions": [{"a": ' + b"[" * 900 + b"]" * 900 + b"}]}", "functions[0].a[0]"),
     ],
     ids=lambda part: part if isinstance(part, str) else "",
 )
-def test_a_bad_line_is_named_with_what_is_wrong(
-    tmp_path: Path, line: bytes, complaint: str
-) -> None:
+def test_a_bad_line_is_named_with_what_is_wrong(tmp_path: Path, line: bytes, reason: str) -> None:
     path = put(tmp_path, GOOD.encode() + b"\n" + line + b"\n" + GOOD.encode())
     (offence,) = offences_of(path)
-    assert offence.startswith(f"line 3: {complaint}")
+    assert offence.startswith(f"line 3: {reason}")
 
 
 def test_all_bad_lines_are_counted_and_the_first_ones_spelled_out(tmp_path: Path) -> None:
     path = put(tmp_path, "[]\n" * (SHOWN + 25))
     with pytest.raises(InvalidInputs) as caught:
-        survey(path)
+        check_file(path)
     assert (len(caught.value.offences), caught.value.total) == (SHOWN, SHOWN + 25)
     assert str(caught.value).endswith("… and 25 more")
 
@@ -109,7 +107,7 @@ def test_cells_of_csv_hold_texts_or_json_or_nothing(tmp_path: Path) -> None:
     writer.writerow(["request", " contexts ", "functions", "turns", "expected_output", "model"])
     writer.writerow(['says "a,b"\nand more', '["c"]', '[{"f": 1}]', "", "", "m"])
     path = put(tmp_path, "\n" + out.getvalue(), "x.csv")
-    assert survey(path).ignored == {"model"}
+    assert check_file(path).ignored == {"model"}
     assert list(read_inputs(path)) == [
         {"request": 'says "a,b"\nand more', "contexts": ["c"], "functions": [{"f": 1}]}
     ]
@@ -119,7 +117,7 @@ def test_lines_of_csv_are_counted_over_quoted_newlines(tmp_path: Path) -> None:
     content = 'request,contexts\n"one\ntwo\nthree",\n\nok,\nbad,not json\nbad,"[1]"\na,b,c\n'
     assert offences_of(put(tmp_path, content, "x.csv")) == [
         "line 7: contexts does not hold JSON",
-        "line 8: contexts[0] must be a text, not a number",
+        "line 8: contexts[0] must be a string, not a number",
         "line 9: has 3 cells, the header has 2",
     ]
 
@@ -140,7 +138,7 @@ def test_csv_that_cannot_be_read_is_refused(tmp_path: Path, content: bytes, offe
 
 def test_a_cell_of_csv_can_be_large(tmp_path: Path) -> None:
     path = put(tmp_path, "request\n" + "x" * 500_000 + "\n", "x.csv")
-    survey(path)
+    check_file(path)
     assert len(next(read_inputs(path))["request"]) == 500_000
 
 
@@ -149,14 +147,14 @@ def test_progress_is_told_in_bytes_up_to_the_size_of_the_file(tmp_path: Path, na
     content = "request\n" + "x\n" * 50 if name == "x.csv" else GOOD * 50
     path = put(tmp_path, content, name)
     done: list[int] = []
-    survey(path, done.append)
+    check_file(path, done.append)
     assert done == sorted(done)
     assert done[-1] == path.stat().st_size
 
 
 def test_a_file_that_changed_after_it_was_checked_is_refused(tmp_path: Path) -> None:
     path = put(tmp_path, GOOD)
-    survey(path)
+    check_file(path)
     put(tmp_path, "[]\n")
     with pytest.raises(InvalidInputs, match="line 1: changed since the file was checked"):
         list(read_inputs(path))
@@ -167,7 +165,7 @@ def test_a_large_file_is_read_in_constant_memory(tmp_path: Path) -> None:
     path = put(tmp_path, (json.dumps(line) + "\n") * 10_000)  # 20 MB
     tracemalloc.start()
     try:
-        assert survey(path).inputs == 10_000
+        assert check_file(path).inputs == 10_000
         assert sum(1 for _ in read_inputs(path)) == 10_000
         _, peak = tracemalloc.get_traced_memory()
     finally:

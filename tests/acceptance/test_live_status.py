@@ -18,7 +18,7 @@ from tests.support.harness import Bench, FakeRemote
 from tests.support.processes import EVALWORKER, environment, evalworker, started
 from tests.support.servers import wait_until
 from worker.admin import Admin
-from worker.cli.live_status import watch
+from worker.cli.live_status import follow
 from worker.store import gates
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def test_a_watch_outlives_a_database_that_is_away_for_a_moment(
 
     monkeypatch.setattr(Admin, "status", restarted)
     with Admin(database_url) as admin:
-        watch(admin, every=0.0, until_drained=True, as_json=False)
+        follow(admin, every=0.0, until_drained=True, as_json=False)
     first, second = capsys.readouterr().out.splitlines()
     assert "the database does not answer: it is being restarted" in first
     assert "0 inputs left" in second

@@ -1,0 +1,63 @@
+"""List batches."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+from uuid import UUID
+
+import typer
+
+from worker.admin import UNSETTLED
+from worker.cli.context import AsJson, open_admin, out, print_json, print_table
+from worker.cli.tables import Column, age
+from worker.domain.lifecycle import BatchState
+
+COLUMNS = (
+    Column("batch"),
+    Column("judge", shrinkable=True),
+    Column("state"),
+    Column("inputs", numeric=True),
+    Column("age", numeric=True),
+    Column("error", shrinkable=True),
+)
+
+
+def batches(
+    state: Annotated[
+        list[BatchState] | None,
+        typer.Option(help="A state; may be repeated. By default all batches that have not ended."),
+    ] = None,
+    job: Annotated[
+        UUID | None, typer.Option("--job", metavar="JOB", help="Only batches of this job.")
+    ] = None,
+    judge: Annotated[
+        str | None, typer.Option(metavar="ID", help="Only batches of this judge.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of batches to show.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    states = set(state or (BatchState if job is not None else UNSETTLED))
+    with open_admin() as admin:
+        found = admin.batches(states, judge_id=judge, job_id=job, limit=limit + 1)
+    shown = found[:limit]
+    if as_json:
+        print_json(shown)
+        return
+    if not shown:
+        out.print(f"no batch is {' or '.join(sorted(states))}")
+        return
+    now = datetime.now(UTC)
+    rows = [
+        [
+            *(batch[name] for name in ("id", "judge_id", "state", "item_count")),
+            age(batch["created_at"], now),
+            batch["error"],
+        ]
+        for batch in shown
+    ]
+    print_table(COLUMNS, rows)
+    if len(found) > limit:
+        out.print(f"… and more: --limit {limit * 10}")
+    if on_hold := [batch["id"] for batch in shown if batch["state"] == BatchState.HELD]:
+        out.print(f"batches on hold wait for your decision: `evalworker resolve {on_hold[0]}`")

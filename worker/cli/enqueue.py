@@ -1,0 +1,64 @@
+"""Enqueue a file of inputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import TaskProgressColumn
+
+from worker import outbox
+from worker.cli.context import AsJson, configure, err, print_json, progress_bar, ready_database
+from worker.cli.input_files import check_file, read_inputs
+from worker.errors import InvalidInputs
+
+
+def enqueue(
+    file: Annotated[
+        Path,
+        typer.Argument(exists=True, dir_okay=False, readable=True, help="A JSONL or CSV file."),
+    ],
+    judge: Annotated[str, typer.Option(help="The judge's id.")],
+    tag: Annotated[list[str] | None, typer.Option(help="A tag; may be repeated.")] = None,
+    judge_version: Annotated[
+        str | None, typer.Option(help="The judge version's id; by default the latest version.")
+    ] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="A key that is enqueued only once, however often it is sent.")
+    ] = None,
+    priority: Annotated[int, typer.Option(help="Jobs of higher priority are sent first.")] = 0,
+    callback_url: Annotated[
+        str | None, typer.Option(help="URL that receives a signed notice when the job has ended.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    database = ready_database(configure())
+    size = file.stat().st_size
+    with progress_bar(TaskProgressColumn()) as progress:
+        checking = progress.add_task("checking", total=size)
+        try:
+            checked = check_file(file, lambda done: progress.update(checking, completed=done))
+        except InvalidInputs as error:
+            raise InvalidInputs(
+                [f"{file}: {offence}" for offence in error.offences], total=error.total
+            ) from None
+        writing = progress.add_task("enqueuing", total=size)
+        with database.engine.begin() as connection:
+            job_id = outbox.enqueue(
+                connection,
+                judge_id=judge,
+                inputs=read_inputs(file, lambda done: progress.update(writing, completed=done)),
+                tags=tag or (),
+                judge_version_id=judge_version,
+                idempotency_key=idempotency_key,
+                priority=priority,
+                callback_url=callback_url,
+            )
+    if checked.ignored:
+        names = ", ".join(sorted(checked.ignored))
+        err.print(f"ignored, as the judge API has no such input fields: {names}", markup=False)
+    if as_json:
+        print_json({"job_id": job_id, "inputs": checked.inputs})
+    else:
+        print(job_id)  # noqa: T201 (for `JOB=$(evalworker enqueue …)`)

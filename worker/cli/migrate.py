@@ -1,0 +1,40 @@
+"""Migrate the database."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Annotated
+
+import typer
+
+from worker.cli.context import AsJson, configure, out, print_json
+from worker.config import Settings
+from worker.pipeline.brokers import grant_queue
+from worker.store.database import open_database
+from worker.store.migrate import grant_roles, upgrade
+
+
+def migrate(
+    roles: Annotated[
+        bool,
+        typer.Option("--roles", help="Also create or update PostgreSQL roles of least privilege."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    settings = configure()
+    revision = migrate_database(settings)
+    if roles:
+        with contextlib.closing(open_database(settings)) as database:
+            grant_roles(database)
+        grant_queue(settings.broker_url)
+    if as_json:
+        print_json({"revision": revision, "roles": roles})
+    else:
+        updated = ", and its roles are up to date" if roles else ""
+        out.print(f"the database has schema {revision}{updated}")
+
+
+def migrate_database(settings: Settings) -> str:
+    """Upgrade the configured database, and return its revision."""
+    with contextlib.closing(open_database(settings)) as database:
+        return upgrade(database)

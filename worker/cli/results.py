@@ -1,0 +1,109 @@
+"""Show or export the results of a job."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import typer
+from rich.progress import MofNCompleteColumn
+
+from worker.cli.context import (
+    AsJson,
+    JobId,
+    open_admin,
+    out,
+    print_table,
+    progress_bar,
+)
+from worker.cli.tables import Column, one_line, quantity
+from worker.export import Format, write_text
+
+if TYPE_CHECKING:
+    from worker.admin import Admin
+
+
+class OutputFormat(StrEnum):
+    TABLE = "table"
+    JSONL = "jsonl"
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
+def results(
+    job: JobId,
+    output_format: Annotated[
+        OutputFormat | None,
+        typer.Option(
+            "--format", help="By default a table, or the format of the file name's extension."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, help="Write to this file, which appears when it is complete."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    export_format = _export_format(OutputFormat.JSONL if as_json else output_format, output)
+    with open_admin() as admin:
+        if export_format is None:
+            _print_results(admin, job)
+        elif output is not None:
+            _export(admin, job, output, export_format)
+        else:
+            write_text(admin.results(job), sys.stdout, export_format)
+
+
+def _export_format(output_format: OutputFormat | None, output: Path | None) -> Format | None:
+    """Return the format to export; None means a table on the terminal."""
+    if output is None:
+        if output_format is OutputFormat.PARQUET:
+            raise typer.BadParameter("Parquet is written to a file: --output FILE")
+        return None if output_format in (None, OutputFormat.TABLE) else Format(output_format)
+    name = output_format or output.suffix.removeprefix(".").lower()
+    if name not in set(Format):
+        raise typer.BadParameter(
+            f"{output}: name it .jsonl, .csv or .parquet, or choose one with --format"
+        )
+    return Format(name)
+
+
+def _export(admin: Admin, job_id: UUID, output: Path, export_format: Format) -> None:
+    total = admin.job(job_id)["total"]
+    with progress_bar(MofNCompleteColumn()) as progress:
+        task = progress.add_task("inputs", total=total)
+        admin.export(
+            job_id,
+            output,
+            export_format,
+            on_progress=lambda done: progress.update(task, completed=done),
+        )
+    out.print(f"{quantity(total, 'input')} in {output}", markup=False)
+
+
+def _print_results(admin: Admin, job_id: UUID) -> None:
+    evaluators = [row["evaluator_name"] for row in admin.means(job_id)]
+    columns = [
+        Column("input", numeric=True),
+        Column("status"),
+        *(Column(name, numeric=True) for name in evaluators),
+        Column("request", shrinkable=True),
+        Column("error", shrinkable=True),
+    ]
+    rows: list[list[object]] = []
+    for result in admin.results(job_id):
+        scores = {score.evaluator_name: score.score for score in result.scores}
+        ordered = [scores.get(name) for name in evaluators]
+        rows.append(
+            [
+                result.item.item_index,
+                result.item.status,
+                *("" if score is None else f"{score:.3g}" for score in ordered),
+                one_line(result.item.request, 50),
+                one_line(result.item.error, 50),
+            ]
+        )
+    print_table(columns, rows)
