@@ -40,7 +40,7 @@ from worker.gateway.auth import Keys, read_keys
 from worker.gateway.group_commit import GroupCommit
 from worker.gateway.reader import DatabaseReader
 from worker.gateway.server import serving_gateway
-from worker.http_server import in_background, listening
+from worker.http_server import bind_socket, serve_in_background
 from worker.logs import configure_logging
 from worker.store.database import Database
 from worker.store.migrate import upgrade
@@ -89,7 +89,7 @@ def serve_empty(port: Connection, _: str) -> None:
         max_inputs=settings.gateway_max_inputs,
         max_body_bytes=settings.gateway_max_body_bytes,
     ).create_app()
-    with listening("127.0.0.1", 0) as listener, in_background(app, listener, name="empty"):
+    with bind_socket("127.0.0.1", 0) as listener, serve_in_background(app, listener, name="empty"):
         port.send(listener.getsockname()[1])
         port.recv()
 

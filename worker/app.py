@@ -40,7 +40,7 @@ from worker.store.database import Database, open_database
 from worker.store.schema_version import check_schema
 from worker.store.webhook_deliveries import AT_ONCE
 from worker.tracing.exporter import find_tracer
-from worker.webhooks.client import Webhooks
+from worker.webhooks.client import WebhookClient
 from worker.webhooks.deliver import Notices
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class App:
         with contextlib.ExitStack() as opened:  # closed again if a later one cannot be opened
             self.api = open_judge_api(settings, transport=transport, observe=self._requested)
             opened.callback(self.api.close)
-            self.webhooks = Webhooks(
+            self.webhooks = WebhookClient(
                 settings.webhook_secrets, allow_private=settings.webhook_allow_private
             )
             opened.callback(self.webhooks.close)

@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from worker.config import Settings
 from worker.errors import SchemaMismatch, Unreachable
-from worker.http_server import in_background, listening
+from worker.http_server import bind_socket, serve_in_background
 from worker.metrics import Metrics
 from worker.pipeline.brokers import check_broker, dead_threads
 from worker.store import gates, job_queries
@@ -36,8 +36,8 @@ def serving_operations(settings: Settings, app: Starlette) -> Iterator[None]:
         yield
         return
     with (
-        listening(settings.ops_host, settings.ops_port) as listener,
-        in_background(app, listener, name="operations"),
+        bind_socket(settings.ops_host, settings.ops_port) as listener,
+        serve_in_background(app, listener, name="operations"),
     ):
         yield
 

@@ -21,7 +21,7 @@ BACKLOG = 2048
 IDLE_SECONDS = 75.0  # longer than clients keep a connection that nobody uses: they close it first
 
 
-def listening(host: str, port: int) -> socket.socket:
+def bind_socket(host: str, port: int) -> socket.socket:
     """Taken before the server starts: its number is known, and nobody else can have it.
 
     Raises `Unreachable` where the address is not to be had.
@@ -33,7 +33,7 @@ def listening(host: str, port: int) -> socket.socket:
         raise Unreachable("address to listen on", f"{host}:{port}", error) from error
 
 
-def server(app: Starlette, *, end_seconds: int) -> uvicorn.Server:
+def create_server(app: Starlette, *, shutdown_seconds: int) -> uvicorn.Server:
     """What still runs after so many seconds of ending is broken off."""
     return uvicorn.Server(
         uvicorn.Config(
@@ -41,17 +41,17 @@ def server(app: Starlette, *, end_seconds: int) -> uvicorn.Server:
             log_level="critical",
             log_config=None,  # else it takes its loggers out of the hands of whoever logs here
             timeout_keep_alive=int(IDLE_SECONDS),
-            timeout_graceful_shutdown=end_seconds,
+            timeout_graceful_shutdown=shutdown_seconds,
         )
     )
 
 
 @contextlib.contextmanager
-def in_background(
-    app: Starlette, listener: socket.socket, *, name: str, end_seconds: int = 2
+def serve_in_background(
+    app: Starlette, listener: socket.socket, *, name: str, shutdown_seconds: int = 2
 ) -> Iterator[None]:
     """Answers while the block runs."""
-    running = server(app, end_seconds=end_seconds)
+    running = create_server(app, shutdown_seconds=shutdown_seconds)
     thread = threading.Thread(target=running.run, args=([listener],), name=name)
     thread.start()
     try:

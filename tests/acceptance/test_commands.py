@@ -15,7 +15,7 @@ import pytest
 from tests.support.processes import environment, evalworker, started, wait_until, write_questions
 from tests.support.servers import free_port
 from worker.sandbox.options import SandboxOptions
-from worker.sandbox.server import Running, running_sandbox
+from worker.sandbox.server import RunningSandbox, running_sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,13 +25,13 @@ KEY = "sandbox-key-of-the-tests"
 
 
 @pytest.fixture
-def judge() -> Iterator[Running]:
+def judge() -> Iterator[RunningSandbox]:
     with running_sandbox(SandboxOptions(latency=(0.1, 0.2), api_key=KEY)) as running:
         yield running
 
 
 @pytest.fixture
-def env(sqlite_url: str, judge: Running) -> dict[str, str]:
+def env(sqlite_url: str, judge: RunningSandbox) -> dict[str, str]:
     return environment(
         database_url=sqlite_url,
         api_url=judge.url,

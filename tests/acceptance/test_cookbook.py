@@ -21,7 +21,7 @@ from worker import enqueue
 from worker.app import App
 from worker.sandbox.judges import Judge
 from worker.sandbox.options import SandboxOptions
-from worker.sandbox.server import Running, running_sandbox
+from worker.sandbox.server import RunningSandbox, running_sandbox
 from worker.store.tables import items, jobs
 
 if TYPE_CHECKING:
@@ -62,12 +62,12 @@ def recipes() -> list[Recipe]:
 
 
 @pytest.fixture
-def judge() -> Iterator[Running]:
+def judge() -> Iterator[RunningSandbox]:
     with running_sandbox(SandboxOptions(latency=(0.05, 0.1))) as running:
         yield running
 
 
-def work(database: Database, judge: Running) -> None:
+def work(database: Database, judge: RunningSandbox) -> None:
     url = database.engine.url.render_as_string(hide_password=False)
     settings = settings_for(url, "memory://", judge, max_item_attempts=2)
     with App(settings) as app:
@@ -91,7 +91,7 @@ def put(
 
 
 @pytest.fixture
-def results(database: Database, judge: Running, monkeypatch: pytest.MonkeyPatch) -> Database:
+def results(database: Database, judge: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> Database:
     """Two prompts, judged in two weeks; meanwhile the judge got a new version at the remote."""
     with database.engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE orders (id integer PRIMARY KEY, customer text)")

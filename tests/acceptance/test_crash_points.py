@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from tests.support.crash_points import Change, Ending, Scenario
     from tests.support.servers import PostgresServer, ValkeyServer
-    from worker.sandbox.server import Running
+    from worker.sandbox.server import RunningSandbox
 
 POINTS = {point: name for name, scenario in SCENARIOS.items() for point in scenario.points}
 WORKER = Path(worker.__file__).parent
@@ -158,7 +158,7 @@ class Run:
         with running_sandbox(options, ledger_path=self.ledger) as judge:
             self.end(judge)
 
-    def live(self, judge: Running, *, dies: str | None) -> None:
+    def live(self, judge: RunningSandbox, *, dies: str | None) -> None:
         """A process that must die at this place, or else live to its end."""
         settings: dict[str, object] = {
             "max_in_flight": 4,
@@ -201,7 +201,7 @@ class Run:
                 database.run(partial(resolve, batch_id=batch_id, resubmit=False))
         return len(held)
 
-    def end(self, judge: Running) -> None:
+    def end(self, judge: RunningSandbox) -> None:
         """Every input ends once, has its results once, and was evaluated as often as it should."""
         self.live(judge, dies=None)
         if self.resolve():

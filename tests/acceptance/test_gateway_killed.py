@@ -16,7 +16,7 @@ from tests.support.notebook import Notebook
 from tests.support.processes import account, environment, evalworker, started, wait_until
 from tests.support.servers import free_port
 from worker.sandbox.options import SandboxOptions
-from worker.sandbox.server import Running, running_sandbox
+from worker.sandbox.server import RunningSandbox, running_sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,14 +25,14 @@ INPUTS = 300
 
 
 @pytest.fixture
-def judge() -> Iterator[Running]:
+def judge() -> Iterator[RunningSandbox]:
     options = SandboxOptions(latency=(0.3, 0.8), lose_answers=0.2, seed=3)
     with running_sandbox(options) as running:
         yield running
 
 
 @pytest.fixture
-def settings(judge: Running) -> dict[str, object]:
+def settings(judge: RunningSandbox) -> dict[str, object]:
     return {
         "api_url": judge.url,
         "api_key": judge.api_key,
@@ -49,7 +49,10 @@ def settings(judge: Running) -> dict[str, object]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])
 def test_a_client_cannot_tell_that_the_worker_is_killed_and_started_again(
-    judge: Running, settings: dict[str, object], database: str, request: pytest.FixtureRequest
+    judge: RunningSandbox,
+    settings: dict[str, object],
+    database: str,
+    request: pytest.FixtureRequest,
 ) -> None:
     """While every fifth answer of the judge's to a submission gets lost, too."""
     env = environment(**settings, database_url=request.getfixturevalue(f"{database}_url"))
@@ -69,7 +72,7 @@ def test_a_client_cannot_tell_that_the_worker_is_killed_and_started_again(
 
 @pytest.mark.timeout(300)
 def test_a_client_of_a_gateway_alone_does_not_notice_that_workers_are_killed(
-    judge: Running, settings: dict[str, object], postgres_url: str
+    judge: RunningSandbox, settings: dict[str, object], postgres_url: str
 ) -> None:
     """Nothing is refused or broken off: the gateway is another process."""
     env = environment(**settings, database_url=postgres_url)
@@ -92,7 +95,7 @@ class _killed_and_started_again:  # noqa: N801 (reads as a statement)
 
     def __init__(
         self,
-        judge: Running,
+        judge: RunningSandbox,
         env: Mapping[str, str],
         *,
         after_batches: tuple[int, ...],
@@ -125,7 +128,7 @@ class _killed_and_started_again:  # noqa: N801 (reads as a statement)
 
 
 def test_what_was_answered_survives_a_kill_at_once(
-    settings: dict[str, object], sqlite_url: str, judge: Running
+    settings: dict[str, object], sqlite_url: str, judge: RunningSandbox
 ) -> None:
     """Also while the judge is away: the gateway starts and takes work without it."""
     away = {**settings, "api_url": f"http://127.0.0.1:{free_port()}"}

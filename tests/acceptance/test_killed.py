@@ -18,7 +18,7 @@ from tests.support.processes import (
 )
 from worker.config import load_settings
 from worker.sandbox.options import SandboxOptions
-from worker.sandbox.server import Running, running_sandbox
+from worker.sandbox.server import RunningSandbox, running_sandbox
 from worker.store.database import Database
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def test_sigkill_loses_nothing_and_bills_nothing_twice(
     assert tuple(scores) == (2 * INPUTS, INPUTS)
 
 
-def _has_taken(judge: Running, batches: int) -> bool:
+def _has_taken(judge: RunningSandbox, batches: int) -> bool:
     return bool(judge.ledger.account()["batches"] >= batches)
 
 

@@ -24,7 +24,7 @@ from tests.support.stopped_process import (
 )
 from tests.support.working import RECOVERY_SECONDS, count, everything_is_there_once, put
 from worker.sandbox.options import SandboxOptions
-from worker.sandbox.server import Running, running_sandbox
+from worker.sandbox.server import RunningSandbox, running_sandbox
 
 if TYPE_CHECKING:
     import subprocess
@@ -37,12 +37,12 @@ SHORT_LEASE = 2.0  # seconds: less than the setting allows, but for `shorten_wai
 
 
 @pytest.fixture
-def judge() -> Iterator[Running]:
+def judge() -> Iterator[RunningSandbox]:
     with running_sandbox(SandboxOptions(latency=(0.2, 0.5))) as running:
         yield running
 
 
-def environment_of(database_url: str, judge: Running, **changes: Any) -> Mapping[str, str]:
+def environment_of(database_url: str, judge: RunningSandbox, **changes: Any) -> Mapping[str, str]:
     settings = {
         "database_url": database_url,
         "api_url": judge.url,
@@ -83,7 +83,7 @@ def history(database: Database) -> list[Any]:
     ],
 )
 def test_a_process_that_wakes_up_after_its_lease_went_to_another_writes_and_sends_nothing(
-    database_url: str, database: Database, judge: Running, stop: Callable[[], None]
+    database_url: str, database: Database, judge: RunningSandbox, stop: Callable[[], None]
 ) -> None:
     stop_and_take_over(database_url, database, judge, stop)
 
@@ -98,7 +98,7 @@ def test_a_process_that_wakes_up_after_its_lease_went_to_another_writes_and_send
 def test_a_process_that_is_stopped_inside_a_transaction_does_not_hold_up_the_others(
     postgres_url: str,
     database_of_postgres: Database,
-    judge: Running,
+    judge: RunningSandbox,
     stop: Callable[[], None],
 ) -> None:
     """It holds locks, the planner's among them; PostgreSQL ends a transaction that goes quiet."""
@@ -106,7 +106,7 @@ def test_a_process_that_is_stopped_inside_a_transaction_does_not_hold_up_the_oth
 
 
 def stop_and_take_over(
-    database_url: str, database: Database, judge: Running, stop: Callable[[], None]
+    database_url: str, database: Database, judge: RunningSandbox, stop: Callable[[], None]
 ) -> None:
     """One process stops itself, another finishes the work, and the first one changes nothing."""
     put(database, INPUTS)
@@ -126,7 +126,7 @@ def stop_and_take_over(
 @pytest.mark.long
 @pytest.mark.timeout(600)
 def test_processes_that_are_stopped_and_woken_at_any_time_evaluate_nothing_twice(
-    postgres_url: str, database_of_postgres: Database, redis_url: str, judge: Running
+    postgres_url: str, database_of_postgres: Database, redis_url: str, judge: RunningSandbox
 ) -> None:
     rng = random.Random(7)
     put(database_of_postgres, 1500)
@@ -144,7 +144,7 @@ def test_processes_that_are_stopped_and_woken_at_any_time_evaluate_nothing_twice
 
 
 def test_two_machines_whose_clocks_are_a_minute_apart_share_the_work(
-    postgres_url: str, database_of_postgres: Database, redis_url: str, judge: Running
+    postgres_url: str, database_of_postgres: Database, redis_url: str, judge: RunningSandbox
 ) -> None:
     """Leases and due times are by the database's clock; the brokers' delays are only hints."""
     put(database_of_postgres, 200)

@@ -28,7 +28,7 @@ from tests.support.working import (
     working,
 )
 from worker.sandbox.options import SandboxOptions
-from worker.sandbox.server import Running, running_sandbox
+from worker.sandbox.server import RunningSandbox, running_sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -68,12 +68,12 @@ def own_valkey() -> Iterator[ValkeyServer]:
 
 
 @pytest.fixture
-def judge() -> Iterator[Running]:
+def judge() -> Iterator[RunningSandbox]:
     with running_sandbox(SandboxOptions(latency=(0.5, 1.5))) as running:
         yield running
 
 
-def of_process(database_url: str, broker_url: str, judge: Running, **changes: Any) -> Any:
+def of_process(database_url: str, broker_url: str, judge: RunningSandbox, **changes: Any) -> Any:
     settings = {
         "database_url": database_url,
         "broker_url": broker_url,
@@ -94,7 +94,7 @@ def test_an_outcome_while_redis_is_away_is_no_message_that_could_be_swallowed(
     postgres_url: str,
     database_of_postgres: Database,
     own_valkey: ValkeyServer,
-    judge: Running,
+    judge: RunningSandbox,
     namespace: str,
     away: float,
 ) -> None:
@@ -117,7 +117,7 @@ def test_delayed_messages_that_a_restart_of_redis_strands_are_sent_again(
     postgres_url: str,
     database_of_postgres: Database,
     own_valkey: ValkeyServer,
-    judge: Running,
+    judge: RunningSandbox,
     namespace: str,
 ) -> None:
     """Its data is whole, but they stay with a consumer that no longer knows of them."""
@@ -137,7 +137,7 @@ def test_a_dead_delay_consumer_ends_the_process_which_is_whole_after_its_restart
     postgres_url: str,
     database_of_postgres: Database,
     own_valkey: ValkeyServer,
-    judge: Running,
+    judge: RunningSandbox,
     namespace: str,
 ) -> None:
     """The buffer of delayed messages full, Redis away when the first is due: its thread dies."""
@@ -177,7 +177,7 @@ def _readiness(port: int) -> str:
 
 
 def test_messages_that_a_stale_delivery_tag_acknowledged_are_not_missed(
-    postgres_url: str, database_of_postgres: Database, amqp_url: str, judge: Running
+    postgres_url: str, database_of_postgres: Database, amqp_url: str, judge: RunningSandbox
 ) -> None:
     """Connections to RabbitMQ drop under running steps; then the process is killed."""
     server = urlsplit(AMQP)
@@ -201,7 +201,7 @@ def _cut(proxy: Proxy) -> int:
     return proxy.cut()
 
 
-def _has_taken(judge: Running, batches: int) -> Callable[[], bool]:
+def _has_taken(judge: RunningSandbox, batches: int) -> Callable[[], bool]:
     return lambda: bool(judge.ledger.account()["batches"] >= batches)
 
 
@@ -210,7 +210,7 @@ def test_a_killed_process_is_replaced_without_waiting_for_redis_to_hand_back_its
     postgres_url: str,
     database_of_postgres: Database,
     redis_url: str,
-    judge: Running,
+    judge: RunningSandbox,
     lease: int,
 ) -> None:
     """Which took minutes; here Redis never does."""

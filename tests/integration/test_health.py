@@ -19,10 +19,10 @@ from tests.support.servers import ValkeyServer, free_port, wait_until
 from tests.support.working import settings_for, working
 from worker.events import CountedEvent, Event
 from worker.health import gateway_operations, operations
-from worker.http_server import in_background, listening
+from worker.http_server import bind_socket, serve_in_background
 from worker.metrics import Metrics, collector, definitions
 from worker.sandbox.options import SandboxOptions
-from worker.sandbox.server import Running, running_sandbox
+from worker.sandbox.server import RunningSandbox, running_sandbox
 from worker.store import concurrency_limit, gates
 from worker.store.database import Database
 from worker.store.tables import gates as gates_table
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def judge() -> Iterator[Running]:
+def judge() -> Iterator[RunningSandbox]:
     with running_sandbox(SandboxOptions(latency=(0.0, 0.1))) as running:
         yield running
 
@@ -268,8 +268,8 @@ def test_a_job_whose_times_are_nonsense_still_ends(sqlite_url: str) -> None:
 
 def asked(port: Starlette, path: str) -> httpx.Response:
     with contextlib.ExitStack() as around:
-        listener = around.enter_context(listening("127.0.0.1", 0))
-        around.enter_context(in_background(port, listener, name="operations"))
+        listener = around.enter_context(bind_socket("127.0.0.1", 0))
+        around.enter_context(serve_in_background(port, listener, name="operations"))
         return httpx.get(f"http://127.0.0.1:{listener.getsockname()[1]}{path}", timeout=30)
 
 
@@ -285,7 +285,7 @@ def exported(text: str) -> dict[str, set[str]]:
 
 
 def test_a_worker_exports_exactly_the_metrics_that_are_named(
-    database: Database, database_url: str, memory_url: str, judge: Running
+    database: Database, database_url: str, memory_url: str, judge: RunningSandbox
 ) -> None:
     settings = settings_for(database_url, memory_url, judge)
     Bench(database, FakeRemote()).enqueue(["a", "b"], judge_id="response-checks")
@@ -330,7 +330,7 @@ def readiness(app: App) -> tuple[int, Any]:
 
 
 def test_readiness_says_what_is_missing(
-    database: Database, database_url: str, namespace: str, judge: Running
+    database: Database, database_url: str, namespace: str, judge: RunningSandbox
 ) -> None:
     broker = ValkeyServer()
     broker.start()

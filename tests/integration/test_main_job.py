@@ -14,7 +14,7 @@ from worker.config import load_settings
 from worker.errors import ConfigurationError, SchemaMismatch, Unreachable
 from worker.pipeline.brokers import prepare_broker
 from worker.sandbox.options import SandboxOptions
-from worker.sandbox.server import Running, running_sandbox
+from worker.sandbox.server import RunningSandbox, running_sandbox
 from worker.store.database import Database
 from worker.store.migrate import upgrade
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def judge() -> Iterator[Running]:
+def judge() -> Iterator[RunningSandbox]:
     with running_sandbox(SandboxOptions(latency=(0.1, 0.3))) as running:
         yield running
 
 
-def do_the_main_job(database: Database, settings: Settings, judge: Running) -> None:
+def do_the_main_job(database: Database, settings: Settings, judge: RunningSandbox) -> None:
     put(database, 250)
     with App(settings) as app:
         app.run(until=app.is_drained)
@@ -41,13 +41,13 @@ def do_the_main_job(database: Database, settings: Settings, judge: Running) -> N
 
 
 def test_over_every_broker(
-    postgres_url: str, database_of_postgres: Database, broker_url: str, judge: Running
+    postgres_url: str, database_of_postgres: Database, broker_url: str, judge: RunningSandbox
 ) -> None:
     settings = settings_for(postgres_url, broker_url, judge)
     do_the_main_job(database_of_postgres, settings, judge)
 
 
-def test_on_both_databases(database_url: str, database: Database, judge: Running) -> None:
+def test_on_both_databases(database_url: str, database: Database, judge: RunningSandbox) -> None:
     do_the_main_job(database, settings_for(database_url, "memory://", judge), judge)
 
 
@@ -78,7 +78,7 @@ def test_two_replicas_share_the_work_and_never_exceed_what_is_allowed(
 
 
 def test_new_work_is_noticed_at_once_on_postgresql(
-    postgres_url: str, database_of_postgres: Database, judge: Running
+    postgres_url: str, database_of_postgres: Database, judge: RunningSandbox
 ) -> None:
     """By its notification: the dispatcher alone would sleep for a minute here."""
     settings = settings_for(postgres_url, "memory://", judge).model_copy(
@@ -149,7 +149,7 @@ def test_work_goes_on_when_the_database_was_restarted(namespace: str) -> None:
 
 
 def test_what_is_missing_at_the_start_is_told_in_one_line(
-    sqlite_url: str, empty_sqlite_url: str, judge: Running
+    sqlite_url: str, empty_sqlite_url: str, judge: RunningSandbox
 ) -> None:
     nobody = free_port()
     good = settings_for(sqlite_url, "memory://", judge)
@@ -170,6 +170,8 @@ def test_what_is_missing_at_the_start_is_told_in_one_line(
         prepare_broker(f"redis://127.0.0.1:{nobody}")
 
 
-def test_a_database_without_the_tables_is_refused(empty_database_url: str, judge: Running) -> None:
+def test_a_database_without_the_tables_is_refused(
+    empty_database_url: str, judge: RunningSandbox
+) -> None:
     with pytest.raises(SchemaMismatch, match="evalworker migrate"):
         App(settings_for(empty_database_url, "memory://", judge))

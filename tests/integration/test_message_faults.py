@@ -23,7 +23,7 @@ from tests.support.working import (
 from worker.pipeline.brokers import POSTGRES_SCHEMA
 from worker.pipeline.messages import Mailbox
 from worker.sandbox.options import SandboxOptions
-from worker.sandbox.server import Running, running_sandbox
+from worker.sandbox.server import RunningSandbox, running_sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ SUBMITTED = "eval_batches WHERE state = 'submitted' AND lease_holder IS NULL"
 
 
 @pytest.fixture
-def judge() -> Iterator[Running]:
+def judge() -> Iterator[RunningSandbox]:
     with running_sandbox(SandboxOptions(latency=(0.5, 1.0))) as running:
         yield running
 
@@ -45,7 +45,7 @@ def test_messages_that_come_twice_late_and_in_another_order_change_nothing(
     postgres_url: str,
     database_of_postgres: Database,
     broker_url: str,
-    judge: Running,
+    judge: RunningSandbox,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rng = random.Random(5)
@@ -65,7 +65,7 @@ def test_messages_that_come_twice_late_and_in_another_order_change_nothing(
 
 @pytest.mark.parametrize("broker_url", BESIDES_MEMORY, indirect=True)
 def test_work_goes_on_when_somebody_deletes_all_messages(
-    postgres_url: str, database_of_postgres: Database, broker_url: str, judge: Running
+    postgres_url: str, database_of_postgres: Database, broker_url: str, judge: RunningSandbox
 ) -> None:
     put(database_of_postgres, INPUTS)
     settings = settings_for(postgres_url, broker_url, judge, batch_size=5, poll_min_seconds=2)
@@ -92,7 +92,7 @@ def delete_all_messages(broker_url: str) -> None:
 
 
 def test_work_goes_on_when_the_postgresql_that_carries_messages_was_restarted(
-    postgres_url: str, database_of_postgres: Database, judge: Running
+    postgres_url: str, database_of_postgres: Database, judge: RunningSandbox
 ) -> None:
     server = PostgresServer()
     try:

@@ -25,7 +25,7 @@ from worker.domain.lifecycle import Status
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import running_sandbox
 from worker.store import job_commands, job_completion, job_queries, webhook_deliveries
-from worker.webhooks.client import NO_SECRET, Delivered, Undelivered, Webhooks
+from worker.webhooks.client import NO_SECRET, Delivered, Undelivered, WebhookClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -247,7 +247,7 @@ def test_slow_answers_are_broken_off(bench: Bench, receiver: Receiver) -> None:
             request.wfile.write(b"X-More: and more\r\n")
 
     receiver.answers = [silent, dripping]
-    bench.webhooks = Webhooks([SECRET], allow_private=True, deadline=0.4)
+    bench.webhooks = WebhookClient([SECRET], allow_private=True, deadline=0.4)
     bench.enqueue(["q"], callback_url=receiver.url)
     bench.finish()
     tell(bench)
@@ -298,17 +298,17 @@ def test_private_addresses_are_refused_however_they_are_written(
     receiver: Receiver, host: str
 ) -> None:
     url = receiver.url.replace("127.0.0.1", host).replace("http:", "https:")
-    with Webhooks([SECRET], allow_private=False) as webhooks:
+    with WebhookClient([SECRET], allow_private=False) as webhooks:
         outcome = webhooks.send(url, "an-id", {})
     assert isinstance(outcome, Undelivered)
     assert "not a public address" in outcome.reason
     assert "EVALWORKER_WEBHOOK_ALLOW_PRIVATE" in outcome.reason
-    assert outcome.for_good
+    assert outcome.is_permanent
     assert receiver.ids == []
 
 
 def test_a_refused_address_ends_the_notice_and_says_why(bench: Bench, receiver: Receiver) -> None:
-    bench.webhooks = Webhooks([SECRET], allow_private=False)
+    bench.webhooks = WebhookClient([SECRET], allow_private=False)
     bench.enqueue(["q"], callback_url=receiver.url.replace("http:", "https:"))
     bench.enqueue(["q"], callback_url=receiver.url)
     bench.finish()
@@ -324,7 +324,7 @@ def test_one_private_address_among_public_ones_is_enough(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     reached = noted_connections(monkeypatch)
-    outcome = Webhooks(
+    outcome = WebhookClient(
         [SECRET], allow_private=False, resolve=lambda *_: ["93.184.216.34", "10.0.0.7"]
     ).send("https://example.com/", "an-id", {})
     assert isinstance(outcome, Undelivered)
@@ -344,14 +344,14 @@ def test_a_name_that_means_another_address_a_moment_later_leads_nowhere_else(
         asked.append(host)
         return answers.pop(0)
 
-    webhooks = Webhooks([SECRET], allow_private=False, resolve=rebinding)
+    webhooks = WebhookClient([SECRET], allow_private=False, resolve=rebinding)
     first = webhooks.send("https://rebinding.example/", "an-id", {})
     assert isinstance(first, Undelivered)
     assert (asked, reached) == (["rebinding.example"], ["93.184.216.34"])
-    assert not first.for_good
+    assert not first.is_permanent
     second = webhooks.send("https://rebinding.example/", "an-id", {})
     assert isinstance(second, Undelivered)
-    assert second.for_good
+    assert second.is_permanent
     assert reached == ["93.184.216.34"]
 
 
@@ -373,12 +373,12 @@ def test_the_proxy_of_the_environment_is_not_asked(
     """It would look names up by itself."""
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    with Webhooks([SECRET], allow_private=True) as webhooks:
+    with WebhookClient([SECRET], allow_private=True) as webhooks:
         assert webhooks.send(receiver.url, "an-id", {}) == Delivered()
 
 
 def test_nothing_is_sent_unsigned(bench: Bench, receiver: Receiver, database_url: str) -> None:
-    bench.webhooks = Webhooks([], allow_private=True)
+    bench.webhooks = WebhookClient([], allow_private=True)
     bench.enqueue(["q"], callback_url=receiver.url)
     env = environment(database_url=database_url, api_key="key", api_url="http://127.0.0.1:9")
     named = json.loads(evalworker("check", "--json", env=env).stdout)["checks"]["notices"]

@@ -23,7 +23,7 @@ from worker.remote import JudgeAPI
 from worker.store.gates import NEVER
 from worker.store.sql_functions import later
 from worker.store.tables import batches, gates, items, jobs, notices, pace
-from worker.webhooks.client import Webhooks
+from worker.webhooks.client import WebhookClient
 from worker.webhooks.deliver import Notices
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ class Bench:
             spacing=0.0,
         )
         self.sent: list[tuple[str, UUID]] = []
-        self.webhooks: Webhooks | None = None  # None: signed, and private addresses are allowed
+        self.webhooks: WebhookClient | None = None  # None: it signs, and allows private addresses
         given = Policy(**(POLICY | policy))
         self.steps = Steps(
             database, self.api, self, given, holder=uuid.uuid4().hex, rng=random.Random(1)
@@ -209,7 +209,7 @@ class Bench:
         """Not before a test wants it: the certificates of the world are read for it."""
         return Notices(
             self.database,
-            self.webhooks or Webhooks([SECRET], allow_private=True),
+            self.webhooks or WebhookClient([SECRET], allow_private=True),
             holder=self.steps.holder,
             lease=self.steps.policy.lease,
             rng=random.Random(1),

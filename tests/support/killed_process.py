@@ -30,7 +30,7 @@ from worker.pipeline.messages import Mailbox
 from worker.remote import JudgeAPI
 from worker.store import database
 from worker.store.database import Database, Transaction
-from worker.webhooks.client import Webhooks
+from worker.webhooks.client import WebhookClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -140,7 +140,7 @@ def _observe_effects(points: _CrashPoints) -> None:
         (JudgeAPI, JudgeAPI.submit.__name__, lambda *_: "POST of a batch"),
         (JudgeAPI, JudgeAPI.status.__name__, lambda *_: "GET of a batch"),
         (JudgeAPI, JudgeAPI.list_executions.__name__, lambda *_: "GET of the list"),
-        (Webhooks, Webhooks.send.__name__, lambda *_: "POST of a notice"),
+        (WebhookClient, WebhookClient.send.__name__, lambda *_: "POST of a notice"),
         (Mailbox, Mailbox.submit.__name__, lambda *_: points.message("submit")),
         (Mailbox, Mailbox.poll.__name__, lambda *_: points.message("poll")),
         (Mailbox, Mailbox.notify.__name__, lambda *_: points.message("notify")),

@@ -17,7 +17,7 @@ from tests.support.servers import wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from worker.sandbox.server import Running
+    from worker.sandbox.server import RunningSandbox
 
 ROOT = Path(__file__).parents[2]
 EVALWORKER = [sys.executable, "-m", "worker"]
@@ -93,7 +93,7 @@ def ends_well(process: subprocess.Popen[str], *, seconds: float) -> bool:
     return True
 
 
-def account(judge: Running) -> dict[str, Any]:
+def account(judge: RunningSandbox) -> dict[str, Any]:
     """What the sandbox says it has evaluated, over HTTP as anybody can ask it."""
     answer = httpx.get(
         f"{judge.url}/sandbox/account/",

@@ -15,13 +15,15 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from worker.sandbox.server import Running
+    from worker.sandbox.server import RunningSandbox
     from worker.store.database import Database
 
 RECOVERY_SECONDS = 40.0  # what is promised: after so long work goes on, whatever has died
 
 
-def settings_for(database_url: str, broker_url: str, judge: Running, **changes: object) -> Settings:
+def settings_for(
+    database_url: str, broker_url: str, judge: RunningSandbox, **changes: object
+) -> Settings:
     quick = {"poll_min_seconds": 0.1, "linger_seconds": 0.1}
     return load_settings(
         database_url=database_url,
@@ -60,7 +62,7 @@ def count(database: Database, what: str) -> int:
         return int(connection.exec_driver_sql(f"SELECT count(*) FROM {what}").scalar() or 0)
 
 
-def everything_is_there_once(database: Database, judge: Running, inputs: int) -> bool:
+def everything_is_there_once(database: Database, judge: RunningSandbox, inputs: int) -> bool:
     """Each input has its results, and none was evaluated twice: by both accounts."""
     account = judge.ledger.account()
     assert (account["inputs_evaluated"], account["evaluated_again"]) == (inputs, 0)

@@ -13,7 +13,7 @@ import pytest
 import time_machine
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from worker.webhooks.client import Webhooks, is_public
+from worker.webhooks.client import WebhookClient, is_public
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OTHER = "whsec_" + base64.b64encode(b"x" * 32).decode()
@@ -22,7 +22,7 @@ TARGET = httpx.URL("https://example.com:8443/told?of=jobs")
 
 
 def headers(body: str, *secrets: str) -> dict[str, str]:
-    found = Webhooks(secrets, allow_private=False)._headers(TARGET, NOTICE_ID, body)
+    found = WebhookClient(secrets, allow_private=False)._headers(TARGET, NOTICE_ID, body)
     return {str(name).lower(): str(value) for name, value in found.items()}
 
 

@@ -12,7 +12,7 @@ from worker.gateway.app import Gateway, Observer
 from worker.gateway.auth import Keys, read_keys
 from worker.gateway.group_commit import GroupCommit
 from worker.gateway.reader import DatabaseReader
-from worker.http_server import in_background, listening
+from worker.http_server import bind_socket, serve_in_background
 from worker.store.database import Database
 
 log = structlog.get_logger("evalworker")
@@ -35,7 +35,7 @@ def serving_gateway(
     secret = settings.gateway_keys
     keys = Keys(read_keys(secret.get_secret_value() if secret else None))
     host = settings.gateway_host
-    with listening(host, settings.gateway_port) as listener:
+    with bind_socket(host, settings.gateway_port) as listener:
         gateway = Gateway(
             DatabaseReader(database),
             GroupCommit(database, on_commit),
@@ -47,7 +47,7 @@ def serving_gateway(
         url_host = f"[{host}]" if ":" in host else host
         url = f"http://{url_host}:{listener.getsockname()[1]}"
         app = gateway.create_app()
-        with in_background(app, listener, name="gateway", end_seconds=SHUTDOWN_SECONDS):
+        with serve_in_background(app, listener, name="gateway", shutdown_seconds=SHUTDOWN_SECONDS):
             log.info("gateway.started", url=url)
             yield url
         log.info("gateway.stopped")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from worker.http_server import in_background, listening, server
+from worker.http_server import bind_socket, create_server, serve_in_background
 from worker.sandbox.app import Sandbox
 from worker.sandbox.ledger import Ledger
 from worker.sandbox.options import SandboxOptions
@@ -16,7 +16,7 @@ END_SECONDS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunningSandbox:
     """A sandbox that answers at `url`."""
 
     url: str
@@ -27,25 +27,25 @@ class Running:
 @contextlib.contextmanager
 def running_sandbox(
     options: SandboxOptions, *, ledger_path: str | Path = ":memory:", port: int = 0
-) -> Iterator[Running]:
+) -> Iterator[RunningSandbox]:
     """A sandbox in the background, on a free loopback port unless told which."""
     with (
-        listening("127.0.0.1", port) as listener,
+        bind_socket("127.0.0.1", port) as listener,
         contextlib.closing(Ledger(ledger_path)) as ledger,
     ):
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         app = Sandbox(options, ledger).create_app()
-        with in_background(app, listener, name="sandbox", end_seconds=END_SECONDS):
-            yield Running(url, options.api_key, ledger)
+        with serve_in_background(app, listener, name="sandbox", shutdown_seconds=END_SECONDS):
+            yield RunningSandbox(url, options.api_key, ledger)
 
 
 def serve(
     options: SandboxOptions, *, host: str, port: int, ledger_path: str | Path = ":memory:"
 ) -> None:
     """A sandbox in the foreground, until SIGINT or SIGTERM."""
-    with listening(host, port) as listener, contextlib.closing(Ledger(ledger_path)) as ledger:
+    with bind_socket(host, port) as listener, contextlib.closing(Ledger(ledger_path)) as ledger:
         shown = f"http://{host}:{listener.getsockname()[1]}"
         print(f"export EVALWORKER_API_URL={shown}", flush=True)  # noqa: T201 (to be copied)
         print(f"export EVALWORKER_API_KEY={options.api_key}", flush=True)  # noqa: T201
         app = Sandbox(options, ledger).create_app()
-        server(app, end_seconds=END_SECONDS).run([listener])
+        create_server(app, shutdown_seconds=END_SECONDS).run([listener])

@@ -43,17 +43,17 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Undelivered:
-    """It did not; `for_good` where another try would change nothing."""
+    """It did not; `is_permanent` where another try would change nothing."""
 
     reason: str
-    for_good: bool = False
+    is_permanent: bool = False
 
 
 class _ForbiddenError(Exception):
     """The URL leads to where nothing may be sent."""
 
 
-class Webhooks:
+class WebhookClient:
     """Signs and sends. Safe to use from several threads; no outcome is an exception."""
 
     def __init__(
@@ -93,18 +93,18 @@ class Webhooks:
     ) -> Delivered | Undelivered:
         """POSTs a notice, once; `may_send` is asked just before bytes leave."""
         if not self._signers:
-            return Undelivered(NO_SECRET, for_good=True)
+            return Undelivered(NO_SECRET, is_permanent=True)
         if offences := self._offences(url):
-            return Undelivered("; ".join(offences), for_good=True)
+            return Undelivered("; ".join(offences), is_permanent=True)
         try:
             body = json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
             target = httpx.URL(url)
             with exchange_deadline(self._deadline, may_send):
                 return self._post(target, self._headers(target, notice_id, body), body.encode())
         except _ForbiddenError as error:
-            return Undelivered(str(error), for_good=True)
+            return Undelivered(str(error), is_permanent=True)
         except (httpx.InvalidURL, UnicodeError) as error:
-            return Undelivered(f"cannot be sent: {error}", for_good=True)
+            return Undelivered(f"cannot be sent: {error}", is_permanent=True)
         except ExchangeAborted as error:
             return Undelivered(str(error))
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
@@ -152,7 +152,7 @@ def _read(status: int) -> Delivered | Undelivered:
         return Delivered()
     if 300 <= status < 400:
         return Undelivered(f"answered {status}: redirects are not followed")
-    return Undelivered(f"answered {status}", for_good=status == GONE)
+    return Undelivered(f"answered {status}", is_permanent=status == GONE)
 
 
 def addresses_of(host: str, port: int) -> list[str]:

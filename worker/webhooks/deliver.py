@@ -15,7 +15,7 @@ from worker.remote import clock
 from worker.store import webhook_deliveries
 from worker.store.database import Database, Transaction
 from worker.store.webhook_deliveries import Held
-from worker.webhooks.client import Delivered, Undelivered, Webhooks
+from worker.webhooks.client import Delivered, Undelivered, WebhookClient
 
 
 class Notices:
@@ -24,7 +24,7 @@ class Notices:
     def __init__(
         self,
         database: Database,
-        webhooks: Webhooks,
+        webhooks: WebhookClient,
         *,
         holder: str,
         lease: float,
@@ -54,7 +54,7 @@ class Notices:
 
     def _send(self, held: Held, began: float) -> Delivered | Undelivered:
         if held.attempts > len(NOTICE_WAITS) + 1:
-            return Undelivered("the processes that sent it died", for_good=True)
+            return Undelivered("the processes that sent it died", is_permanent=True)
         return self.webhooks.send(
             held.url,
             str(held.id),
@@ -66,8 +66,8 @@ class Notices:
         match outcome:
             case Delivered():
                 webhook_deliveries.record_sent(tx, held)
-            case Undelivered(reason, for_good):
-                wait = None if for_good else notice_wait(held.attempts, self.rng)
+            case Undelivered(reason, is_permanent):
+                wait = None if is_permanent else notice_wait(held.attempts, self.rng)
                 if wait is None:
                     webhook_deliveries.record_failed(tx, held, reason=reason)
                 else:
