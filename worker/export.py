@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from worker.errors import EvalWorkerError
-from worker.store.job_queries import ItemResult, item_results
+from worker.store.job_queries import ItemResult
+from worker.store.views import item_results
 
 ROWS = 10_000  # of a row group of Parquet, at most
 CHARACTERS = 32 * 1024 * 1024  # likewise, of its texts

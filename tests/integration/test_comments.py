@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
-from scripts.describe_database import VIEW_TABLES
+from worker.store.comments import all_comments
 from worker.store.migrate import upgrade
-from worker.store.views import TABLES, VIEWS
+from worker.store.views import view_metadata
 
 if TYPE_CHECKING:
     from worker.store.database import Database
 
-EXPLAINED = {
-    name: {column for column in said if column} for name, said in {**TABLES, **VIEWS}.items()
-}
+COMMENTS: dict[str, dict[str, str | None]] = {}
+for relation, column, text in all_comments():
+    COMMENTS.setdefault(relation, {})[column] = text
 SAID = """
     SELECT c.relname, coalesce(a.attname, ''), d.description
     FROM pg_description d
@@ -43,12 +43,12 @@ def test_every_relation_and_column_is_explained_and_no_other(database: Database)
             for name in relations
             if name.startswith("eval_")
         }
-    assert there == EXPLAINED
-    assert all(said[""] for said in (*TABLES.values(), *VIEWS.values()))
+    assert there == {name: {*columns} - {""} for name, columns in COMMENTS.items()}
+    assert all(text for _, _, text in all_comments())
 
 
 def test_postgresql_knows_the_explanations(database_of_postgres: Database) -> None:
-    assert said_in(database_of_postgres) == {**TABLES, **VIEWS}
+    assert said_in(database_of_postgres) == COMMENTS
 
 
 def test_migrating_again_mends_what_was_changed(database_of_postgres: Database) -> None:
@@ -56,7 +56,7 @@ def test_migrating_again_mends_what_was_changed(database_of_postgres: Database) 
         connection.exec_driver_sql("COMMENT ON COLUMN eval_scores.score IS 'outdated'")
         connection.exec_driver_sql("COMMENT ON TABLE eval_jobs IS NULL")
     upgrade(database_of_postgres)
-    assert said_in(database_of_postgres) == {**TABLES, **VIEWS}
+    assert said_in(database_of_postgres) == COMMENTS
 
 
 def test_migrating_again_locks_no_table_whose_explanations_are_there(
@@ -68,7 +68,7 @@ def test_migrating_again_locks_no_table_whose_explanations_are_there(
         upgrade(database_of_postgres)
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", view_metadata.tables)
 def test_the_types_of_the_views_are_those_of_postgresql(
     database_of_postgres: Database, view: str
 ) -> None:
@@ -78,5 +78,5 @@ def test_the_types_of_the_views_are_those_of_postgresql(
             column["name"]: column["type"].compile(dialect=dialect)
             for column in sa.inspect(connection).get_columns(view)
         }
-    declared = VIEW_TABLES[view].columns
+    declared = view_metadata.tables[view].columns
     assert there == {column.name: column.type.compile(dialect=dialect) for column in declared}

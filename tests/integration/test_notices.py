@@ -24,7 +24,8 @@ from worker.domain.backoff import NOTICE_WAITS
 from worker.domain.lifecycle import Status
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import running_sandbox
-from worker.store import job_commands, job_completion, job_queries, webhook_deliveries
+from worker.store import job_commands, job_completion, webhook_deliveries
+from worker.store.views import job_progress
 from worker.webhooks.client import NO_SECRET, Delivered, Undelivered, WebhookClient
 
 if TYPE_CHECKING:
@@ -69,9 +70,7 @@ def test_the_end_of_a_job_is_told_once_with_what_came_of_it(
     ((finished_at,),) = (
         bench.database.run(
             lambda tx: tx.execute(
-                sa.select(job_queries.progress.c.finished_at).where(
-                    job_queries.progress.c.job_id == job_id
-                )
+                sa.select(job_progress.c.finished_at).where(job_progress.c.job_id == job_id)
             ).all()
         ),
     )

@@ -12,68 +12,9 @@ import sqlalchemy as sa
 from worker.domain.lifecycle import BatchState, NoticeState, Status
 from worker.errors import UnknownJob
 from worker.store import gates
-from worker.store.column_types import Id, Json, UtcTime
 from worker.store.tables import batches, item_is_waiting, items, jobs, notices
 from worker.store.tables import gates as gate_rows
-
-# The views, as people read them; only migrations define them.
-progress = sa.table(
-    "eval_job_progress",
-    sa.column("job_id", Id),
-    sa.column("judge_id", sa.Text),
-    sa.column("judge_version_id", sa.Text),
-    sa.column("tags", Json),
-    sa.column("metadata", Json),
-    sa.column("status", sa.Text),
-    sa.column("total", sa.BigInteger),
-    sa.column("waiting", sa.BigInteger),
-    sa.column("in_flight", sa.BigInteger),
-    sa.column("completed", sa.BigInteger),
-    sa.column("failed", sa.BigInteger),
-    sa.column("cancelled", sa.BigInteger),
-    sa.column("created_at", UtcTime),
-    sa.column("finished_at", UtcTime),
-    sa.column("error", sa.Text),
-)
-item_results = sa.table(
-    "eval_item_results",
-    sa.column("job_id", Id),
-    sa.column("item_index", sa.Integer),
-    sa.column("status", sa.Text),
-    sa.column("request", sa.Text),
-    sa.column("response", sa.Text),
-    sa.column("expected_output", sa.Text),
-    sa.column("attempts", sa.Integer),
-    sa.column("error", sa.Text),
-    sa.column("batch_id", Id),
-    sa.column("remote_batch_id", sa.Text),
-    sa.column("execution_log_id", sa.Text),
-    sa.column("finished_at", UtcTime),
-)
-scores = sa.table(
-    "eval_scores",
-    sa.column("job_id", Id),
-    sa.column("item_index", sa.Integer),
-    sa.column("judge_id", sa.Text),
-    sa.column("judge_version_id", sa.Text),
-    sa.column("tags", Json),
-    sa.column("evaluator_name", sa.Text),
-    sa.column("score", sa.Double),
-    sa.column("justification", sa.Text),
-    sa.column("confidence", sa.Double),
-    sa.column("finished_at", UtcTime),
-)
-
-job_notices = sa.table(
-    "eval_job_notices",
-    sa.column("job_id", Id),
-    sa.column("notice_id", Id),
-    sa.column("state", sa.Text),
-    sa.column("attempts", sa.Integer),
-    sa.column("error", sa.Text),
-    sa.column("created_at", UtcTime),
-    sa.column("finished_at", UtcTime),
-)
+from worker.store.views import item_results, job_notices, job_progress, scores
 
 READ_AT_ONCE = 1000  # items; results of any size are read in constant memory
 
@@ -112,7 +53,9 @@ _WORK_TO_GO_ON_WITH = sa.select(
 
 def progress_of(connection: sa.Connection, job_id: UUID) -> sa.Row[Any]:
     """One row of `eval_job_progress`; raises `UnknownJob`."""
-    row = connection.execute(sa.select(progress).where(progress.c.job_id == job_id)).one_or_none()
+    row = connection.execute(
+        sa.select(job_progress).where(job_progress.c.job_id == job_id)
+    ).one_or_none()
     if row is None:
         raise UnknownJob(job_id)
     return row
@@ -122,7 +65,9 @@ def recent_progress(connection: sa.Connection, limit: int) -> Sequence[sa.Row[An
     """The open jobs and the latest of the others, newest first."""
     latest = sa.select(jobs.c.id).order_by(jobs.c.id.desc()).limit(limit)
     return connection.execute(
-        sa.select(progress).where(progress.c.job_id.in_(latest)).order_by(progress.c.job_id.desc())
+        sa.select(job_progress)
+        .where(job_progress.c.job_id.in_(latest))
+        .order_by(job_progress.c.job_id.desc())
     ).all()
 
 

@@ -1,4 +1,4 @@
-"""Tell which schema a database has, and whether this worker can use it."""
+"""The version of a database's schema, and the check that this worker can use it."""
 
 from __future__ import annotations
 
@@ -7,28 +7,32 @@ import sqlalchemy as sa
 from worker.errors import SchemaMismatch
 from worker.store.database import Database
 
-REVISION = "0004"  # of the migrations, to which all of this belongs
+REVISION = "0004"  # the migration that this worker needs
 
-
-VERSION_TABLE = sa.table("eval_alembic_version", sa.column("version_num", sa.Text))
+version_table = sa.Table(
+    "eval_alembic_version",
+    sa.MetaData(),
+    sa.Column("version_num", sa.Text, comment="The revision."),
+    comment="The migration that this database has; the worker starts on its own schema only.",
+)
 
 
 def current_revision(database: Database) -> str | None:
-    """The revision of the database; None where the worker's tables are not there."""
+    """Return the revision of the database, or None if it lacks the worker's tables."""
     with database.read() as connection:
-        if not sa.inspect(connection).has_table(VERSION_TABLE.name):
+        if not sa.inspect(connection).has_table(version_table.name):
             return None
-        return connection.scalar(sa.select(VERSION_TABLE.c.version_num))
+        return connection.scalar(sa.select(version_table.c.version_num))
 
 
 def check_schema(database: Database) -> None:
-    """Raises `SchemaMismatch` unless the database has exactly this worker's schema."""
+    """Raise `SchemaMismatch` unless the database has exactly this worker's schema."""
     current = current_revision(database)
     if current == REVISION:
         return
     if current is None:
         raise SchemaMismatch("the database has no evalworker tables yet: run `evalworker migrate`")
-    if current < REVISION:  # they are numbered
+    if current < REVISION:  # revisions are numbered
         raise SchemaMismatch(
             f"the database is older than this worker (it has {current}, {REVISION} is needed): "
             "run `evalworker migrate`"

@@ -1,12 +1,12 @@
-"""The tables, as SQLAlchemy sees them; `migrations/` creates them, and a test proves both equal.
+"""The tables, with a comment at each column. `migrations/` creates them; a test proves both equal.
 
-Producers write `eval_jobs` and `eval_items`; every other table and column is the worker's. People
-read the views (`eval_job_progress`, `eval_item_results`, `eval_scores`, `eval_job_notices`), which
-only migrations define. Two kinds of time rule the work:
+Producers write `eval_jobs` and `eval_items`; the worker writes everything else. People read the
+views (see `views`). Two kinds of column guard the work:
 
-- `due_at`: from when on somebody may act on this row. NULL on a job means that none of its items
-  waits; on a batch, that it has ended. While a batch is claimed, it is the end of the lease.
-- `epoch`: counts the claims of a batch. Whoever claimed it writes only while it still stands.
+- `due_at`: from when on a row may be worked on. NULL on a job means that none of its items waits;
+  on a batch, that it has ended or is on hold. While a batch is claimed, it is the end of the lease.
+- `epoch`: counts the claims of a batch. It is a fencing token: a claim writes only while it is
+  unchanged.
 """
 
 from __future__ import annotations
@@ -15,34 +15,29 @@ from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import Column, Integer, Table, Text
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from worker.domain.lifecycle import ENDED, LIVE_STATES, BatchState, NoticeState, Status
 from worker.store.column_types import Id, Json, UtcTime
 from worker.store.sql_functions import among
-from worker.store.views import TABLES
-
-# --- Types: one Python value, stored in each database's own best form --------------------------
 
 
-# --- Expressions that the two databases spell differently --------------------------------------
+class _lane_key(FunctionElement[str]):  # noqa: N801 (reads as a SQL function)
+    """A short key of judge, version and tags: items with the same key may share a batch."""
 
-
-class _LaneOf(FunctionElement[str]):
-    """Judge, version and tags in one short key: items of one lane may share a batch."""
-
-    type = sa.Text()
+    type = Text()
     inherit_cache = True
 
 
-@compiles(_LaneOf, "postgresql")
-def _lane_on_postgresql(element: _LaneOf, compiler: Any, **kw: Any) -> str:  # noqa: ARG001
+@compiles(_lane_key, "postgresql")
+def _lane_on_postgresql(element: _lane_key, compiler: Any, **kw: Any) -> str:  # noqa: ARG001
     return "md5((judge_id || chr(31)) || (COALESCE(judge_version_id, '') || chr(31)) || tags::text)"
 
 
-@compiles(_LaneOf, "sqlite")
-def _lane_on_sqlite(element: _LaneOf, compiler: Any, **kw: Any) -> str:  # noqa: ARG001
+@compiles(_lane_key, "sqlite")
+def _lane_on_sqlite(element: _lane_key, compiler: Any, **kw: Any) -> str:  # noqa: ARG001
     return "judge_id || char(31) || coalesce(judge_version_id, '') || char(31) || tags"
 
 
@@ -51,35 +46,110 @@ def _in(column: str, values: Iterable[str]) -> str:
     return f"{column} IN ({words})"
 
 
-# --- Tables -------------------------------------------------------------------------------------
-# Server defaults are spelled out in the migrations alone: here it is enough that there is one.
+def _counter(name: str, comment: str) -> Column[int]:
+    return Column(name, Integer, nullable=False, server_default=_DEFAULT, comment=comment)
 
-_DEFAULT = sa.FetchedValue()
+
+_DEFAULT = sa.FetchedValue()  # only the migrations say which default
 
 metadata = sa.MetaData()
 
-jobs = sa.Table(
+jobs = Table(
     "eval_jobs",
     metadata,
-    sa.Column("id", Id, primary_key=True, server_default=_DEFAULT),
-    sa.Column("judge_id", sa.Text, nullable=False),
-    sa.Column("judge_version_id", sa.Text),
-    sa.Column("tags", Json, nullable=False, server_default=_DEFAULT),
-    sa.Column("idempotency_key", sa.Text, unique=True),
-    sa.Column("priority", sa.Integer, nullable=False, server_default=_DEFAULT),
-    sa.Column("metadata", Json),
-    sa.Column("created_at", UtcTime, nullable=False, server_default=_DEFAULT),
-    sa.Column("status", sa.Text, nullable=False, server_default=_DEFAULT),
-    sa.Column("due_at", UtcTime, server_default=_DEFAULT),
-    sa.Column("started_at", UtcTime),
-    sa.Column("finished_at", UtcTime),
-    sa.Column("error", sa.Text),
-    sa.Column("owner", sa.Text),  # by the gateway: whose key submitted it
-    sa.Column("callback_url", sa.Text),  # by the producer: whom to tell of the job's end
-    sa.Column("lane", sa.Text, sa.Computed(_LaneOf(), persisted=True)),
-    sa.Column("trace_context", sa.Text),  # by the producer: its span, as W3C `traceparent`
+    Column(
+        "id",
+        Id,
+        primary_key=True,
+        server_default=_DEFAULT,
+        comment="UUIDv7 by default; a producer may choose the id itself.",
+    ),
+    Column(
+        "judge_id",
+        Text,
+        nullable=False,
+        comment="By the producer: the judge that evaluates all inputs of this job.",
+    ),
+    Column(
+        "judge_version_id",
+        Text,
+        comment="By the producer: a version of the judge; NULL: the latest.",
+    ),
+    Column(
+        "tags",
+        Json,
+        nullable=False,
+        server_default=_DEFAULT,
+        comment="By the producer: JSON array of strings, passed on to the judge API.",
+    ),
+    Column(
+        "idempotency_key",
+        Text,
+        unique=True,
+        comment="By the producer: only one job can have this key.",
+    ),
+    Column(
+        "priority",
+        Integer,
+        nullable=False,
+        server_default=_DEFAULT,
+        comment="By the producer: higher goes first.",
+    ),
+    Column(
+        "metadata",
+        Json,
+        comment="The producer's own JSON; the views show it, and it is sent nowhere.",
+    ),
+    Column(
+        "created_at",
+        UtcTime,
+        nullable=False,
+        server_default=_DEFAULT,
+        comment="When the row was written.",
+    ),
+    Column(
+        "status",
+        Text,
+        nullable=False,
+        server_default=_DEFAULT,
+        comment="pending; processing since one of its inputs was planned; then completed, "
+        "failed (nothing could be evaluated) or cancelled.",
+    ),
+    Column(
+        "due_at",
+        UtcTime,
+        server_default=_DEFAULT,
+        comment="By the worker: from when on its inputs may be planned; NULL: none waits.",
+    ),
+    Column(
+        "started_at", UtcTime, comment="By the worker: when its first input was put into a batch."
+    ),
+    Column("finished_at", UtcTime, comment="By the worker: when its last input ended."),
+    Column("error", Text, comment="By the worker: why the job failed."),
+    Column(
+        "owner",
+        Text,
+        comment="By the gateway: the name of the key that submitted it; NULL: a producer's job.",
+    ),
+    Column(
+        "callback_url",
+        Text,
+        comment="By the producer: the URL that gets a webhook when the job ends; NULL: none.",
+    ),
+    Column(
+        "lane",
+        Text,
+        sa.Computed(_lane_key(), persisted=True),
+        comment="Generated from judge, version and tags: inputs of one lane may share a batch.",
+    ),
+    Column(
+        "trace_context",
+        Text,
+        comment="By the producer: the span that enqueued it, as W3C traceparent.",
+    ),
     sa.CheckConstraint(_in("status", Status), "eval_jobs_status"),
     sa.CheckConstraint(f"({_in('status', ENDED)}) = (finished_at IS NOT NULL)", "eval_jobs_ended"),
+    comment="The outbox: one row per job, written by its producer in its own transaction.",
 )
 sa.Index(
     "eval_jobs_due",
@@ -98,30 +168,82 @@ sa.Index(
     sqlite_where=jobs.c.owner.isnot(None),
 )
 
-items = sa.Table(
+items = Table(
     "eval_items",
     metadata,
-    sa.Column("job_id", Id, sa.ForeignKey("eval_jobs.id", ondelete="CASCADE"), primary_key=True),
-    sa.Column("item_index", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("request", sa.Text),
-    sa.Column("response", sa.Text),
-    sa.Column("contexts", Json),
-    sa.Column("functions", Json),
-    sa.Column("expected_output", sa.Text),
-    sa.Column("extra", Json),
-    sa.Column("status", sa.Text, nullable=False, server_default=_DEFAULT),
-    sa.Column("due_at", UtcTime, nullable=False, server_default=_DEFAULT),
-    sa.Column("attempts", sa.Integer, nullable=False, server_default=_DEFAULT),
-    sa.Column("error", sa.Text),
-    sa.Column("batch_id", Id),
-    sa.Column("batch_index", sa.Integer),
-    sa.Column("execution_log_id", sa.Text),
-    sa.Column("finished_at", UtcTime),
+    Column(
+        "job_id",
+        Id,
+        sa.ForeignKey("eval_jobs.id", ondelete="CASCADE"),
+        primary_key=True,
+        comment="Its job.",
+    ),
+    Column(
+        "item_index",
+        Integer,
+        primary_key=True,
+        autoincrement=False,
+        comment="By the producer: its index in the job, from 0.",
+    ),
+    Column("request", Text, comment="By the producer: what was asked."),
+    Column("response", Text, comment="By the producer: what is to be evaluated."),
+    Column(
+        "contexts",
+        Json,
+        comment="By the producer: JSON array of texts that the response should rest on.",
+    ),
+    Column(
+        "functions",
+        Json,
+        comment="By the producer: JSON array of the functions that could be called.",
+    ),
+    Column("expected_output", Text, comment="By the producer: what the response should have been."),
+    Column(
+        "extra",
+        Json,
+        comment="By the producer: JSON object of further input fields, passed on verbatim.",
+    ),
+    Column(
+        "status",
+        Text,
+        nullable=False,
+        server_default=_DEFAULT,
+        comment="pending: waits for a batch; processing: in a live batch; completed, failed "
+        "or cancelled: ended.",
+    ),
+    Column(
+        "due_at",
+        UtcTime,
+        nullable=False,
+        server_default=_DEFAULT,
+        comment="From when on it may be put into a batch; after a failure, the time of its retry.",
+    ),
+    _counter(
+        "attempts",
+        "By the worker: the number of attempts that ended, with or without success; "
+        "`evalworker retry` resets it.",
+    ),
+    Column(
+        "error",
+        Text,
+        comment="By the worker: why its last attempt failed, in the API's words if there are any.",
+    ),
+    Column("batch_id", Id, comment="By the worker: its latest batch."),
+    Column(
+        "batch_index",
+        Integer,
+        comment="By the worker: its index in that batch, by which the API identifies it.",
+    ),
+    Column(
+        "execution_log_id", Text, comment="By the worker: the API's id of the evaluation's log."
+    ),
+    Column("finished_at", UtcTime, comment="By the worker: when it ended."),
     sa.CheckConstraint(_in("status", Status), "eval_items_status"),
     sa.CheckConstraint(f"({_in('status', ENDED)}) = (finished_at IS NOT NULL)", "eval_items_ended"),
+    comment="The outbox: one row per input of a job.",
 )
-# Conditions on items, spelled as the partial indexes are: SQLite uses one only where its condition
-# stands in the statement to the letter.
+# Conditions on items. SQLite uses a partial index only in a statement that contains its condition
+# to the letter, so queries use these.
 item_is_live = among(items.c.status, (Status.PENDING, Status.PROCESSING))
 item_is_waiting = sa.and_(item_is_live, items.c.status == sa.literal_column("'pending'"))
 item_is_in_batch = sa.and_(
@@ -143,91 +265,182 @@ sa.Index(
     sqlite_where=item_is_in_batch,
 )
 
-batches = sa.Table(
+batches = Table(
     "eval_batches",
     metadata,
-    sa.Column("id", Id, primary_key=True),
-    sa.Column("judge_id", sa.Text, nullable=False),
-    sa.Column("judge_version_id", sa.Text),
-    sa.Column("tags", Json, nullable=False),
-    sa.Column("state", sa.Text, nullable=False),
-    sa.Column("due_at", UtcTime),
-    sa.Column("epoch", sa.Integer, nullable=False, server_default=_DEFAULT),
-    sa.Column("lease_holder", sa.Text),
-    sa.Column("claims", sa.Integer, nullable=False, server_default=_DEFAULT),
-    sa.Column("failures", sa.Integer, nullable=False, server_default=_DEFAULT),
-    sa.Column("nudged_at", UtcTime),
-    sa.Column("gate", sa.Text),
-    sa.Column("own_tag", sa.Text),
-    sa.Column("item_count", sa.Integer, nullable=False),
-    sa.Column("completed_count", sa.Integer),
-    sa.Column("failed_count", sa.Integer),
-    sa.Column("remote_batch_id", sa.Text, unique=True),
-    sa.Column("remote_status", sa.Text),
-    sa.Column("status_url", sa.Text),
-    sa.Column("ran_judge_version_id", sa.Text),
-    sa.Column("submissions", sa.Integer, nullable=False, server_default=_DEFAULT),
-    sa.Column("looks", sa.Integer, nullable=False, server_default=_DEFAULT),
-    sa.Column("polls", sa.Integer, nullable=False, server_default=_DEFAULT),
-    sa.Column("error", sa.Text),
-    sa.Column("created_at", UtcTime, nullable=False),
-    sa.Column("submitting_at", UtcTime),
-    sa.Column("submitted_at", UtcTime),
-    sa.Column("finished_at", UtcTime),
+    Column("id", Id, primary_key=True, comment="UUIDv7."),
+    Column("judge_id", Text, nullable=False, comment="The judge of all its inputs."),
+    Column("judge_version_id", Text, comment="The version that was requested; NULL: the latest."),
+    Column("tags", Json, nullable=False, comment="JSON array of the tags of its jobs."),
+    Column(
+        "state",
+        Text,
+        nullable=False,
+        comment="planned, submitting, unknown or submitted: live; finished, refused or lost: "
+        "ended; held: on hold until a person runs `evalworker resolve`.",
+    ),
+    Column(
+        "due_at",
+        UtcTime,
+        comment="From when on it may be claimed; while it is claimed, the end of the lease; "
+        "NULL: it has ended or is on hold.",
+    ),
+    _counter(
+        "epoch", "Counts its claims; a claim writes only while this is unchanged (a fencing token)."
+    ),
+    Column(
+        "lease_holder",
+        Text,
+        comment="The process that claimed it last; NULL: the outcome of that claim is recorded.",
+    ),
+    _counter("claims", "Consecutive claims without a recorded outcome: their holders died."),
+    _counter("failures", "Consecutive requests without a usable response."),
+    Column(
+        "nudged_at",
+        UtcTime,
+        comment="When its message was sent again because the batch was overdue.",
+    ),
+    Column("gate", Text, comment="The row of eval_gates that it waits for."),
+    Column("own_tag", Text, comment="The tag that identifies its latest submission."),
+    Column("item_count", Integer, nullable=False, comment="Inputs that were, or will be, sent."),
+    Column(
+        "completed_count",
+        Integer,
+        comment="Inputs that the API evaluated; NULL until it is finished.",
+    ),
+    Column(
+        "failed_count",
+        Integer,
+        comment="Inputs that the API did not evaluate; NULL until it is finished.",
+    ),
+    Column(
+        "remote_batch_id",
+        Text,
+        unique=True,
+        comment="The API's batch_execution_id; NULL until it is known.",
+    ),
+    Column("remote_status", Text, comment="The API's latest status of it."),
+    Column("status_url", Text, comment="The URL of its status, as the API returned it."),
+    Column(
+        "ran_judge_version_id",
+        Text,
+        comment="The version of the judge that ran, as the API returned it.",
+    ),
+    _counter("submissions", "The number of POST requests that were begun."),
+    _counter("looks", "Consecutive searches of the API's list that did not find it."),
+    _counter("polls", "The number of polls that were begun."),
+    Column("error", Text, comment="The last error, or why it ended as it did."),
+    Column("created_at", UtcTime, nullable=False, comment="When it was planned."),
+    Column("submitting_at", UtcTime, comment="When its latest submission was begun."),
+    Column("submitted_at", UtcTime, comment="When the API's id was recorded."),
+    Column("finished_at", UtcTime, comment="When it ended."),
     sa.CheckConstraint(_in("state", BatchState), "eval_batches_state"),
     sa.CheckConstraint(f"({_in('state', LIVE_STATES)}) = (due_at IS NOT NULL)", "eval_batches_due"),
+    comment="The worker's: one row per batch execution, from its planning to its end.",
 )
+batch_is_live = batches.c.due_at.isnot(None)
 sa.Index(
     "eval_batches_live",
     batches.c.due_at,
-    postgresql_where=batches.c.due_at.isnot(None),
-    sqlite_where=batches.c.due_at.isnot(None),
+    postgresql_where=batch_is_live,
+    sqlite_where=batch_is_live,
 )
 batch_is_held = batches.c.state == sa.literal_column("'held'")
 sa.Index(
     "eval_batches_held", batches.c.id, postgresql_where=batch_is_held, sqlite_where=batch_is_held
 )
 
-evaluator_results = sa.Table(
+evaluator_results = Table(
     "eval_evaluator_results",
     metadata,
-    sa.Column("job_id", Id, primary_key=True),
-    sa.Column("item_index", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("evaluator_name", sa.Text, nullable=False),
-    sa.Column("score", sa.Double),
-    sa.Column("justification", sa.Text),
-    sa.Column("evaluator_id", sa.Text),
-    sa.Column("evaluator_version_id", sa.Text),
-    sa.Column("confidence", sa.Double),
-    sa.Column("extra", Json),
+    Column("job_id", Id, primary_key=True, comment="The job of the input."),
+    Column(
+        "item_index",
+        Integer,
+        primary_key=True,
+        autoincrement=False,
+        comment="The input's index in the job.",
+    ),
+    Column(
+        "position",
+        Integer,
+        primary_key=True,
+        autoincrement=False,
+        comment="The index of the result in the API's response, from 0.",
+    ),
+    Column("evaluator_name", Text, nullable=False, comment="The evaluator's name, from the API."),
+    Column(
+        "score",
+        sa.Double,
+        comment="NULL: the evaluator gave no score, or none that is a finite number (see extra).",
+    ),
+    Column("justification", Text, comment="The evaluator's reason."),
+    Column("evaluator_id", Text, comment="The API's id of the evaluator; NULL on older servers."),
+    Column(
+        "evaluator_version_id", Text, comment="The version of the evaluator; NULL on older servers."
+    ),
+    Column("confidence", sa.Double, comment="The evaluator's confidence; NULL on older servers."),
+    Column(
+        "extra", Json, comment="JSON object of what the API sent and these columns cannot hold."
+    ),
     sa.ForeignKeyConstraint(
         ["job_id", "item_index"],
         ["eval_items.job_id", "eval_items.item_index"],
         ondelete="CASCADE",
     ),
+    comment="The worker's: one row per input and evaluator, from the input's last evaluation.",
 )
 
-notices = sa.Table(
+notices = Table(
     "eval_notices",
     metadata,
-    sa.Column("id", Id, primary_key=True),
-    sa.Column("job_id", Id, sa.ForeignKey("eval_jobs.id", ondelete="CASCADE"), nullable=False),
-    sa.Column("url", sa.Text, nullable=False),
-    sa.Column("payload", Json, nullable=False),
-    sa.Column("state", sa.Text, nullable=False),
-    sa.Column("due_at", UtcTime),
-    sa.Column("epoch", sa.Integer, nullable=False, server_default=_DEFAULT),
-    sa.Column("lease_holder", sa.Text),
-    sa.Column("attempts", sa.Integer, nullable=False, server_default=_DEFAULT),
-    sa.Column("nudged_at", UtcTime),
-    sa.Column("error", sa.Text),
-    sa.Column("created_at", UtcTime, nullable=False),
-    sa.Column("finished_at", UtcTime),
+    Column(
+        "id",
+        Id,
+        primary_key=True,
+        comment="UUIDv7, sent as webhook-id; repeated deliveries have the same.",
+    ),
+    Column(
+        "job_id",
+        Id,
+        sa.ForeignKey("eval_jobs.id", ondelete="CASCADE"),
+        nullable=False,
+        comment="The job that ended.",
+    ),
+    Column(
+        "url",
+        Text,
+        nullable=False,
+        comment="Where it is sent: the job's callback_url when it ended.",
+    ),
+    Column("payload", Json, nullable=False, comment="The JSON that is sent."),
+    Column(
+        "state", Text, nullable=False, comment="waiting; then sent (the receiver has it) or failed."
+    ),
+    Column(
+        "due_at",
+        UtcTime,
+        comment="From when on it may be sent; while it is claimed, the end of the lease; "
+        "NULL: it was sent or has failed.",
+    ),
+    _counter(
+        "epoch", "Counts its claims; a claim writes only while this is unchanged (a fencing token)."
+    ),
+    Column(
+        "lease_holder",
+        Text,
+        comment="The process that claimed it last; NULL: the outcome of that claim is recorded.",
+    ),
+    _counter("attempts", "The number of deliveries that were begun."),
+    Column("nudged_at", UtcTime, comment="When a message for it was last sent."),
+    Column("error", Text, comment="Why the last attempt failed."),
+    Column("created_at", UtcTime, nullable=False, comment="When the job ended."),
+    Column("finished_at", UtcTime, comment="When it was received or given up."),
     sa.CheckConstraint(_in("state", NoticeState), "eval_notices_state"),
     sa.CheckConstraint(
         f"({_in('state', [NoticeState.WAITING])}) = (due_at IS NOT NULL)", "eval_notices_due"
     ),
+    comment="The worker's: one row per webhook, written each time a job with a callback_url ends.",
 )
 sa.Index(
     "eval_notices_live",
@@ -237,43 +450,66 @@ sa.Index(
 )
 sa.Index("eval_notices_of_job", notices.c.job_id)
 
-gates = sa.Table(
+gates = Table(
     "eval_gates",
     metadata,
-    sa.Column("scope", sa.Text, primary_key=True),
-    sa.Column("opens_at", UtcTime, nullable=False),
-    sa.Column("probing_until", UtcTime),
-    sa.Column("failures", sa.Integer, nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("closed_at", UtcTime),
-    sa.Column("refused_at", UtcTime),  # last, since it was closed
+    Column(
+        "scope",
+        Text,
+        primary_key=True,
+        comment="api, api:submit, api:status or judge:<id>; for a pause, what is paused.",
+    ),
+    Column(
+        "opens_at",
+        UtcTime,
+        nullable=False,
+        comment="No request is sent before this; the first one after it is the probe. For a "
+        "pause: never.",
+    ),
+    Column("probing_until", UtcTime, comment="Until then only the probe may send requests."),
+    Column("failures", Integer, nullable=False, comment="Consecutive failures."),
+    Column("reason", Text, nullable=False, comment="The latest failure, in the API's words."),
+    Column(
+        "closed_at",
+        UtcTime,
+        comment="Since when it stops work; NULL: it is open and only counts failures.",
+    ),
+    Column("refused_at", UtcTime, comment="When a request was last refused since it closed."),
+    comment="The worker's: one row per part of the API that has failed lately, or that a "
+    "person paused.",
 )
 
-pace = sa.Table(
+pace = Table(
     "eval_pace",
     metadata,
-    sa.Column("scope", sa.Text, primary_key=True),  # "api": the whole of it
-    sa.Column("watch_due_at", UtcTime),  # when its list is read next
-    sa.Column("in_flight_limit", sa.Double),  # batches it let run when it refused one more
-    sa.Column("limited_at", UtcTime),
+    Column("scope", Text, primary_key=True, comment="Always api: the whole of it."),
+    Column("watch_due_at", UtcTime, comment="When its list of batches is read next."),
+    Column(
+        "in_flight_limit",
+        sa.Double,
+        comment="How many batches ran concurrently when it refused one more; NULL: "
+        "EVALWORKER_MAX_IN_FLIGHT applies.",
+    ),
+    Column("limited_at", UtcTime, comment="When it refused that batch."),
+    comment="The worker's: what all replicas know of the API's capacity.",
 )
 
-events = sa.Table(
+events = Table(
     "eval_events",
     metadata,
-    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
-    sa.Column("at", UtcTime, nullable=False),
-    sa.Column("event", sa.Text, nullable=False),
-    sa.Column("job_id", Id),
-    sa.Column("item_index", sa.Integer),
-    sa.Column("batch_id", Id),
-    sa.Column("detail", Json),
+    Column(
+        "id",
+        sa.BigInteger().with_variant(Integer, "sqlite"),
+        primary_key=True,
+        comment="Increases over time, except between concurrent transactions.",
+    ),
+    Column("at", UtcTime, nullable=False, comment="When it happened."),
+    Column("event", Text, nullable=False, comment="What happened; see the events below."),
+    Column("job_id", Id, comment="The job; NULL: see batch_id or detail."),
+    Column("item_index", Integer, comment="The input of the job; NULL: the whole job, or a batch."),
+    Column("batch_id", Id, comment="The batch."),
+    Column("detail", Json, comment="JSON object: reasons, counts, seconds."),
+    comment="The append-only history: what happened to jobs, inputs and batches.",
 )
 sa.Index("eval_events_of_job", events.c.job_id, events.c.id)
 sa.Index("eval_events_of_batch", events.c.batch_id, events.c.id)
-
-for _table in metadata.sorted_tables:  # a test tells which of them is not explained
-    _said = TABLES.get(_table.name, {})
-    _table.comment = _said.get("")
-    for _column in _table.columns:
-        _column.comment = _said.get(_column.name)
