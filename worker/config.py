@@ -1,7 +1,6 @@
-"""The settings, read from the environment once, at start; everything wrong is told at once.
+"""The settings, read from the environment once, at start. All invalid ones are reported together.
 
-This module also knows which databases and brokers a URL may name, and how to show a URL without
-its password.
+This module also knows which databases and brokers a URL may name, and how to hide its password.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from worker.errors import ConfigurationError
 
 PREFIX = "EVALWORKER_"
 API_KEY_NAMES = (f"{PREFIX}API_KEY", "ROOTSIGNALS_API_KEY", "SCORABLE_API_KEY")
-SECRETS = ("api_key", "gateway_keys", "webhook_secret")  # fields whose values are never shown
+SECRETS = ("api_key", "gateway_keys", "webhook_secret")  # whose values are never shown
 
 _DATABASES = {
     "sqlite": "sqlite",
@@ -37,13 +36,13 @@ _DATABASES = {
 }
 _BROKERS = ("memory", "redis", "rediss", "unix", "amqp", "amqps", "postgresql", "postgres")
 
-# What Dramatiq takes as the name of a queue. It gives these endings to queues of its own.
+# Dramatiq accepts these names of queues, and gives the excluded endings to queues of its own.
 _NAMESPACE = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,199}(?<!\.DQ)(?<!\.XQ)")
 _HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(:\d*)?")
-_UNREADABLE = "cannot be read: is an '@', ':' or '/' of its password not written %40, %3A or %2F?"
+_UNREADABLE = "cannot be parsed; write '@', ':' and '/' in the password as %40, %3A and %2F"
 
-# Where a password stands: in a query, among libpq's `name=value` pairs, and before the host, also
-# where `//` or the scheme was forgotten. Rather too much is hidden than too little.
+# A password may be in the query, among libpq's `name=value` pairs, or before the host, even if `//`
+# or the scheme was forgotten. These patterns hide too much rather than too little.
 _PASSWORDS = (
     re.compile(r"(?is)([?&](?:password|passwd|sslpassword)=)[^&]*"),
     re.compile(r"(?is)((?:^|\s)(?:password|passwd|sslpassword)\s*=\s*)(?:'[^']*'|\S+)"),
@@ -53,8 +52,8 @@ _PASSWORDS = (
 Seconds = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class _Variables(BaseSettings):
-    """Each variable for itself; `Settings` adds how they must agree."""
+class _Fields(BaseSettings):
+    """The variables, each validated by itself; `Settings` also validates combinations."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, env_ignore_empty=True, populate_by_name=True
@@ -62,123 +61,156 @@ class _Variables(BaseSettings):
 
     database_url: str = Field(
         "sqlite:///evalworker.db",
-        description="Where jobs and results live: `sqlite:///FILE` or `postgresql://…`.",
+        description="URL of the database that holds jobs and results: `sqlite:///FILE` or "
+        "`postgresql://…`. The default is a file in the current folder.",
     )
     broker_url: str = Field(
         "memory://",
-        description="What carries messages between processes: `memory://` (one process), "
-        "`redis://…`, `amqp://…` or `postgresql://…`.",
+        description="URL of the broker that carries messages between processes: `memory://`, "
+        "`redis://…`, `amqp://…` or `postgresql://…`. The default works within one process.",
     )
     api_url: str = Field(
-        "https://api.app.rootsignals.ai", description="The judge API, without `/v1`."
+        "https://api.app.rootsignals.ai",
+        description="Base URL of the judge API, without `/v1`. The default is the hosted API.",
     )
     api_key: SecretStr | None = Field(
         None,
         validation_alias=AliasChoices(*API_KEY_NAMES),
-        description="The key for it; `ROOTSIGNALS_API_KEY` and `SCORABLE_API_KEY` are read too.",
+        description="Key of the judge API. `ROOTSIGNALS_API_KEY` and `SCORABLE_API_KEY` are read, "
+        "too.",
     )
     max_in_flight: int = Field(
-        20, ge=1, le=10_000, description="Batches at the remote at once, over all replicas."
+        20,
+        ge=1,
+        le=10_000,
+        description="Maximum number of batches at the judge API at any time, over all replicas.",
     )
-    batch_size: int = Field(100, ge=1, le=100, description="Inputs in a batch, at most.")
+    batch_size: int = Field(
+        100,
+        ge=1,
+        le=100,
+        description="Maximum number of inputs in a batch. The API accepts no more than 100.",
+    )
     linger_seconds: Seconds = Field(
-        2.0, ge=0, le=3600, description="How long a part-filled batch waits for company."
+        2.0,
+        ge=0,
+        le=3600,
+        description="Seconds that a part-filled batch waits for more inputs before it is sent.",
     )
     poll_min_seconds: Seconds = Field(
-        2.0, ge=0.05, le=3600, description="Between two polls of a batch, at least."
+        2.0, ge=0.05, le=3600, description="Minimum seconds between two polls of a batch."
     )
     poll_max_seconds: Seconds = Field(
-        30.0, ge=0.05, le=3600, description="Between two polls of a batch, at most."
+        30.0, ge=0.05, le=3600, description="Maximum seconds between two polls of a batch."
     )
     batch_timeout_seconds: Seconds = Field(
         3600.0,
         gt=0,
         le=30 * 86400,
-        description="A batch without an end after this long is lost: its inputs are sent again.",
+        description="Seconds after which a batch that has not ended is given up as lost and its "
+        "inputs are sent again. The default is one hour.",
     )
     max_item_attempts: int = Field(
-        3, ge=1, le=100, description="How often an input that fails is evaluated, at most."
+        3,
+        ge=1,
+        le=100,
+        description="Maximum number of times that an input is evaluated if it keeps failing.",
     )
     lease_seconds: Seconds = Field(
         30.0,
         ge=5,
         le=30,
-        description="How long a dead process's claim on a batch keeps others from it.",
+        description="Seconds that a claim on a batch lasts. If a process dies, its work waits "
+        "this long before another process takes over.",
     )
     tag_batches: bool = Field(
         True,
-        description="Adds the tag `evalworker:<batch id>` to each batch, by which a submission "
-        "whose answer was lost is found again.",
+        description="Whether each batch gets the tag `evalworker:<batch id>`, which finds a "
+        "submission again after its response was lost.",
     )
     on_lost_answer: Literal["resubmit", "hold"] = Field(
         "resubmit",
-        description="Where the API has no list to look in for a lost submission: send it again "
-        "(it may be billed twice), or hold it for the operator.",
+        description="What happens to a submission whose response was lost if the API has no "
+        "list to search: `resubmit` sends it again, which may be billed twice; `hold` waits for a "
+        "person.",
     )
-    ops_host: str = Field("127.0.0.1", description="Address of the operations port.")
+    ops_host: str = Field(
+        "127.0.0.1",
+        description="Address that the operations port listens on. The default is local only.",
+    )
     ops_port: int | None = Field(
         None,
         ge=0,
         le=65535,
-        description="The operations port: /livez, /readyz and /metrics. Unset: none.",
+        description="Port for `/livez`, `/readyz` and `/metrics`. By default, none is opened.",
     )
-    gateway_host: str = Field("127.0.0.1", description="Address of the gateway.")
-    gateway_port: int = Field(8322, ge=0, le=65535, description="Port of the gateway.")
+    gateway_host: str = Field(
+        "127.0.0.1",
+        description="Address that the gateway listens on. The default is local only.",
+    )
+    gateway_port: int = Field(8322, ge=0, le=65535, description="Port that the gateway listens on.")
     gateway_keys: SecretStr | None = Field(
         None,
-        description="Who may use the gateway: JSON, or the name of a file of it; see "
+        description="Keys of the gateway's callers, as JSON or as the name of a JSON file; see "
         "[docs/gateway.md](docs/gateway.md).",
     )
     gateway_max_inputs: int = Field(
-        100, ge=1, le=100_000, description="Inputs of one submission to the gateway, at most."
+        100,
+        ge=1,
+        le=100_000,
+        description="Maximum number of inputs in one submission to the gateway.",
     )
     gateway_max_body_bytes: int = Field(
-        32 * 1024 * 1024, ge=1024, description="Of one request to the gateway, at most."
+        32 * 1024 * 1024,
+        ge=1024,
+        description="Maximum size of a request to the gateway, in bytes. The default is 32 MiB.",
     )
     webhook_secret: SecretStr | None = Field(
         None,
-        description="Signs the notices of ended jobs: `whsec_…`, or two of them while you change "
-        "it; see [docs/notices.md](docs/notices.md).",
+        description="Secret that signs the notices of ended jobs: `whsec_…`, or two of them with a "
+        "space between them while you replace one; see [docs/notices.md](docs/notices.md).",
     )
     webhook_allow_private: bool = Field(
         False,
-        description="Send notices to private, loopback and link-local addresses too, and without "
-        "TLS.",
+        description="Whether notices may go to private, loopback and link-local addresses, and "
+        "without TLS.",
     )
     log_format: Literal["auto", "console", "json"] = Field(
-        "auto", description="Log lines for people or for machines; auto: by who is looking."
+        "auto",
+        description="Format of the log lines: `console` is for people, `json` for machines; `auto` "
+        "is `console` on a terminal and `json` elsewhere.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="The least level that is logged."
+        "INFO", description="Lowest level that is logged."
     )
 
     @field_validator("log_level", mode="before")
     @classmethod
-    def _in_capitals(cls, value: Any) -> Any:
+    def _to_upper_case(cls, value: Any) -> Any:
         return value.upper() if isinstance(value, str) else value
 
     @field_validator("database_url")
     @classmethod
-    def _known_database(cls, value: str) -> str:
+    def _check_database_url(cls, value: str) -> str:
         try:
             url = sa.make_url(value)
         except sa.exc.ArgumentError:
             raise ValueError("is not a database URL") from None
-        except ValueError:  # it would quote what it took for the port: a part of the password
+        except ValueError:  # its message quotes the alleged port, which is part of the password
             raise ValueError(_UNREADABLE) from None
         if "@" in (url.host or ""):
             raise ValueError(_UNREADABLE)
         if url.drivername not in _DATABASES:
             raise ValueError(
-                f"names {url.drivername!r}; use sqlite:///FILE or postgresql://… (psycopg 3)"
+                f"has the unknown driver {url.drivername!r}; use sqlite:///FILE or postgresql://…"
             )
         if url.drivername == "sqlite" and _in_memory(url):
-            raise ValueError("must name a file: an SQLite database in memory survives nothing")
+            raise ValueError("must name a file: a database in memory ends with the process")
         return value
 
     @field_validator("broker_url")
     @classmethod
-    def _known_broker(cls, value: str) -> str:
+    def _check_broker_url(cls, value: str) -> str:
         scheme = value.partition("://")[0]
         if scheme not in _BROKERS or "://" not in value:
             raise ValueError(f"must begin with one of {', '.join(f'{b}://' for b in _BROKERS)}")
@@ -187,48 +219,48 @@ class _Variables(BaseSettings):
         namespace = dict(parse_qsl(urlsplit(value).query)).get("namespace")
         if namespace is not None and not _NAMESPACE.fullmatch(namespace):
             raise ValueError(
-                f"has the namespace {namespace!r}; it must begin with a letter or '_', have only "
-                "letters, digits and '._-', be of 200 at most, and not end in .DQ or .XQ"
+                f"has the namespace {namespace!r}; it must start with a letter or '_', have at "
+                "most 200 letters, digits and '._-', and not end in .DQ or .XQ"
             )
         return value
 
     @field_validator("api_url")
     @classmethod
-    def _http(cls, value: str) -> str:
+    def _check_api_url(cls, value: str) -> str:
         if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value):
             raise ValueError("must be an http:// or https:// URL without a query")
         return value
 
     @field_validator("webhook_secret")
     @classmethod
-    def _signing(cls, value: SecretStr | None) -> SecretStr | None:
+    def _check_webhook_secret(cls, value: SecretStr | None) -> SecretStr | None:
         for secret in value.get_secret_value().split() if value else ():
             if not _is_signing_secret(secret):
                 raise ValueError(
-                    "must be whsec_ and the base64 of 24 to 64 random bytes; make one with "
+                    "must be whsec_ followed by 24 to 64 random bytes in base64; make one with "
                     "`echo whsec_$(openssl rand -base64 32)`"
                 )
         return value
 
 
-class Settings(_Variables):
-    """One field per environment variable, `EVALWORKER_` before its name in capitals."""
+class Settings(_Fields):
+    """All settings. Each variable is the name of its field in capitals after `EVALWORKER_`."""
 
     @model_validator(mode="after")
-    def _agreeing(self) -> Self:
-        if found := _disagreements(self):
+    def _check_combinations(self) -> Self:
+        if found := _conflicts(self):
             raise ValueError("\n".join(found.values()))
         return self
 
     @property
     def sqlalchemy_url(self) -> sa.URL:
-        """The database with its driver spelled out."""
+        """The database URL with the driver psycopg 3."""
         url = sa.make_url(self.database_url)
         return url.set(drivername=_DATABASES[url.drivername])
 
     @property
     def webhook_secrets(self) -> list[str]:
-        """What notices are signed with: none, one, or while it changes two."""
+        """The secrets that sign notices: none, one, or two while one is replaced."""
         return self.webhook_secret.get_secret_value().split() if self.webhook_secret else []
 
 
@@ -241,29 +273,29 @@ def _is_signing_secret(secret: str) -> bool:
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Reads the environment; raises `ConfigurationError` with every offence, by variable name."""
+    """Read the environment. Raise `ConfigurationError` with every offence, by variable name."""
     try:
         return Settings(**overrides)
     except ValidationError as error:
         parts = error.errors()
-    offences = [line for part in parts for line in _sentence(part).splitlines()]
+    offences = [line for part in parts for line in _offence(part).splitlines()]
     wrong = {_field(part) for part in parts if part["loc"]}
-    raise ConfigurationError([*offences, *_hidden_by(wrong, overrides)])
+    raise ConfigurationError([*offences, *_conflicts_among_others(wrong, overrides)])
 
 
-def _hidden_by(wrong: set[str], overrides: dict[str, Any]) -> list[str]:
-    """How the others disagree: pydantic does not look while one of the fields is wrong."""
+def _conflicts_among_others(wrong: set[str], overrides: dict[str, Any]) -> list[str]:
+    """Find conflicts among valid fields: pydantic skips them while a field is invalid."""
     if not wrong:
         return []
-    fields = _Variables.model_fields
+    fields = _Fields.model_fields
     good = {name: value for name, value in overrides.items() if name in fields.keys() - wrong}
     defaults = {name: fields[name].default for name in wrong & fields.keys()}
-    found = _disagreements(_Variables(**good, **defaults))
+    found = _conflicts(_Fields(**good, **defaults))
     return [sentence for names, sentence in found.items() if not wrong.intersection(names)]
 
 
-def _disagreements(given: _Variables) -> dict[tuple[str, str], str]:
-    """Pairs of fields that are at odds, each with the sentence that says how."""
+def _conflicts(given: _Fields) -> dict[tuple[str, str], str]:
+    """Map each pair of fields that contradict each other to a sentence that says how."""
     found = {}
     if given.poll_min_seconds > given.poll_max_seconds:
         found["poll_min_seconds", "poll_max_seconds"] = (
@@ -283,14 +315,14 @@ def _in_memory(url: sa.URL) -> bool:
 
 
 def _is_readable(url: str) -> bool:
-    """False where a client would take a part of the password for the host or the port."""
+    """Whether no client would mistake a part of the password for the host or the port."""
     try:
         parts = urlsplit(url)
     except ValueError:
         return False
     credentials, _, hosts = parts.netloc.rpartition("@")
     if "@" in credentials and parts.scheme.startswith("postgres"):
-        return False  # libpq ends the password at the first one
+        return False  # for libpq, the password ends at the first one
     return all(_HOST.fullmatch(host) for host in hosts.split(","))
 
 
@@ -299,7 +331,7 @@ def _field(error: Any) -> str:
     return "api_key" if name in API_KEY_NAMES else name
 
 
-def _sentence(error: Any) -> str:
+def _offence(error: Any) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     if not error["loc"]:
         return message
@@ -310,7 +342,7 @@ def _sentence(error: Any) -> str:
 
 
 def sources(settings: Settings) -> dict[str, tuple[str, str]]:
-    """Each variable, the value in force (secrets hidden), and where it comes from."""
+    """Map each variable to its value, with secrets hidden, and to where the value comes from."""
     given = {name.upper() for name, value in os.environ.items() if value}
     found = {}
     for name in Settings.model_fields:
@@ -323,7 +355,7 @@ def sources(settings: Settings) -> dict[str, tuple[str, str]]:
 
 
 def hide_password(url: str) -> str:
-    """A URL as people may see it; never raises, whatever it is given."""
+    """Replace the password of a URL by `***`. Accepts any text."""
     for pattern in _PASSWORDS:
         url = pattern.sub(r"\1***", url)
     return url

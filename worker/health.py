@@ -1,4 +1,4 @@
-"""The operations port: is this process alive, is it fit to work, and what does it do?"""
+"""The operations port: liveness, readiness and metrics of this process."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
     from worker.app import App
 
-STALE_TURN_SECONDS = 60.0  # a dispatcher that has not turned for this long is in trouble
+STALE_TURN_SECONDS = 60.0  # a dispatcher whose last turn is older than this is in trouble
 OK = "ok"
 
 
 @contextlib.contextmanager
-def serving_operations(settings: Settings, app: Starlette) -> Iterator[None]:
-    """Answers on OPS_HOST:OPS_PORT while the block runs; does nothing where no port is set."""
+def operations_server(settings: Settings, app: Starlette) -> Iterator[None]:
+    """Serve `app` on OPS_HOST:OPS_PORT while the block runs, or nothing if no port is set."""
     if settings.ops_port is None:
         yield
         return
@@ -42,8 +42,12 @@ def serving_operations(settings: Settings, app: Starlette) -> Iterator[None]:
         yield
 
 
-def operations(app: App) -> Starlette:
-    """`/livez`: threads are running. `/readyz`: and everything they need is there. `/metrics`."""
+def worker_operations(app: App) -> Starlette:
+    """Build the operations port of a worker.
+
+    `/livez` fails if a thread has died, `/readyz` also if the database, its schema, the broker or
+    the dispatcher does not work. `/metrics` is for Prometheus.
+    """
 
     def checks() -> dict[str, str]:
         return _database(app.database) | {
@@ -52,7 +56,7 @@ def operations(app: App) -> Starlette:
         }
 
     def state() -> dict[str, Any]:
-        # A closed gate does not make a replica unfit: restarting it would not open the gate.
+        # A closed gate or a pause does not make a replica unready: a restart would not end it.
         waiting_for = _closed(app.database)
         return {
             "dispatcher_turned_seconds_ago": round(app.dispatcher.turn_age(), 1),
@@ -61,15 +65,15 @@ def operations(app: App) -> Starlette:
             "paused": _paused(app.database),
         }
 
-    return _port(lambda: dead_threads(app.worker), checks, state, app.metrics)
+    return _build(lambda: dead_threads(app.worker), checks, state, app.metrics)
 
 
 def gateway_operations(database: Database, metrics: Metrics) -> Starlette:
-    """The same of a process that serves the gateway alone: all it needs is the database."""
-    return _port(list, lambda: _database(database), dict, metrics)
+    """Build the operations port of a gateway without a worker, which only needs the database."""
+    return _build(list, lambda: _database(database), dict, metrics)
 
 
-def _port(
+def _build(
     dead: Callable[[], list[str]],
     checks: Callable[[], dict[str, str]],
     state: Callable[[], dict[str, Any]],
@@ -84,12 +88,12 @@ def _port(
         fit = all(finding == OK for finding in found.values())
         return JSONResponse({"ok": fit, "checks": found, **state()}, 200 if fit else 503)
 
-    def scraped(request: Request) -> Response:
+    def prometheus(request: Request) -> Response:
         body, content_type = metrics.exposition(request.headers.get("accept", ""))
         return Response(body, headers={"Content-Type": content_type})
 
     return Starlette(
-        routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", scraped)]
+        routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", prometheus)]
     )
 
 
@@ -99,8 +103,8 @@ def _database(database: Database) -> dict[str, str]:
     except SchemaMismatch as error:
         return {"database": OK, "migrations": str(error)}
     except SQLAlchemyError as error:
-        words = f"does not answer: {type(error).__name__}"
-        return {"database": words, "migrations": "not known: the database does not answer"}
+        reason = f"does not answer: {type(error).__name__}"
+        return {"database": reason, "migrations": "unknown: the database does not answer"}
     return {"database": OK, "migrations": OK}
 
 
@@ -128,7 +132,6 @@ def _closed(database: Database) -> list[dict[str, Any]]:
 
 
 def _paused(database: Database) -> list[dict[str, Any]]:
-    """Nor does a pause: only a person ends it."""
     with contextlib.suppress(SQLAlchemyError), database.read() as connection:
         return [
             {

@@ -1,4 +1,4 @@
-"""Logging: structlog for our events and the libraries' alike, and no secret in any line."""
+"""Logging: structlog formats our events and those of libraries, and secrets are redacted."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from worker.config import Settings
 
 QUIET = (
     *("httpx", "httpcore", "alembic", "pika", "asyncio"),
-    *("uvicorn", "uvicorn.access", "uvicorn.error"),  # it gives each a level of its own
+    *("uvicorn", "uvicorn.access", "uvicorn.error"),  # uvicorn sets the level of each
 )
-"""Libraries whose ordinary lines say what our events say better."""
+"""Loggers that only log warnings, because their other lines repeat our events."""
 
-PASSWORD_OPTIONS = frozenset({"password", "passwd", "sslpassword"})
-"""Of a URL's query."""
+PASSWORD_OPTIONS = frozenset({"password", "passwd", "sslpassword"})  # in the query of a URL
 
 _secrets: list[str] = []
 
@@ -28,15 +27,18 @@ _secrets: list[str] = []
 def configure_logging(
     *, log_format: str, level: str, secrets: Sequence[str], stream: TextIO | None = None
 ) -> None:
-    """One pipeline to `stream` (default: standard error); "auto" is console on a terminal."""
+    """Log to `stream`, by default to standard error, without any of the `secrets`.
+
+    `log_format` is "console", "json" or "auto": console on a terminal, and json elsewhere.
+    """
     out = stream or sys.stderr
-    for_people = log_format == "console" or (log_format == "auto" and out.isatty())
+    for_console = log_format == "console" or (log_format == "auto" and out.isatty())
     _secrets[:] = sorted({form for s in secrets for form in _forms(s)}, key=len, reverse=True)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="%H:%M:%S" if for_people else "iso", utc=True),
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if for_console else "iso", utc=True),
     ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -45,18 +47,18 @@ def configure_logging(
         cache_logger_on_first_use=False,
     )
     renderer: structlog.typing.Processor = (
-        # Plain: the default shows the values of variables, and breaks a secret over two lines.
+        # The default traceback shows values of variables, and wraps secrets over two lines.
         structlog.dev.ConsoleRenderer(
             colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
-        if for_people
+        if for_console
         else structlog.processors.JSONRenderer(default=str, ensure_ascii=False)
     )
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            *([] if for_people else [structlog.processors.format_exc_info]),
+            *([] if for_console else [structlog.processors.format_exc_info]),
             renderer,
             _redact_line,
         ],
@@ -71,7 +73,7 @@ def configure_logging(
 
 
 def secrets_of(settings: Settings) -> list[str]:
-    """What must never be shown: the keys, and the passwords of URLs, as written and decoded."""
+    """Return the keys and the passwords of URLs, both as written and decoded."""
     found = [settings.api_key.get_secret_value()] if settings.api_key else []
     found += settings.webhook_secrets
     for url in (settings.database_url, settings.broker_url, settings.api_url):
@@ -88,13 +90,13 @@ def secrets_of(settings: Settings) -> list[str]:
 
 
 def _forms(secret: str) -> set[str]:
-    """How a secret can stand in a line: as it is, in a URL, in a `repr`, and in JSON of these."""
+    """Return the secret as it may be written: plain, in a URL, in a `repr`, and in JSON."""
     plain = {secret, quote(secret, safe=""), repr(secret)[1:-1]} if secret else set()
     return plain | {json.dumps(form, ensure_ascii=False)[1:-1] for form in plain}
 
 
 def redact(text: str) -> str:
-    """The text without any of the secrets that `configure_logging` was told."""
+    """Replace the secrets that `configure_logging` was given by `***`."""
     for secret in _secrets:
         text = text.replace(secret, "***")
     return text

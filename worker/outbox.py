@@ -21,7 +21,7 @@ from worker.errors import SHOWN, InvalidInputs
 from worker.store.bulk import insert_rows
 from worker.store.job_insert import COLUMNS, id_with_key, insert_job, item_row
 from worker.store.tables import items, jobs
-from worker.tracing.context import producers_span
+from worker.tracing.context import current_traceparent
 from worker.validation import judge_offences, offences_of, tag_offences, url_offences
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def enqueue(
         "metadata": dict(metadata) if metadata is not None else None,
     }
     # Optional columns are left out unless set, so that older schemas still accept the insert.
-    if (context := producers_span()) is not None:
+    if (context := current_traceparent()) is not None:
         job["trace_context"] = context
     if callback_url is not None:
         job["callback_url"] = callback_url

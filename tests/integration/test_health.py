@@ -18,7 +18,7 @@ from tests.support.receivers import answering, receiving
 from tests.support.servers import ValkeyServer, free_port, wait_until
 from tests.support.working import settings_for, working
 from worker.events import CountedEvent, Event
-from worker.health import gateway_operations, operations
+from worker.health import gateway_operations, worker_operations
 from worker.http_server import bind_socket, serve_in_background
 from worker.metrics import Metrics, collector, definitions
 from worker.sandbox.options import SandboxOptions
@@ -293,7 +293,7 @@ def test_a_worker_exports_exactly_the_metrics_that_are_named(
         wait_until(app.is_drained)
         Bench(database, FakeRemote()).enqueue(["waits"], judge_id="x" * 300)
         app.metrics.on_gateway_request("submit", 202, 0.01)
-        answer = asked(operations(app), "/metrics")
+        answer = asked(worker_operations(app), "/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=")
     shown = exported(answer.text)
     assert set(shown) == {metric.name for metric in definitions.METRICS}
@@ -325,7 +325,7 @@ def assert_scraped_without(database: Database) -> None:
 
 
 def readiness(app: App) -> tuple[int, Any]:
-    answer = asked(operations(app), "/readyz")
+    answer = asked(worker_operations(app), "/readyz")
     return answer.status_code, answer.json()
 
 

@@ -9,7 +9,7 @@ from worker.app import TICK_SECONDS, ending_on_signals
 from worker.cli.context import MigrateFirst, configure, freeze_imports, ready_database
 from worker.cli.migrate import migrate_database
 from worker.gateway.server import serving_gateway
-from worker.health import gateway_operations, serving_operations
+from worker.health import gateway_operations, operations_server
 from worker.metrics import Metrics
 
 
@@ -23,7 +23,7 @@ def gateway(migrate_first: MigrateFirst = False) -> None:
         metrics = Metrics()
         metrics.register_database(database, max_in_flight=settings.max_in_flight)
         stack.enter_context(ending_on_signals(ending))
-        stack.enter_context(serving_operations(settings, gateway_operations(database, metrics)))
+        stack.enter_context(operations_server(settings, gateway_operations(database, metrics)))
         stack.enter_context(serving_gateway(settings, database, observe=metrics.on_gateway_request))
         freeze_imports()
         while not ending.wait(TICK_SECONDS):

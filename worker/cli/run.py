@@ -13,10 +13,10 @@ from worker.cli.migrate import migrate_database
 from worker.cli.tables import quantity
 from worker.domain.lifecycle import Status
 from worker.gateway.server import serving_gateway
-from worker.health import operations, serving_operations
+from worker.health import operations_server, worker_operations
 from worker.remote.client import require_reachable_api
 from worker.store import job_queries
-from worker.tracing.exporter import send_traces
+from worker.tracing.exporter import start_export
 
 
 def run(
@@ -31,14 +31,14 @@ def run(
     settings = configure()
     if migrate_first:
         migrate_database(settings)
-    send_traces()
+    start_export()
     with App(settings) as worker:
         if not with_gateway:  # a gateway accepts work also while the API is away
             require_reachable_api(settings)
         failed_before = _failed_jobs(worker)
         with contextlib.ExitStack() as stack:
             stack.enter_context(ending_on_signals(worker.ending))
-            stack.enter_context(serving_operations(settings, operations(worker)))
+            stack.enter_context(operations_server(settings, worker_operations(worker)))
             if with_gateway:
                 stack.enter_context(
                     serving_gateway(

@@ -27,7 +27,7 @@ from worker.gateway.reader import DatabaseReader
 from worker.gateway.responses import execution_body, execution_summary
 from worker.gateway.submit import PendingSubmission, checked_idempotency_key, submit
 from worker.store import gateway_queries
-from worker.tracing.context import callers_span
+from worker.tracing.context import request_traceparent
 from worker.validation import judge_offences
 from worker.wire.asgi import no_such_path, problem_answer, read_json
 from worker.wire.list_query import ListQuery, read_query
@@ -122,7 +122,7 @@ class Gateway:
             judge_id=judge_id,
             body=read_submission(body, Submission, max_inputs=self.max_inputs),
             idempotency_key=checked_idempotency_key(request.headers.get("idempotency-key")),
-            trace_context=callers_span(request.headers.get("traceparent")),
+            trace_context=request_traceparent(request.headers.get("traceparent")),
         )
         job_id = str(await submit(pending, self.group_commit, self.reader))
         accepted = Accepted(batch_execution_id=job_id, status_url=path(*EXECUTIONS, job_id))

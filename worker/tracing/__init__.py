@@ -1,8 +1,9 @@
-"""One trace from `enqueue` to the recorded result, where the extra `evalworker[otel]` is installed.
+"""Traces from `enqueue` to the recorded result, if the extra `evalworker[otel]` is installed.
 
-spans    the worker's: one around each step, and one for a job at its end
-sending  out of this process, as OpenTelemetry's own variables say
+context   the trace context of the producer or caller, as W3C `traceparent`
+spans     the worker's spans: one for each step, and one for each job when it ends
+exporter  the exporter of spans, configured by OpenTelemetry's own variables
 
-The producer decides: a job without a trace context of its own leaves no span. Producers import this
-package, so nothing of OpenTelemetry is imported here.
+The producer decides: the worker makes no span for a job without a trace context. Producers import
+`context`, so it does not import OpenTelemetry.
 """

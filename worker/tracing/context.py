@@ -1,4 +1,4 @@
-"""The trace context of the caller, as W3C traceparent."""
+"""The trace context of the caller, as W3C `traceparent`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import sys
 TRACEPARENT = "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"
 
 
-def producers_span() -> str | None:
-    """The span that is active here, as W3C `traceparent`; None where there is none.
+def current_traceparent() -> str | None:
+    """Return the `traceparent` of the active span; None without one.
 
-    Whoever has one has imported OpenTelemetry: for all others this costs a look into a dictionary.
+    A program with an active span has imported OpenTelemetry; for all others this only costs the
+    test of a dictionary.
     """
     if "opentelemetry.trace" not in sys.modules:
         return None
@@ -22,9 +23,9 @@ def producers_span() -> str | None:
     return carrier.get("traceparent")
 
 
-def callers_span(header: str | None) -> str | None:
-    """The span of who called by HTTP: this server's own, where it makes one, or the caller's."""
-    own = producers_span()
+def request_traceparent(header: str | None) -> str | None:
+    """Return the `traceparent` of this server's span, else the valid one that the caller sent."""
+    own = current_traceparent()
     if own is not None or header is None:
         return own
     return header if re.fullmatch(TRACEPARENT, header) else None

@@ -1,4 +1,4 @@
-"""Where the spans of this process go, and whether it makes any."""
+"""The exporter of this process's spans, and the tracer that makes them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
-def send_traces() -> None:
-    """To the collector that OpenTelemetry's own variables name; else nothing.
+def start_export() -> None:
+    """Export spans to the collector that OpenTelemetry's own variables name, if they name one.
 
-    Who runs the worker under `opentelemetry-instrument`, or set up the SDK before, is left alone.
+    An SDK that is set up already, for example by `opentelemetry-instrument`, is left as it is.
     """
     if not any(os.environ.get(name) for name in ENDPOINTS) or find_tracer() is not None:
         return
@@ -26,7 +26,7 @@ def send_traces() -> None:
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    except ImportError:  # without the extra
+    except ImportError:  # the extra is not installed
         return
     name = os.environ.get("OTEL_SERVICE_NAME", "evalworker")
     provider = TracerProvider(resource=Resource.create({"service.name": name}))
@@ -35,7 +35,7 @@ def send_traces() -> None:
 
 
 def find_tracer() -> Tracer | None:
-    """None where OpenTelemetry is not installed, or nobody has set it up: then it costs nothing."""
+    """Return None, so that tracing costs nothing, if OpenTelemetry is not installed or set up."""
     try:
         from opentelemetry import trace
     except ImportError:

@@ -1,8 +1,8 @@
 """The worker's spans.
 
-A batch takes items of several jobs, and so of several traces: the spans of its steps link them all,
-and belong to the trace of the one where there is only one. A job's own trace shows how it ended by
-a span from its enqueue to its end, with a link to the step that recorded it.
+A batch may hold items of several jobs, and so of several traces. The span of a step links to all
+of them, and if there is only one, it belongs to that trace. When a job ends, its trace gets a span
+from enqueue to end, with a link to the step that recorded it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ JOB_ENDS = frozenset({Event.JOB_COMPLETED, Event.JOB_FAILED, Event.JOB_CANCELLED
 
 
 class Tracing:
-    """Of one process. Nothing here raises: a trace is worth no evaluation."""
+    """Makes the spans of one process. Its methods do not raise: evaluations matter more."""
 
     def __init__(self, database: Database, tracer: Tracer) -> None:
         self._database = database
@@ -39,7 +39,7 @@ class Tracing:
 
     @contextmanager
     def step(self, name: str, batch_id: UUID) -> Iterator[None]:
-        """A span around a step, if any job of the batch is traced."""
+        """Run a step in a span, if any job of the batch is traced."""
         contexts = self._contexts(batch_id)
         if not contexts:
             yield
@@ -54,7 +54,7 @@ class Tracing:
             yield
 
     def on_api_request(self, endpoint: str, status: int | None, seconds: float) -> None:
-        """A request to the judge API has ended, within a step."""
+        """Add a span for a request to the judge API that has just ended."""
         if not trace.get_current_span().is_recording():
             return
         ended = time.time_ns()
@@ -107,7 +107,7 @@ class Tracing:
 
 
 def _context(traceparent: str) -> Context | None:
-    """None for what is no trace context: plain SQL may have written any text."""
+    """Parse a `traceparent`. Returns None for invalid ones: plain SQL may have written any text."""
     context = TraceContextTextMapPropagator().extract({"traceparent": traceparent})
     return context if trace.get_current_span(context).get_span_context().is_valid else None
 
