@@ -1,7 +1,7 @@
 """Runs the benchmarks, prints one table in Markdown, and draws cost against size.
 
 python -m benchmarks                     all of it
-python -m benchmarks enqueue packing     a part
+python -m benchmarks enqueue memory      a part
 python -m benchmarks million             1,000,000 inputs through PostgreSQL, once
 """
 
@@ -12,14 +12,14 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import plot
+from benchmarks import cost_plot
 
 if TYPE_CHECKING:
-    from benchmarks.measure import Figure
+    from benchmarks.measurement import Figure
 
 ALL = (
-    *("enqueue", "pipeline", "packing", "watching", "throttled"),
-    *("waiting", "memory", "restart", "reading"),
+    *("enqueue", "pipeline", "utilization", "list_watcher", "concurrency_limit"),
+    *("backlog", "memory", "restart", "views"),
 )
 ALONE = ("million",)
 IMAGE = Path(__file__).parent.parent / "docs" / "images" / "cost.png"
@@ -49,10 +49,10 @@ def main() -> None:
     whole = not given.names and given.share == 1
     image = given.plot or (IMAGE if whole else None)
     if image is not None:
-        plot.check()
+        cost_plot.check()
     figures = _run(given.names or ALL, given.share)
     if image is not None:
-        plot.draw(figures, image)
+        cost_plot.draw(figures, image)
 
 
 def _run(names: list[str] | tuple[str, ...], share: float) -> list[Figure]:

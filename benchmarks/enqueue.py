@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import sqlalchemy as sa
 
-from benchmarks.measure import Figure, best_of, fresh_databases, inputs_of
+from benchmarks.measurement import Figure, best_of, fresh_databases, inputs_of
 from worker import enqueue
 from worker.config import load_settings
 

@@ -33,7 +33,7 @@ from uuid import UUID
 
 from starlette.responses import JSONResponse, Response
 
-from benchmarks.measure import fresh_databases
+from benchmarks.measurement import fresh_databases
 from worker.config import load_settings
 from worker.gateway.app import Gateway
 from worker.gateway.auth import Keys, read_keys

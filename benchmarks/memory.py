@@ -11,13 +11,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.measure import Figure, input_of, migrated_postgresql
-from benchmarks.process import most_megabytes
-from benchmarks.remote import standing_in
-from benchmarks.working import environment, running, wait_for
+from benchmarks.fake_judge_server import running_fake_judge
+from benchmarks.measurement import Figure, input_of, migrated_postgresql
+from benchmarks.resource_usage import peak_megabytes
+from benchmarks.worker_process import environment, running_workers, wait_for
 
 if TYPE_CHECKING:
-    from benchmarks.remote import Remote
+    from benchmarks.fake_judge_server import Remote
 
 INPUTS = 1_000_000
 IDLE_SECONDS = 5.0
@@ -28,7 +28,7 @@ def figures(share: float) -> list[Figure]:
     inputs = int(INPUTS * share)
     with (
         migrated_postgresql() as server,
-        standing_in() as remote,
+        running_fake_judge() as remote,
         tempfile.TemporaryDirectory() as folder,
     ):
         env = environment(server.url(), remote, max_in_flight=32)
@@ -68,13 +68,13 @@ def _file(folder: Path, count: int) -> Path:
 
 def _of_worker(env: dict[str, str], remote: Remote, *, batches: int) -> float:
     """The most it held until so many batches more were taken; while idle for a moment, if none."""
-    until = remote.account().batches + batches
-    with running(env) as workers:
+    until = remote.observations().batches + batches
+    with running_workers(env) as workers:
         if batches:
-            wait_for(lambda: remote.account().batches >= until)
+            wait_for(lambda: remote.observations().batches >= until)
         else:
             time.sleep(IDLE_SECONDS)
-        return most_megabytes(workers.processes[0].pid)
+        return peak_megabytes(workers.processes[0].pid)
 
 
 def _of_enqueue(env: dict[str, str], file: Path) -> float:
@@ -84,7 +84,7 @@ def _of_enqueue(env: dict[str, str], file: Path) -> float:
     with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
             with contextlib.suppress(ProcessLookupError):  # it has just ended
-                most = max(most, most_megabytes(process.pid))
+                most = max(most, peak_megabytes(process.pid))
             time.sleep(0.02)
     if process.returncode != 0:
         raise RuntimeError(f"enqueue ended with {process.returncode}")

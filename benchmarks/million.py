@@ -6,15 +6,15 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks.measure import Figure, input_of, migrated_postgresql
-from benchmarks.process import cpu_seconds, most_megabytes
-from benchmarks.remote import standing_in
-from benchmarks.working import empty, environment, looking_into, rows, running
+from benchmarks.fake_judge_server import running_fake_judge
+from benchmarks.measurement import Figure, input_of, migrated_postgresql
+from benchmarks.resource_usage import cpu_seconds, peak_megabytes
+from benchmarks.worker_process import delete_all, environment, open_database, rows, running_workers
 from worker import enqueue
 
 if TYPE_CHECKING:
-    from benchmarks.remote import Remote
-    from benchmarks.working import Workers
+    from benchmarks.fake_judge_server import Remote
+    from benchmarks.worker_process import Workers
     from tests.support.servers import PostgresServer
 
 INPUTS = 1_000_000
@@ -37,7 +37,7 @@ class Run:
 
 def figures(share: float) -> list[Figure]:
     few, many = int(FEW * share), int(INPUTS * share)
-    with migrated_postgresql() as server, standing_in() as remote:
+    with migrated_postgresql() as server, running_fake_judge() as remote:
         small, big = (_run(server, remote, inputs) for inputs in (few, many))
     first, last = (big.marks[n + 1] - big.marks[n] for n in (0, 9))
     return [
@@ -71,15 +71,15 @@ def figures(share: float) -> list[Figure]:
 
 
 def _run(server: PostgresServer, remote: Remote, inputs: int) -> Run:
-    with looking_into(server.url()) as database:
-        empty(database)
+    with open_database(server.url()) as database:
+        delete_all(database)
         began = time.perf_counter()
         with database.engine.begin() as connection:
             enqueue(connection, judge_id="judge", inputs=map(input_of, range(inputs)))
         enqueuing = time.perf_counter() - began
         spent = -cpu_seconds(server.pid())
         env = environment(server.url(), remote, max_in_flight=32)
-        with running(env, drain=True) as workers:
+        with running_workers(env, drain=True) as workers:
             megabytes, by_worker = _watched(workers)
             workers.wait()
         spent += cpu_seconds(server.pid()) + by_worker
@@ -102,7 +102,7 @@ def _watched(workers: Workers) -> tuple[float, float]:
     megabytes = spent = 0.0
     while process.poll() is None:
         try:
-            megabytes, spent = most_megabytes(process.pid), cpu_seconds(process.pid)
+            megabytes, spent = peak_megabytes(process.pid), cpu_seconds(process.pid)
         except (FileNotFoundError, ProcessLookupError):  # it has just ended
             break
         time.sleep(0.5)

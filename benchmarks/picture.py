@@ -26,7 +26,7 @@ from typing import Any
 import httpx
 import matplotlib
 
-from benchmarks.measure import inputs_of
+from benchmarks.measurement import inputs_of
 from tests.support.servers import PostgresServer, ValkeyServer, free_port
 from worker import enqueue
 from worker.config import load_settings

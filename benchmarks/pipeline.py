@@ -12,24 +12,30 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.measure import Figure, fresh_databases, inputs_of
-from benchmarks.remote import standing_in
-from benchmarks.working import empty, environment, looking_into, running, seconds_at_work
+from benchmarks.fake_judge_server import running_fake_judge
+from benchmarks.measurement import Figure, fresh_databases, inputs_of
+from benchmarks.worker_process import (
+    delete_all,
+    environment,
+    open_database,
+    running_workers,
+    working_seconds,
+)
 from worker import enqueue
 
 if TYPE_CHECKING:
-    from benchmarks.remote import Remote
+    from benchmarks.fake_judge_server import Remote
 
 INPUTS = 40_000
 
 
 def figures(share: float) -> list[Figure]:
     inputs = int(INPUTS * share)
-    with fresh_databases() as (postgresql, sqlite), standing_in() as remote:
-        plain = _plainly(remote, postgresql, inputs)
-        one, two = (_worked(remote, postgresql, inputs, processes=n) for n in (1, 2))
-        plain_sqlite = _plainly(remote, sqlite.removeprefix("sqlite:///") + ".plain", inputs)
-        ours_sqlite = _worked(remote, sqlite, inputs)
+    with fresh_databases() as (postgresql, sqlite), running_fake_judge() as remote:
+        plain = _baseline(remote, postgresql, inputs)
+        one, two = (_worker(remote, postgresql, inputs, processes=n) for n in (1, 2))
+        plain_sqlite = _baseline(remote, sqlite.removeprefix("sqlite:///") + ".plain", inputs)
+        ours_sqlite = _worker(remote, sqlite, inputs)
     script = "a script without durability"
     return [
         Figure(
@@ -56,12 +62,12 @@ def figures(share: float) -> list[Figure]:
     ]
 
 
-def _plainly(remote: Remote, database: str, inputs: int) -> float:
+def _baseline(remote: Remote, database: str, inputs: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "inputs.jsonl"
         file.write_text("".join(json.dumps(given) + "\n" for given in inputs_of(inputs)))
         ran = subprocess.run(
-            [sys.executable, "-m", "benchmarks.plain", remote.url, database, str(file)],
+            [sys.executable, "-m", "benchmarks.baseline", remote.url, database, str(file)],
             capture_output=True,
             text=True,
             check=True,
@@ -69,13 +75,13 @@ def _plainly(remote: Remote, database: str, inputs: int) -> float:
     return float(ran.stdout)
 
 
-def _worked(remote: Remote, url: str, inputs: int, *, processes: int = 1) -> float:
+def _worker(remote: Remote, url: str, inputs: int, *, processes: int = 1) -> float:
     broker = url if processes > 1 else "memory://"
     env = environment(url, remote, max_in_flight=32, broker_url=broker)
-    with looking_into(url) as database:
-        empty(database)
+    with open_database(url) as database:
+        delete_all(database)
         with database.engine.begin() as connection:
             enqueue(connection, judge_id="judge", inputs=inputs_of(inputs))
-        with running(env, processes=processes, drain=True) as workers:
+        with running_workers(env, processes=processes, drain=True) as workers:
             workers.wait()
-        return seconds_at_work(database)
+        return working_seconds(database)

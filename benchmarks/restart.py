@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import time
 
-from benchmarks.measure import Figure, migrated_postgresql
-from benchmarks.remote import Options, standing_in
-from benchmarks.working import enqueue_plainly, environment, looking_into, running, wait_for
+from benchmarks.fake_judge_server import Options, running_fake_judge
+from benchmarks.measurement import Figure, migrated_postgresql
+from benchmarks.worker_process import (
+    environment,
+    insert_job,
+    open_database,
+    running_workers,
+    wait_for,
+)
 
 IN_FLIGHT = 1000
 INPUTS = 10  # in a batch: how many there are is what matters here
 LATENCY = 3600.0
-MOST_REQUESTS = 20  # a second, from the kill on; a burst of as many passes
+MAX_REQUESTS = 20  # a second, from the kill on; a burst of as many passes
 SECONDS = 60.0  # that the next worker is looked at
 
 
@@ -19,20 +25,20 @@ def figures(share: float) -> list[Figure]:
     in_flight, seconds = int(IN_FLIGHT * share), max(5.0, SECONDS * share)
     with (
         migrated_postgresql() as server,
-        standing_in(Options(latency=(LATENCY, LATENCY))) as remote,
-        looking_into(server.url()) as database,
+        running_fake_judge(Options(latency=(LATENCY, LATENCY))) as remote,
+        open_database(server.url()) as database,
     ):
-        enqueue_plainly(database, in_flight * INPUTS)
+        insert_job(database, in_flight * INPUTS)
         usual = {"poll_min_seconds": 2.0, "batch_size": INPUTS, "max_in_flight": in_flight}
         env = environment(server.url(), remote, **usual)
-        with running(env):
-            wait_for(lambda: remote.account().batches >= in_flight)
-        remote.change(most_requests=MOST_REQUESTS)
+        with running_workers(env):
+            wait_for(lambda: remote.observations().batches >= in_flight)
+        remote.change(max_requests_per_second=MAX_REQUESTS)
         remote.forget()
-        began, before = time.time(), remote.account()
-        with running(env):
+        began, before = time.time(), remote.observations()
+        with running_workers(env):
             time.sleep(seconds)
-            after = remote.account()
+            after = remote.observations()
     asked, refused = after.asked - before.asked, after.throttled - before.throttled
     within = max(after.seen.values(), default=began) - began
     watched = len(after.seen) == in_flight
@@ -47,7 +53,7 @@ def figures(share: float) -> list[Figure]:
             detail="" if watched else f"only {len(after.seen):,} were, in all this time",
         ),
         Figure(
-            f"the same: requests throttled, of a remote that takes {MOST_REQUESTS} a second",
+            f"the same: requests throttled, of a remote that takes {MAX_REQUESTS} a second",
             compared_with="none",
             value=refused,
             target=0,

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks import plot
-from benchmarks.measure import Curve, Figure
+from benchmarks import cost_plot
+from benchmarks.measurement import Curve, Figure
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 def test_each_curve_is_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="drawing needs the extra `bench`")
     curve = Curve("an input", {10: 1.0, 100: 1.1})
-    plot.draw([Figure("one", "another", 1, 2, curve=curve)], tmp_path / "images" / "cost.png")
+    cost_plot.draw([Figure("one", "another", 1, 2, curve=curve)], tmp_path / "images" / "cost.png")
     assert (tmp_path / "images" / "cost.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_who_cannot_draw_is_told_before_anything_is_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(plot, "find_spec", lambda name: None)
+    monkeypatch.setattr(cost_plot, "find_spec", lambda name: None)
     with pytest.raises(SystemExit, match=r"pip install -e '\.\[bench\]'"):
-        plot.check()
+        cost_plot.check()

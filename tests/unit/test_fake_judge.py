@@ -5,23 +5,23 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from benchmarks.stand_in import EXECUTIONS, Options, StandIn
+from benchmarks.fake_judge import EXECUTIONS, FakeJudge, Options
 
 BODY = b'{"inputs":[{"request":"a"},{"request":"b"}]}'
 
 
-def submit(remote: StandIn, judge: str = "j") -> tuple[int, dict[str, Any]]:
+def submit(remote: FakeJudge, judge: str = "j") -> tuple[int, dict[str, Any]]:
     status, answer = remote.answer(b"POST", f"/v1/judges/{judge}/batch-execute/", BODY)
     return status, json.loads(answer)
 
 
-def get(remote: StandIn, target: str) -> tuple[int, dict[str, Any]]:
+def get(remote: FakeJudge, target: str) -> tuple[int, dict[str, Any]]:
     status, answer = remote.answer(b"GET", target, b"")
     return status, json.loads(answer)
 
 
 def test_the_pages_of_the_list_hold_every_batch_once_the_newest_first() -> None:
-    remote = StandIn(Options())
+    remote = FakeJudge(Options())
     ids = [submit(remote)[1]["batch_execution_id"] for _ in range(250)]
     listed, cursor = [], ""
     while True:
@@ -35,7 +35,7 @@ def test_the_pages_of_the_list_hold_every_batch_once_the_newest_first() -> None:
 
 
 def test_the_list_keeps_to_its_filters() -> None:
-    remote = StandIn(Options(latency=(60, 60)))
+    remote = FakeJudge(Options(latency=(60, 60)))
     ours, theirs = (submit(remote, judge)[1]["batch_execution_id"] for judge in ("j", "k"))
     remote.batches[theirs].ends_at = 0
 
@@ -53,7 +53,7 @@ def test_the_list_keeps_to_its_filters() -> None:
 
 
 def test_a_batch_has_no_items_before_its_end() -> None:
-    remote = StandIn(Options(latency=(60, 60)))
+    remote = FakeJudge(Options(latency=(60, 60)))
     batch_id = submit(remote)[1]["batch_execution_id"]
     shown = get(remote, f"{EXECUTIONS}{batch_id}/")[1]
     assert (shown["status"], shown["completed_at"], shown["items"]) == ("processing", None, [])
@@ -65,17 +65,17 @@ def test_a_batch_has_no_items_before_its_end() -> None:
 
 
 def test_a_batch_above_the_limit_is_refused_until_one_ends() -> None:
-    remote = StandIn(Options(latency=(60, 60), most_running=2))
+    remote = FakeJudge(Options(latency=(60, 60), max_running=2))
     assert [submit(remote)[0] for _ in range(3)] == [202, 202, 429]
     remote.running[0] = 0.0
     assert submit(remote)[0] == 202
-    assert remote.account().throttled == 1
+    assert remote.observations().throttled == 1
 
 
 def test_requests_above_their_rate_are_refused() -> None:
-    remote = StandIn(Options(most_requests=5))
+    remote = FakeJudge(Options(max_requests_per_second=5))
     assert [get(remote, EXECUTIONS)[0] for _ in range(6)] == [200] * 5 + [429]
 
 
 def test_without_a_list_nothing_is_listed() -> None:
-    assert get(StandIn(Options(has_list=False)), EXECUTIONS)[0] == 404
+    assert get(FakeJudge(Options(has_list=False)), EXECUTIONS)[0] == 404

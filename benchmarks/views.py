@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from benchmarks.measure import Curve, Figure, migrated_postgresql
+from benchmarks.measurement import Curve, Figure, migrated_postgresql
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -34,8 +34,8 @@ class Options:
     """Of the stand-in; seconds."""
 
     latency: tuple[float, float] = (0.0, 0.0)
-    most_running: int | None = None  # batches; one more is answered 429
-    most_requests: int | None = None  # a second, of any kind; more are answered 429
+    max_running: int | None = None  # batches; one more is answered 429
+    max_requests_per_second: int | None = None  # a second, of any kind; more are answered 429
     has_list: bool = True
     evaluators: int = 2
 
@@ -55,7 +55,7 @@ class Batch:
 
 
 @dataclass
-class Account:
+class Observations:
     """What the stand-in saw; moments are those of `time.time`."""
 
     requests: dict[str, int] = field(default_factory=dict)  # by kind
@@ -76,7 +76,7 @@ class Account:
         return sum(self.requests.values())
 
 
-class StandIn:
+class FakeJudge:
     """The batches and the account; one answer per request."""
 
     def __init__(self, options: Options) -> None:
@@ -85,13 +85,13 @@ class StandIn:
         self.taken: list[Batch] = []  # the oldest first
         self.running: list[float] = []  # a heap of ends
         self.bucket = _Bucket()
-        self.so_far = Account()
+        self.observed = Observations()
         self.rng = random.Random(1)
 
     # --- what a benchmark asks of it ---
 
-    def account(self) -> Account:
-        return self.so_far
+    def observations(self) -> Observations:
+        return self.observed
 
     def change(self, **options: Any) -> None:
         """Other options from now on."""
@@ -99,7 +99,7 @@ class StandIn:
 
     def forget(self) -> None:
         """No batch was ever shown to anybody."""
-        self.so_far.seen.clear()
+        self.observed.seen.clear()
 
     # --- what the worker asks of it ---
 
@@ -107,10 +107,10 @@ class StandIn:
         path, _, query = target.partition("?")
         listing = path == EXECUTIONS
         kind = "submit" if method == b"POST" else "list" if listing else "status"
-        self.so_far.count(kind)
-        most = self.options.most_requests
+        self.observed.count(kind)
+        most = self.options.max_requests_per_second
         if most is not None and not self.bucket.has_one(most):
-            self.so_far.throttled += 1
+            self.observed.throttled += 1
             return THROTTLED
         if kind == "submit":
             return self._take(path.split("/")[3], body)
@@ -120,17 +120,17 @@ class StandIn:
         now = datetime.now(UTC).timestamp()  # as precise as it is in words
         while self.running and self.running[0] <= now:
             heappop(self.running)
-        most = self.options.most_running
+        most = self.options.max_running
         if most is not None and len(self.running) >= most:
-            self.so_far.throttled += 1
+            self.observed.throttled += 1
             return THROTTLED
         ends_at = now + self.rng.uniform(*self.options.latency)
         batch = _made(judge_id, body.count(b'"request":'), now, ends_at)
         self.batches[batch.id] = batch
         self.taken.append(batch)
         heappush(self.running, ends_at)
-        self.so_far.sizes.append(batch.size)
-        self.so_far.spans[batch.id] = now, ends_at
+        self.observed.sizes.append(batch.size)
+        self.observed.spans[batch.id] = now, ends_at
         made = f'{{"batch_execution_id":"{batch.id}","status_url":"{EXECUTIONS}{batch.id}/"}}'
         return 202, made.encode()
 
@@ -169,7 +169,7 @@ class StandIn:
                 yield place, batch
 
     def _head(self, batch: Batch) -> str:
-        self.so_far.seen.setdefault(batch.id, time.time())
+        self.observed.seen.setdefault(batch.id, time.time())
         return batch.ended if batch.has_ended() else batch.running
 
 

@@ -19,7 +19,7 @@ from worker.store.database import Database
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from benchmarks.remote import Remote
+    from benchmarks.fake_judge_server import Remote
 
 
 def environment(database_url: str, remote: Remote, **settings: object) -> dict[str, str]:
@@ -37,7 +37,9 @@ def environment(database_url: str, remote: Remote, **settings: object) -> dict[s
 
 
 @contextlib.contextmanager
-def running(env: dict[str, str], *, processes: int = 1, drain: bool = False) -> Iterator[Workers]:
+def running_workers(
+    env: dict[str, str], *, processes: int = 1, drain: bool = False
+) -> Iterator[Workers]:
     """Workers in processes of their own; whoever still runs at the end is ended."""
     command = [sys.executable, "-m", "worker", "run", *(["--until-drained"] if drain else [])]
     workers = Workers([subprocess.Popen(command, env=env) for _ in range(processes)])
@@ -61,7 +63,7 @@ class Workers:
 
 
 @contextlib.contextmanager
-def looking_into(database_url: str) -> Iterator[Database]:
+def open_database(database_url: str) -> Iterator[Database]:
     database = Database(load_settings(database_url=database_url).sqlalchemy_url)
     try:
         yield database
@@ -74,7 +76,7 @@ def rows(database: Database, query: str) -> list[Any]:
         return list(connection.execute(sa.text(query)).all())
 
 
-def seconds_at_work(database: Database) -> float:
+def working_seconds(database: Database) -> float:
     """From the first planned batch to the last recorded result, by the history."""
     [(first, last)] = rows(
         database,
@@ -88,7 +90,7 @@ def _moment(value: Any) -> datetime:
     return datetime.fromisoformat(value) if isinstance(value, str) else value
 
 
-def empty(database: Database) -> None:
+def delete_all(database: Database) -> None:
     """Removes every job, and all that came of them."""
     tables = ("notices", "evaluator_results", "items", "jobs", "batches", "events", "gates", "pace")
     with database.engine.begin() as connection:
@@ -99,7 +101,7 @@ def empty(database: Database) -> None:
             connection.exec_driver_sql(f"DELETE FROM eval_{table}")
 
 
-def enqueue_plainly(database: Database, count: int) -> None:
+def insert_job(database: Database, count: int) -> None:
     """One job of so many inputs, on PostgreSQL: made there, in a moment."""
     with database.engine.begin() as connection:
         connection.exec_driver_sql(

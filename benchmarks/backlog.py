@@ -6,21 +6,21 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks.measure import Curve, Figure, migrated_postgresql
-from benchmarks.process import cpu_seconds
-from benchmarks.remote import standing_in
-from benchmarks.working import (
-    empty,
-    enqueue_plainly,
+from benchmarks.fake_judge_server import running_fake_judge
+from benchmarks.measurement import Curve, Figure, migrated_postgresql
+from benchmarks.resource_usage import cpu_seconds
+from benchmarks.worker_process import (
+    delete_all,
     environment,
-    looking_into,
+    insert_job,
+    open_database,
     rows,
-    running,
+    running_workers,
     wait_for,
 )
 
 if TYPE_CHECKING:
-    from benchmarks.remote import Remote
+    from benchmarks.fake_judge_server import Remote
     from tests.support.servers import PostgresServer
 
 SIZES = (10_000, 100_000, 1_000_000)
@@ -38,7 +38,7 @@ class Cost:
 
 
 def figures(share: float) -> list[Figure]:
-    with migrated_postgresql() as server, standing_in() as remote:
+    with migrated_postgresql() as server, running_fake_judge() as remote:
         costs = {
             size: _cost(server, remote, size, max(5, int(BATCHES * share)))
             for size in (int(size * share) for size in SIZES)
@@ -71,9 +71,9 @@ def figures(share: float) -> list[Figure]:
 
 def _cost(server: PostgresServer, remote: Remote, size: int, batches: int) -> Cost:
     """Of the same number of batches, whatever waits; no fewer wait at the end than `size`."""
-    with looking_into(server.url()) as database:
-        empty(database)
-        enqueue_plainly(database, size + (FIRST + batches + 2 * IN_FLIGHT) * 100)
+    with open_database(server.url()) as database:
+        delete_all(database)
+        insert_job(database, size + (FIRST + batches + 2 * IN_FLIGHT) * 100)
         server.execute("VACUUM ANALYZE")
         server.execute("CHECKPOINT")
 
@@ -81,7 +81,7 @@ def _cost(server: PostgresServer, remote: Remote, size: int, batches: int) -> Co
             query = "SELECT count(*) FROM eval_batches WHERE state = 'finished'"
             return int(rows(database, query)[0][0])
 
-        with running(environment(server.url(), remote, max_in_flight=IN_FLIGHT)) as workers:
+        with running_workers(environment(server.url(), remote, max_in_flight=IN_FLIGHT)) as workers:
             wait_for(lambda: finished() >= FIRST)
             pids = server.pid(), workers.processes[0].pid
             began, done = time.perf_counter(), finished()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 BATCH = 100
-AT_ONCE = 16
+CONCURRENCY = 16
 
 Scores = list[tuple[int, str, float, str]]
 
@@ -49,7 +49,7 @@ async def _run(url: str, inputs: list[Any], write: Callable[[Scores], None]) -> 
             write(await _evaluate(client, first, inputs[first : first + BATCH]))
 
     async with httpx.AsyncClient(base_url=url, headers={"Authorization": "Api-Key k"}) as client:
-        await asyncio.gather(*(work(client) for _ in range(AT_ONCE)))
+        await asyncio.gather(*(work(client) for _ in range(CONCURRENCY)))
 
 
 def _to_postgresql(url: str) -> Callable[[Scores], None]:

@@ -10,14 +10,21 @@ import time
 from statistics import median
 from typing import TYPE_CHECKING
 
-from benchmarks.measure import Figure, migrated_postgresql, requests_a_batch
-from benchmarks.remote import Options, standing_in
-from benchmarks.working import enqueue_plainly, environment, looking_into, rows, running, wait_for
+from benchmarks.fake_judge_server import Options, running_fake_judge
+from benchmarks.measurement import Figure, migrated_postgresql, requests_per_batch
+from benchmarks.worker_process import (
+    environment,
+    insert_job,
+    open_database,
+    rows,
+    running_workers,
+    wait_for,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from benchmarks.remote import Account, Remote
+    from benchmarks.fake_judge_server import Observations, Remote
     from worker.store.database import Database
 
 LATENCY = (30.0, 60.0)
@@ -39,14 +46,14 @@ def figures(share: float) -> list[Figure]:
             for has_list in (True, False)
         ]
         time.sleep(SETTLING * share)
-        began, before = time.time(), [remote.account() for remote, _ in watched]
+        began, before = time.time(), [remote.observations() for remote, _ in watched]
         time.sleep(seconds)
-        after = [remote.account() for remote, _ in watched]
+        after = [remote.observations() for remote, _ in watched]
         until = time.time() - LAST_SECONDS * share
-        asked = [requests_a_batch(*pair) for pair in zip(before, after, strict=True)]
+        asked = [requests_per_batch(*pair) for pair in zip(before, after, strict=True)]
         waits = [
-            _waits(database, account, began, until)
-            for (_, database), account in zip(watched, after, strict=True)
+            _waits(database, observed, began, until)
+            for (_, database), observed in zip(watched, after, strict=True)
         ]
     setting = f"latency {latency[0]:g} to {latency[1]:g} s, {in_flight} in flight"
     with_list, without = asked
@@ -57,7 +64,7 @@ def figures(share: float) -> list[Figure]:
             value=sum(with_list.values()),
             target=2.3,
             at_most=True,
-            detail=_told(with_list),
+            detail=_counts(with_list),
         ),
         Figure(
             "the same, without the list",
@@ -65,7 +72,7 @@ def figures(share: float) -> list[Figure]:
             value=sum(without.values()),
             target=5,
             at_most=True,
-            detail=_told(without),
+            detail=_counts(without),
         ),
         Figure(
             "a batch's end at the remote to its results committed, with the list",
@@ -74,7 +81,7 @@ def figures(share: float) -> list[Figure]:
             target=1,
             at_most=True,
             unit="s",
-            detail=f"99th of 100: {_nearly_most([late for late, _ in waits[0]]):.1f} s",
+            detail=f"99th of 100: {_percentile_99([late for late, _ in waits[0]]):.1f} s",
         ),
         Figure(
             "the same, without the list",
@@ -94,19 +101,19 @@ def _at_work(options: Options, in_flight: int, seconds: float) -> Iterator[tuple
     batches = in_flight * (2 + seconds / options.latency[0])
     with (
         migrated_postgresql() as server,
-        standing_in(options) as remote,
-        looking_into(server.url()) as database,
+        running_fake_judge(options) as remote,
+        open_database(server.url()) as database,
     ):
-        enqueue_plainly(database, int(batches) * 100)
+        insert_job(database, int(batches) * 100)
         usual = {"poll_min_seconds": 2.0, "poll_max_seconds": 30.0}
         env = environment(server.url(), remote, max_in_flight=in_flight, **usual)
-        with running(env):
-            wait_for(lambda: remote.account().batches >= in_flight)
+        with running_workers(env):
+            wait_for(lambda: remote.observations().batches >= in_flight)
             yield remote, database
 
 
 def _waits(
-    database: Database, account: Account, began: float, until: float
+    database: Database, observed: Observations, began: float, until: float
 ) -> list[tuple[float, float]]:
     """Of each batch that ended in this time: seconds until it was recorded, and those it ran.
 
@@ -123,14 +130,14 @@ def _waits(
     now = time.time()
     return [
         (recorded.get(batch_id, now) - ends_at, ends_at - taken_at)
-        for batch_id, (taken_at, ends_at) in account.spans.items()
+        for batch_id, (taken_at, ends_at) in observed.spans.items()
         if began <= ends_at <= until
     ]
 
 
-def _told(asked: dict[str, float]) -> str:
+def _counts(asked: dict[str, float]) -> str:
     return ", ".join(f"{kind} {count:.2f}" for kind, count in sorted(asked.items()) if count)
 
 
-def _nearly_most(values: list[float]) -> float:
+def _percentile_99(values: list[float]) -> float:
     return sorted(values)[int(len(values) * 0.99)]

@@ -22,7 +22,7 @@ def cpu_seconds(pid: int) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def most_megabytes(pid: int) -> float:
+def peak_megabytes(pid: int) -> float:
     """The most memory that it held at any time until now; `ProcessLookupError` if it has ended."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):

@@ -17,7 +17,7 @@ from worker.store.migrate import upgrade
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from benchmarks.remote import Account
+    from benchmarks.fake_judge_server import Observations
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +98,16 @@ def seconds(act: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def mean_running(account: Account, began: float, until: float) -> float:
+def mean_running(observed: Observations, began: float, until: float) -> float:
     """Batches that were running at the remote, on average over this time."""
     spent = sum(
         max(0.0, min(ends_at, until) - max(taken_at, began))
-        for taken_at, ends_at in account.spans.values()
+        for taken_at, ends_at in observed.spans.values()
     )
     return spent / (until - began)
 
 
-def requests_a_batch(before: Account, after: Account) -> dict[str, float]:
+def requests_per_batch(before: Observations, after: Observations) -> dict[str, float]:
     """By kind, over the time between two accounts, in which as many batches ended as were taken."""
     batches = max(1, after.batches - before.batches)
     return {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from benchmarks.measure import Figure, mean_running, migrated_postgresql
-from benchmarks.remote import Options, standing_in
-from benchmarks.working import enqueue_plainly, environment, looking_into, running
+from benchmarks.fake_judge_server import Options, running_fake_judge
+from benchmarks.measurement import Figure, mean_running, migrated_postgresql
+from benchmarks.worker_process import environment, insert_job, open_database, running_workers
 
 LIMIT = 40  # batches at once
 MOST = 200  # MAX_IN_FLIGHT
@@ -16,21 +16,21 @@ SECONDS = 120.0
 
 
 def figures(share: float) -> list[Figure]:
-    options = Options(latency=LATENCY, most_running=LIMIT)
+    options = Options(latency=LATENCY, max_running=LIMIT)
     with (
         migrated_postgresql() as server,
-        standing_in(options) as remote,
-        looking_into(server.url()) as database,
+        running_fake_judge(options) as remote,
+        open_database(server.url()) as database,
     ):
         # Enough for the limit, if every batch took the least of its time.
         batches = LIMIT * (FIRST_SECONDS + SECONDS) / LATENCY[0] + MOST
-        enqueue_plainly(database, int(batches) * 100)
+        insert_job(database, int(batches) * 100)
         env = environment(server.url(), remote, max_in_flight=MOST, poll_min_seconds=1)
-        with running(env):
+        with running_workers(env):
             time.sleep(FIRST_SECONDS * share)
-            began, before = time.time(), remote.account()
+            began, before = time.time(), remote.observations()
             time.sleep(max(LATENCY[1], SECONDS * share))
-            until, after = time.time(), remote.account()
+            until, after = time.time(), remote.observations()
     refused, asked = after.throttled - before.throttled, after.asked - before.asked
     setting = f"a remote that throttles above {LIMIT} batches, untold; MAX_IN_FLIGHT {MOST}"
     return [

@@ -11,13 +11,13 @@ import multiprocessing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.stand_in import Account, Options, StandIn
+from benchmarks.fake_judge import FakeJudge, Observations, Options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from multiprocessing.connection import Connection
 
-__all__ = ["Account", "Options", "Remote", "standing_in"]
+__all__ = ["Observations", "Options", "Remote", "running_fake_judge"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +27,10 @@ class Remote:
     url: str
     _connection: Connection
 
-    def account(self) -> Account:
+    def observations(self) -> Observations:
         """What it saw so far."""
-        account: Account = self._ask("account")
-        return account
+        observed: Observations = self._ask("observations")
+        return observed
 
     def change(self, **options: Any) -> None:
         self._ask("change", **options)
@@ -45,7 +45,7 @@ class Remote:
 
 
 @contextlib.contextmanager
-def standing_in(options: Options | None = None) -> Iterator[Remote]:
+def running_fake_judge(options: Options | None = None) -> Iterator[Remote]:
     """Serves on a loopback port while the block runs."""
     ours, theirs = multiprocessing.Pipe()
     context = multiprocessing.get_context("spawn")
@@ -59,10 +59,10 @@ def standing_in(options: Options | None = None) -> Iterator[Remote]:
 
 
 def _serve(options: Options, connection: Connection) -> None:
-    asyncio.run(_serving(StandIn(options), connection))
+    asyncio.run(_serving(FakeJudge(options), connection))
 
 
-async def _serving(stand_in: StandIn, connection: Connection) -> None:
+async def _serving(stand_in: FakeJudge, connection: Connection) -> None:
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: _Http(stand_in), "127.0.0.1", 0)
     loop.add_reader(connection.fileno(), lambda: _obey(stand_in, connection))
@@ -70,7 +70,7 @@ async def _serving(stand_in: StandIn, connection: Connection) -> None:
     await server.serve_forever()
 
 
-def _obey(stand_in: StandIn, connection: Connection) -> None:
+def _obey(stand_in: FakeJudge, connection: Connection) -> None:
     what, given = connection.recv()
     connection.send(getattr(stand_in, what)(**given))
 
@@ -78,7 +78,7 @@ def _obey(stand_in: StandIn, connection: Connection) -> None:
 class _Http(asyncio.Protocol):
     """As much of HTTP/1.1 as httpx speaks: a head, a body of a known length, one after another."""
 
-    def __init__(self, stand_in: StandIn) -> None:
+    def __init__(self, stand_in: FakeJudge) -> None:
         self.stand_in = stand_in
         self.buffer = bytearray()
 

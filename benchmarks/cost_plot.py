@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from benchmarks.measure import Figure
+    from benchmarks.measurement import Figure
 
 
 def check() -> None:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import time
 
-from benchmarks.measure import (
+from benchmarks.fake_judge_server import Options, running_fake_judge
+from benchmarks.measurement import (
     Figure,
     inputs_of,
     mean_running,
     migrated_postgresql,
-    requests_a_batch,
+    requests_per_batch,
 )
-from benchmarks.remote import Options, standing_in
-from benchmarks.working import empty, environment, looking_into, running, wait_for
+from benchmarks.worker_process import (
+    delete_all,
+    environment,
+    open_database,
+    running_workers,
+    wait_for,
+)
 from worker import enqueue
 
 JOBS = 100_000
@@ -31,8 +37,8 @@ def figures(share: float) -> list[Figure]:
 
 
 def _fill(url: str, jobs: int) -> Figure:
-    with standing_in() as remote, looking_into(url) as database:
-        empty(database)
+    with running_fake_judge() as remote, open_database(url) as database:
+        delete_all(database)
         with database.engine.begin() as connection:
             connection.exec_driver_sql(
                 "WITH made AS (INSERT INTO eval_jobs (judge_id)"
@@ -42,10 +48,10 @@ def _fill(url: str, jobs: int) -> Figure:
                 " SELECT id, 0, 'a question', 'an answer' FROM made"
             )
         began = time.monotonic()
-        with running(environment(url, remote, linger_seconds=2), drain=True) as workers:
+        with running_workers(environment(url, remote, linger_seconds=2), drain=True) as workers:
             workers.wait()
         took = time.monotonic() - began
-        sizes = remote.account().sizes
+        sizes = remote.observations().sizes
     return Figure(
         f"inputs in a batch, {jobs:,} jobs of one input each, {JUDGES} judges",
         compared_with="100",
@@ -57,21 +63,21 @@ def _fill(url: str, jobs: int) -> Figure:
 
 def _use(url: str, seconds: float) -> Figure:
     """Little's law: with enough work, as many batches run as may."""
-    with standing_in(Options(latency=LATENCY)) as remote, looking_into(url) as database:
-        empty(database)
+    with running_fake_judge(Options(latency=LATENCY)) as remote, open_database(url) as database:
+        delete_all(database)
         batches = int(seconds / 3 * IN_FLIGHT) + 3 * IN_FLIGHT
         with database.engine.begin() as connection:
             enqueue(connection, judge_id="judge", inputs=inputs_of(batches * 100))
-        with running(environment(url, remote, max_in_flight=IN_FLIGHT)):
-            wait_for(lambda: remote.account().batches >= IN_FLIGHT)
-            began, before = time.time(), remote.account()
+        with running_workers(environment(url, remote, max_in_flight=IN_FLIGHT)):
+            wait_for(lambda: remote.observations().batches >= IN_FLIGHT)
+            began, before = time.time(), remote.observations()
             time.sleep(seconds)
-            account, until = remote.account(), time.time()
+            observed, until = remote.observations(), time.time()
     low, high = LATENCY
     return Figure(
         f"batches at the remote, latency {low:g} to {high:g} s, MAX_IN_FLIGHT {IN_FLIGHT}",
         compared_with=f"{IN_FLIGHT} always",
-        value=mean_running(account, began, until) / IN_FLIGHT,
+        value=mean_running(observed, began, until) / IN_FLIGHT,
         target=0.95,
-        detail=f"{sum(requests_a_batch(before, account).values()):.1f} requests a batch",
+        detail=f"{sum(requests_per_batch(before, observed).values()):.1f} requests a batch",
     )
