@@ -1,4 +1,4 @@
-"""An HTTP application on a port, in a thread of its own or in the foreground."""
+"""Serves an ASGI application on a port, in a background thread or in the foreground."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 START_SECONDS = 10.0
 BACKLOG = 2048
-IDLE_SECONDS = 75.0  # longer than clients keep a connection that nobody uses: they close it first
+KEEP_ALIVE_SECONDS = 75  # longer than clients keep idle connections, so that they close them first
 
 
 def bind_socket(host: str, port: int) -> socket.socket:
-    """Taken before the server starts: its number is known, and nobody else can have it.
+    """Bind before the server starts, so that an ephemeral port is known and reserved.
 
-    Raises `Unreachable` where the address is not to be had.
+    Raises `Unreachable` if the address is not available.
     """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -34,13 +34,13 @@ def bind_socket(host: str, port: int) -> socket.socket:
 
 
 def create_server(app: Starlette, *, shutdown_seconds: int) -> uvicorn.Server:
-    """What still runs after so many seconds of ending is broken off."""
+    """Create a server that cancels requests still running so many seconds after its shutdown."""
     return uvicorn.Server(
         uvicorn.Config(
             app,
             log_level="critical",
-            log_config=None,  # else it takes its loggers out of the hands of whoever logs here
-            timeout_keep_alive=int(IDLE_SECONDS),
+            log_config=None,  # otherwise uvicorn reconfigures the loggers of its host process
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=shutdown_seconds,
         )
     )
@@ -50,17 +50,17 @@ def create_server(app: Starlette, *, shutdown_seconds: int) -> uvicorn.Server:
 def serve_in_background(
     app: Starlette, listener: socket.socket, *, name: str, shutdown_seconds: int = 2
 ) -> Iterator[None]:
-    """Answers while the block runs."""
-    running = create_server(app, shutdown_seconds=shutdown_seconds)
-    thread = threading.Thread(target=running.run, args=([listener],), name=name)
+    """Serve in a thread while the block runs."""
+    server = create_server(app, shutdown_seconds=shutdown_seconds)
+    thread = threading.Thread(target=server.run, args=([listener],), name=name)
     thread.start()
     try:
         give_up_at = time.monotonic() + START_SECONDS
-        while not running.started:
+        while not server.started:
             if not thread.is_alive() or time.monotonic() > give_up_at:
-                raise RuntimeError(f"the {name} did not start")
+                raise RuntimeError(f"the {name} server did not start")
             time.sleep(0.01)
         yield
     finally:
-        running.should_exit = True
+        server.should_exit = True
         thread.join()

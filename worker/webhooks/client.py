@@ -1,9 +1,10 @@
-"""One POST to a producer's URL, signed, bounded, and never to where it must not go.
+"""Sends signed webhooks, and guards against server-side request forgery (SSRF).
 
-The URL comes from whoever can insert a job, and the worker stands inside the operator's network.
-So the addresses of its host are looked up here, each of them is checked, and the connection goes to
-one of those that were: a name that means another address a moment later leads nowhere else.
-Redirects are not followed, no proxy is asked, and of an answer only its status is read.
+The URL comes from anyone who can insert a job, while the worker runs inside the operator's
+network. So this client resolves the host itself, checks every address, and connects to one of the
+addresses that it checked: a host name that resolves differently a moment later (DNS rebinding)
+changes nothing. Redirects are not followed, no proxy is used, and only the status of a response
+is read.
 """
 
 from __future__ import annotations
@@ -24,44 +25,51 @@ from worker import __version__
 from worker.remote.deadline import DeadlineBackend, ExchangeAborted, exchange_deadline
 from worker.validation import url_offences
 
+Resolver = Callable[[str, int], Iterable[str]]
 _Headers = Mapping[bytes | str, bytes | str]
 
-DEADLINE_SECONDS = 10.0  # of a whole request, under the lease that its caller holds
+DEADLINE_SECONDS = 10.0  # of a whole exchange; shorter than the lease of its caller
 CONNECT_SECONDS = 5.0
-GONE = 410  # "do not send me any more"
+GONE = 410  # the receiver wants no more webhooks
 
 NO_SECRET = "EVALWORKER_WEBHOOK_SECRET is not set, and nothing is sent unsigned"  # noqa: S105 (none)
 
-# Addresses within addresses: what is asked for is the IPv4 one.
-_TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
 
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The receiver answered 2xx."""
+    """The receiver responded with 2xx."""
 
 
 @dataclass(frozen=True, slots=True)
 class Undelivered:
-    """It did not; `is_permanent` where another try would change nothing."""
+    """The receiver did not respond with 2xx. A permanent failure is not worth another attempt."""
 
     reason: str
     is_permanent: bool = False
 
 
-class _ForbiddenError(Exception):
-    """The URL leads to where nothing may be sent."""
+class _ForbiddenAddressError(Exception):
+    """The host of the URL has an address that nothing may be sent to."""
 
 
 class WebhookClient:
-    """Signs and sends. Safe to use from several threads; no outcome is an exception."""
+    """Signs and sends webhooks. Thread-safe; every result is a value, not an exception.
+
+    Args:
+        secrets: Each signs every webhook, so that a secret can be replaced without a gap.
+        allow_private: Whether `http://` and addresses that are not public are allowed.
+        resolve: Returns the addresses of a host and port, and raises `OSError` on failure.
+        deadline: Seconds for a whole exchange, connecting included.
+    """
 
     def __init__(
         self,
         secrets: Sequence[str],
         *,
         allow_private: bool,
-        resolve: Callable[[str, int], Iterable[str]] | None = None,
+        resolve: Resolver | None = None,
         deadline: float = DEADLINE_SECONDS,
     ) -> None:
         self._signers = [Webhook(secret) for secret in secrets]
@@ -70,8 +78,8 @@ class WebhookClient:
         self._pool = httpcore.ConnectionPool(
             ssl_context=httpx.create_ssl_context(),
             max_connections=None,
-            max_keepalive_connections=0,  # each delivery looks up its own addresses
-            network_backend=_Checked(resolve or addresses_of, allow_private=allow_private),
+            max_keepalive_connections=0,  # so that each delivery resolves and checks its host
+            network_backend=_GuardedBackend(resolve or resolve_host, allow_private=allow_private),
         )
 
     def __enter__(self) -> Self:
@@ -91,17 +99,17 @@ class WebhookClient:
         *,
         may_send: Callable[[], bool] | None = None,
     ) -> Delivered | Undelivered:
-        """POSTs a notice, once; `may_send` is asked just before bytes leave."""
+        """POST a notice, once. Nothing more is sent after `may_send` has returned False."""
         if not self._signers:
             return Undelivered(NO_SECRET, is_permanent=True)
-        if offences := self._offences(url):
+        if offences := self._url_offences(url):
             return Undelivered("; ".join(offences), is_permanent=True)
         try:
             body = json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
             target = httpx.URL(url)
             with exchange_deadline(self._deadline, may_send):
                 return self._post(target, self._headers(target, notice_id, body), body.encode())
-        except _ForbiddenError as error:
+        except _ForbiddenAddressError as error:
             return Undelivered(str(error), is_permanent=True)
         except (httpx.InvalidURL, UnicodeError) as error:
             return Undelivered(f"cannot be sent: {error}", is_permanent=True)
@@ -110,18 +118,18 @@ class WebhookClient:
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
             return Undelivered(f"{type(error).__name__}: {error}".rstrip(": "))
 
-    def _offences(self, url: str) -> list[str]:
-        found = url_offences(url)
-        if not found and not self._allow_private and not url.lower().startswith("https:"):
-            found.append(
+    def _url_offences(self, url: str) -> list[str]:
+        offences = url_offences(url)
+        if not offences and not self._allow_private and not url.lower().startswith("https:"):
+            offences.append(
                 "callback_url must begin with https:// "
                 "(unless EVALWORKER_WEBHOOK_ALLOW_PRIVATE is set)"
             )
-        return found
+        return offences
 
     def _headers(self, target: httpx.URL, notice_id: str, body: str) -> _Headers:
-        """As https://www.standardwebhooks.com prescribes; the time is that of this attempt."""
-        moment = datetime.now(UTC)
+        """Sign as https://www.standardwebhooks.com specifies, with the time of this attempt."""
+        now = datetime.now(UTC)
         return {
             "Host": target.netloc.decode(),
             "Content-Type": "application/json",
@@ -129,9 +137,9 @@ class WebhookClient:
             "User-Agent": f"evalworker/{__version__}",
             "Connection": "close",
             "webhook-id": notice_id,
-            "webhook-timestamp": str(int(moment.timestamp())),
+            "webhook-timestamp": str(int(now.timestamp())),
             "webhook-signature": " ".join(
-                signer.sign(notice_id, moment, body) for signer in self._signers
+                signer.sign(notice_id, now, body) for signer in self._signers
             ),
         }
 
@@ -139,15 +147,14 @@ class WebhookClient:
         url = httpcore.URL(
             scheme=target.raw_scheme, host=target.raw_host, port=target.port, target=target.raw_path
         )
-        seconds = {"connect": CONNECT_SECONDS, "read": self._deadline, "write": self._deadline}
-        extensions = {"timeout": {**seconds, "pool": self._deadline}}
+        extensions = {"timeout": {"connect": CONNECT_SECONDS}}  # the deadline limits all the rest
         with self._pool.stream(
             "POST", url, headers=headers, content=body, extensions=extensions
-        ) as answer:
-            return _read(answer.status)
+        ) as response:
+            return _outcome(response.status)
 
 
-def _read(status: int) -> Delivered | Undelivered:
+def _outcome(status: int) -> Delivered | Undelivered:
     if 200 <= status < 300:
         return Delivered()
     if 300 <= status < 400:
@@ -155,67 +162,54 @@ def _read(status: int) -> Delivered | Undelivered:
     return Undelivered(f"answered {status}", is_permanent=status == GONE)
 
 
-def addresses_of(host: str, port: int) -> list[str]:
-    """What the machine's resolver says, in its order; raises `OSError`."""
+def resolve_host(host: str, port: int) -> list[str]:
+    """Return the system resolver's addresses, in its order. Raises `OSError`."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 def is_public(address: str) -> bool:
-    """Whether anybody on the internet could be asked at this address."""
-    found = ipaddress.ip_address(address)
-    if isinstance(found, ipaddress.IPv6Address):
-        inner = [found.ipv4_mapped, found.sixtofour, *(found.teredo or ())]
-        if found in _TRANSLATED:
-            inner.append(ipaddress.IPv4Address(found.packed[-4:]))
-        if any(one is not None and not is_public(str(one)) for one in inner):
+    """Return whether the address, and any IPv4 address embedded in it, is globally reachable."""
+    parsed = ipaddress.ip_address(address)
+    if isinstance(parsed, ipaddress.IPv6Address):
+        embedded = [parsed.ipv4_mapped, parsed.sixtofour, *(parsed.teredo or ())]
+        if parsed in _NAT64:
+            embedded.append(ipaddress.IPv4Address(parsed.packed[-4:]))
+        if any(inner is not None and not is_public(str(inner)) for inner in embedded):
             return False
-        if found.ipv4_mapped is not None:
+        if parsed.ipv4_mapped is not None:
             return True
-    return found.is_global and not found.is_multicast and not found.is_reserved
+    return parsed.is_global and not parsed.is_multicast and not parsed.is_reserved
 
 
-class _Checked(httpcore.NetworkBackend):
-    """Connects to addresses that were looked up and checked here, not to names."""
+class _GuardedBackend(httpcore.NetworkBackend):
+    """Resolves and checks a host, and connects to the checked addresses instead of the name."""
 
-    def __init__(
-        self, resolve: Callable[[str, int], Iterable[str]], *, allow_private: bool
-    ) -> None:
+    def __init__(self, resolve: Resolver, *, allow_private: bool) -> None:
         self._resolve = resolve
         self._allow_private = allow_private
-        self._inner = DeadlineBackend()
+        self._backend = DeadlineBackend()
 
     def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Any = None,
+        self, host: str, port: int, timeout: float | None = None, *args: Any, **kwargs: Any
     ) -> httpcore.NetworkStream:
         failure: Exception = httpcore.ConnectError(f"{host} has no address")
-        for address in self._addresses(host, port):
+        for address in self._checked_addresses(host, port):
             try:
-                return self._inner.connect_tcp(
-                    address,
-                    port,
-                    timeout=timeout,
-                    local_address=local_address,
-                    socket_options=socket_options,
-                )
+                return self._backend.connect_tcp(address, port, timeout, *args, **kwargs)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
         raise failure
 
-    def _addresses(self, host: str, port: int) -> list[str]:
+    def _checked_addresses(self, host: str, port: int) -> list[str]:
         try:
-            found = list(self._resolve(host, port))
+            addresses = list(self._resolve(host, port))
         except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError(f"{host}: {error}") from error
-        for address in found:
+        for address in addresses:
             if not self._allow_private and not is_public(address):
-                raise _ForbiddenError(
+                raise _ForbiddenAddressError(
                     f"{host} is {address}, which is not a public address "
                     "(see EVALWORKER_WEBHOOK_ALLOW_PRIVATE)"
                 )
-        return found
+        return addresses
