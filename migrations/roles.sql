@@ -70,7 +70,7 @@ GRANT SELECT ON eval_job_notices TO evalworker_reader_without_texts;  -- their e
 -- The worker, its gateway and its commands. Jobs, inputs and batches are never deleted by them, and what happened
 -- is never rewritten.
 GRANT SELECT, INSERT, UPDATE ON eval_jobs, eval_items, eval_batches, eval_notices, eval_pace TO evalworker_worker;
-GRANT SELECT, INSERT, UPDATE, DELETE ON eval_gates, eval_evaluator_results TO evalworker_worker;
+GRANT SELECT, INSERT, UPDATE, DELETE ON eval_gates, eval_pauses, eval_evaluator_results TO evalworker_worker;
 GRANT SELECT, INSERT ON eval_events TO evalworker_worker;
 GRANT USAGE ON SEQUENCE eval_events_id_seq TO evalworker_worker;  -- SQLAlchemy asks for numbers by itself
 GRANT SELECT ON eval_job_progress, eval_item_results, eval_scores, eval_job_notices TO evalworker_worker;

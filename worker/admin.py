@@ -24,7 +24,7 @@ from worker.config import load_settings
 from worker.domain.lifecycle import LIVE_STATES, BatchState
 from worker.errors import NotPossible
 from worker.export import Format, write_file
-from worker.store import batch_queries, gates, job_commands, job_queries, leases
+from worker.store import batch_queries, job_commands, job_queries, leases, pauses
 from worker.store.database import open_database
 from worker.store.schema_version import check_schema
 from worker.validation import judge_offences
@@ -95,7 +95,7 @@ class Admin:
             return {
                 "jobs": job_queries.job_counts(connection),
                 "batches": job_queries.batch_counts(connection),
-                "paused": _rows(gates.pauses(connection)),
+                "paused": _rows(pauses.list_pauses(connection)),
                 "waiting_for": _rows(job_queries.closed_gates(connection)),
                 "held": _rows(job_queries.held_batches(connection)),
                 "notices": {
@@ -170,7 +170,7 @@ class Admin:
             for judge_id, inputs, since in batch_queries.ended_lately(connection, RATE_WINDOW):
                 passed = max(1.0, min(RATE_WINDOW, (datetime.now(UTC) - since).total_seconds()))
                 _entry(found, judge_id)["per_minute"] = inputs / passed * 60
-            for pause in gates.pauses(connection):
+            for pause in pauses.list_pauses(connection):
                 for judge_id in [pause.judge_id] if pause.judge_id is not None else list(found):
                     _entry(found, judge_id)["paused"] = True
         return [_NO_WORK | found[judge_id] for judge_id in sorted(found)]
@@ -359,7 +359,7 @@ class Admin:
         """
         if judge_id is not None and (offences := judge_offences(judge_id)):
             raise NotPossible("; ".join(offences))
-        return self.database.run(lambda tx: gates.pause(tx, judge_id, reason))
+        return self.database.run(lambda tx: pauses.pause(tx, judge_id, reason))
 
     def resume(self, judge_id: str | None = None) -> None:
         """End one pause. Other pauses stay.
@@ -370,10 +370,10 @@ class Admin:
         Raises:
             NotPossible: There is no such pause. The message names the existing ones.
         """
-        if self.database.run(lambda tx: gates.resume(tx, judge_id)):
+        if self.database.run(lambda tx: pauses.resume(tx, judge_id)):
             return
         with self.database.read() as connection:
-            others = [pause.judge_id for pause in gates.pauses(connection)]
+            others = [pause.judge_id for pause in pauses.list_pauses(connection)]
         raise NotPossible(_not_paused(judge_id, others))
 
     def resolve(self, batch_id: UUID, *, resubmit: bool = False) -> BatchState:

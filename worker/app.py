@@ -1,4 +1,4 @@
-"""The composition root: builds all from the settings, runs it, and takes it down in order."""
+"""The composition root: build one process from the settings, run it, and close it in order."""
 
 from __future__ import annotations
 
@@ -29,19 +29,22 @@ from worker.pipeline.brokers import (
     queue_name,
     start_worker,
 )
+from worker.pipeline.context import Policy, StepContext
 from worker.pipeline.dispatcher import Dispatcher
-from worker.pipeline.job_listener import Listener
-from worker.pipeline.list_watcher import Watch
-from worker.pipeline.messages import Mailbox
-from worker.pipeline.submit import Policy, Steps
+from worker.pipeline.job_listener import JobListener
+from worker.pipeline.list_watcher import ListWatcher
+from worker.pipeline.messages import MessageSender
+from worker.pipeline.poll import Poller
+from worker.pipeline.recover import Recovery
+from worker.pipeline.submit import Submitter
 from worker.remote.client import open_judge_api
 from worker.store import job_queries, list_watch
 from worker.store.database import Database, open_database
 from worker.store.schema_version import check_schema
-from worker.store.webhook_deliveries import AT_ONCE
+from worker.store.webhook_deliveries import MAX_IN_DELIVERY
 from worker.tracing.exporter import find_tracer
 from worker.webhooks.client import WebhookClient
-from worker.webhooks.deliver import Notices
+from worker.webhooks.deliver import NoticeSender
 
 if TYPE_CHECKING:
     import httpx
@@ -50,14 +53,14 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("evalworker")
 
-TICK_SECONDS = 0.2  # how often the main thread looks whether there is a reason to end
+TICK_SECONDS = 0.2  # how often the main thread checks whether there is a reason to end
 STOP_SECONDS = 25.0  # for running steps to end; with the rest, under the 30 s of a container
-LOOK_SECONDS = 5.0  # for its list to be read, before anything else starts
+FIRST_READ_SECONDS = 5.0  # for the list to be read before anything else starts
 MAX_THREADS = 32
 
 
 class App:
-    """One process of the worker: dispatcher, actors and what they need. A context manager."""
+    """One process of the worker: dispatcher, list watcher, actors and what they need."""
 
     def __init__(self, settings: Settings, *, transport: httpx.BaseTransport | None = None) -> None:
         self.settings = settings
@@ -77,50 +80,60 @@ class App:
             self.broker = make_broker(settings.broker_url)
             opened.callback(close_broker, self.broker)
             self._opened = opened.pop_all()
-        mailbox = Mailbox(
+        messages = MessageSender(
             self.broker,
             queue_name(settings.broker_url),
             on_room=self._room,
             on_lost=self.metrics.on_message_lost,
         )
-        self.steps = Steps(
+        self.context = StepContext(
             self.database,
             self.api,
-            mailbox,
+            messages,
             _policy(settings),
             holder=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
             rng=random.Random(),  # noqa: S311 (scatters waits, guards nothing)
         )
+        poller = Poller(self.context)
+        submitter = Submitter(self.context, poller, Recovery(self.context))
         self.tracing = tracing_of(self.database)
         around = {} if self.tracing is None else {"around": self.tracing.step}
-        self.notices = Notices(
+        notices = NoticeSender(
             self.database,
             self.webhooks,
-            holder=self.steps.holder,
+            holder=self.context.holder,
             lease=settings.lease_seconds,
-            rng=self.steps.rng,
+            rng=self.context.rng,
             on_room=self._room,
         )
-        declare_actors(self.broker, mailbox.queue_name, self.steps, self.notices, **around)
-        self.watch = Watch(
+        declare_actors(
+            self.broker,
+            messages.queue_name,
+            submit=submitter.submit,
+            poll=poller.poll,
+            notify=notices.notify,
+            on_surprise=self.context.record_surprise,
+            **around,
+        )
+        self.list_watcher = ListWatcher(
             self.database,
             self.api,
-            mailbox,
-            self.steps.durations,
+            messages,
+            self.context.durations,
             poll_max=settings.poll_max_seconds,
             batch_timeout=settings.batch_timeout_seconds,
-            rng=self.steps.rng,
+            rng=self.context.rng,
         )
         self.dispatcher = Dispatcher(
             self.database,
-            mailbox,
+            messages,
             max_in_flight=settings.max_in_flight,
             batch_size=settings.batch_size,
             linger=settings.linger_seconds,
         )
         self.metrics.register_dispatcher(self.dispatcher.turn_age)
-        # Slow receivers of notices have threads of their own number.
-        threads = min(MAX_THREADS, max(4, settings.max_in_flight)) + AT_ONCE
+        # Beside the threads of batches, so that slow receivers of notices do not occupy those.
+        threads = min(MAX_THREADS, max(4, settings.max_in_flight)) + MAX_IN_DELIVERY
         self.worker = make_worker(self.broker, threads=threads)
         self.ending = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -135,27 +148,27 @@ class App:
         self._opened.close()
 
     def end(self) -> None:
-        """Asks `run` to come to its end: no new claims, running steps finish."""
+        """Ask `run` to return: nothing new is claimed, and running steps finish."""
         self.ending.set()
 
     def run(self, *, until: Callable[[], bool] | None = None) -> None:
-        """Works until `end` is called, or until `until` says so (asked a few times a second).
+        """Work until `end` is called, or `until` returns True (it is called a few times a second).
 
-        Raises `DeadThreads` when there is nothing left that could work.
+        Raises `DeadThreads` when a thread that processes messages has died.
         """
         self._start()
         try:
             while not self.ending.wait(TICK_SECONDS):
                 if dead := dead_threads(self.worker):
                     raise DeadThreads(dead)
-                with contextlib.suppress(SQLAlchemyError):  # away for a moment: ask again
+                with contextlib.suppress(SQLAlchemyError):  # the database is away for a moment
                     if until is not None and until():
                         break
         finally:
             self._stop()
 
     def is_drained(self) -> bool:
-        """Nothing is left that the worker could do; what is held or paused waits for a person."""
+        """Return whether nothing is left that the worker could do without a person."""
         with self.database.read() as connection:
             return not job_queries.any_work(connection)
 
@@ -168,24 +181,24 @@ class App:
             self.tracing.on_api_request(endpoint, status, seconds)
 
     def _start(self) -> None:
-        listener = Listener(self.database, self.dispatcher.wake)
-        self._stops = [self.dispatcher.stop, self.watch.stop, listener.stop]
-        watch = threading.Thread(target=self.watch.run, name="watch")
+        listener = JobListener(self.database, self.dispatcher.wake)
+        self._stops = [self.dispatcher.stop, self.list_watcher.stop, listener.stop]
+        list_watcher = threading.Thread(target=self.list_watcher.run, name="list-watcher")
         others = [threading.Thread(target=self.dispatcher.run, name="dispatcher")]
         if self.database.on_postgresql:
-            others.append(threading.Thread(target=listener.run, name="listener"))
-        self._threads = [watch, *others]
-        self.steps.durations.learn(self.database.run(list_watch.latest_durations))
-        # The list first. By its word, what is still at the remote from an earlier life needs no
-        # polls at once: they are all overdue, and would be a burst.
-        watch.start()
-        self.watch.has_looked.wait(LOOK_SECONDS)
+            others.append(threading.Thread(target=listener.run, name="job-listener"))
+        self._threads = [list_watcher, *others]
+        self.context.durations.add_all(self.database.run(list_watch.latest_durations))
+        # The list is read first: it may spare the polls of batches that an earlier run has left at
+        # the remote. They are all overdue, and would be a burst.
+        list_watcher.start()
+        self.list_watcher.has_read.wait(FIRST_READ_SECONDS)
         start_worker(self.worker)
         for thread in others:
             thread.start()
         log.info(
             "worker.started",
-            holder=self.steps.holder,
+            holder=self.context.holder,
             database=hide_password(self.settings.database_url),
             broker=hide_password(self.settings.broker_url),
             api=self.settings.api_url,
@@ -201,7 +214,7 @@ class App:
 
 
 def tracing_of(database: Database) -> Tracing | None:
-    """None where OpenTelemetry is not installed or not set up."""
+    """Return None where OpenTelemetry is not installed or not set up."""
     tracer = find_tracer()
     if tracer is None:
         return None
@@ -212,7 +225,7 @@ def tracing_of(database: Database) -> Tracing | None:
 
 @contextlib.contextmanager
 def ending_on_signals(ending: threading.Event) -> Iterator[None]:
-    """SIGTERM and SIGINT set it, for an end in order; a second one ends the process at once."""
+    """Set `ending` on SIGTERM or SIGINT; a second signal ends the process immediately."""
 
     def handle(number: int, _frame: FrameType | None) -> None:
         if ending.is_set():

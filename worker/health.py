@@ -16,7 +16,7 @@ from worker.errors import SchemaMismatch, Unreachable
 from worker.http_server import bind_socket, serve_in_background
 from worker.metrics import Metrics
 from worker.pipeline.brokers import check_broker, dead_threads
-from worker.store import gates, job_queries
+from worker.store import job_queries, pauses
 from worker.store.database import Database
 from worker.store.schema_version import check_schema
 
@@ -139,6 +139,6 @@ def _paused(database: Database) -> list[dict[str, Any]]:
                 "reason": pause.reason,
                 "since": pause.since.isoformat(),
             }
-            for pause in gates.pauses(connection)
+            for pause in pauses.list_pauses(connection)
         ]
     return []

@@ -19,7 +19,7 @@ from tests.support.processes import EVALWORKER, environment, evalworker, started
 from tests.support.servers import wait_until
 from worker.admin import Admin
 from worker.cli.live_status import follow
-from worker.store import gates
+from worker.store import pauses
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +52,7 @@ def test_on_a_terminal_it_is_redrawn_until_ctrl_c(env: dict[str, str], bench: Be
     bench.remote.done = False
     job_id = bench.enqueue([f"q{n}" for n in range(6)])
     bench.step()
-    bench.database.run(lambda tx: gates.pause(tx, "other", "its prompt"))
+    bench.database.run(lambda tx: pauses.pause(tx, "other", "its prompt"))
     ours, its = pty.openpty()
     shown = bytearray()
 

@@ -23,7 +23,7 @@ from worker.http_server import bind_socket, serve_in_background
 from worker.metrics import Metrics, collector, definitions
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import RunningSandbox, running_sandbox
-from worker.store import concurrency_limit, gates
+from worker.store import concurrency_limit, gates, pauses
 from worker.store.database import Database
 from worker.store.tables import gates as gates_table
 
@@ -97,10 +97,10 @@ def test_held_batches_and_closed_gates_show(database: Database, metrics: Metrics
     def hold_and_close(tx: Transaction) -> None:
         tx.connection.exec_driver_sql("UPDATE eval_batches SET state = 'held', due_at = NULL")
         for scope in (gates.API, gates.of_judge("a"), gates.of_judge("b")):
-            gates.count_failure(tx, scope, "no", asked_at=datetime.now(UTC))
+            gates.count_failure(tx, scope, "no", sent_at=datetime.now(UTC))
             gates.close(tx, scope, wait=60)
         for judge_id in (None, "a"):
-            gates.pause(tx, judge_id, "by a person")
+            pauses.pause(tx, judge_id, "by a person")
 
     database.run(hold_and_close)
     assert sample(metrics, "evalworker_batches", state="held") == 1
@@ -242,10 +242,10 @@ def test_a_lost_lease_is_seen_by_both_sides(database: Database, metrics: Metrics
 
     def meanwhile(_: Any) -> None:  # the lease ends, and another takes the batch up
         bench.pass_time()
-        bench.steps.poll(batch_id)
+        bench.poller.poll(batch_id)
 
     remote.next_answer(meanwhile)
-    bench.steps.poll(batch_id)
+    bench.poller.poll(batch_id)
     assert sample(metrics, "evalworker_leases_lost_total", seen_by="holder") == 1
     assert sample(metrics, "evalworker_leases_lost_total", seen_by="successor") == 1
     assert sample(metrics, "evalworker_items_ended_total", outcome="completed") == 1
@@ -360,7 +360,7 @@ def test_readiness_says_what_is_missing(
 
 def close_gate(database: Database, scope: str) -> None:
     def close(tx: Transaction) -> None:
-        gates.count_failure(tx, scope, "503: away", asked_at=datetime.now(UTC))
+        gates.count_failure(tx, scope, "503: away", sent_at=datetime.now(UTC))
         gates.close(tx, scope, wait=600)
 
     database.run(close)

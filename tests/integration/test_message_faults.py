@@ -21,7 +21,7 @@ from tests.support.working import (
     working,
 )
 from worker.pipeline.brokers import POSTGRES_SCHEMA
-from worker.pipeline.messages import Mailbox
+from worker.pipeline.messages import MessageSender
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import RunningSandbox, running_sandbox
 
@@ -49,13 +49,13 @@ def test_messages_that_come_twice_late_and_in_another_order_change_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rng = random.Random(5)
-    send = Mailbox._send
+    send = MessageSender._send
 
-    def misbehave(mailbox: Mailbox, actor: str, batch_id: UUID, delay: float) -> None:
+    def misbehave(mailbox: MessageSender, actor: str, batch_id: UUID, delay: float) -> None:
         for _ in range(2):
             send(mailbox, actor, batch_id, delay + rng.uniform(0.0, 1.0))
 
-    monkeypatch.setattr(Mailbox, "_send", misbehave)
+    monkeypatch.setattr(MessageSender, "_send", misbehave)
     put(database_of_postgres, INPUTS)
     with working(settings_for(postgres_url, broker_url, judge, batch_size=5)) as app:
         wait_until(app.is_drained, seconds=RECOVERY_SECONDS)

@@ -108,7 +108,7 @@ def test_a_job_that_ends_again_gives_a_new_notice_with_a_new_id(
             "INSERT INTO eval_items (job_id, item_index, request)"
             f" VALUES ('{job_id}', 2, 'came late')"
         )
-    bench.database.run(job_completion.wake_strays)
+    bench.database.run(job_completion.wake_stray_jobs)
     bench.finish()
     tell(bench)
     assert [payload["data"]["counts"]["total"] for payload in receiver.payloads] == [2, 2, 3]
@@ -416,11 +416,11 @@ def test_who_has_lost_the_claim_records_nothing(bench: Bench, receiver: Receiver
     bench.enqueue(["q"], callback_url=receiver.url)
     bench.finish()
     bench.pass_time()
-    (notice_id,) = bench.database.run(webhook_deliveries.due)
+    (notice_id,) = bench.database.run(webhook_deliveries.nudge_due)
 
-    def claim() -> webhook_deliveries.Held:
+    def claim() -> webhook_deliveries.NoticeClaim:
         held = bench.database.run(
-            lambda tx: webhook_deliveries.claim(tx, notice_id, holder="a", lease=30.0)
+            lambda tx: webhook_deliveries.claim_notice(tx, notice_id, holder="a", lease=30.0)
         )
         assert held is not None
         return held
@@ -443,10 +443,10 @@ def test_a_notice_whose_senders_die_comes_to_an_end(bench: Bench, receiver: Rece
     bench.enqueue(["q"], callback_url=receiver.url)
     bench.finish()
     bench.pass_time()
-    (notice_id,) = bench.database.run(webhook_deliveries.due)
+    (notice_id,) = bench.database.run(webhook_deliveries.nudge_due)
     for _ in range(len(NOTICE_WAITS) + 1):
         bench.database.run(
-            lambda tx: webhook_deliveries.claim(tx, notice_id, holder="dies", lease=30.0)
+            lambda tx: webhook_deliveries.claim_notice(tx, notice_id, holder="dies", lease=30.0)
         )
         bench.pass_time()
     tell(bench, rounds=2)
@@ -457,14 +457,14 @@ def test_a_notice_whose_senders_die_comes_to_an_end(bench: Bench, receiver: Rece
 def test_receivers_that_are_slow_take_up_a_few_places_only(
     bench: Bench, receiver: Receiver
 ) -> None:
-    for _ in range(webhook_deliveries.AT_ONCE + 5):
+    for _ in range(webhook_deliveries.MAX_IN_DELIVERY + 5):
         bench.enqueue(["q"], callback_url=receiver.url)
     bench.finish()
     bench.pass_time()
     bench.dispatcher.turn()
-    assert len(bench.sent) == webhook_deliveries.AT_ONCE
+    assert len(bench.sent) == webhook_deliveries.MAX_IN_DELIVERY
     bench.dispatcher.turn()
-    assert len(bench.sent) == webhook_deliveries.AT_ONCE
+    assert len(bench.sent) == webhook_deliveries.MAX_IN_DELIVERY
     bench.deliver()
     bench.dispatcher.turn()
     assert len(bench.sent) == 5

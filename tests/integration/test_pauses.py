@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.support.harness import Bench, FakeRemote
-from worker.store import gates, job_queries
+from worker.store import job_queries, pauses
 from worker.store.tables import batches
 
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ def bench(database: Database) -> Bench:
 
 
 def pause(bench: Bench, judge_id: str | None = None) -> bool:
-    return bench.database.run(lambda tx: gates.pause(tx, judge_id, "the judge is being changed"))
+    return bench.database.run(lambda tx: pauses.pause(tx, judge_id, "the judge is being changed"))
 
 
 def resume(bench: Bench, judge_id: str | None = None) -> bool:
-    return bench.database.run(lambda tx: gates.resume(tx, judge_id))
+    return bench.database.run(lambda tx: pauses.resume(tx, judge_id))
 
 
 def has_work(bench: Bench, *, also_paused: bool = False) -> bool:
@@ -102,7 +102,7 @@ def test_a_planned_batch_waits_behind_the_pause_and_is_due_at_its_end(bench: Ben
     assert resume(bench, "judge")
     with bench.database.read() as connection:
         (batch_id,) = connection.scalars(sa.select(batches.c.id)).all()
-    bench.steps.submit(batch_id)
+    bench.submitter.submit(batch_id)
     assert bench.states() == ["submitted"]
 
 
@@ -137,9 +137,9 @@ def test_after_a_pause_no_more_batches_are_at_the_remote_than_allowed(bench: Ben
 
 def test_pausing_and_resuming_twice_changes_nothing_but_the_reason(bench: Bench) -> None:
     assert pause(bench, "j") is True
-    assert bench.database.run(lambda tx: gates.pause(tx, "j", "another reason")) is False
+    assert bench.database.run(lambda tx: pauses.pause(tx, "j", "another reason")) is False
     with bench.database.read() as connection:
-        (shown,) = gates.pauses(connection)
+        (shown,) = pauses.list_pauses(connection)
         assert job_queries.closed_gates(connection) == []
     assert (shown.judge_id, shown.reason) == ("j", "another reason")
     assert resume(bench, None) is False  # nobody paused everything
@@ -158,4 +158,4 @@ def test_an_answer_of_the_remote_does_not_end_a_pause(bench: Bench) -> None:
     bench.pass_time()
     bench.step()
     with bench.database.read() as connection:
-        assert [row.judge_id for row in gates.pauses(connection)] == [None, "judge"]
+        assert [row.judge_id for row in pauses.list_pauses(connection)] == [None, "judge"]

@@ -60,7 +60,7 @@ def test_no_step_of_a_batch_reads_a_whole_table(database: Database) -> None:
     remote.next_answer(remote.accept_and_lose)
     with noticing(database, statements):
         bench.step()
-        bench.watch.turn()
+        bench.list_watcher.turn()
     for _ in range(10):
         bench.pass_time()
         with noticing(database, statements):

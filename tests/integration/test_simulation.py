@@ -80,8 +80,8 @@ def test_a_broken_promise_is_found_and_its_seed_told(
     simulation: Simulation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The simulation can fail: here, who does not look before sending again."""
-    monkeypatch.setattr("worker.pipeline.submit.LOOKS", (2.0,))
-    monkeypatch.setattr("worker.pipeline.submit.search", lambda *_, **__: Absent())
+    monkeypatch.setattr("worker.domain.backoff.SEARCH_WAITS", (2.0,))
+    monkeypatch.setattr("worker.pipeline.recover.search", lambda *_, **__: Absent())
     with pytest.raises((AssertionError, sqlite3.Error)) as failed:
         simulation.run_many(1, schedules=2000, seconds=None)
     *_, history, told = failed.value.__notes__

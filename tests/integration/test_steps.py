@@ -420,7 +420,7 @@ def test_a_throttle_of_submissions_is_not_ended_by_a_poll(bench: Bench, remote: 
     sent, bench.sent = bench.sent, []
     bench.pass_time()
     for name, batch_id in sorted(sent, reverse=True):  # the submission, then the poll
-        getattr(bench.steps, name)(batch_id)
+        bench.run_step(name, batch_id)
     bench.step()
     assert [request.method for request in remote.requests] == ["POST", "POST", "GET"]
     assert bench.one("SELECT scope FROM eval_gates") == "api:submit"
@@ -462,10 +462,10 @@ def test_batches_in_doubt_are_searched_for_one_after_the_other(
     first, second = (UUID(str(i)) for (i,) in bench.rows("SELECT id FROM eval_batches ORDER BY id"))
 
     def search_for_the_other_meanwhile(_: httpx.Request) -> None:
-        bench.steps.submit(second)
+        bench.submitter.submit(second)
 
     remote.next_answer(search_for_the_other_meanwhile)
-    bench.steps.submit(first)
+    bench.submitter.submit(first)
     assert len(remote.requests) == 1
     assert bench.states() == ["submitted", "unknown"]
     bench.finish()
@@ -477,7 +477,7 @@ def test_a_swarm_of_refusals_counts_as_one(bench: Bench, remote: FakeRemote) -> 
     def refuse_the_next_meanwhile(_: httpx.Request) -> httpx.Response:
         if waiting:
             remote.next_answer(refuse_the_next_meanwhile)
-            bench.steps.submit(waiting.pop())
+            bench.submitter.submit(waiting.pop())
         return httpx.Response(429)
 
     for n in range(8):
@@ -485,7 +485,7 @@ def test_a_swarm_of_refusals_counts_as_one(bench: Bench, remote: FakeRemote) -> 
     bench.dispatcher.turn()
     waiting = [batch_id for _, batch_id in bench.sent]
     remote.next_answer(refuse_the_next_meanwhile)
-    bench.steps.submit(waiting.pop())
+    bench.submitter.submit(waiting.pop())
     assert remote.posts() == 8
     assert bench.one("SELECT failures FROM eval_gates") == 1
     bench.pass_time()
@@ -500,15 +500,15 @@ def test_a_throttle_is_not_ended_by_what_was_under_way_before_it(
 ) -> None:
     def throttle_another_meanwhile(request: httpx.Request) -> None:
         remote.next_answer(answering(429, **{"Retry-After": "100"}))
-        bench.steps.submit(second)
+        bench.submitter.submit(second)
 
     bench.enqueue(["first"], judge_id="one")
     bench.enqueue(["second"], judge_id="two")
     bench.dispatcher.turn()
     (_, first), (_, second) = bench.sent
     remote.next_answer(throttle_another_meanwhile)
-    bench.steps.submit(first)
-    bench.steps.submit(second)
+    bench.submitter.submit(first)
+    bench.submitter.submit(second)
     assert remote.posts() == 2
     assert bench.one("SELECT scope FROM eval_gates") == "api:submit"
     bench.finish()
@@ -523,7 +523,7 @@ def test_a_probe_that_is_answered_late_does_not_end_the_throttle_that_came_meanw
     def throttle_another_meanwhile(_: httpx.Request) -> None:
         bench.pass_time()  # so long that another probe is let through
         remote.next_answer(answering(429, **{"Retry-After": "100"}))
-        bench.steps.poll(second)
+        bench.poller.poll(second)
 
     bench.enqueue(["first"], judge_id="one")
     bench.enqueue(["second"], judge_id="two")
@@ -531,12 +531,12 @@ def test_a_probe_that_is_answered_late_does_not_end_the_throttle_that_came_meanw
     (_, first), (_, second) = bench.sent
     remote.next_answer(answering(429))
     bench.pass_time()
-    bench.steps.poll(first)
+    bench.poller.poll(first)
     bench.pass_time()
     remote.next_answer(throttle_another_meanwhile)
-    bench.steps.poll(first)
+    bench.poller.poll(first)
     assert bench.states().count("finished") == 1
-    waits = bench.database.run(lambda tx: gates.closed(tx, ["api:status"]))
+    waits = bench.database.run(lambda tx: gates.find_closed(tx, ["api:status"]))
     assert waits is not None
     assert waits.wait > 90
 
@@ -546,7 +546,7 @@ def test_of_two_throttles_the_longer_one_holds(bench: Bench, remote: FakeRemote)
 
     def throttle_another_meanwhile(request: httpx.Request) -> httpx.Response:
         remote.next_answer(answering(429, **{"Retry-After": "100"}))
-        bench.steps.submit(second)
+        bench.submitter.submit(second)
         return httpx.Response(429, headers={"Retry-After": "5"}, request=request)
 
     bench.enqueue(["first"], judge_id="one")
@@ -555,10 +555,10 @@ def test_of_two_throttles_the_longer_one_holds(bench: Bench, remote: FakeRemote)
     bench.dispatcher.turn()
     (_, first), (_, second), (_, third) = bench.sent
     remote.next_answer(throttle_another_meanwhile)
-    bench.steps.submit(first)
-    bench.steps.submit(third)
+    bench.submitter.submit(first)
+    bench.submitter.submit(third)
     assert remote.posts() == 2
-    waits = bench.database.run(lambda tx: gates.closed(tx, ["api:submit"]))
+    waits = bench.database.run(lambda tx: gates.find_closed(tx, ["api:submit"]))
     assert waits is not None
     assert waits.wait > 90
 
@@ -799,7 +799,7 @@ def test_a_stale_poller_cannot_overwrite_a_finished_batch(bench: Bench, remote: 
     remote.next_answer(meanwhile)
     bench.pass_time()
     batch_id = bench.one("SELECT id FROM eval_batches")
-    bench.steps.poll(UUID(str(batch_id)))
+    bench.poller.poll(UUID(str(batch_id)))
     assert bench.events().count("batch.finished") == 1
     assert bench.one("SELECT count(*) FROM eval_evaluator_results") == 1
     assert bench.one("SELECT attempts FROM eval_items") == 1
@@ -843,18 +843,20 @@ def test_no_transition_is_made_that_the_lifecycle_does_not_allow(bench: Bench) -
     bench.enqueue(["q"])
     bench.dispatcher.turn()
     (_, batch_id) = bench.sent[0]
-    taking = leases.claiming(BatchState.PLANNED)
-    held = bench.database.run(lambda tx: leases.claim(tx, taking, batch_id, holder="h", lease=30))
-    assert held is not None
+    statement = leases.build_claim(BatchState.PLANNED)
+    claim = bench.database.run(
+        lambda tx: leases.claim_batch(tx, statement, batch_id, holder="h", lease=30)
+    )
+    assert claim is not None
     for state in set(BatchState) - TRANSITIONS[BatchState.PLANNED] - {BatchState.PLANNED}:
         with pytest.raises(ValueError, match="never goes"):
-            bench.database.run(partial(leases.move, held=held, to=state))
+            bench.database.run(partial(leases.move, claim=claim, to=state))
 
 
 def test_a_surprise_becomes_a_row_and_work_goes_on(
     bench: Bench, remote: FakeRemote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from worker.pipeline.actors import _never_raising
+    from worker.pipeline.actors import _guard
 
     def broken(*_: object, **__: object) -> None:
         raise KeyError("a bug")
@@ -863,8 +865,8 @@ def test_a_surprise_becomes_a_row_and_work_goes_on(
     bench.dispatcher.turn()
     (_, batch_id) = bench.sent.pop()
     with monkeypatch.context() as patched:
-        patched.setattr(bench.steps.api, "submit", broken)
-        _never_raising("submit", bench.steps.submit, bench.steps.record_surprise)(str(batch_id))
+        patched.setattr(bench.context.api, "submit", broken)
+        _guard("submit", bench.submitter.submit, bench.context.record_surprise)(str(batch_id))
     ((state, error),) = bench.batches()
     assert (state, error) == ("submitting", "KeyError: 'a bug'")
     bench.pass_time()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -17,7 +18,7 @@ from structlog.testing import capture_logs
 from tests.support.harness import Bench, FakeRemote
 from tests.support.servers import wait_until
 from worker.domain.backoff import MAX_CLAIMS
-from worker.pipeline.actors import _never_raising
+from worker.pipeline.actors import _guard
 from worker.pipeline.brokers import close_broker, make_broker
 from worker.store import job_completion
 from worker.store.database import Database
@@ -57,9 +58,7 @@ class Resilient(Bench):
     def deliver(self) -> None:
         sent, self.sent = self.sent, []
         for name, batch_id in sent:
-            _never_raising(name, getattr(self.steps, name), self.steps.record_surprise)(
-                str(batch_id)
-            )
+            _guard(name, partial(self.run_step, name), self.context.record_surprise)(str(batch_id))
 
 
 class Cuts:
@@ -276,7 +275,7 @@ def test_stricter_isolation_by_default_changes_nothing(
         lock_jobs(tx, job_ids)
 
     monkeypatch.setattr("worker.store.job_completion.lock_jobs", together)
-    polls = [threading.Thread(target=bench.steps.poll, args=[i]) for _, i in bench.sent]
+    polls = [threading.Thread(target=bench.poller.poll, args=[i]) for _, i in bench.sent]
     for poll in polls:
         poll.start()
     for poll in polls:

@@ -54,7 +54,7 @@ class TracedBench(Bench):
         super().__init__(database, remote, max_item_attempts=1)
         self.tracing = Tracing(database, tracer)
         self.tracer = tracer
-        self.steps.api = JudgeAPI(
+        self.context.api = JudgeAPI(
             base_url="https://judge.test",
             api_key="key",
             transport=remote.transport(),
@@ -65,7 +65,7 @@ class TracedBench(Bench):
         sent, self.sent = self.sent, []
         for name, batch_id in sent:
             with self.tracing.step(name, batch_id):
-                getattr(self.steps, name)(batch_id)
+                self.run_step(name, batch_id)
 
     def enqueue_in_span(self, *inputs: str) -> tuple[UUID, ReadableSpan]:
         with self.tracer.start_as_current_span("produce") as span:

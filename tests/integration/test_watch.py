@@ -69,7 +69,7 @@ def test_one_request_tells_which_of_all_batches_have_ended(
     submit(bench)
     first, second, *_ = remote.batches
     remote.running = {first, second}
-    bench.watch.turn()
+    bench.list_watcher.turn()
     assert asked(remote) == ["list"]
     assert len(told(bench)) == 3
     bench.deliver()
@@ -81,7 +81,7 @@ def test_polls_of_batches_that_run_on_are_put_off(bench: Bench, remote: FakeRemo
     remote.done = False
     submit(bench)
     bench.pass_time()  # all are due
-    bench.watch.turn()
+    bench.list_watcher.turn()
     assert told(bench) == []
     assert min(due_in(bench)) > 5.0
 
@@ -90,20 +90,20 @@ def test_polls_are_put_off_of_batches_that_may_have_ended_before_the_next_read_o
     bench: Bench, remote: FakeRemote
 ) -> None:
     for _ in range(8):
-        bench.steps.durations.note("judge", 40.0)
+        bench.context.durations.add("judge", 40.0)
     remote.done = False
     submit(bench)
     bench.pass_time(seconds=25.0)
-    bench.watch.turn()
+    bench.list_watcher.turn()
     assert min(due_in(bench)) > 5.0
     bench.let_the_watch_be_due()
-    bench.watch.turn()
+    bench.list_watcher.turn()
     assert asked(remote) == ["list"], "none of them can have completed yet"
 
 
 def test_few_batches_are_left_to_their_polls(bench: Bench, remote: FakeRemote) -> None:
     submit(bench, 2)
-    bench.watch.turn()
+    bench.list_watcher.turn()
     assert asked(remote) == []
 
 
@@ -111,21 +111,21 @@ def test_one_replica_reads_the_list_for_all(bench: Bench, remote: FakeRemote) ->
     remote.done = False
     submit(bench)
     other = Bench(bench.database, remote)
-    other.watch.has_looked.set()
+    other.list_watcher.has_read.set()
 
     def another_comes_meanwhile(_: httpx.Request) -> None:
-        other.watch.turn()
+        other.list_watcher.turn()
 
     remote.next_answer(another_comes_meanwhile)
-    bench.watch.turn()
+    bench.list_watcher.turn()
     assert asked(remote) == ["list"]
 
 
 def test_where_there_is_no_list_each_batch_is_polled(bench: Bench, remote: FakeRemote) -> None:
     remote.has_list = False
     submit(bench)
-    assert bench.watch.turn() > 500
-    bench.watch.turn()
+    assert bench.list_watcher.turn() > 500
+    bench.list_watcher.turn()
     assert asked(remote) == ["list"]
     bench.finish()
     assert bench.every_result_is_at_its_own_input()
@@ -136,12 +136,12 @@ def test_a_list_that_lies_about_an_end_is_not_believed_again_at_once(
 ) -> None:
     remote.done, remote.list_lies = False, True
     submit(bench)
-    bench.watch.turn()
+    bench.list_watcher.turn()
     bench.deliver()
     assert asked(remote) == ["list"] + ["batch"] * 5
     bench.sent.clear()
     bench.let_the_watch_be_due()
-    bench.watch.turn()
+    bench.list_watcher.turn()
     assert told(bench) == []
     assert asked(remote)[-1] == "list"
     assert set(bench.states()) == {"submitted"}
@@ -153,7 +153,7 @@ def test_a_list_that_lies_about_running_does_not_keep_polls_away_for_ever(
     remote.done = False
     submit(bench)
     bench.pass_time(seconds=300.0)
-    bench.watch.turn()
+    bench.list_watcher.turn()
     assert asked(remote) == []
     assert max(due_in(bench)) < 0.0, "they stay due, and their polls will tell"
 
@@ -161,11 +161,11 @@ def test_a_list_that_lies_about_running_does_not_keep_polls_away_for_ever(
 def test_of_very_many_batches_that_are_late_most_are_watched_all_the_same(
     bench: Bench, remote: FakeRemote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(list_watcher, "LATE_ONES", 2)
+    monkeypatch.setattr(list_watcher, "MAX_LATE", 2)
     remote.done = False
     submit(bench)
     bench.pass_time(seconds=300.0)
-    bench.watch.turn()
+    bench.list_watcher.turn()
     assert asked(remote) == ["list"]
     assert [wait < 0.0 for wait in due_in(bench)] == [True, True, False, False, False]
 
@@ -177,10 +177,10 @@ def test_a_batch_that_somebody_reads_is_left_to_them(bench: Bench, remote: FakeR
     make_due(bench, read)
 
     def watched_meanwhile(_: httpx.Request) -> None:
-        bench.watch.turn()
+        bench.list_watcher.turn()
 
     remote.next_answer(watched_meanwhile)
-    bench.steps.poll(read)
+    bench.poller.poll(read)
     assert asked(remote) == ["batch", "list"]
     assert len(told(bench)) == 4
     assert read not in told(bench)
@@ -190,9 +190,9 @@ def test_a_batch_that_somebody_reads_is_left_to_them(bench: Bench, remote: FakeR
 def test_a_throttled_list_keeps_polls_away_too(bench: Bench, remote: FakeRemote) -> None:
     submit(bench)
     remote.next_answer(lambda _: httpx.Response(429, headers={"Retry-After": "50"}))
-    bench.watch.turn()
+    bench.list_watcher.turn()
     assert bench.one("SELECT scope FROM eval_gates") == "api:status"
-    bench.watch.turn()
+    bench.list_watcher.turn()
     bench.deliver()
     assert asked(remote) == ["list"]
 
@@ -203,10 +203,10 @@ def test_the_remotes_clock_may_be_another(
 ) -> None:
     remote.clock, remote.done = ahead, False
     submit(bench)
-    bench.watch.turn()
+    bench.list_watcher.turn()
     bench.let_the_watch_be_due()
     remote.done = True
-    bench.watch.turn()
+    bench.list_watcher.turn()
     assert "date_to" in str(remote.requests[-1].url)
     assert len(told(bench)) == 5
 
@@ -214,7 +214,7 @@ def test_the_remotes_clock_may_be_another(
 def test_batches_of_several_judges_are_watched_together(bench: Bench, remote: FakeRemote) -> None:
     submit(bench, 2, "one")
     submit(bench, 2, "two")
-    bench.watch.turn()
+    bench.list_watcher.turn()
     assert asked(remote) == ["list"]
     assert len(told(bench)) == 4
 
@@ -222,11 +222,11 @@ def test_batches_of_several_judges_are_watched_together(bench: Bench, remote: Fa
 def test_most_reads_ask_for_completed_batches_alone(bench: Bench, remote: FakeRemote) -> None:
     remote.done = False
     submit(bench)
-    bench.watch.turn()
+    bench.list_watcher.turn()
     first, *_ = remote.batches
     remote.done, remote.running = True, set(remote.batches) - {first}
     bench.let_the_watch_be_due()
-    bench.watch.turn()
+    bench.list_watcher.turn()
     assert [r.url.params.get("status") for r in remote.requests] == [None, "completed"]
     assert len(told(bench)) == 1
 
@@ -238,10 +238,10 @@ def test_where_batches_end_in_another_way_all_reads_ask_for_all(
     submit(bench)
     first, *_ = remote.batches
     remote.running = set(remote.batches) - {first}
-    bench.watch.turn()
+    bench.list_watcher.turn()
     bench.let_the_watch_be_due()
     remote.done, remote.running = True, set()
-    bench.watch.turn()
+    bench.list_watcher.turn()
     assert [r.url.params.get("status") for r in remote.requests] == [None, None]
     assert len(told(bench)) == 5
 
@@ -251,23 +251,23 @@ def test_the_last_batches_are_watched_to_their_end(bench: Bench, remote: FakeRem
     submit(bench, 5)
     *_, last = remote.batches
     remote.running = {last}
-    bench.watch.turn()
+    bench.list_watcher.turn()
     bench.deliver()
     assert bench.states().count("finished") == 4
     remote.running = set()
     bench.let_the_watch_be_due()
-    bench.watch.turn()
+    bench.list_watcher.turn()
     assert len(told(bench)) == 1
 
 
 def test_a_list_that_takes_no_status_is_asked_for_all(bench: Bench, remote: FakeRemote) -> None:
     remote.has_filter, remote.done = False, False
     submit(bench)
-    bench.watch.turn()
+    bench.list_watcher.turn()
     remote.done = True
     for _ in range(3):
         bench.let_the_watch_be_due()
-        bench.watch.turn()
+        bench.list_watcher.turn()
     asked_for = [r.url.params.get("status") for r in remote.requests]
     assert asked_for == [None, "completed", None, None]
     assert len(told(bench)) == 5
@@ -278,10 +278,10 @@ def test_the_watch_opens_the_gate_of_a_throttle_whose_time_is_over(
 ) -> None:
     submit(bench)
     remote.next_answer(lambda _: httpx.Response(429, headers={"Retry-After": "50"}))
-    bench.watch.turn()
+    bench.list_watcher.turn()
     bench.pass_time()
     bench.let_the_watch_be_due()
-    bench.watch.turn()
+    bench.list_watcher.turn()
     assert asked(remote) == ["list", "list"]
     assert bench.rows("SELECT scope FROM eval_gates") == []
     assert len(told(bench)) == 0, "they are due anyway"
@@ -296,11 +296,11 @@ def test_a_probe_that_tells_nothing_leaves_the_gate_closed(
 ) -> None:
     submit(bench)
     remote.next_answer(lambda _: httpx.Response(429, headers={"Retry-After": "50"}))
-    bench.watch.turn()
+    bench.list_watcher.turn()
     bench.pass_time()
     bench.let_the_watch_be_due()
     remote.next_answer(lambda _: httpx.Response(status, json={"detail": "no"}))
-    bench.watch.turn()
+    bench.list_watcher.turn()
     assert bench.one("SELECT failures FROM eval_gates WHERE closed_at IS NOT NULL") == 2
     assert asked(remote) == ["list", "list"]
 
@@ -310,10 +310,10 @@ def test_a_process_that_starts_reads_the_list_whoever_was_to_read_it_next(
 ) -> None:
     remote.done = False
     submit(bench)
-    bench.watch.turn()
-    bench.watch.turn()
+    bench.list_watcher.turn()
+    bench.list_watcher.turn()
     assert asked(remote) == ["list"]
-    Bench(bench.database, remote).watch.turn()
+    Bench(bench.database, remote).list_watcher.turn()
     assert asked(remote) == ["list", "list"]
 
 

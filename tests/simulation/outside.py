@@ -12,7 +12,7 @@ from tests.simulation.remote import POISON, UNKNOWN_JUDGE
 from worker import enqueue
 from worker.domain.lifecycle import ENDED, BatchState, Status
 from worker.errors import NotPossible
-from worker.store import gates, job_commands, leases
+from worker.store import job_commands, leases, pauses
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -168,13 +168,13 @@ class Outside:
         """A person stops a judge, or all, and lets it go on later; maybe somebody else earlier."""
         world, rng = self.world, self.world.rng
         judge_id = rng.choice([None, "judge-1", "judge-2"])
-        world.database.run(lambda tx: gates.pause(tx, judge_id, "by a person"))
+        world.database.run(lambda tx: pauses.pause(tx, judge_id, "by a person"))
         world.pauses.setdefault(judge_id, world.now)
         world.at(rng.choice([1.0, 10.0, SPAN]), partial(self.resume, judge_id), outside=True)
 
     def resume(self, judge_id: str | None) -> None:
         self.world.pauses.pop(judge_id, None)
-        self.world.database.run(lambda tx: gates.resume(tx, judge_id))
+        self.world.database.run(lambda tx: pauses.resume(tx, judge_id))
 
     def mend(self) -> None:
         """All is well again, but for what the remote is by nature."""

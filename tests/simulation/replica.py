@@ -10,9 +10,12 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from tests.simulation.faults import happens
 from tests.simulation.quick import QuickEngine
+from worker.pipeline.context import Policy, StepContext
 from worker.pipeline.dispatcher import TROUBLE_SECONDS, Dispatcher
-from worker.pipeline.list_watcher import Watch
-from worker.pipeline.submit import Policy, Steps
+from worker.pipeline.list_watcher import ListWatcher
+from worker.pipeline.poll import Poller
+from worker.pipeline.recover import Recovery
+from worker.pipeline.submit import Submitter
 from worker.store.database import Database, Transaction
 from worker.store.migrate import upgrade
 
@@ -53,7 +56,7 @@ class Replica:
             tag_batches=happens(rng, 0.5),
             resubmit_unlisted=world.resubmit_unlisted,
         )
-        self.steps = Steps(
+        self.context = StepContext(
             world.database,
             world.api,
             self,
@@ -62,11 +65,13 @@ class Replica:
             rng=world.jitter,
             monotonic=self.monotonic,
         )
-        self.watch = Watch(
+        self.poller = Poller(self.context)
+        self.submitter = Submitter(self.context, self.poller, Recovery(self.context))
+        self.list_watcher = ListWatcher(
             world.database,
             world.api,
             self,
-            self.steps.durations,
+            self.context.durations,
             poll_max=policy.poll_max,
             batch_timeout=policy.batch_timeout,
             rng=world.jitter,
@@ -89,12 +94,13 @@ class Replica:
 
         def work() -> None:
             try:
-                getattr(self.steps, name)(batch_id)
+                step = self.poller.poll if name == "poll" else self.submitter.submit
+                step(batch_id)
             except SQLAlchemyError as error:
                 if TROUBLE not in str(error):
                     raise
                 task.throttled.clear()  # it is not on record
-                self.steps.record_surprise(batch_id, error)
+                self.context.record_surprise(batch_id, error)
 
         task = Task(self, work, batch_id)
         task.resume()
@@ -117,7 +123,7 @@ class Replica:
 
         def work() -> None:
             try:
-                self.watch.turn()
+                self.list_watcher.turn()
             except SQLAlchemyError as error:
                 if TROUBLE not in str(error):
                     raise

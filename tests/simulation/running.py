@@ -83,9 +83,8 @@ class Simulation:
                 return cls.fromtimestamp(simulation.world.local_time(), tz)
 
         # There are few batches in a schedule.
-        self._exits.enter_context(mock.patch("worker.pipeline.list_watcher.WATCHED_FROM", 1))
+        self._exits.enter_context(mock.patch("worker.pipeline.list_watcher.MIN_BATCHES", 1))
         self._exits.enter_context(mock.patch("worker.domain.polling.ENOUGH_DURATIONS", 2))
-        self._exits.enter_context(mock.patch("worker.pipeline.submit.ENOUGH_DURATIONS", 2))
         for name, clock in (
             ("worker.remote.deadline.clock", lambda: simulation.world.monotonic()),
             ("worker.store.database.time", Time),

@@ -80,14 +80,14 @@ def closed(scope: str) -> Change:
     """Somebody was told to wait, and for long."""
 
     def close(tx: Transaction) -> None:
-        gates.count_failure(tx, scope, "429: slow down", asked_at=datetime.now(UTC))
+        gates.count_failure(tx, scope, "429: slow down", sent_at=datetime.now(UTC))
         gates.close(tx, scope, wait=600.0)
 
     return close
 
 
 def open_again(scope: str) -> Change:
-    return lambda tx: gates.open_again(tx, [scope], asked_at=datetime.now(UTC))
+    return lambda tx: gates.open_gates(tx, [scope], sent_at=datetime.now(UTC))
 
 
 def holders_died(tx: Transaction) -> None:

@@ -16,15 +16,17 @@ import sqlalchemy as sa
 
 from tests.support.receivers import SECRET
 from worker.outbox import enqueue
+from worker.pipeline.context import Policy, StepContext
 from worker.pipeline.dispatcher import Dispatcher
-from worker.pipeline.list_watcher import Watch
-from worker.pipeline.submit import Policy, Steps
+from worker.pipeline.list_watcher import ListWatcher
+from worker.pipeline.poll import Poller
+from worker.pipeline.recover import Recovery
+from worker.pipeline.submit import Submitter
 from worker.remote import JudgeAPI
-from worker.store.gates import NEVER
 from worker.store.sql_functions import later
 from worker.store.tables import batches, gates, items, jobs, notices, pace
 from worker.webhooks.client import WebhookClient
-from worker.webhooks.deliver import Notices
+from worker.webhooks.deliver import NoticeSender
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -184,14 +186,16 @@ class Bench:
         self.sent: list[tuple[str, UUID]] = []
         self.webhooks: WebhookClient | None = None  # None: it signs, and allows private addresses
         given = Policy(**(POLICY | policy))
-        self.steps = Steps(
+        self.context = StepContext(
             database, self.api, self, given, holder=uuid.uuid4().hex, rng=random.Random(1)
         )
-        self.watch = Watch(
+        self.poller = Poller(self.context)
+        self.submitter = Submitter(self.context, self.poller, Recovery(self.context))
+        self.list_watcher = ListWatcher(
             database,
             self.api,
             self,
-            self.steps.durations,
+            self.context.durations,
             poll_max=given.poll_max,
             batch_timeout=given.batch_timeout,
             rng=random.Random(1),
@@ -205,13 +209,13 @@ class Bench:
         )
 
     @cached_property
-    def notices(self) -> Notices:
+    def notices(self) -> NoticeSender:
         """Not before a test wants it: the certificates of the world are read for it."""
-        return Notices(
+        return NoticeSender(
             self.database,
             self.webhooks or WebhookClient([SECRET], allow_private=True),
-            holder=self.steps.holder,
-            lease=self.steps.policy.lease,
+            holder=self.context.holder,
+            lease=self.context.policy.lease,
             rng=random.Random(1),
         )
 
@@ -240,7 +244,17 @@ class Bench:
         """Every message that was sent so far, once."""
         sent, self.sent = self.sent, []
         for name, row_id in sent:
-            getattr(self.notices if name == "notify" else self.steps, name)(row_id)
+            self.run_step(name, row_id)
+
+    def run_step(self, name: str, row_id: UUID) -> None:
+        """The step of an actor."""
+        match name:
+            case "submit":
+                self.submitter.submit(row_id)
+            case "poll":
+                self.poller.poll(row_id)
+            case _:
+                self.notices.notify(row_id)
 
     def step(self) -> None:
         """One round: plan, deliver."""
@@ -260,11 +274,7 @@ class Bench:
             )
             for table in (batches, notices):
                 connection.execute(sa.update(table).values(nudged_at=None))
-            connection.execute(
-                sa.update(gates)
-                .where(gates.c.opens_at != NEVER)
-                .values(opens_at=past, probing_until=past)
-            )
+            connection.execute(sa.update(gates).values(opens_at=past, probing_until=past))
             if seconds:
                 connection.execute(
                     sa.update(batches)

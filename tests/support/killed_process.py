@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.support.shorter_waits import shorten_waits
 from worker.cli import main
-from worker.pipeline.messages import Mailbox
+from worker.pipeline.messages import MessageSender
 from worker.remote import JudgeAPI
 from worker.store import database
 from worker.store.database import Database, Transaction
@@ -141,9 +141,9 @@ def _observe_effects(points: _CrashPoints) -> None:
         (JudgeAPI, JudgeAPI.status.__name__, lambda *_: "GET of a batch"),
         (JudgeAPI, JudgeAPI.list_executions.__name__, lambda *_: "GET of the list"),
         (WebhookClient, WebhookClient.send.__name__, lambda *_: "POST of a notice"),
-        (Mailbox, Mailbox.submit.__name__, lambda *_: points.message("submit")),
-        (Mailbox, Mailbox.poll.__name__, lambda *_: points.message("poll")),
-        (Mailbox, Mailbox.notify.__name__, lambda *_: points.message("notify")),
+        (MessageSender, MessageSender.submit.__name__, lambda *_: points.message("submit")),
+        (MessageSender, MessageSender.poll.__name__, lambda *_: points.message("poll")),
+        (MessageSender, MessageSender.notify.__name__, lambda *_: points.message("notify")),
     )
     for owner, name, effect in seams:
         setattr(owner, name, points.around(getattr(owner, name), effect))

@@ -14,7 +14,7 @@ from worker.metrics import Metrics, definitions
 from worker.metrics.collector import top_judges
 from worker.metrics.counters import COUNTED
 from worker.metrics.definitions import METRICS, Scope
-from worker.pipeline.messages import Mailbox
+from worker.pipeline.messages import MessageSender
 
 # Events that no counter shows, each for a reason.
 NOT_COUNTED = {
@@ -113,7 +113,7 @@ def test_a_message_that_the_broker_did_not_take_is_counted() -> None:
             raise ConnectionRefusedError
 
     metrics = Metrics()
-    mailbox = Mailbox(Away(), "q", on_room=lambda: None, on_lost=metrics.on_message_lost)
+    mailbox = MessageSender(Away(), "q", on_room=lambda: None, on_lost=metrics.on_message_lost)
     mailbox.poll(uuid4())
     assert sample(metrics, "evalworker_messages_lost_total") == 1
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from worker.pipeline.recover import Absent, Match, Sent, Unclear, search
+from worker.pipeline.recover import Absent, LostSubmission, Match, Unclear, search
 from worker.remote import JudgeAPI
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def found_among(
         transport=httpx.MockTransport(answer),
         spacing=0.0,
     ) as api:
-        sent = Sent("judge", own_tag, TWIN, BEGAN)
+        sent = LostSubmission("judge", own_tag, TWIN, BEGAN)
         return search(api, sent, lambda ids: set(taken) & set(ids), monotonic=lambda: now[0])
 
 

@@ -1,30 +1,31 @@
-"""How waiting items are packed into batches, and when a part-filled batch goes."""
+"""Pack waiting items into batches, and decide when a part-filled batch goes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """An item that waits, as far as packing needs to know it."""
+class WaitingItem:
+    """A waiting item, as far as packing needs to know it."""
 
-    job_id: object
+    job_id: UUID
     item_index: int
     size: int  # bytes of its texts
     waited: float  # seconds
 
 
 def pack(
-    waiting: Iterable[Waiting], *, most_items: int, most_bytes: int
-) -> list[tuple[Waiting, ...]]:
-    """Cuts into batches, in order; an item over the byte limit travels alone."""
-    batches: list[tuple[Waiting, ...]] = []
-    current: list[Waiting] = []
+    waiting: Iterable[WaitingItem], *, max_items: int, max_bytes: int
+) -> list[tuple[WaitingItem, ...]]:
+    """Cut the items into batches, in order. An item above the byte limit goes alone."""
+    batches: list[tuple[WaitingItem, ...]] = []
+    current: list[WaitingItem] = []
     size = 0
     for item in waiting:
-        if current and (len(current) == most_items or size + item.size > most_bytes):
+        if current and (len(current) == max_items or size + item.size > max_bytes):
             batches.append(tuple(current))
             current, size = [], 0
         current.append(item)
@@ -35,17 +36,17 @@ def pack(
 
 
 def ready(
-    batches: Sequence[tuple[Waiting, ...]], *, most_items: int, linger: float, more: bool
-) -> tuple[list[tuple[Waiting, ...]], float | None]:
-    """Which packed batches go now, and in how many seconds the rest does (None: nothing waits).
+    batches: Sequence[tuple[WaitingItem, ...]], *, max_items: int, linger: float, more: bool
+) -> tuple[list[tuple[WaitingItem, ...]], float | None]:
+    """Return the batches that go now, and the seconds until the rest does (None: nothing is left).
 
-    Only the last one can be part-filled. It goes when its oldest item has waited for company
-    long enough; if there is `more` beyond what was packed, its company is already there.
+    Only the last batch can be part-filled. It goes when its oldest item has waited for `linger`
+    seconds, or if there are `more` waiting items than were packed.
     """
     if not batches or more:
         return list(batches), None
     *full, last = batches
     oldest = max(item.waited for item in last)
-    if len(last) >= most_items or oldest >= linger:
+    if len(last) >= max_items or oldest >= linger:
         return [*full, last], None
     return full, linger - oldest

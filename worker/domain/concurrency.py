@@ -1,30 +1,27 @@
-"""How many batches may be at the remote at once."""
+"""Decide how many batches may be at the remote at the same time.
+
+The limit follows AIMD's idea (Chiu and Jain, "Analysis of the Increase and Decrease Algorithms for
+Congestion Avoidance", 1989): a throttle lowers it by a factor, and it grows back with time.
+"""
 
 from __future__ import annotations
 
-LIMIT_LOWERED = 0.95  # of the batches that ran when the remote refused one more
-
-
-LIMIT_DOUBLES_IN = 180.0  # seconds: the way back up, until it refuses again
-
-
-LIMIT_HOLDS = 10.0  # seconds before the limit is lowered again: refusals come in swarms
+DECREASE_FACTOR = 0.95  # of the batches that were running when the remote refused one more
+DOUBLING_SECONDS = 180.0  # the limit doubles in this time, until the remote refuses again
+DECREASE_INTERVAL = 10.0  # seconds between two decreases: refusals come in swarms
 
 
 def in_flight_allowed(ceiling: int, limit: float | None, since: float) -> int:
-    """How many batches may be at the remote, `since` seconds after it was found to allow `limit`.
-
-    Multiplicative decrease where it refuses one more, and growth from there until it does again.
-    """
+    """Return how many batches may be in flight, `since` seconds after `limit` was measured."""
     if limit is None:
         return ceiling
-    grown: float = limit * 2.0 ** min(since / LIMIT_DOUBLES_IN, 32.0)
+    grown: float = limit * 2.0 ** min(since / DOUBLING_SECONDS, 32.0)
     return max(1, min(ceiling, round(grown)))
 
 
-def allowance(slots: int, equals: int) -> int:
-    """How many of the free slots the next of so many lanes of one priority may use: its part.
+def fair_share(slots: int, lanes: int) -> int:
+    """Return how many of the free slots one of so many lanes of equal priority may use.
 
-    What it leaves is shared by the lanes after it, so no slot stays free while work waits.
+    What a lane leaves is shared by the lanes after it, so that no slot stays free.
     """
-    return -(-slots // equals)
+    return -(-slots // lanes)

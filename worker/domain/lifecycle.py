@@ -1,14 +1,14 @@
-"""The states of a batch, what may follow what, and what a call to the judge API can come to.
+"""The states of a batch, and which state may follow which.
 
     planned -> submitting -> submitted -> finished
                    |             |-> lost      (gone or stuck at the remote: its items wait again)
-                   |-> unknown                 (the answer was lost: look before sending again)
+                   |-> unknown                 (the response was lost: search before sending again)
                    |-> refused                 (the remote will not take it)
 
-    and from each of the first four -> held    (set aside for a person, who says how it goes on)
+    and from each of the first four -> held    (on hold until a person resolves it)
 
-`TRANSITIONS` is the whole truth about that drawing; the store's guarded statements and the
-CHECK constraints of the schema are tested against it.
+`TRANSITIONS` is that drawing as data. The guarded statements of the store and the CHECK constraints
+of the schema are tested against it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ from enum import StrEnum
 
 
 class BatchState(StrEnum):
-    PLANNED = "planned"  # by the dispatcher: items are assigned, nothing has been sent
+    """The state of a batch, with who sets it and when."""
+
+    PLANNED = "planned"  # by the planner: its items are assigned, nothing has been sent
     SUBMITTING = "submitting"  # by submit, before its POST: a batch may exist at the remote
-    UNKNOWN = "unknown"  # by submit: no answer came back, so the remote is searched first
-    SUBMITTED = "submitted"  # by submit: the remote gave an id; it is polled
-    FINISHED = "finished"  # by poll: results are recorded
+    UNKNOWN = "unknown"  # by submit: no response came back, so the remote is searched first
+    SUBMITTED = "submitted"  # by submit: the remote gave an id, which is polled
+    FINISHED = "finished"  # by poll: its results are recorded
     REFUSED = "refused"  # by submit: the remote will not take it; split, or its one item failed
     LOST = "lost"  # by poll: gone or stuck at the remote; its items wait again
-    HELD = "held"  # by submit or poll: its holders keep dying, or only a person can decide
+    HELD = "held"  # by submit or poll: on hold, as its holders keep dying or a person must decide
 
 
 TRANSITIONS: Mapping[BatchState, frozenset[BatchState]] = {
@@ -53,11 +55,11 @@ LIVE_STATES = frozenset(TRANSITIONS) - {
     BatchState.REFUSED,
     BatchState.LOST,
 }
-"""States with something for the worker to do: such a batch is due at some time, and has a place."""
+"""States in which the worker has something to do: such a batch has a due time and takes a slot."""
 
 
 class Status(StrEnum):
-    """Of a job or an item, in the API's words and one of our own (`cancelled`)."""
+    """The status of a job or an item: the API's words, and `cancelled`."""
 
     PENDING = "pending"  # waits to be put into a batch
     PROCESSING = "processing"  # an item: in a live batch; a job: at least one item has been planned
@@ -70,27 +72,21 @@ ENDED = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
 
 
 class NoticeState(StrEnum):
-    """Of a notice that a job has ended, to the URL that its producer named."""
+    """The state of a notice that a job has ended, to the URL that its producer named."""
 
     WAITING = "waiting"  # to be sent, or sent again
-    SENT = "sent"  # its receiver answered that it has it
-    FAILED = "failed"  # by notify: it can never be sent, or was tried often enough
+    SENT = "sent"  # its receiver confirmed it
+    FAILED = "failed"  # by notify: it can never be sent, or its attempts are used up
 
 
-# What the remote says of a batch. Statuses that are not in this set mean "keep waiting", known
+# The remote's statuses of a batch. Every status outside ENDED_AT_REMOTE means "keep waiting", known
 # or not: a new word must never end a batch.
 ENDED_AT_REMOTE = frozenset({"completed", "partial", "failed"})
 RUNNING_AT_REMOTE = frozenset({"pending", "processing"})
 
 
 def job_status_at_end(*, completed: int, failed: int) -> Status:
-    """The status of a job whose items have all ended: failed only if nothing was evaluated."""
+    """Return the status of a job whose items have all ended: failed only if none was evaluated."""
     if completed:
         return Status.COMPLETED
     return Status.FAILED if failed else Status.CANCELLED
-
-
-# --- What the remote says, as frozen values --------------------------------------------------
-
-
-# --- Outcomes of a call -----------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What the judge API said, and what a call to it can come to, as frozen values."""
+"""Represent what the judge API answered as frozen values: outcomes instead of exceptions."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ class EvaluatorResult:
 
 @dataclass(frozen=True, slots=True)
 class RemoteItem:
-    """One item of a batch execution; `index` is its place in what was sent."""
+    """One item of a batch execution; `index` counts from 0 in the submitted batch."""
 
     index: int
     status: str
     evaluator_results: tuple[EvaluatorResult, ...] = ()
     error_message: str = ""
     execution_log_id: str | None = None
-    input: Mapping[str, Any] | None = None  # what the remote says it was sent
+    input: Mapping[str, Any] | None = None  # the remote's echo of what was sent
 
 
 @dataclass(frozen=True, slots=True)
 class BatchExecution:
-    """A batch as the remote shows it: whole from its status path, without items from the list."""
+    """A batch as the remote shows it: with items on its status path, without items in the list."""
 
     batch_execution_id: str
     status: str
     total_count: int | None = None
     created_at: datetime | None = None
-    seconds: float | None = None  # that an ended one took, by the remote's own clock
+    seconds: float | None = None  # from start to end, by the remote's clock
     judge_version_id: str | None = None  # the version that really ran
     tags: tuple[str, ...] | None = None  # None: this server does not show tags
     items: tuple[RemoteItem, ...] = ()
-    oddities: tuple[str, ...] = field(default=())  # where the answer contradicted itself
+    oddities: tuple[str, ...] = field(default=())  # where the response contradicts itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +102,9 @@ class Throttled:
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """401, 403, or an answer that only a person can mend (a redirect, 405, …); nothing started.
+    """401, 403, or a response that only a person can mend (a redirect, 405, …); nothing started.
 
-    `judge_only` where it concerns this judge (403), not everything that the key does.
+    `judge_only` is True where only this judge is concerned (403), not every use of the key.
     """
 
     reason: str
@@ -115,8 +115,8 @@ class Denied:
 class Unavailable:
     """The remote did not answer in a usable way.
 
-    `sent` is False only where it is proved that the request did not reach the API (refused
-    connection, name not resolved, TLS handshake failed). A POST with `sent` True may have
+    `sent` is False only where the request provably did not reach the API (connection refused,
+    name not resolved, TLS handshake failed). A POST with `sent` True may have
     started a batch.
     """
 
@@ -125,9 +125,5 @@ class Unavailable:
 
 
 SubmitOutcome = Accepted | Invalid | TooLarge | NotFound | Throttled | Denied | Unavailable
-
-
 StatusOutcome = Found | NotFound | Throttled | Denied | Unavailable
-
-
 ListOutcome = Listed | NotFound | Throttled | Denied | Unavailable

@@ -19,7 +19,7 @@ from worker.domain.lifecycle import LIVE_STATES, BatchState
 from worker.metrics import definitions
 from worker.metrics.counters import scope_label
 from worker.metrics.definitions import Metric
-from worker.store import concurrency_limit, metric_queries
+from worker.store import concurrency_limit, metric_queries, pauses
 from worker.store.database import Database
 
 MIN_CACHE_SECONDS = 5.0
@@ -107,12 +107,14 @@ def read_snapshot(database: Database, max_in_flight: int) -> list[GaugeMetricFam
         due = metric_queries.due_by_judge(connection)
         batches = metric_queries.batches_by_state(connection)
         closed = metric_queries.closed_scopes(connection)
+        paused = pauses.list_pauses(connection)
         allowed = concurrency_limit.allowed_in_flight(connection, max_in_flight)
     counts = dict.fromkeys(STATES, 0.0) | {row.state: float(row.batches) for row in batches}
     ages = {row.state: max(0.0, row.oldest or 0.0) for row in batches}
     gates = dict.fromkeys(SCOPES, 0.0)
     for scope in closed:
         gates[scope_label(scope)] += 1
+    gates["pause"] += len(paused)
     judges = top_judges((judge, n, due.get(judge, 0.0)) for judge, n in waiting.items())
     return [
         _family(definitions.ITEMS_WAITING, {judge: float(n) for judge, (n, _) in judges.items()}),

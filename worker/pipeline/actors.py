@@ -1,6 +1,6 @@
-"""The three Dramatiq actors, an id and a call each, and the messages that wake them.
+"""Declare the three Dramatiq actors: each takes an id and makes one call.
 
-Actors never raise and are never retried by the broker: every outcome is a row, and the dispatcher
+Actors never raise, and the broker never retries them: every outcome is a row, and the dispatcher
 sends again what is overdue. A message that is lost, doubled or late changes nothing but delay.
 """
 
@@ -13,34 +13,35 @@ from uuid import UUID
 import dramatiq
 import structlog
 
-from worker.pipeline.messages import _ID
-from worker.pipeline.submit import Steps
-from worker.webhooks.deliver import Notices
-
-Around = Callable[[str, UUID], AbstractContextManager[None]]
+from worker.pipeline.messages import ID_NAMES
 
 log = structlog.get_logger("evalworker")
 
-STEP_LIMIT_MS = 120_000  # far over what the timeouts of database and API add up to
+STEP_LIMIT_MS = 120_000  # far above the sum of the timeouts of the database and the API
 
-
-def _plainly(_name: str, _batch_id: UUID) -> AbstractContextManager[None]:
-    return nullcontext()
+Step = Callable[[UUID], None]
+OnSurprise = Callable[[UUID, Exception], None]
+Around = Callable[[str, UUID], AbstractContextManager[None]]
 
 
 def declare_actors(
     broker: dramatiq.Broker,
     queue_name: str,
-    steps: Steps,
-    notices: Notices,
     *,
-    around: Around = _plainly,
+    submit: Step,
+    poll: Step,
+    notify: Step,
+    on_surprise: OnSurprise,
+    around: Around = lambda _name, _batch_id: nullcontext(),
 ) -> None:
-    """Makes the steps callable by message; those of batches in a context by `around`."""
+    """Make the steps callable by message.
+
+    `on_surprise` records that a step of a batch raised; such steps run in a context of `around`.
+    """
     actors = {
-        "submit": _never_raising("submit", steps.submit, steps.record_surprise, around),
-        "poll": _never_raising("poll", steps.poll, steps.record_surprise, around),
-        "notify": _never_raising("notify", notices.notify),
+        "submit": _guard("submit", submit, on_surprise, around),
+        "poll": _guard("poll", poll, on_surprise, around),
+        "notify": _guard("notify", notify),
     }
     for name, actor in actors.items():
         declare = dramatiq.actor(
@@ -53,20 +54,20 @@ def declare_actors(
         declare(actor)
 
 
-def _never_raising(
+def _guard(
     name: str,
-    step: Callable[[UUID], None],
-    record: Callable[[UUID, Exception], None] = lambda _id, _error: None,
-    around: Around = _plainly,
+    step: Step,
+    on_surprise: OnSurprise = lambda _id, _error: None,
+    around: Around = lambda _name, _id: nullcontext(),
 ) -> Callable[[str], None]:
-    """A step that raised is logged, and recorded; its lease brings it up again."""
+    """Build an actor that logs and records what its step raises; the lease brings it up again."""
 
     def actor(row_id: str) -> None:
         try:
             with around(name, UUID(row_id)):
                 step(UUID(row_id))
         except Exception as error:
-            log.exception("step.surprised", step=name, **{_ID[name]: row_id})
-            record(UUID(row_id), error)
+            log.exception("step.surprised", step=name, **{ID_NAMES[name]: row_id})
+            on_surprise(UUID(row_id), error)
 
     return actor

@@ -1,7 +1,7 @@
-"""Plans batches from waiting items and sends a message for whatever is due.
+"""Plan batches from waiting items, and send a message for every row that is due.
 
-Messages are hints: each is sent after its commit, and what is lost is sent again when its row is
-overdue. Any number of replicas may run a dispatcher; the rows keep them out of each other's way.
+Messages are hints: each is sent after its commit, and sent again when its row is overdue. Any
+number of replicas may run a dispatcher; the rows keep them out of each other's way.
 """
 
 from __future__ import annotations
@@ -14,21 +14,22 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker.domain.lifecycle import BatchState
+from worker.pipeline import planner
 from worker.pipeline.messages import Messages
-from worker.store import job_completion, leases, planning, webhook_deliveries
+from worker.store import job_completion, leases, webhook_deliveries
 from worker.store.database import Database
 
 log = structlog.get_logger("evalworker")
 
-TURN_SECONDS = 0.5  # between two looks at the tables when nothing wakes the dispatcher
-DEBOUNCE_SECONDS = 0.02  # wake-ups that come together make one turn
-SWEEP_SECONDS = 15.0  # between two searches for waiting items that nothing would plan
-SWEEP_PART = 0.02  # of the time, at most: where millions wait, a search takes a while
+TURN_SECONDS = 0.5  # between two turns when nothing wakes the dispatcher
+DEBOUNCE_SECONDS = 0.02  # wake-ups within this time make one turn
+SWEEP_SECONDS = 15.0  # between two sweeps for waiting items that nothing would plan
+MAX_SWEEP_PART = 0.02  # of the time: where millions wait, a sweep takes a while
 TROUBLE_SECONDS = 2.0  # after a turn that failed
 
 
 class Dispatcher:
-    """One thread: turn after turn, woken early by whoever knows of new work."""
+    """One thread that takes turn after turn; whatever finds new work wakes it."""
 
     def __init__(
         self,
@@ -52,11 +53,11 @@ class Dispatcher:
         self._stopping = threading.Event()
 
     def turn_age(self) -> float:
-        """Seconds since it last looked at the tables, to the end."""
+        """Return the seconds since its last complete turn."""
         return self.monotonic() - self.last_turn
 
     def wake(self) -> None:
-        """There may be something to plan: do not wait for the next turn."""
+        """Start the next turn now: there may be something to plan."""
         self._woken.set()
 
     def stop(self) -> None:
@@ -64,22 +65,22 @@ class Dispatcher:
         self._woken.set()
 
     def run(self) -> None:
-        """Turns until stopped; trouble with the database is logged and waited out."""
+        """Take turns until stopped; trouble with the database is logged and waited out."""
         while not self._stopping.is_set():
             try:
                 pause = self.turn()
             except SQLAlchemyError as error:
-                log.warning("dispatcher.waits", reason=str(error).splitlines()[0])
+                log.warning("dispatcher.database_unavailable", reason=str(error).splitlines()[0])
                 pause = TROUBLE_SECONDS
             if self._woken.wait(pause):
                 self._stopping.wait(DEBOUNCE_SECONDS)
             self._woken.clear()
 
     def turn(self) -> float:
-        """Plans what can be planned, sends what is due; returns seconds until the next turn."""
+        """Plan what can be planned, send what is due; returns the seconds until the next turn."""
         self._sweep()
         plan = self.database.run(
-            lambda tx: planning.plan(
+            lambda tx: planner.plan(
                 tx,
                 max_in_flight=self.max_in_flight,
                 batch_size=self.batch_size,
@@ -88,10 +89,10 @@ class Dispatcher:
         )
         for batch_id in plan.batch_ids:
             self.messages.submit(batch_id)
-        for batch_id, state in self.database.run(leases.overdue):
+        for batch_id, state in self.database.run(leases.nudge_overdue):
             send = self.messages.poll if state is BatchState.SUBMITTED else self.messages.submit
             send(batch_id)
-        for notice_id in self.database.run(webhook_deliveries.due):
+        for notice_id in self.database.run(webhook_deliveries.nudge_due):
             self.messages.notify(notice_id)
         self.last_turn = self.monotonic()
         return min(TURN_SECONDS, plan.next_in if plan.next_in is not None else TURN_SECONDS)
@@ -99,6 +100,6 @@ class Dispatcher:
     def _sweep(self) -> None:
         began = self.monotonic()
         if began >= self._sweeps_at:
-            self.database.run(job_completion.wake_strays)
+            self.database.run(job_completion.wake_stray_jobs)
             ended = self.monotonic()
-            self._sweeps_at = ended + max(SWEEP_SECONDS, (ended - began) / SWEEP_PART)
+            self._sweeps_at = ended + max(SWEEP_SECONDS, (ended - began) / MAX_SWEEP_PART)

@@ -1,4 +1,4 @@
-"""Who has to wait when the API says no: decides which gate closes, and for how long."""
+"""Decide which gate opens or closes after a response, and for how long: the circuit breaker."""
 
 from __future__ import annotations
 
@@ -12,56 +12,57 @@ from worker.store.database import Transaction
 from worker.store.leases import Claim
 
 
-def answered(tx: Transaction, held: Claim, endpoint: str) -> None:
-    """The remote dealt with a request: whatever was closed for its like is open again.
+def record_success(tx: Transaction, claim: Claim, endpoint: str) -> None:
+    """Open the gates that a request of this batch passed: the remote has dealt with it.
 
-    Only for its like: a poll says nothing of a throttle on submissions, nor of a judge that takes
-    none. And a request that was under way when a gate closed says nothing of what came after.
+    Only gates of its own kind: a poll says nothing about a throttle on submissions, nor about a
+    judge that takes none. A request sent before a gate closed says nothing about it either.
     """
-    if not held.trouble:
+    if not claim.trouble:
         return
-    judge = gates.of_judge(held.judge_id)
+    judge = gates.of_judge(claim.judge_id)
     scopes = [gates.API, endpoint]
-    if endpoint == gates.SUBMIT or held.gate == judge:
+    if endpoint == gates.SUBMIT or claim.gate == judge:
         scopes.append(judge)
-    gates.open_again(tx, scopes, asked_at=held.claimed_at)
+    gates.open_gates(tx, scopes, sent_at=claim.claimed_at)
 
 
-def failed(
+def record_failure(
     tx: Transaction,
     outcome: Throttled | Denied | Unavailable,
-    held: Claim,
+    claim: Claim,
     endpoint: str,
     rng: Random,
 ) -> tuple[float, str | None]:
-    """Counts the failure against its scope and closes the gate where it is time to.
+    """Count the failure against its scope, and close the gate where it is time to.
 
-    Returns how long the batch itself waits, and the gate that it waits for, if any. A throttle
-    stops requests to the same endpoint; a wrong key stops everything, a missing permission its
-    judge; an outage everything, once it has lasted for a few requests.
+    A throttle stops requests to the same endpoint, a wrong key stops everything, a missing
+    permission stops its judge, and an outage stops everything once a few requests have failed.
+
+    Returns the seconds that the batch itself waits, and the gate that it waits for, if any.
     """
     if isinstance(outcome, Throttled):
-        return throttled(tx, outcome, endpoint, held.claimed_at, rng), endpoint
+        return record_throttle(tx, outcome, endpoint, claim.claimed_at, rng), endpoint
     scope = gates.API
     if isinstance(outcome, Denied) and outcome.judge_only:
-        scope = gates.of_judge(held.judge_id)
-    failures = gates.count_failure(tx, scope, outcome.reason, asked_at=held.claimed_at)
+        scope = gates.of_judge(claim.judge_id)
+    failures = gates.count_failure(tx, scope, outcome.reason, sent_at=claim.claimed_at)
     match outcome:
         case Denied():
             wait = gate_wait(failures + 1, rng)
         case Unavailable() if failures < OUTAGE_THRESHOLD:
-            return backoff(held.failures, rng), None
+            return backoff(claim.failures, rng), None
         case Unavailable():
             wait = gate_wait(failures, rng)
     gates.close(tx, scope, wait=wait)
     return wait, scope
 
 
-def throttled(
-    tx: Transaction, outcome: Throttled, endpoint: str, asked_at: datetime, rng: Random
+def record_throttle(
+    tx: Transaction, outcome: Throttled, endpoint: str, sent_at: datetime, rng: Random
 ) -> float:
-    """Closes the gate of such requests; returns for how many seconds."""
-    failures = gates.count_failure(tx, endpoint, outcome.reason, asked_at=asked_at)
+    """Close the gate of this endpoint; returns the seconds for which it is closed."""
+    failures = gates.count_failure(tx, endpoint, outcome.reason, sent_at=sent_at)
     wait = throttle_wait(outcome.retry_after, failures, rng)
     gates.close(tx, endpoint, wait=wait)
     if endpoint == gates.SUBMIT:

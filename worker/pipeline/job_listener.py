@@ -1,4 +1,4 @@
-"""Hears of new jobs on PostgreSQL: a hint that saves the wait for the next look at the tables."""
+"""Listen for new jobs on PostgreSQL: a hint that saves the wait for the dispatcher's next turn."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from worker.store.database import Database
 log = structlog.get_logger("evalworker")
 
 CHANNEL = "eval_jobs"
-CHECK_SECONDS = 1.0  # how often the thread looks whether it is to stop
+CHECK_SECONDS = 1.0  # how often the thread checks whether it is to stop
 RECONNECT_SECONDS = 5.0
 
 
-class Listener:
-    """One thread with a connection of its own; when it breaks, polling goes on without it."""
+class JobListener:
+    """One thread with a connection of its own; when that breaks, the dispatcher goes on without."""
 
     def __init__(self, database: Database, wake: Callable[[], None]) -> None:
         self.database = database
@@ -31,18 +31,19 @@ class Listener:
         self._stopping.set()
 
     def run(self) -> None:
+        """Listen until stopped; a broken connection is replaced."""
         while not self._stopping.is_set():
             try:
                 self._listen()
             except (psycopg.Error, SQLAlchemyError) as error:
-                log.debug("listener.reconnects", reason=str(error))
+                log.debug("job_listener.reconnects", reason=str(error))
                 self._stopping.wait(RECONNECT_SECONDS)
 
     def _listen(self) -> None:
         with contextlib.closing(self.database.driver_to_keep()) as connection:
             connection.autocommit = True
             connection.execute(f"LISTEN {CHANNEL}")
-            self.wake()  # what came while nobody listened
+            self.wake()  # for jobs that came while nobody listened
             while not self._stopping.is_set():
                 for _ in connection.notifies(timeout=CHECK_SECONDS, stop_after=1):
                     self.wake()

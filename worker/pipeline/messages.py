@@ -1,4 +1,4 @@
-"""Messages to the actors: sent after a commit, never relied on."""
+"""Send messages to the actors: after a commit, and never relied on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = structlog.get_logger("evalworker")
 
 
 class Messages(Protocol):
-    """Sends an actor its message, after a commit; the dispatcher sends again what is lost."""
+    """Sends messages after a commit; the dispatcher sends again what gets lost."""
 
     def submit(self, batch_id: UUID, *, delay: float = 0.0) -> None: ...
 
@@ -24,17 +24,16 @@ class Messages(Protocol):
     def notify(self, notice_id: UUID) -> None: ...
 
     def room(self) -> None:
-        """A place at the remote is free, or items wait again: the dispatcher may plan."""
+        """Wake the dispatcher: a slot at the remote is free, or items wait again."""
 
 
 DUE_MARGIN = 0.05  # seconds: a message that comes a moment early finds nothing due
 
+ID_NAMES = {"submit": "batch_id", "poll": "batch_id", "notify": "notice_id"}
 
-_ID = {"submit": "batch_id", "poll": "batch_id", "notify": "notice_id"}
 
-
-class Mailbox:
-    """Sends messages to the actors, of this process and of the others."""
+class MessageSender:
+    """Sends messages over the broker to the actors of every process."""
 
     def __init__(
         self,
@@ -70,7 +69,7 @@ class Mailbox:
         try:
             self.broker.enqueue(message, delay=milliseconds)
         except SEND_ERRORS as error:
-            # The row is due all the same: the dispatcher sends again when the broker is back.
+            # The row stays due: the dispatcher sends again when the broker is back.
             self.lost()
-            ids = {_ID[actor_name]: str(row_id)}
+            ids = {ID_NAMES[actor_name]: str(row_id)}
             log.warning("message.lost", actor=actor_name, **ids, reason=str(error))

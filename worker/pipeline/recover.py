@@ -1,17 +1,20 @@
-"""Looks at the remote for a batch whose submission was not answered.
+"""Recover a batch whose submission had no response: search the remote's list before sending again.
 
-There is no idempotency key: a second POST would be a second bill. But the judge's batches can be
-listed, and ours be known by its own tag, where the server shows tags, or else by the number and
-the content of its inputs.
+There is no idempotency key: a second POST would be billed again. But the judge's batches can be
+listed, and ours is recognised by its own tag, where the server shows tags, or else by the number
+and the content of its inputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
+from worker.domain.backoff import backoff, first_search_wait, search_wait
 from worker.domain.outcomes import (
     BatchExecution,
     Denied,
@@ -21,26 +24,151 @@ from worker.domain.outcomes import (
     Throttled,
     Unavailable,
 )
+from worker.pipeline import gate_policy
+from worker.pipeline.admission import Admitted, Deferred, NothingDue, OnHold, admit_request
+from worker.pipeline.context import StepContext
 from worker.remote import JudgeAPI
+from worker.remote.pagination import Incomplete, list_pages
+from worker.store import gates, leases, submission
+from worker.store.batch_items import batch_items
+from worker.store.database import Transaction
+from worker.store.leases import Claim
 
 CLOCK_MARGIN = timedelta(minutes=2)  # between our database's clock and the remote's
 MAX_PAGES = 50
 MAX_SECONDS = 20.0  # of one search; it ends before its lease does
+BUSY_SECONDS = (1.0, 3.0)  # before a batch is searched for after another one
 
-OWN_TAG = "evalworker:"  # and the id of the batch: no two submissions have the same
+OWN_TAG = "evalworker:"  # followed by the id of the batch: no two batches have the same
 
-COMPARED = ("request", "response", "contexts", "expected_output", "turns")
-"""Input fields that the remote is known to show again."""
+COMPARED_FIELDS = ("request", "response", "contexts", "expected_output", "turns")
+"""Input fields that the remote is known to echo."""
+
+
+# --- the step ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class LostSubmission:
     """What may have been submitted, and when the attempt began."""
 
     judge_id: str
     own_tag: str | None
     inputs: Sequence[Mapping[str, Any]]
     since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class InDoubt:
+    """A claimed batch that may be at the remote already."""
+
+    claim: Claim
+    submission: LostSubmission
+
+
+class Recovery:
+    """The searches of one process, one at a time: each reads the same list."""
+
+    def __init__(self, context: StepContext) -> None:
+        self.context = context
+        self._searching = threading.Lock()
+
+    def claim(self, tx: Transaction, batch_id: UUID) -> InDoubt | Deferred | OnHold | NothingDue:
+        """Claim a batch in doubt, with what may have been sent."""
+        context = self.context
+        claim = submission.claim_search(
+            tx, batch_id, holder=context.holder, lease=context.policy.lease
+        )
+        if claim is None:
+            return NothingDue()
+        if self._searching.locked():
+            return self._defer(tx, claim)
+        admission = admit_request(tx, claim, context.rng)
+        if not isinstance(admission, Admitted):
+            return admission
+        if claim.submitting_at is None:
+            raise ValueError(f"batch {claim.id} is in doubt, but its attempt has no time")
+        inputs = [item.input for item in batch_items(tx, claim.id)]
+        lost = LostSubmission(claim.judge_id, claim.own_tag, inputs, claim.submitting_at)
+        return InDoubt(claim, lost)
+
+    def recover(self, doubt: InDoubt) -> None:
+        """Search the remote for the batch, and record what came of it."""
+        database, claim = self.context.database, doubt.claim
+        if not self._searching.acquire(blocking=False):
+            database.run(lambda tx: self._defer(tx, claim))
+            return
+        try:
+            outcome = search(
+                self.context.api, doubt.submission, self._known, monotonic=self.context.monotonic
+            )
+        finally:
+            self._searching.release()
+        recorded = database.run(lambda tx: self._record(tx, claim, outcome))
+        if recorded and isinstance(outcome, Match):
+            self.context.messages.poll(claim.id, delay=self.context.policy.poll_min)
+
+    def _defer(self, tx: Transaction, claim: Claim) -> Deferred:
+        wait = self.context.rng.uniform(*BUSY_SECONDS)
+        deferred = Deferred(wait, None, "another batch is being searched for")
+        leases.defer(tx, claim, wait=wait, gate=None, reason=deferred.reason)
+        return deferred
+
+    def _known(self, remote_ids: Collection[str]) -> set[str]:
+        return self.context.database.run(lambda tx: submission.known_remote_ids(tx, remote_ids))
+
+    def _record(self, tx: Transaction, claim: Claim, outcome: SearchOutcome) -> bool:
+        context = self.context
+        match outcome:
+            case Match(remote_id):
+                gate_policy.record_success(tx, claim, gates.STATUS)
+                return record_accepted(tx, claim, remote_id, None, wait=context.policy.poll_min)
+            case Absent():
+                gate_policy.record_success(tx, claim, gates.STATUS)
+                return self._record_absent(tx, claim, "not in the remote's list")
+            case NoList(reason) if context.policy.resubmit_unlisted:
+                return self._record_absent(tx, claim, f"there is no list to search ({reason})")
+            case NoList(reason):
+                reason = f"there is no list to search ({reason})"
+                return leases.put_on_hold(tx, claim, reason=reason)
+            case Unclear(reason, cause):
+                wait, gate = backoff(claim.failures + 2, context.rng), None
+                if cause is not None:
+                    wait, gate = gate_policy.record_failure(
+                        tx, cause, claim, gates.STATUS, context.rng
+                    )
+                return submission.record_search(
+                    tx, claim, wait=wait, reason=reason, complete=False, gate=gate
+                )
+
+    def _record_absent(self, tx: Transaction, claim: Claim, reason: str) -> bool:
+        """Record one more search in vain; after the last one the batch is submitted again.
+
+        A 404 on the list is searched as often: it may be a proxy's page, and resubmitting early is
+        billed twice.
+        """
+        searches = claim.looks + 1
+        wait = search_wait(searches)
+        if wait is not None:
+            return submission.record_search(tx, claim, wait=wait, reason=reason, complete=True)
+        reason = f"{reason} after {searches} searches: sent again"
+        return submission.record_not_started(tx, claim, reason=reason, wait=0.0)
+
+
+def record_accepted(
+    tx: Transaction, claim: Claim, remote_id: str, status_url: str | None, *, wait: float
+) -> bool:
+    """Record that the remote has the batch; one whose id is another batch's stays in doubt."""
+    moved = submission.record_accepted(
+        tx, claim, remote_batch_id=remote_id, status_url=status_url, wait=wait
+    )
+    if not moved and submission.known_remote_ids(tx, [remote_id]):
+        reason = f"the remote answered with the id of another batch ({remote_id})"
+        submission.record_unknown(tx, claim, reason=reason, wait=first_search_wait())
+    return moved
+
+
+# --- the search ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +192,7 @@ class NoList:
 
 @dataclass(frozen=True, slots=True)
 class Unclear:
-    """The list, or one candidate, could not be read to the end; look again later."""
+    """The list, or one candidate, could not be read to the end; the search is repeated later."""
 
     reason: str
     cause: Throttled | Denied | Unavailable | None = None
@@ -75,95 +203,92 @@ SearchOutcome = Match | Absent | NoList | Unclear
 
 def search(
     api: JudgeAPI,
-    sent: Sent,
-    taken: Callable[[Collection[str]], Collection[str]],
+    lost: LostSubmission,
+    known: Callable[[Collection[str]], Collection[str]],
     *,
     monotonic: Callable[[], float],
 ) -> SearchOutcome:
-    """Reads the judge's batches since the attempt began; `taken` tells which ids are others'.
+    """Search the judge's batches since the attempt began.
 
-    Of several that fit, the oldest is taken: what was created later may be all that is left to
-    another attempt, which began later and looks no further back.
+    `known` returns which of the given remote ids belong to other batches. Of several candidates the
+    oldest is taken: a younger one may be all that is left to an attempt that began later, which
+    does not search further back.
     """
-    give_up_at = monotonic() + MAX_SECONDS
-    candidates: list[BatchExecution] = []
-    for page in _pages(api, sent):
-        if not isinstance(page, Listed):
-            return page
-        if monotonic() > give_up_at:
-            return _TOO_LONG
-        candidates += [row for row in page.executions if _may_be(row, sent)]
-    others = taken([row.batch_execution_id for row in candidates])
+    end = monotonic() + MAX_SECONDS
+    candidates = _candidates(api, lost, monotonic)
+    if not isinstance(candidates, list):
+        return candidates
+    others = known([row.batch_execution_id for row in candidates])
     unclear: Unclear | None = None
-    for row in sorted(candidates, key=lambda row: row.created_at or sent.since):
-        if monotonic() > give_up_at:
-            return _TOO_LONG
+    for row in sorted(candidates, key=lambda row: row.created_at or lost.since):
+        if monotonic() > end:
+            return Unclear("the search took too long")
         if row.batch_execution_id in others:
             continue
-        verdict = _is_ours(api, row, sent)
+        verdict = _is_lost_batch(api, row, lost)
         if isinstance(verdict, Unclear):
             if isinstance(verdict.cause, Throttled):
-                return verdict  # the next question would come before its time
+                return verdict  # the next request would come too early
             unclear = verdict
         elif verdict:
             return Match(row.batch_execution_id)
     return unclear or Absent()
 
 
-_TOO_LONG = Unclear("the search took too long")
-
-
-def _pages(api: JudgeAPI, sent: Sent) -> Iterator[Listed | NoList | Unclear]:
-    cursor: str | None = None
-    for _ in range(MAX_PAGES):
-        outcome = api.list_executions(
-            judge_id=sent.judge_id, date_from=sent.since - CLOCK_MARGIN, cursor=cursor
-        )
-        match outcome:
-            case Listed():
-                yield outcome
-                cursor = outcome.next_cursor
-                if cursor is None:
-                    return
+def _candidates(
+    api: JudgeAPI, lost: LostSubmission, monotonic: Callable[[], float]
+) -> list[BatchExecution] | NoList | Unclear:
+    candidates: list[BatchExecution] = []
+    for page in list_pages(
+        api,
+        max_pages=MAX_PAGES,
+        max_seconds=MAX_SECONDS,
+        monotonic=monotonic,
+        judge_id=lost.judge_id,
+        date_from=lost.since - CLOCK_MARGIN,
+    ):
+        match page:
+            case Listed(executions):
+                candidates += [row for row in executions if _may_be_lost_batch(row, lost)]
             case NotFound(reason):
-                yield NoList(reason)
-                return
+                return NoList(reason)
+            case Incomplete(reason):
+                return Unclear(reason)
             case Throttled(reason) | Denied(reason) | Unavailable(reason):
-                yield Unclear(reason, outcome)
-                return
-    yield Unclear(f"the list has more than {MAX_PAGES} pages")
+                return Unclear(reason, page)
+    return candidates
 
 
-def _may_be(row: BatchExecution, sent: Sent) -> bool:
-    """By what the list shows: the tag, or else the number of inputs and the time."""
-    if row.tags is not None and sent.own_tag is not None:
-        return sent.own_tag in row.tags
+def _may_be_lost_batch(row: BatchExecution, lost: LostSubmission) -> bool:
+    """Decide by what the list shows: the tag, or else the number of inputs and the time."""
+    if row.tags is not None and lost.own_tag is not None:
+        return lost.own_tag in row.tags
     if any(tag.startswith(OWN_TAG) for tag in row.tags or ()):
-        return False  # another batch's, even if it has the same inputs
-    if row.created_at is not None and row.created_at < sent.since - CLOCK_MARGIN:
+        return False  # it belongs to another batch, even if it has the same inputs
+    if row.created_at is not None and row.created_at < lost.since - CLOCK_MARGIN:
         return False
-    return row.total_count is None or row.total_count == len(sent.inputs)
+    return row.total_count is None or row.total_count == len(lost.inputs)
 
 
-def _is_ours(api: JudgeAPI, row: BatchExecution, sent: Sent) -> bool | Unclear:
-    if row.tags is not None and sent.own_tag is not None:
+def _is_lost_batch(api: JudgeAPI, row: BatchExecution, lost: LostSubmission) -> bool | Unclear:
+    if row.tags is not None and lost.own_tag is not None:
         return True
     match api.status(row.batch_execution_id, spaced=True):
         case Found(execution):
-            shown = {item.index: item.input for item in execution.items}
-            if len(shown) < len(sent.inputs) or None in shown.values():
+            echoes = {item.index: item.input for item in execution.items}
+            if len(echoes) < len(lost.inputs) or None in echoes.values():
                 return Unclear(f"batch {row.batch_execution_id} does not show its inputs yet")
-            return all(_same(shown.get(i), given) for i, given in enumerate(sent.inputs))
+            return all(_is_echo(echoes.get(i), sent) for i, sent in enumerate(lost.inputs))
         case NotFound():
             return False
         case Throttled(reason) | Denied(reason) | Unavailable(reason) as cause:
             return Unclear(reason, cause)
 
 
-def _same(shown: Mapping[str, Any] | None, given: Mapping[str, Any]) -> bool:
-    """Whether an input is the one sent; what the remote leaves empty, and so did we, is equal."""
-    return shown is not None and all(
-        (shown.get(name) or None) == (given.get(name) or None)
-        for name in COMPARED
-        if name in shown or name not in ("turns", "contexts")
+def _is_echo(echo: Mapping[str, Any] | None, sent: Mapping[str, Any]) -> bool:
+    """Return whether an echoed input is the one sent; an empty field equals an absent one."""
+    return echo is not None and all(
+        (echo.get(name) or None) == (sent.get(name) or None)
+        for name in COMPARED_FIELDS
+        if name in echo or name not in ("turns", "contexts")
     )

@@ -1,48 +1,47 @@
-"""What all replicas know of the API's pace, in one row: how many batches it lets run at once, and
-when its list is read next, by whoever comes first."""
+"""The limit of batches in flight, shared by all replicas: it is lowered when the API throttles."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from worker.domain.concurrency import LIMIT_HOLDS, LIMIT_LOWERED, in_flight_allowed
+from worker.domain.concurrency import DECREASE_FACTOR, DECREASE_INTERVAL, in_flight_allowed
 from worker.domain.lifecycle import BatchState
 from worker.events import Event
 from worker.store.database import Transaction
 from worker.store.sql_functions import later, now
 from worker.store.tables import batches, pace
 
-API = "api"
+SCOPE = "api"  # of the row of `eval_pace`
 
 
 def allowed_in_flight(tx: Transaction | sa.Connection, ceiling: int) -> int:
-    """How many batches may be at the remote now: the ceiling, or less while it refuses more."""
-    known = tx.execute(_LIMIT).one_or_none()
-    if known is None:
+    """Return how many batches may be at the remote now: `ceiling`, or less after a throttle."""
+    row = tx.execute(_LIMIT).one_or_none()
+    if row is None:
         return ceiling
-    since = (known.moment - known.limited_at).total_seconds()
-    return in_flight_allowed(ceiling, known.in_flight_limit, since)
+    since = (row.now - row.limited_at).total_seconds()
+    return in_flight_allowed(ceiling, row.in_flight_limit, since)
 
 
-_LIMIT = sa.select(pace.c.in_flight_limit, pace.c.limited_at, now().label("moment")).where(
+_LIMIT = sa.select(pace.c.in_flight_limit, pace.c.limited_at, now().label("now")).where(
     pace.c.in_flight_limit.isnot(None)
 )
 
 
 def lower_limit(tx: Transaction) -> None:
-    """The remote refused one more batch: as many as run now are a little too many for it.
+    """Lower the limit below the batches that are running: the remote refused one more.
 
-    Refusals come in swarms that tell one thing: for a moment, the first lowers the limit, and the
-    others only correct it. It came while some that the remote had taken were not on record yet.
+    Refusals come in swarms that mean one thing. The first lowers the limit, and for a moment the
+    others only correct it upwards, as it came while accepted batches were not recorded yet.
     """
     running = int(tx.scalar(_RUNNING) or 0)
     statement = _LOWER_ON_POSTGRESQL if tx.on_postgresql else _LOWER_ON_SQLITE
-    limit = max(1.0, running * LIMIT_LOWERED)
-    if tx.scalar(statement, {"scope": API, "in_flight_limit": limit}):
+    limit = max(1.0, running * DECREASE_FACTOR)
+    if tx.scalar(statement, {"scope": SCOPE, "in_flight_limit": limit}):
         tx.record_event(Event.PACE_LOWERED, in_flight=round(limit))
     else:
-        tx.execute(_CORRECT, {"of_scope": API, "seen_limit": limit})
+        tx.execute(_RAISE, {"of_scope": SCOPE, "new_limit": limit})
 
 
 _RUNNING = (
@@ -52,27 +51,28 @@ _RUNNING = (
 )
 
 
-def _lowering(insert: postgresql.Insert | sqlite.Insert) -> sa.Executable:
+def _build_lower(insert: postgresql.Insert | sqlite.Insert) -> sa.Executable:
     return (
         insert.values(limited_at=now())
         .on_conflict_do_update(
             index_elements=["scope"],
             set_={"in_flight_limit": insert.excluded.in_flight_limit, "limited_at": now()},
             where=sa.or_(
-                pace.c.limited_at.is_(None), pace.c.limited_at < later(sa.literal(-LIMIT_HOLDS))
+                pace.c.limited_at.is_(None),
+                pace.c.limited_at < later(sa.literal(-DECREASE_INTERVAL)),
             ),
         )
         .returning(pace.c.scope)
     )
 
 
-_LOWER_ON_POSTGRESQL = _lowering(postgresql.insert(pace))
-_LOWER_ON_SQLITE = _lowering(sqlite.insert(pace))
+_LOWER_ON_POSTGRESQL = _build_lower(postgresql.insert(pace))
+_LOWER_ON_SQLITE = _build_lower(sqlite.insert(pace))
 
 
-_SEEN = sa.bindparam("seen_limit", type_=sa.Double)
-_CORRECT = (
+_NEW_LIMIT = sa.bindparam("new_limit", type_=sa.Double)
+_RAISE = (
     sa.update(pace)
-    .where(pace.c.scope == sa.bindparam("of_scope"), pace.c.in_flight_limit < _SEEN)
-    .values(in_flight_limit=_SEEN)
+    .where(pace.c.scope == sa.bindparam("of_scope"), pace.c.in_flight_limit < _NEW_LIMIT)
+    .values(in_flight_limit=_NEW_LIMIT)
 )

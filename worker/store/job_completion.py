@@ -1,4 +1,4 @@
-"""What the end of items means for their jobs, and jobs that have nothing to send."""
+"""End items, and the jobs of which they were the last; wake jobs whose items wait again."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import sqlalchemy as sa
 
 from worker.domain.lifecycle import Status, job_status_at_end
 from worker.events import Event
-from worker.store import webhook_deliveries
 from worker.store.bulk import UpdateEach
 from worker.store.column_types import Id
 from worker.store.database import Transaction
 from worker.store.sql_functions import among, later, now, seconds_between
 from worker.store.tables import item_is_in_flight, item_is_live, item_is_waiting, items, jobs
+from worker.store.webhook_deliveries import EndedJob, insert_notice
 
 EMPTY_JOB_GRACE = 10.0  # seconds in which a producer without a transaction may add the items
-SETTLED_AT_ONCE = 1000
+MAX_JOBS = 1000  # in one statement
 
 _OPEN = among(jobs.c.status, (Status.PENDING, Status.PROCESSING))
 _OF_JOB = items.c.job_id == jobs.c.id
@@ -27,16 +27,16 @@ _OF_JOB = items.c.job_id == jobs.c.id
 def end_finished_jobs(tx: Transaction, job_ids: Collection[UUID]) -> None:
     """pending, processing -> completed, failed or cancelled, where no item is left to end.
 
-    The caller has ended its items. A job that is due will be looked at again by the planner, which
-    waits for this transaction; its row is only kept from ending, so that its batches do not wait
-    for one another. Of the last batches of a job each looks, one after the other, so that the
-    second sees what the first recorded.
+    The caller has ended its items. A due job is left to the planner, which waits for this
+    transaction: its row is only locked against ending, so that its batches do not wait for one
+    another. The last batches of a job check one after the other, so that the second sees what the
+    first recorded.
     """
-    going_on = tx.scalars(_KEEP_DUE_JOBS, {"job_ids": sorted(job_ids)}).all()
-    last = set(job_ids) - set(going_on)
-    if last:
-        lock_jobs(tx, last)
-        _end_where_all_ended(tx, last)
+    still_due = tx.scalars(_KEEP_DUE_JOBS, {"job_ids": sorted(job_ids)}).all()
+    candidates = set(job_ids) - set(still_due)
+    if candidates:
+        lock_jobs(tx, candidates)
+        _end_jobs_without_live_items(tx, candidates)
 
 
 _KEEP_DUE_JOBS = (
@@ -48,10 +48,10 @@ _KEEP_DUE_JOBS = (
 
 
 def lock_jobs(tx: Transaction, job_ids: Collection[UUID]) -> None:
-    """Takes the rows of these jobs, in one order everywhere, so that two enders cannot cross.
+    """Lock the rows of these jobs, in the same order everywhere, so that there is no deadlock.
 
-    Always after the rows of items, and late: until the commit, no other batch of these jobs can
-    come to its end.
+    Call it after the rows of items are written, and late: until the commit, no other batch of these
+    jobs can end.
     """
     tx.execute(_LOCK_JOBS, {"job_ids": sorted(job_ids)})
 
@@ -64,8 +64,8 @@ _LOCK_JOBS = (
 )
 
 
-def _end_where_all_ended(tx: Transaction, job_ids: Collection[UUID]) -> None:
-    """The caller has the jobs' rows."""
+def _end_jobs_without_live_items(tx: Transaction, job_ids: Collection[UUID]) -> None:
+    """pending, processing -> ended; the caller has locked the jobs' rows."""
     ended = tx.scalars(_ALL_ENDED, {"job_ids": sorted(job_ids)}).all()
     if not ended:
         return
@@ -81,8 +81,8 @@ def _count(status: Status) -> sa.ColumnElement[int]:
     return sa.func.count().filter(items.c.status == status)
 
 
-# One look into the index of live items per job: with an order PostgreSQL cannot choose to read
-# the table instead, whose first rows are the ones that have ended.
+# One read of the index of live items per job. The ORDER BY keeps PostgreSQL from reading the table
+# instead, whose first rows are those that have ended.
 _LIVE_ITEM = (
     sa.select(items.c.item_index)
     .where(_OF_JOB, item_is_live)
@@ -105,29 +105,28 @@ _COUNTED = (
 )
 
 
-_EVENT_AT_END = {
-    Status.COMPLETED: Event.JOB_COMPLETED,
-    Status.FAILED: Event.JOB_FAILED,
-    Status.CANCELLED: Event.JOB_CANCELLED,
-}
-
-
 def end_job(
     tx: Transaction, job_id: UUID, status: Status, error: str | None = None, **counts: int
 ) -> None:
-    """pending, processing -> `status`; whom its producer named is told, after the commit."""
+    """pending, processing -> `status`, with a notice where the producer asked for one."""
     ended = tx.execute(_END_JOB, {"of_job": job_id, "status": status, "error": error})
-    job = ended.one_or_none()
-    if job is None:
+    row = ended.one_or_none()
+    if row is None:
         return
+    job = EndedJob(*row)
     took = None if job.seconds is None else round(job.seconds, 3)
     tx.record_event(
         _EVENT_AT_END[status], job_id=job_id, error=error, counts=counts or None, seconds=took
     )
     if job.callback_url is not None:
-        webhook_deliveries.write(tx, job, status)
+        insert_notice(tx, job, status)
 
 
+_EVENT_AT_END = {
+    Status.COMPLETED: Event.JOB_COMPLETED,
+    Status.FAILED: Event.JOB_FAILED,
+    Status.CANCELLED: Event.JOB_CANCELLED,
+}
 _END_JOB = (
     sa.update(jobs)
     .where(jobs.c.id == sa.bindparam("of_job"), _OPEN)
@@ -144,10 +143,10 @@ _END_JOB = (
 
 
 def settle_idle_jobs(tx: Transaction, lane: str) -> None:
-    """Due jobs of a lane from which nothing could be taken: asleep until an item is due, or ended.
+    """Put due jobs of a lane that have no due item to sleep until one is due, or end them.
 
-    A job without any input fails, once its producer had a moment to add some. Jobs that a batch
-    is recording for are left for the next turn.
+    A job without any input fails, once its producer had a moment to add some. Jobs whose rows are
+    locked by a batch that records its results are left for the next turn.
     """
     idle = tx.scalars(_IDLE, {"of_lane": lane}).all()
     if not idle:
@@ -157,7 +156,7 @@ def settle_idle_jobs(tx: Transaction, lane: str) -> None:
             tx.execute(sa.update(jobs).where(jobs.c.id == job.id).values(due_at=job.next_due))
         elif job.had_time:
             end_job(tx, job.id, Status.FAILED, "the job has no inputs")
-    _end_where_all_ended(tx, idle)
+    _end_jobs_without_live_items(tx, idle)
 
 
 _NEXT_DUE = sa.select(sa.func.min(items.c.due_at)).where(_OF_JOB, item_is_waiting).scalar_subquery()
@@ -169,7 +168,7 @@ _IDLE = (
         jobs.c.due_at <= now(),
         ~sa.exists(sa.select(1).where(_OF_JOB, item_is_waiting, items.c.due_at <= now())),
     )
-    .limit(SETTLED_AT_ONCE)
+    .limit(MAX_JOBS)
     .with_for_update(skip_locked=True)
 )
 _STATE_OF = sa.select(
@@ -181,11 +180,9 @@ _STATE_OF = sa.select(
 
 
 def fail_lane(tx: Transaction, lane: str, reason: str) -> None:
-    """All due jobs of a lane whose judge or tags no submission could carry: failed, with why."""
+    """pending, processing -> failed, for all due jobs of a lane whose judge or tags are invalid."""
     job_ids = tx.scalars(
-        sa.select(jobs.c.id)
-        .where(jobs.c.lane == lane, jobs.c.due_at <= now())
-        .limit(SETTLED_AT_ONCE)
+        sa.select(jobs.c.id).where(jobs.c.lane == lane, jobs.c.due_at <= now()).limit(MAX_JOBS)
     ).all()
     fail_waiting_items(tx, job_ids, reason)
     for job_id in job_ids:
@@ -202,16 +199,29 @@ def fail_waiting_items(tx: Transaction, job_ids: Sequence[UUID], reason: str) ->
 
 
 def end_items(tx: Transaction, batch_id: UUID, ended: Sequence[dict[str, Any]]) -> None:
-    """processing -> completed or failed; keys: place, new_status, new_error, log_id."""
+    """processing -> completed or failed; `ended` as `ended_item` makes them."""
     _END_ITEM.run(tx, ended, of_batch=batch_id)
+
+
+def ended_item(
+    index: int, status: Status, error: str | None = None, *, execution_log_id: str | None = None
+) -> dict[str, Any]:
+    """Build the record of an item that ended, by its index in its batch, for `end_items`."""
+    return {
+        "index": index,
+        "new_status": status,
+        "new_error": error,
+        "log_id": execution_log_id,
+    }
 
 
 def retry_items(
     tx: Transaction, batch_id: UUID, failed: Sequence[dict[str, Any]], *, job_ids: Collection[UUID]
 ) -> None:
-    """processing -> pending: to be sent again in a later batch, after `wait` seconds.
+    """processing -> pending: to be sent again in a later batch.
 
-    Their jobs are due again when the first of them is; keys: place, new_error, wait.
+    Keys of `failed`: index (in the batch), new_error, wait (seconds). The jobs are due again when
+    the first of these items is.
     """
     if failed:
         _RETRY_ITEM.run(tx, failed, of_batch=batch_id)
@@ -219,10 +229,10 @@ def retry_items(
 
 
 def _in_flight(given: Any) -> sa.ColumnElement[bool]:
-    """The item at a place of the batch, if it still awaits its end."""
+    """Build the condition for the item at an index of the batch, if it has not ended."""
     return sa.and_(
         items.c.batch_id == given.of_batch,
-        items.c.batch_index == given.place,
+        items.c.batch_index == given.index,
         item_is_in_flight,
     )
 
@@ -240,7 +250,7 @@ _END_ITEM = UpdateEach(
         )
     ),
     shared={"of_batch": Id},
-    place=sa.Integer,
+    index=sa.Integer,
     new_status=sa.Text,
     new_error=sa.Text,
     log_id=sa.Text,
@@ -257,14 +267,14 @@ _RETRY_ITEM = UpdateEach(
         )
     ),
     shared={"of_batch": Id},
-    place=sa.Integer,
+    index=sa.Integer,
     new_error=sa.Text,
     wait=sa.Double,
 )
 
 
 def wake_jobs(tx: Transaction, job_ids: Collection[UUID]) -> None:
-    """These jobs are due when the first of their waiting items is."""
+    """Make these jobs due when the first of their waiting items is."""
     tx.execute(_WAKE_JOBS, {"job_ids": sorted(job_ids)})
 
 
@@ -278,11 +288,11 @@ _WAKE_JOBS = (
 )
 
 
-def wake_strays(tx: Transaction) -> None:
-    """Jobs that nothing would plan although items wait: inputs added late, or to an ended job.
+def wake_stray_jobs(tx: Transaction) -> None:
+    """Make jobs due whose items wait although nothing would plan them.
 
-    Producers that do not use a transaction can add items after their job was planned; nothing
-    that is committed may be left lying.
+    A producer that does not use a transaction can add items after their job was planned, or has
+    ended. Nothing that is committed may be forgotten.
     """
     for job_id in tx.scalars(_STRAYS).all():
         moved = tx.execute(
@@ -304,5 +314,5 @@ _STRAYS = (
     .distinct()
     .join_from(items, jobs, _OF_JOB)
     .where(item_is_waiting, jobs.c.due_at.is_(None))
-    .limit(SETTLED_AT_ONCE)
+    .limit(MAX_JOBS)
 )

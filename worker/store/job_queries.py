@@ -11,9 +11,8 @@ import sqlalchemy as sa
 
 from worker.domain.lifecycle import BatchState, NoticeState, Status
 from worker.errors import UnknownJob
-from worker.store import gates
-from worker.store.tables import batches, item_is_waiting, items, jobs, notices
-from worker.store.tables import gates as gate_rows
+from worker.store import pauses
+from worker.store.tables import batches, gates, item_is_waiting, items, jobs, notices
 from worker.store.views import item_results, job_notices, job_progress, scores
 
 READ_AT_ONCE = 1000  # items; results of any size are read in constant memory
@@ -28,7 +27,7 @@ def any_work(connection: sa.Connection, *, also_paused: bool = False) -> bool:
     return bool(connection.scalar(_ANY_WORK if also_paused else _WORK_TO_GO_ON_WITH))
 
 
-_NOT_PAUSED = sa.not_(gates.paused(jobs.c.judge_id))
+_NOT_PAUSED = sa.not_(pauses.is_paused(jobs.c.judge_id))
 _UNTOLD = sa.exists().where(
     notices.c.due_at.isnot(None),
     sa.or_(notices.c.attempts == 0, notices.c.lease_holder.isnot(None)),
@@ -44,7 +43,7 @@ _ANY_WORK = sa.select(
 _WORK_TO_GO_ON_WITH = sa.select(
     sa.or_(
         sa.exists().where(jobs.c.due_at.isnot(None), _NOT_PAUSED),
-        sa.exists().where(batches.c.due_at.isnot(None), sa.not_(gates.behind_pause())),
+        sa.exists().where(batches.c.due_at.isnot(None), sa.not_(pauses.is_behind_pause())),
         sa.exists().where(item_is_waiting, items.c.job_id == jobs.c.id, _NOT_PAUSED),
         _UNTOLD,
     )
@@ -135,9 +134,7 @@ def asks_for_notices(connection: sa.Connection) -> bool:
 def closed_gates(connection: sa.Connection) -> Sequence[Any]:
     """What waits because the API, or a judge, says no: scope, reason, opens_at, closed_at."""
     return connection.execute(
-        sa.select(gate_rows)
-        .where(gate_rows.c.closed_at.isnot(None), gate_rows.c.opens_at != gates.NEVER)
-        .order_by(gate_rows.c.scope)
+        sa.select(gates).where(gates.c.closed_at.isnot(None)).order_by(gates.c.scope)
     ).all()
 
 

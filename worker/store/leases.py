@@ -1,14 +1,15 @@
-"""Claims: a lease on a batch, with an epoch that fences every write of its holder.
+"""Claim a batch for a while, and record what its holder did.
 
-A claimed batch is due again when its lease ends, so a dead holder's work comes up by itself. A
-holder that was asleep for too long finds another epoch in the row, and its writes move nothing.
+A claim is a lease with an epoch. The epoch is a fencing token (Kleppmann, "How to do distributed
+locking", 2016): it counts the claims of a batch, and its holder records only under its own epoch. A
+claimed batch is due again when its lease ends, so that a dead holder's work is taken up by another
+process; a holder that slept too long finds another epoch, and its statement moves no row.
 
-Statements stand ready-made: building one costs several times as much as running it.
+Statements are module constants, as building one costs several times as much as running it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -21,22 +22,22 @@ from worker.domain.lifecycle import LIVE_STATES, TRANSITIONS, BatchState
 from worker.events import CountedEvent, Event
 from worker.store.database import Transaction
 from worker.store.sql_functions import among, later, now
-from worker.store.tables import batches, gates, item_is_in_batch, item_is_in_flight, items
+from worker.store.tables import batches, gates, pauses
 
 if TYPE_CHECKING:
     from sqlalchemy.sql.dml import ReturningUpdate
 
-NUDGE_AFTER = 2.0  # seconds a batch may be overdue before its message counts as lost
+NUDGE_AFTER = 2.0  # seconds that a batch may be overdue before its message counts as lost
 NUDGE_AGAIN = 10.0  # seconds before yet another message for the same batch
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a holder knows of its batch, as of the claim."""
+    """A batch as its holder claimed it."""
 
     id: UUID
     epoch: int
-    claims: int  # in a row without a record, this one included
+    claims: int  # in a row of which nothing was recorded, this one included
     state: BatchState
     judge_id: str
     judge_version_id: str | None
@@ -47,7 +48,7 @@ class Claim:
     looks: int
     polls: int
     gate: str | None
-    own_tag: str | None  # that its latest submission carried
+    own_tag: str | None  # the tag of its own that its latest submission carried
     remote_batch_id: str | None
     remote_status: str | None
     status_url: str | None
@@ -55,7 +56,7 @@ class Claim:
     claimed_at: datetime
     seconds_submitted: float | None  # since the remote took it
     live_batches: int  # of all holders, this one included
-    trouble: bool  # whether the API, or a judge, has said no lately: see `gates`
+    trouble: bool  # whether there is any gate or pause that the holder has to check
 
 
 _other = batches.alias("other")
@@ -80,19 +81,21 @@ _CLAIMED = (
     batches.c.submitting_at,
     batches.c.submitted_at,
     now().label("claimed_at"),
-    # What every step asks first, in the same round trip.
+    # Read with the claim, to save another statement.
     sa.select(sa.func.count())
     .where(_other.c.due_at.isnot(None))
     .scalar_subquery()
     .label("live_batches"),
-    sa.exists(sa.select(1).select_from(gates)).label("trouble"),
+    sa.or_(
+        sa.exists(sa.select(1).select_from(gates)), sa.exists(sa.select(1).select_from(pauses))
+    ).label("trouble"),
 )
 
 
-def claiming(
+def build_claim(
     *states: BatchState, becomes: BatchState | None = None, **values: Any
 ) -> ReturningUpdate[Any]:
-    """The statement that takes a due batch in one of these states; for `claim`."""
+    """Build the statement for `claim_batch` that takes a due batch in one of these states."""
     return (
         sa.update(batches)
         .where(
@@ -112,7 +115,7 @@ def claiming(
     )
 
 
-def claim(
+def claim_batch(
     tx: Transaction,
     statement: ReturningUpdate[Any],
     batch_id: UUID,
@@ -121,7 +124,7 @@ def claim(
     lease: float,
     **values: Any,
 ) -> Claim | None:
-    """Takes a batch by a statement of `claiming`, until the lease ends; None if there is none."""
+    """Claim a batch by a statement of `build_claim` until the lease ends; None if it is not due."""
     given = {"batch_id": batch_id, "holder": holder, "lease": lease, **values}
     moved = tx.execute(statement, given).one_or_none()
     if moved is None:
@@ -141,20 +144,20 @@ def _read_claim(row: sa.Row[Any]) -> Claim:
 
 
 def move(
-    tx: Transaction, held: Claim, to: BatchState, *, due_in: float | None = None, **values: Any
+    tx: Transaction, claim: Claim, to: BatchState, *, due_in: float | None = None, **values: Any
 ) -> bool:
-    """The end of a claim: its state -> `to`, unless the holder has lost it (then False).
+    """End a claim and move its batch to another state; False where the holder has lost the claim.
 
     A live batch is due again in `due_in` seconds; `values` are columns.
     """
-    if to is not held.state and to not in TRANSITIONS[held.state]:
-        raise ValueError(f"a batch never goes from {held.state} to {to}")
+    if to is not claim.state and to not in TRANSITIONS[claim.state]:
+        raise ValueError(f"a batch never goes from {claim.state} to {to}")
     if (to in LIVE_STATES) is not (due_in is not None):
         raise ValueError(f"a batch that becomes {to} is due again, or is not live")
     given = {
-        "held_id": held.id,
-        "held_epoch": held.epoch,
-        "held_state": held.state,
+        "claim_id": claim.id,
+        "claim_epoch": claim.epoch,
+        "claim_state": claim.state,
         "state": to,
         "lease_holder": None,
         "nudged_at": None,
@@ -164,10 +167,12 @@ def move(
     }
     if due_in is not None:
         given["due_in"] = due_in
-    newly_submitted = to is BatchState.SUBMITTED and held.state is not to
+    newly_submitted = to is BatchState.SUBMITTED and claim.state is not to
     if newly_submitted:
         given["new_remote_id"] = values["remote_batch_id"]
-    statement = _moving(live=due_in is not None, ended=not TRANSITIONS[to], sent=newly_submitted)
+    statement = _build_move(
+        live=due_in is not None, ended=not TRANSITIONS[to], sent=newly_submitted
+    )
     moved = bool(tx.execute(statement, given).rowcount)
     if not moved:
         tx.count(CountedEvent.LEASE_LOST)
@@ -175,8 +180,8 @@ def move(
 
 
 @cache
-def _moving(*, live: bool, ended: bool, sent: bool) -> sa.Update:
-    """What else is written are columns named by the parameters."""
+def _build_move(*, live: bool, ended: bool, sent: bool) -> sa.Update:
+    """Build the update; further columns are written by the names of the parameters."""
     values: dict[str, Any] = {"due_at": later(sa.bindparam("due_in", type_=sa.Double))}
     if not live:
         values["due_at"] = sa.null()
@@ -184,34 +189,44 @@ def _moving(*, live: bool, ended: bool, sent: bool) -> sa.Update:
         values["finished_at"] = now()
     if sent:
         values["submitted_at"] = now()
-    moving = (
+    statement = (
         sa.update(batches)
         .where(
-            batches.c.id == sa.bindparam("held_id"),
-            batches.c.epoch == sa.bindparam("held_epoch"),
-            batches.c.state == sa.bindparam("held_state"),
-            batches.c.claims > 0,  # run again after a commit whose answer was lost: moves nothing
+            batches.c.id == sa.bindparam("claim_id"),
+            batches.c.epoch == sa.bindparam("claim_epoch"),
+            batches.c.state == sa.bindparam("claim_state"),
+            batches.c.claims
+            > 0,  # a second run, after a commit whose response was lost, moves nothing
         )
         .values(**values)
     )
-    if sent:  # one batch of the remote is the answer to one batch of ours
+    if sent:  # a batch of the remote belongs to one batch of ours
         taken = sa.select(1).where(_other.c.remote_batch_id == sa.bindparam("new_remote_id"))
-        moving = moving.where(~sa.exists(taken))
-    return moving
+        statement = statement.where(~sa.exists(taken))
+    return statement
 
 
-def hold(tx: Transaction, held: Claim, *, reason: str) -> bool:
-    """planned, submitting, unknown, submitted -> held: set aside until a person resolves it."""
-    moved = move(tx, held, BatchState.HELD, error=reason)
+def defer(tx: Transaction, claim: Claim, *, wait: float, gate: str | None, reason: str) -> None:
+    """Give back a claim of which nothing was sent: submitting -> planned; others keep their state.
+
+    The batch is due again after `wait` seconds, or when its `gate` opens.
+    """
+    state = BatchState.PLANNED if claim.state is BatchState.SUBMITTING else claim.state
+    move(tx, claim, state, due_in=wait, gate=gate, error=reason)
+
+
+def put_on_hold(tx: Transaction, claim: Claim, *, reason: str) -> bool:
+    """planned, submitting, unknown, submitted -> held: on hold until a person resolves it."""
+    moved = move(tx, claim, BatchState.HELD, error=reason)
     if moved:
-        tx.record_event(Event.BATCH_HELD, batch_id=held.id, reason=reason)
+        tx.record_event(Event.BATCH_HELD, batch_id=claim.id, reason=reason)
     return moved
 
 
 def resolve(tx: Transaction, batch_id: UUID, *, resubmit: bool) -> BatchState | None:
     """held -> submitted, if the remote has it; else -> unknown, or -> planned to `resubmit`.
 
-    None if there is no such held batch.
+    Returns None if no such batch is on hold.
     """
     found = tx.execute(
         sa.select(batches.c.remote_batch_id)
@@ -235,9 +250,9 @@ def resolve(tx: Transaction, batch_id: UUID, *, resubmit: bool) -> BatchState | 
 def note_surprise(
     tx: Transaction, batch_id: UUID, *, holder: str, reason: str, counts: bool
 ) -> None:
-    """A step of this holder raised; the claim stands, so that the lease's end brings it up.
+    """Record that a step of this holder raised; the claim stays until its lease ends.
 
-    Unless it `counts`, the batch is not to blame, and is not set aside for it however often.
+    `counts` is False where the batch is not to blame: it is never put on hold for such errors.
     """
     noted = tx.execute(
         sa.update(batches)
@@ -252,8 +267,8 @@ def note_surprise(
         tx.record_event(Event.BATCH_SURPRISED, batch_id=batch_id, reason=reason)
 
 
-def overdue(tx: Transaction) -> list[tuple[UUID, BatchState]]:
-    """Live batches whose message must have been lost: it is sent again, to whoever listens."""
+def nudge_overdue(tx: Transaction) -> list[tuple[UUID, BatchState]]:
+    """Return, and mark, live batches whose message must have been lost: it is sent again."""
     found = [(batch_id, BatchState(state)) for batch_id, state in tx.execute(_NUDGE)]
     for _ in found:
         tx.count(CountedEvent.MESSAGE_RESENT)
@@ -271,38 +286,4 @@ _NUDGE = (
     )
     .values(nudged_at=now())
     .returning(batches.c.id, batches.c.state)
-)
-
-
-def batch_items(tx: Transaction, batch_id: UUID) -> Sequence[Any]:
-    """What a batch consists of, in the order of sending; items cancelled meanwhile included."""
-    return tx.execute(_ITEMS, {"of_batch": batch_id}).all()
-
-
-_ITEMS = (
-    sa.select(items)
-    .where(
-        items.c.batch_id == sa.bindparam("of_batch"),
-        item_is_in_batch,
-        items.c.batch_index.isnot(None),
-    )
-    .order_by(items.c.batch_index)
-)
-
-
-def batch_places(tx: Transaction, batch_id: UUID) -> Sequence[Any]:
-    """The items of a batch that still await their end, without their texts."""
-    return tx.execute(_PLACES, {"of_batch": batch_id}).all()
-
-
-_PLACES = (
-    sa.select(
-        items.c.job_id,
-        items.c.item_index,
-        items.c.batch_id,
-        items.c.batch_index,
-        items.c.attempts,
-    )
-    .where(items.c.batch_id == sa.bindparam("of_batch"), item_is_in_flight)
-    .order_by(items.c.batch_index)
 )

@@ -1,10 +1,13 @@
-"""Batches at the remote, all at once, as its list shows them. What is written here is a hint: when
-somebody reads the batch itself."""
+"""The rows of the list watcher: batches at the remote, and when the list is read next.
+
+What is written to a batch here is a hint: when it is to be read itself.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -17,12 +20,29 @@ from worker.store.database import Transaction
 from worker.store.sql_functions import later, now, seconds_between
 from worker.store.tables import batches, pace
 
-LATEST = 2000  # batches that durations are learnt from
+MAX_DURATIONS = 2000  # batches that durations are read from
+SCOPE = "api"  # of the row of `eval_pace`
 
 
-def at_remote(tx: Transaction) -> Sequence[Any]:
-    """Submitted batches: id, judge_id, remote_batch_id, submitting_at, submitted_at, moment."""
-    return tx.execute(_AT_REMOTE).all()
+class BatchAtRemote(NamedTuple):
+    """A submitted batch."""
+
+    id: UUID
+    judge_id: str
+    remote_batch_id: str
+    submitting_at: datetime
+    submitted_at: datetime
+    now: datetime  # when it was read
+
+    @property
+    def age(self) -> float:
+        """Seconds since the remote took it."""
+        return (self.now - self.submitted_at).total_seconds()
+
+
+def batches_at_remote(tx: Transaction) -> list[BatchAtRemote]:
+    """Return every submitted batch."""
+    return [BatchAtRemote(*row) for row in tx.execute(_AT_REMOTE)]
 
 
 _SUBMITTED = sa.and_(batches.c.due_at.isnot(None), batches.c.state == BatchState.SUBMITTED)
@@ -32,16 +52,16 @@ _AT_REMOTE = sa.select(
     batches.c.remote_batch_id,
     batches.c.submitting_at,
     batches.c.submitted_at,
-    now().label("moment"),
+    now().label("now"),
 ).where(_SUBMITTED)
 
 
 def latest_durations(tx: Transaction) -> Sequence[tuple[str, float]]:
-    """Judges and seconds until their end was seen, of the latest batches, the last of them last."""
+    """Return judge and seconds from submission to end of the latest batches, the last one last."""
     return [(row.judge_id, row.seconds) for row in tx.execute(_DURATIONS)]
 
 
-_LATEST = sa.select(batches.c.id).order_by(batches.c.id.desc()).limit(LATEST)
+_LATEST = sa.select(batches.c.id).order_by(batches.c.id.desc()).limit(MAX_DURATIONS)
 _DURATIONS = (
     sa.select(
         batches.c.judge_id,
@@ -51,27 +71,26 @@ _DURATIONS = (
     .order_by(batches.c.finished_at)
 )
 
-# Nobody reads it at the moment, and it waits for nothing but its time.
-_IDLE = sa.and_(_SUBMITTED, batches.c.lease_holder.is_(None), batches.c.gate.is_(None))
 
-
-def record_seen(
+def record_snapshot(
     tx: Transaction,
     *,
     ended: Collection[UUID],
     running: Mapping[UUID, float],
     within: float,
 ) -> Sequence[UUID]:
-    """submitted stays submitted: what has ended by the list is due now, what runs on later.
+    """submitted stays submitted: by the list, ended batches are due now and running ones later.
 
-    Polls that are due `within` so many seconds would tell nothing else, and are put off; each of
-    `running` by seconds of its own. Returns the batches that are to be read now.
+    A poll that is due `within` so many seconds would find nothing new, and is deferred by the
+    seconds given for its batch in `running`. Returns the batches that are due now.
     """
     waits = [{"batch_id": batch_id, "wait": wait} for batch_id, wait in sorted(running.items())]
-    _PUT_OFF.run(tx, waits, within=within)
+    _DEFER_POLL.run(tx, waits, within=within)
     return tx.scalars(_MAKE_DUE, {"batch_ids": sorted(ended)}).all() if ended else ()
 
 
+# Not claimed, and not deferred by a gate.
+_IDLE = sa.and_(_SUBMITTED, batches.c.lease_holder.is_(None), batches.c.gate.is_(None))
 _MAKE_DUE = (
     sa.update(batches)
     .where(
@@ -82,7 +101,7 @@ _MAKE_DUE = (
     .values(due_at=now(), nudged_at=None)
     .returning(batches.c.id)
 )
-_PUT_OFF = UpdateEach(
+_DEFER_POLL = UpdateEach(
     lambda given: (
         sa.update(batches)
         .where(batches.c.id == given.batch_id, _IDLE, batches.c.due_at < later(given.within))
@@ -94,20 +113,20 @@ _PUT_OFF = UpdateEach(
 )
 
 
-API = "api"
+def claim_read(tx: Transaction, *, lease: float, immediately: bool = False) -> bool:
+    """Claim the next read of the list until the lease ends; False where it is not due.
+
+    `immediately` takes it from the process that has it, which may be gone.
+    """
+    statement = _CLAIM_ON_POSTGRESQL if tx.on_postgresql else _CLAIM_ON_SQLITE
+    given = {"scope": SCOPE, "wait": lease, "immediately": immediately}
+    return tx.scalar(statement, given) is not None
+
+
 _IN = later(sa.bindparam("wait", type_=sa.Double))
 
 
-def claim_watch(tx: Transaction, *, lease: float, at_once: bool = False) -> bool:
-    """Takes the next read of the list, until the lease ends; False where it is not due.
-
-    At once: from whoever has it, who may be gone.
-    """
-    statement = _CLAIM_ON_POSTGRESQL if tx.on_postgresql else _CLAIM_ON_SQLITE
-    return tx.scalar(statement, {"scope": API, "wait": lease, "at_once": at_once}) is not None
-
-
-def _claiming(insert: postgresql.Insert | sqlite.Insert) -> sa.Executable:
+def _build_claim(insert: postgresql.Insert | sqlite.Insert) -> sa.Executable:
     return (
         insert.values(watch_due_at=_IN)
         .on_conflict_do_update(
@@ -116,24 +135,20 @@ def _claiming(insert: postgresql.Insert | sqlite.Insert) -> sa.Executable:
             where=sa.or_(
                 pace.c.watch_due_at.is_(None),
                 pace.c.watch_due_at <= now(),
-                sa.bindparam("at_once", type_=sa.Boolean),
+                sa.bindparam("immediately", type_=sa.Boolean),
             ),
         )
         .returning(pace.c.scope)
     )
 
 
-_CLAIM_ON_POSTGRESQL = _claiming(postgresql.insert(pace))
+_CLAIM_ON_POSTGRESQL = _build_claim(postgresql.insert(pace))
+_CLAIM_ON_SQLITE = _build_claim(sqlite.insert(pace))
 
 
-_CLAIM_ON_SQLITE = _claiming(sqlite.insert(pace))
+def schedule_read(tx: Transaction, *, wait: float) -> None:
+    """Make the next read of the list due after `wait` seconds."""
+    tx.execute(_SCHEDULE, {"of_scope": SCOPE, "wait": wait})
 
 
-def watch_again(tx: Transaction, *, wait: float) -> None:
-    """The list is read again in so many seconds."""
-    tx.execute(_WATCH_AGAIN, {"of_scope": API, "wait": wait})
-
-
-_WATCH_AGAIN = (
-    sa.update(pace).where(pace.c.scope == sa.bindparam("of_scope")).values(watch_due_at=_IN)
-)
+_SCHEDULE = sa.update(pace).where(pace.c.scope == sa.bindparam("of_scope")).values(watch_due_at=_IN)

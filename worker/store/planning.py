@@ -1,81 +1,39 @@
-"""Waiting items become batches. One planner at a time plans, over all replicas."""
+"""Read what waits, and turn it into planned batches; `pipeline.planner` decides which."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
 from uuid_utils.compat import uuid7
 
-from worker.domain.batching import Waiting, pack, ready
-from worker.domain.concurrency import allowance
+from worker.domain.batching import WaitingItem
 from worker.domain.lifecycle import BatchState, Status
 from worker.events import Event
-from worker.store import concurrency_limit, gates, job_completion
+from worker.store import pauses
 from worker.store.bulk import UpdateEach
 from worker.store.column_types import Id
 from worker.store.database import Transaction
 from worker.store.sql_functions import now, octet_length
 from worker.store.tables import batches, item_is_waiting, items, jobs
-from worker.validation import judge_offences, tag_offences
 
 PLANNING_LOCK = 0x65766C01  # an advisory lock of PostgreSQL; SQLite has one writer anyway
-MAX_BATCH_BYTES = 8 * 1024 * 1024  # of texts; what the remote allows is not known
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a planning turn came to."""
+class Lane(NamedTuple):
+    """Judge, version and tags of due jobs, whose items may share a batch."""
 
-    batch_ids: tuple[UUID, ...] = ()
-    next_in: float | None = None  # seconds until a part-filled batch has waited long enough
-
-
-def plan(tx: Transaction, *, max_in_flight: int, batch_size: int, linger: float) -> Plan:
-    """waiting items -> planned batches, as many as there are free places at the remote."""
-    if not lock_planning(tx, wait=False):
-        return Plan()
-    places = concurrency_limit.allowed_in_flight(tx, max_in_flight) - live_batches(tx)
-    lanes = _due_lanes(tx) if places > 0 else []
-    planned: list[UUID] = []
-    waits: list[float] = []
-    for number, lane in enumerate(lanes):
-        if places <= 0:
-            break
-        equals = sum(1 for other in lanes[number:] if other.priority == lane.priority)
-        batch_ids, wait = _plan_lane(tx, lane, allowance(places, equals), batch_size, linger)
-        planned += batch_ids
-        places -= len(batch_ids)
-        if wait is not None:
-            waits.append(wait)
-    return Plan(tuple(planned), min(waits, default=None))
-
-
-def _plan_lane(
-    tx: Transaction, lane: sa.Row[Any], places: int, batch_size: int, linger: float
-) -> tuple[list[UUID], float | None]:
-    """Batches of one lane for so many places; and in how many seconds its rest may go."""
-    offences = [*judge_offences(lane.judge_id), *tag_offences(lane.tags)]
-    if offences:
-        job_completion.fail_lane(tx, lane.lane, "; ".join(offences))
-        return [], None
-    most = places * batch_size
-    waiting = _waiting_items(tx, lane.lane, most)
-    packed = pack(waiting, most_items=batch_size, most_bytes=MAX_BATCH_BYTES)
-    going, wait = ready(packed, most_items=batch_size, linger=linger, more=len(waiting) == most)
-    going = going[:places]  # long texts make more batches than there are places
-    batch_ids = [_insert_batch(tx, lane, members) for members in going]
-    _note_planned(tx, [member.job_id for members in going for member in members])
-    if len(waiting) < most:
-        job_completion.settle_idle_jobs(tx, lane.lane)
-    return batch_ids, wait
+    key: str
+    judge_id: Any  # as plain SQL may have written them: not validated yet
+    judge_version_id: str | None
+    tags: Any
+    priority: int
 
 
 def lock_planning(tx: Transaction, *, wait: bool) -> bool:
-    """Takes the planners' lock until the end of the transaction; False if another has it."""
+    """Take the planners' lock until the transaction ends; False if another process has it."""
     if not tx.on_postgresql:
         return True
     if wait:
@@ -84,10 +42,10 @@ def lock_planning(tx: Transaction, *, wait: bool) -> bool:
     return bool(tx.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(PLANNING_LOCK))))
 
 
-def live_batches(tx: Transaction) -> int:
-    """Batches that have not ended: each takes a place at the remote, or soon will.
+def count_live_batches(tx: Transaction) -> int:
+    """Count the batches that take a slot at the remote, or soon will.
 
-    Those behind a pause take none: the other judges' work goes on.
+    Those behind a pause take none, so that the other judges' work goes on.
     """
     return int(tx.scalar(_LIVE_BATCHES) or 0)
 
@@ -95,35 +53,35 @@ def live_batches(tx: Transaction) -> int:
 _LIVE_BATCHES = (
     sa.select(sa.func.count())
     .select_from(batches)
-    .where(batches.c.due_at.isnot(None), sa.not_(gates.behind_pause()))
+    .where(batches.c.due_at.isnot(None), sa.not_(pauses.is_behind_pause()))
 )
 
 
-def _due_lanes(tx: Transaction) -> Sequence[Any]:
-    """Judge, version and tags that have due jobs: highest priority first, then longest waiting.
+def due_lanes(tx: Transaction) -> list[Lane]:
+    """Return lanes with due jobs: highest priority first, then longest waiting.
 
-    Nothing is planned for a paused judge.
+    Lanes of paused judges are left out.
     """
-    return tx.execute(_DUE_LANES).all()
+    return [Lane(*row) for row in tx.execute(_DUE_LANES)]
 
 
 _LANE = (jobs.c.lane, jobs.c.judge_id, jobs.c.judge_version_id, jobs.c.tags)
 _PRIORITY = sa.func.max(jobs.c.priority).label("priority")
 _DUE_LANES = (
     sa.select(*_LANE, _PRIORITY)
-    .where(jobs.c.due_at <= now(), sa.not_(gates.paused(jobs.c.judge_id)))
+    .where(jobs.c.due_at <= now(), sa.not_(pauses.is_paused(jobs.c.judge_id)))
     .group_by(*_LANE)
     .order_by(_PRIORITY.desc(), sa.func.min(jobs.c.due_at))
 )
 
 
-def _waiting_items(tx: Transaction, lane: str, limit: int) -> list[Waiting]:
-    """The next items of a lane, in the order in which they are to be sent."""
+def waiting_items(tx: Transaction, lane: str, limit: int) -> list[WaitingItem]:
+    """Return the next items of a lane, in the order in which they are to be sent."""
     statement = _WAITING_ON_POSTGRESQL if tx.on_postgresql else _WAITING_ON_SQLITE
     return [
-        Waiting(job_id, index, size, (moment - due_at).total_seconds())
+        WaitingItem(job_id, index, size, (moment - due_at).total_seconds())
         for job_id, index, due_at, size, moment in tx.execute(
-            statement, {"of_lane": lane, "most": limit}
+            statement, {"of_lane": lane, "maximum": limit}
         )
     ]
 
@@ -133,7 +91,7 @@ def _bytes(text: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
 
 
 def _size() -> sa.ColumnElement[int]:
-    """Bytes of an item's texts."""
+    """Build the number of bytes of an item's texts."""
     size: sa.ColumnElement[int] = sa.literal(0)
     for text in (items.c.request, items.c.response, items.c.expected_output):
         size += _bytes(text)
@@ -143,27 +101,27 @@ def _size() -> sa.ColumnElement[int]:
 
 
 _WAITS_NOW = sa.and_(item_is_waiting, items.c.due_at <= now())
-_MOST = sa.bindparam("most", type_=sa.Integer)
+_LIMIT = sa.bindparam("maximum", type_=sa.Integer)
 _DUE_OF_LANE = (
     sa.select(jobs.c.id, jobs.c.priority)
     .where(jobs.c.lane == sa.bindparam("of_lane"), jobs.c.due_at <= now())
     .order_by(jobs.c.priority.desc(), jobs.c.id)
     .subquery("due_job")
 )
-# Nobody else takes waiting items while the planners' lock is held, so that none is locked here.
+# No row is locked: nobody else plans items while this transaction has the planners' lock.
 _WAITING_ON_SQLITE = (
     sa.select(items.c.job_id, items.c.item_index, items.c.due_at, _size(), now().label("now"))
     .join_from(jobs, items, items.c.job_id == jobs.c.id)
     .where(jobs.c.lane == sa.bindparam("of_lane"), jobs.c.due_at <= now(), _WAITS_NOW)
     .order_by(jobs.c.priority.desc(), jobs.c.id, items.c.item_index)
-    .limit(_MOST)
+    .limit(_LIMIT)
 )
-# Job by job, until there are enough: of a join PostgreSQL would read and sort all that waits.
+# Job by job, until there are enough: for a join, PostgreSQL would read and sort all that waits.
 _OF_ONE_JOB = (
     sa.select(items.c.item_index, items.c.due_at, _size().label("size"))
     .where(items.c.job_id == _DUE_OF_LANE.c.id, _WAITS_NOW)
     .order_by(items.c.item_index)
-    .limit(_MOST)
+    .limit(_LIMIT)
     .lateral("waiting")
 )
 _WAITING_ON_POSTGRESQL = (
@@ -176,12 +134,12 @@ _WAITING_ON_POSTGRESQL = (
     )
     .join_from(_DUE_OF_LANE, _OF_ONE_JOB, sa.true())
     .order_by(_DUE_OF_LANE.c.priority.desc(), _DUE_OF_LANE.c.id, _OF_ONE_JOB.c.item_index)
-    .limit(_MOST)
+    .limit(_LIMIT)
 )
 
 
-def _insert_batch(tx: Transaction, lane: sa.Row[Any], members: Sequence[Waiting]) -> UUID:
-    """One planned batch and its items: pending -> processing."""
+def insert_batch(tx: Transaction, lane: Lane, members: Sequence[WaitingItem]) -> UUID:
+    """Insert one planned batch, and put its items into it: pending -> processing."""
     batch_id = uuid7()
     insert_planned(
         tx,
@@ -195,18 +153,19 @@ def _insert_batch(tx: Transaction, lane: sa.Row[Any], members: Sequence[Waiting]
     return batch_id
 
 
-def _runs(members: Sequence[Waiting]) -> list[dict[str, Any]]:
-    """The members as runs of consecutive items of one job; keys: of_job, first, last, place.
+def _runs(members: Sequence[WaitingItem]) -> list[dict[str, Any]]:
+    """Group the members into runs of consecutive items of one job.
 
-    Mostly there is one: what is enqueued together travels together.
+    Keys: of_job, first and last (item indices), index (of the first one in the batch). Mostly there
+    is one run, as items of one job are planned together.
     """
     runs: list[dict[str, Any]] = []
-    for place, member in enumerate(members):
+    for position, member in enumerate(members):
         job_id, index = member.job_id, member.item_index
         if runs and runs[-1]["last"] == index - 1 and runs[-1]["of_job"] == job_id:
             runs[-1]["last"] = index
         else:
-            runs.append({"of_job": job_id, "first": index, "last": index, "place": place})
+            runs.append({"of_job": job_id, "first": index, "last": index, "index": position})
     return runs
 
 
@@ -217,26 +176,26 @@ _ASSIGN_RUN = UpdateEach(
             items.c.job_id == given.of_job,
             items.c.item_index.between(given.first, given.last),
             item_is_waiting,
-            # Always so. It lets PostgreSQL expect one run, and look for its items by the index:
-            # for the hundred that it expects of any JSON, it reads all that waits instead.
-            sa.func.abs(given.place) == given.place,
+            # Always true. It makes PostgreSQL expect one run and use the index: it expects a
+            # hundred rows of any JSON document, and would read everything that waits instead.
+            sa.func.abs(given.index) == given.index,
         )
         .values(
             status=Status.PROCESSING,
             batch_id=given.to_batch,
-            batch_index=given.place + items.c.item_index - given.first,
+            batch_index=given.index + items.c.item_index - given.first,
         )
     ),
     shared={"to_batch": Id},
     of_job=Id,
     first=sa.Integer,
     last=sa.Integer,
-    place=sa.Integer,
+    index=sa.Integer,
 )
 
 
 def insert_planned(tx: Transaction, batch_id: UUID, *, item_count: int, **lane: Any) -> None:
-    """Adds a planned batch that is due at once; its message is sent after the commit."""
+    """Insert a planned batch that is due now; its message is sent after the commit."""
     given = {"id": batch_id, "item_count": item_count, "state": BatchState.PLANNED, **lane}
     tx.execute(_INSERT_PLANNED, given)
     tx.record_event(
@@ -247,15 +206,13 @@ def insert_planned(tx: Transaction, batch_id: UUID, *, item_count: int, **lane: 
 _INSERT_PLANNED = sa.insert(batches).values(due_at=now(), created_at=now())
 
 
-def _note_planned(tx: Transaction, job_ids: Sequence[Any]) -> None:
-    """Jobs of planned items: pending -> processing; due again when the next of their items is."""
-    if not job_ids:
-        return
-    tx.execute(_NOTE_PLANNED, {"job_ids": sorted(set(job_ids))})
+def start_jobs(tx: Transaction, job_ids: Collection[UUID]) -> None:
+    """pending -> processing, for jobs of planned items; due again when the next item is."""
+    tx.execute(_START_JOBS, {"job_ids": sorted(job_ids)})
 
 
 _WAITS = (items.c.job_id == jobs.c.id, item_is_waiting)
-# In an order, so that PostgreSQL looks into the index of live items and never reads the table.
+# The ORDER BY makes PostgreSQL use the index of live items and never read the table.
 _ONE_WAITS = (
     sa.select(items.c.item_index)
     .where(*_WAITS, items.c.due_at <= now())
@@ -263,13 +220,13 @@ _ONE_WAITS = (
     .limit(1)
     .scalar_subquery()
 )
-_NOTE_PLANNED = (
+_START_JOBS = (
     sa.update(jobs)
     .where(jobs.c.id.in_(sa.bindparam("job_ids", expanding=True)))
     .values(
         status=Status.PROCESSING,
         started_at=sa.func.coalesce(jobs.c.started_at, now()),
-        # Only when nothing is due now are the few that wait for their retry looked through.
+        # The items that wait for a retry are read only where none is due now.
         due_at=sa.case(
             (_ONE_WAITS.isnot(None), jobs.c.due_at),
             else_=sa.select(sa.func.min(items.c.due_at)).where(*_WAITS).scalar_subquery(),

@@ -1,7 +1,7 @@
-"""A batch on its way to the remote: planned, submitting, unknown -> submitted, or back, or refused.
+"""Record a batch on its way to the remote: planned, submitting, unknown -> submitted or refused.
 
-`submitting` is committed before the POST leaves: who finds it after a crash knows that a batch may
-exist at the remote.
+`submitting` is committed before the POST leaves. Whoever finds such a row after a crash knows that
+a batch may exist at the remote.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from uuid_utils.compat import uuid7
 from worker.domain.lifecycle import BatchState, Status
 from worker.events import Event
 from worker.store import job_completion
+from worker.store.batch_items import BatchItem, OpenItem, batch_items, open_items
 from worker.store.database import Transaction
-from worker.store.leases import Claim, batch_items, batch_places, claim, claiming, move
+from worker.store.leases import Claim, build_claim, claim_batch, move
 from worker.store.planning import insert_planned
 from worker.store.sql_functions import among, now
 from worker.store.tables import batches, item_is_in_batch, item_is_in_flight, items
 from worker.validation import offences_of
-from worker.wire.inputs import COLUMN_FIELDS
 
 SUBMITTING_LOCK = 0x65766C02  # an advisory lock of PostgreSQL; SQLite has one writer anyway
 _AT_REMOTE = (BatchState.SUBMITTING, BatchState.UNKNOWN, BatchState.SUBMITTED)
@@ -31,15 +31,15 @@ _AT_REMOTE = (BatchState.SUBMITTING, BatchState.UNKNOWN, BatchState.SUBMITTED)
 def claim_submission(
     tx: Transaction, batch_id: UUID, *, holder: str, lease: float, own_tag: str | None
 ) -> Claim | None:
-    """planned -> submitting; None if there is nothing to do.
+    """planned -> submitting; None if the batch is not planned, or not due.
 
-    The tag that the submission will carry is part of the intent: who looks for the batch later
-    may run with other settings.
+    The tag that the submission will carry is stored with it: the process that later searches for
+    the batch may run with other settings.
     """
-    return claim(tx, _TO_SUBMIT, batch_id, holder=holder, lease=lease, new_tag=own_tag)
+    return claim_batch(tx, _SUBMIT, batch_id, holder=holder, lease=lease, new_tag=own_tag)
 
 
-_TO_SUBMIT = claiming(
+_SUBMIT = build_claim(
     BatchState.PLANNED,
     becomes=BatchState.SUBMITTING,
     submissions=batches.c.submissions + 1,
@@ -48,112 +48,99 @@ _TO_SUBMIT = claiming(
 )
 
 
-def hold_back(tx: Transaction, held: Claim, *, wait: float, gate: str | None, why: str) -> None:
-    """The claim is given back before anything was sent: submitting -> planned, due later."""
-    before = BatchState.PLANNED if held.state is BatchState.SUBMITTING else held.state
-    move(tx, held, before, due_in=wait, gate=gate, error=why)
+def claim_search(tx: Transaction, batch_id: UUID, *, holder: str, lease: float) -> Claim | None:
+    """unknown, or left submitting by a dead holder -> unknown; None if the batch is neither."""
+    return claim_batch(tx, _SEARCH, batch_id, holder=holder, lease=lease)
 
 
-def inputs_to_send(tx: Transaction, held: Claim) -> list[dict[str, Any]]:
-    """The inputs of a batch just claimed, in order; none: submitting -> refused.
+_SEARCH = build_claim(BatchState.UNKNOWN, BatchState.SUBMITTING, becomes=BatchState.UNKNOWN)
 
-    Inputs that no submission could carry (written by plain SQL) fail here, and the others close
-    ranks: an input's place in the batch is its only identity at the remote.
+
+def prepare_inputs(tx: Transaction, claim: Claim) -> list[dict[str, Any]]:
+    """Return the inputs of a batch just claimed, by index; none left: submitting -> refused.
+
+    Inputs that no submission could carry, as plain SQL can write them, fail here. The indices of
+    the others close the gaps, as the index in the batch is an input's only identity at the remote.
     """
-    inputs = _close_ranks(tx, held)
-    if inputs:
-        tx.record_event(Event.BATCH_SUBMITTING, batch_id=held.id, items=len(inputs))
-    else:
-        move(tx, held, BatchState.REFUSED, error="none of its inputs can be sent")
-        tx.record_event(
-            Event.BATCH_REFUSED, batch_id=held.id, reason="none of its inputs can be sent"
-        )
-    return inputs
-
-
-def _close_ranks(tx: Transaction, held: Claim) -> list[dict[str, Any]]:
-    sendable: list[dict[str, Any]] = []
-    failed: list[tuple[sa.Row[Any], str]] = []
-    moved: list[dict[str, Any]] = []
-    for row in batch_items(tx, held.id):
-        if row.status == Status.CANCELLED:
+    sendable: list[BatchItem] = []
+    unsendable: list[tuple[BatchItem, str]] = []
+    for item in batch_items(tx, claim.id):
+        if item.is_cancelled:
             continue
-        value = input_of(row)
-        offences = offences_of(value)
+        offences = offences_of(item.input)
         if offences:
-            failed.append((row, "; ".join(offences)))
-            continue
-        if row.batch_index != len(sendable):
-            moved.append({"of_job": row.job_id, "at_index": row.item_index, "place": len(sendable)})
-        sendable.append(value)
-    _end_failed(tx, held.id, failed)
+            unsendable.append((item, "; ".join(offences)))
+        else:
+            sendable.append(item)
+    _fail_items(tx, claim.id, unsendable)
+    _close_gaps(tx, sendable)
+    if len(sendable) != claim.item_count:
+        _shrink_batch(tx, claim.id, len(sendable))
+    if sendable:
+        tx.record_event(Event.BATCH_SUBMITTING, batch_id=claim.id, items=len(sendable))
+    else:
+        reason = "none of its inputs can be sent"
+        move(tx, claim, BatchState.REFUSED, error=reason)
+        tx.record_event(Event.BATCH_REFUSED, batch_id=claim.id, reason=reason)
+    return [item.input for item in sendable]
+
+
+def _close_gaps(tx: Transaction, sendable: Sequence[BatchItem]) -> None:
+    moved = [
+        {"of_job": item.job_id, "of_item": item.item_index, "index": index}
+        for index, item in enumerate(sendable)
+        if item.batch_index != index
+    ]
     if moved:
-        tx.execute(
-            sa.update(items)
-            .where(
-                items.c.job_id == sa.bindparam("of_job"),
-                items.c.item_index == sa.bindparam("at_index"),
-            )
-            .values(batch_index=sa.bindparam("place")),
-            moved,
-        )
-    if len(sendable) != held.item_count:
-        # Cancelled items leave the batch that never took them along.
-        tx.execute(
-            sa.update(items)
-            .where(
-                items.c.batch_id == held.id, item_is_in_batch, items.c.status == Status.CANCELLED
-            )
-            .values(batch_index=None)
-        )
-        tx.execute(
-            sa.update(batches).where(batches.c.id == held.id).values(item_count=len(sendable))
-        )
-    return sendable
+        tx.execute(_SET_BATCH_INDEX, moved)
 
 
-def input_of(row: sa.Row[Any]) -> Any:
-    """An item's row in the API's shape; absent is absent, not null."""
-    fields = row._mapping
-    value = {name: fields[name] for name in COLUMN_FIELDS if fields[name] is not None}
-    extra = fields["extra"]
-    if extra is None:
-        return value
-    return {**extra, **value} if isinstance(extra, dict) else extra
+_SET_BATCH_INDEX = (
+    sa.update(items)
+    .where(items.c.job_id == sa.bindparam("of_job"), items.c.item_index == sa.bindparam("of_item"))
+    .values(batch_index=sa.bindparam("index"))
+)
 
 
-def _end_failed(tx: Transaction, batch_id: UUID, failed: Sequence[tuple[sa.Row[Any], str]]) -> None:
-    """processing -> failed for good, and their jobs ended where these were the last."""
+def _shrink_batch(tx: Transaction, batch_id: UUID, item_count: int) -> None:
+    """Take cancelled items out of a batch that was never submitted with them."""
+    tx.execute(
+        sa.update(items)
+        .where(items.c.batch_id == batch_id, item_is_in_batch, items.c.status == Status.CANCELLED)
+        .values(batch_index=None)
+    )
+    tx.execute(sa.update(batches).where(batches.c.id == batch_id).values(item_count=item_count))
+
+
+def _fail_items(
+    tx: Transaction, batch_id: UUID, failed: Sequence[tuple[BatchItem | OpenItem, str]]
+) -> None:
+    """processing -> failed for good, and end the jobs of which these were the last."""
     if not failed:
         return
-    ended = [
-        {
-            "place": row.batch_index,
-            "new_status": Status.FAILED,
-            "new_error": reason,
-            "log_id": None,
-        }
-        for row, reason in failed
-    ]
-    job_completion.end_items(tx, batch_id, ended)
-    for row, reason in failed:
+    job_completion.end_items(
+        tx,
+        batch_id,
+        [job_completion.ended_item(i.batch_index, Status.FAILED, error) for i, error in failed],
+    )
+    for item, error in failed:
         tx.record_event(
             Event.ITEM_FAILED,
             batch_id=batch_id,
-            job_id=row.job_id,
-            item_index=row.item_index,
-            error=reason,
+            job_id=item.job_id,
+            item_index=item.item_index,
+            error=error,
         )
-    job_completion.end_finished_jobs(tx, {row.job_id for row, _ in failed})
+    job_completion.end_finished_jobs(tx, {item.job_id for item, _ in failed})
 
 
 def record_accepted(
-    tx: Transaction, held: Claim, *, remote_batch_id: str, status_url: str | None, wait: float
+    tx: Transaction, claim: Claim, *, remote_batch_id: str, status_url: str | None, wait: float
 ) -> bool:
-    """submitting, unknown -> submitted: the remote has it, under this id."""
+    """submitting, unknown -> submitted: the remote has the batch under this id."""
     moved = move(
         tx,
-        held,
+        claim,
         BatchState.SUBMITTED,
         remote_batch_id=remote_batch_id,
         status_url=status_url,
@@ -164,90 +151,69 @@ def record_accepted(
     if moved:
         tx.record_event(
             Event.BATCH_SUBMITTED,
-            batch_id=held.id,
+            batch_id=claim.id,
             remote_batch_id=remote_batch_id,
-            found=True if held.state is BatchState.UNKNOWN else None,
+            found=True if claim.state is BatchState.UNKNOWN else None,
         )
     return moved
 
 
 def record_not_started(
-    tx: Transaction, held: Claim, *, reason: str, wait: float, gate: str | None = None
+    tx: Transaction, claim: Claim, *, reason: str, wait: float, gate: str | None = None
 ) -> bool:
     """submitting, unknown -> planned: the remote has nothing of it; sent again after `wait`."""
     moved = move(
         tx,
-        held,
+        claim,
         BatchState.PLANNED,
         due_in=wait,
-        failures=held.failures + 1,
+        failures=claim.failures + 1,
         submitting_at=None,
         looks=0,
         gate=gate,
         error=reason,
     )
     if moved:
-        tx.record_event(Event.BATCH_WAITS, batch_id=held.id, reason=reason, seconds=round(wait, 1))
+        tx.record_event(Event.BATCH_WAITS, batch_id=claim.id, reason=reason, seconds=round(wait, 1))
     return moved
 
 
-def record_unknown(tx: Transaction, held: Claim, *, reason: str, wait: float) -> bool:
-    """submitting -> unknown: no answer; the remote is searched after `wait`."""
-    moved = move(
-        tx,
-        held,
-        BatchState.UNKNOWN,
-        due_in=wait,
-        looks=0,
-        error=reason,
-    )
+def record_unknown(tx: Transaction, claim: Claim, *, reason: str, wait: float) -> bool:
+    """submitting -> unknown: the response was lost; the remote is searched after `wait`."""
+    moved = move(tx, claim, BatchState.UNKNOWN, due_in=wait, looks=0, error=reason)
     if moved:
-        tx.record_event(Event.BATCH_UNKNOWN, batch_id=held.id, reason=reason)
+        tx.record_event(Event.BATCH_UNKNOWN, batch_id=claim.id, reason=reason)
     return moved
-
-
-def claim_search(
-    tx: Transaction, batch_id: UUID, *, holder: str, lease: float
-) -> tuple[Claim, list[dict[str, Any]]] | None:
-    """unknown, or left submitting by a dead holder: claimed, with what may have been sent."""
-    held = claim(tx, _TO_SEARCH, batch_id, holder=holder, lease=lease)
-    if held is None:
-        return None
-    return held, [input_of(row) for row in batch_items(tx, held.id)]
-
-
-_TO_SEARCH = claiming(BatchState.UNKNOWN, BatchState.SUBMITTING, becomes=BatchState.UNKNOWN)
 
 
 def record_search(
     tx: Transaction,
-    held: Claim,
+    claim: Claim,
     *,
     wait: float,
     reason: str,
-    looked: bool,
+    complete: bool,
     gate: str | None = None,
 ) -> bool:
-    """unknown stays unknown; `looked` if the list was read and the batch was not in it."""
+    """unknown stays unknown; `complete` if the whole list was read and the batch is not in it."""
+    searches = claim.looks + complete
     moved = move(
         tx,
-        held,
+        claim,
         BatchState.UNKNOWN,
         due_in=wait,
-        looks=held.looks + looked,
-        failures=held.failures + (not looked),
+        looks=searches,
+        failures=claim.failures + (not complete),
         gate=gate,
         error=reason,
     )
     if moved:
-        tx.record_event(
-            Event.BATCH_SEARCHED, batch_id=held.id, looks=held.looks + looked, reason=reason
-        )
+        tx.record_event(Event.BATCH_SEARCHED, batch_id=claim.id, looks=searches, reason=reason)
     return moved
 
 
 def known_remote_ids(tx: Transaction, remote_ids: Collection[str]) -> set[str]:
-    """Which of these ids of the remote already belong to a batch of ours."""
+    """Return which of these ids of the remote belong to a batch of ours already."""
     return set(tx.scalars(_KNOWN, {"remote_ids": sorted(remote_ids)}))
 
 
@@ -256,65 +222,65 @@ _KNOWN = sa.select(batches.c.remote_batch_id).where(
 )
 
 
-def record_refused(tx: Transaction, held: Claim, *, reason: str) -> bool:
+def record_refused(tx: Transaction, claim: Claim, *, reason: str) -> bool:
     """submitting -> refused: the API will never take these inputs; they fail with its words."""
-    if not move(tx, held, BatchState.REFUSED, error=reason):
+    if not move(tx, claim, BatchState.REFUSED, error=reason):
         return False
-    tx.record_event(Event.BATCH_REFUSED, batch_id=held.id, reason=reason)
-    rows = batch_places(tx, held.id)
-    _end_failed(tx, held.id, [(row, reason) for row in rows])
+    tx.record_event(Event.BATCH_REFUSED, batch_id=claim.id, reason=reason)
+    _fail_items(tx, claim.id, [(item, reason) for item in open_items(tx, claim.id)])
     return True
 
 
-def record_split(tx: Transaction, held: Claim, *, reason: str) -> Sequence[UUID]:
-    """submitting -> refused, its items in two planned halves: the offender is in one of them."""
-    if not move(tx, held, BatchState.REFUSED, error=f"split in two: {reason}"):
+def record_split(tx: Transaction, claim: Claim, *, reason: str) -> Sequence[UUID]:
+    """submitting -> refused, its items in two planned halves: one of them has the refused input."""
+    if not move(tx, claim, BatchState.REFUSED, error=f"split in two: {reason}"):
         return ()
-    rows = batch_places(tx, held.id)
+    rows = open_items(tx, claim.id)
     middle = (len(rows) + 1) // 2
     halves = [half for half in (rows[:middle], rows[middle:]) if half]
-    # Told of each of its jobs: nothing else ties them to a batch that none of their items is in.
-    for job_id in sorted({row.job_id for row in rows}) or [None]:
+    # An event for each job: once its items have left the batch, nothing else ties it to them.
+    job_ids: list[UUID | None] = [*sorted({row.job_id for row in rows})]
+    for job_id in job_ids or [None]:
         tx.record_event(
-            Event.BATCH_SPLIT, batch_id=held.id, job_id=job_id, reason=reason, halves=len(halves)
+            Event.BATCH_SPLIT, batch_id=claim.id, job_id=job_id, reason=reason, halves=len(halves)
         )
-    return [_insert_half(tx, held, half) for half in halves]
+    return [_insert_half(tx, claim, half) for half in halves]
 
 
-def _insert_half(tx: Transaction, held: Claim, rows: Sequence[sa.Row[Any]]) -> UUID:
+def _insert_half(tx: Transaction, claim: Claim, rows: Sequence[OpenItem]) -> UUID:
     batch_id = uuid7()
     insert_planned(
         tx,
         batch_id,
         item_count=len(rows),
-        judge_id=held.judge_id,
-        judge_version_id=held.judge_version_id,
-        tags=list(held.tags),
+        judge_id=claim.judge_id,
+        judge_version_id=claim.judge_version_id,
+        tags=list(claim.tags),
     )
+    first, last = rows[0].batch_index, rows[-1].batch_index
     tx.execute(
         sa.update(items)
         .where(
-            items.c.batch_id == held.id,
-            items.c.batch_index >= rows[0].batch_index,
-            items.c.batch_index <= rows[-1].batch_index,
+            items.c.batch_id == claim.id,
+            items.c.batch_index.between(first, last),
             item_is_in_flight,
         )
-        .values(batch_id=batch_id, batch_index=items.c.batch_index - rows[0].batch_index)
+        .values(batch_id=batch_id, batch_index=items.c.batch_index - first)
     )
     return batch_id
 
 
-def places_taken(tx: Transaction) -> int:
-    """Batches that are, or may be, at the remote; exact until the end of the transaction.
+def count_taken_slots(tx: Transaction) -> int:
+    """Count the batches that are, or may be, at the remote; exact until the transaction ends.
 
-    Asked only where splitting has made more live batches than there are places.
+    Needed only where splitting has made more live batches than there are slots.
     """
     if tx.on_postgresql:
         tx.execute(sa.select(sa.func.pg_advisory_xact_lock(SUBMITTING_LOCK)))
-    return int(tx.scalar(_PLACES_TAKEN) or 0)
+    return int(tx.scalar(_TAKEN_SLOTS) or 0)
 
 
-_PLACES_TAKEN = (
+_TAKEN_SLOTS = (
     sa.select(sa.func.count())
     .select_from(batches)
     .where(batches.c.due_at.isnot(None), among(batches.c.state, _AT_REMOTE))

@@ -300,7 +300,7 @@ batches = Table(
         UtcTime,
         comment="When its message was sent again because the batch was overdue.",
     ),
-    Column("gate", Text, comment="The row of eval_gates that it waits for."),
+    Column("gate", Text, comment="The row of eval_gates, or the pause, that it waits for."),
     Column("own_tag", Text, comment="The tag that identifies its latest submission."),
     Column("item_count", Integer, nullable=False, comment="Inputs that were, or will be, sent."),
     Column(
@@ -453,18 +453,12 @@ sa.Index("eval_notices_of_job", notices.c.job_id)
 gates = Table(
     "eval_gates",
     metadata,
-    Column(
-        "scope",
-        Text,
-        primary_key=True,
-        comment="api, api:submit, api:status or judge:<id>; for a pause, what is paused.",
-    ),
+    Column("scope", Text, primary_key=True, comment="api, api:submit, api:status or judge:<id>."),
     Column(
         "opens_at",
         UtcTime,
         nullable=False,
-        comment="No request is sent before this; the first one after it is the probe. For a "
-        "pause: never.",
+        comment="No request is sent before this; the first one after it is the probe.",
     ),
     Column("probing_until", UtcTime, comment="Until then only the probe may send requests."),
     Column("failures", Integer, nullable=False, comment="Consecutive failures."),
@@ -475,8 +469,21 @@ gates = Table(
         comment="Since when it stops work; NULL: it is open and only counts failures.",
     ),
     Column("refused_at", UtcTime, comment="When a request was last refused since it closed."),
-    comment="The worker's: one row per part of the API that has failed lately, or that a "
-    "person paused.",
+    comment="The worker's: one row per part of the API that has failed lately.",
+)
+
+pauses = Table(
+    "eval_pauses",
+    metadata,
+    Column(
+        "judge_id",
+        Text,
+        primary_key=True,
+        comment="The judge that is paused; empty: every judge.",
+    ),
+    Column("reason", Text, nullable=False, comment="Why, in the words of whoever paused it."),
+    Column("paused_at", UtcTime, nullable=False, comment="When it was paused."),
+    comment="The worker's: one row per pause; only a person begins and ends one.",
 )
 
 pace = Table(

@@ -1,18 +1,18 @@
-"""Notices that a job has ended, to the URL that its producer named.
+"""The rows of notices that a job has ended, to the URL that its producer named.
 
-    waiting -> sent     (the receiver answered that it has it)
-       |----> failed    (it can never be sent, or was tried often enough)
+    waiting -> sent     (the receiver confirmed it)
+       |----> failed    (it can never be sent, or its attempts are used up)
 
-A notice is written in the transaction that ends its job, with all that it says: sent again, it is
-the same. It is claimed as a batch is, by a lease with an epoch; see `claims`.
+A notice is written, with its whole payload, in the transaction that ends its job: sent again, it is
+the same. It is claimed like a batch, by a lease with an epoch; see `leases`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -24,14 +24,25 @@ from worker.store.database import Transaction
 from worker.store.sql_functions import later, now
 from worker.store.tables import items, notices
 
-AT_ONCE = 8  # on their way, over all replicas: slow receivers must not take up the worker
+MAX_IN_DELIVERY = 8  # over all replicas: slow receivers must not occupy the worker
 NUDGE_AGAIN = 10.0  # seconds before its message counts as lost
 
 JOB_FINISHED = "job.finished"
 
 
-def write(tx: Transaction, job: sa.Row[Any], status: Status) -> None:
-    """Adds the waiting notice of a job that has just ended; it has a new id each time it does."""
+class EndedJob(NamedTuple):
+    """A job that has just ended."""
+
+    id: UUID
+    callback_url: str | None
+    judge_id: str
+    metadata: Any
+    finished_at: datetime
+    seconds: float | None  # since it was enqueued
+
+
+def insert_notice(tx: Transaction, job: EndedJob, status: Status) -> None:
+    """Insert the waiting notice of a job that has just ended; each end gets a notice of its own."""
     counts = dict.fromkeys(("total", Status.COMPLETED, Status.FAILED, Status.CANCELLED), 0)
     for item_status, count in tx.execute(_COUNTS, {"of_job": job.id}):
         counts[item_status] = count
@@ -59,27 +70,29 @@ _COUNTS = (
 _INSERT = sa.insert(notices).values(state=NoticeState.WAITING, due_at=now(), created_at=now())
 
 
-def due(tx: Transaction) -> Sequence[UUID]:
-    """Notices that are to be sent now, as many as may be on their way; a message goes to each."""
+def nudge_due(tx: Transaction) -> Sequence[UUID]:
+    """Return, and mark, notices that are to be sent now, as many as may be in delivery."""
     found = tx.scalars(_DUE).all()
     if not found:
         return ()
-    free = max(0, AT_ONCE - int(tx.scalar(_ON_THEIR_WAY) or 0))
+    free = max(0, MAX_IN_DELIVERY - int(tx.scalar(_IN_DELIVERY) or 0))
     if chosen := found[:free]:
         tx.execute(_NUDGE, {"notice_ids": chosen})
     return chosen
 
 
-_lately = notices.c.nudged_at >= later(sa.literal(-NUDGE_AGAIN))
+_nudged_lately = notices.c.nudged_at >= later(sa.literal(-NUDGE_AGAIN))
 _DUE = (
     sa.select(notices.c.id)
-    .where(notices.c.due_at <= now(), sa.or_(notices.c.nudged_at.is_(None), ~_lately))
+    .where(notices.c.due_at <= now(), sa.or_(notices.c.nudged_at.is_(None), ~_nudged_lately))
     .order_by(notices.c.due_at)
-    .limit(AT_ONCE)
+    .limit(MAX_IN_DELIVERY)
     .with_for_update(skip_locked=True)
 )
-_ON_THEIR_WAY = (
-    sa.select(sa.func.count()).select_from(notices).where(notices.c.due_at.isnot(None), _lately)
+_IN_DELIVERY = (
+    sa.select(sa.func.count())
+    .select_from(notices)
+    .where(notices.c.due_at.isnot(None), _nudged_lately)
 )
 _NUDGE = (
     sa.update(notices)
@@ -89,8 +102,8 @@ _NUDGE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """What a holder knows of its notice, as of the claim."""
+class NoticeClaim:
+    """A notice as its holder claimed it."""
 
     id: UUID
     epoch: int
@@ -100,14 +113,16 @@ class Held:
     payload: Any
 
 
-def claim(tx: Transaction, notice_id: UUID, *, holder: str, lease: float) -> Held | None:
-    """Takes a waiting notice that is due, until the lease ends; None if there is none.
+def claim_notice(
+    tx: Transaction, notice_id: UUID, *, holder: str, lease: float
+) -> NoticeClaim | None:
+    """Claim a waiting notice until the lease ends; None if it is not due.
 
-    The attempt is counted at once: what kills each process that sends it comes to an end, too.
+    The attempt is counted with the claim, so that a notice that kills its senders ends as well.
     """
     given = {"notice_id": notice_id, "holder": holder, "lease": lease}
     row = tx.execute(_CLAIM, given).one_or_none()
-    return Held(**row._mapping) if row is not None else None
+    return NoticeClaim(**row._mapping) if row is not None else None
 
 
 _CLAIM = (
@@ -130,59 +145,61 @@ _CLAIM = (
 )
 
 
-def record_sent(tx: Transaction, held: Held) -> bool:
+def record_sent(tx: Transaction, claim: NoticeClaim) -> bool:
     """waiting -> sent."""
-    moved = _end(tx, held, NoticeState.SENT, None)
+    moved = _end(tx, claim, NoticeState.SENT, None)
     if moved:
-        _record_event(tx, held, Event.NOTICE_SENT)
+        _record_event(tx, claim, Event.NOTICE_SENT)
     return moved
 
 
-def record_failed(tx: Transaction, held: Held, *, reason: str) -> bool:
+def record_failed(tx: Transaction, claim: NoticeClaim, *, reason: str) -> bool:
     """waiting -> failed, for good."""
-    moved = _end(tx, held, NoticeState.FAILED, reason)
+    moved = _end(tx, claim, NoticeState.FAILED, reason)
     if moved:
-        _record_event(tx, held, Event.NOTICE_FAILED, reason=reason)
+        _record_event(tx, claim, Event.NOTICE_FAILED, reason=reason)
     return moved
 
 
-def record_waiting(tx: Transaction, held: Held, *, reason: str, wait: float) -> bool:
-    """waiting stays waiting: sent again, under the same id, after `wait` seconds."""
-    given = {**_fence(held), "reason": reason, "wait": wait}
+def record_waiting(tx: Transaction, claim: NoticeClaim, *, reason: str, wait: float) -> bool:
+    """waiting stays waiting: sent again, with the same id, after `wait` seconds."""
+    given = {**_fence(claim), "reason": reason, "wait": wait}
     moved = bool(tx.execute(_WAIT, given).rowcount)
     if moved:
-        _record_event(tx, held, Event.NOTICE_WAITS, reason=reason, seconds=round(wait, 1))
+        _record_event(tx, claim, Event.NOTICE_WAITS, reason=reason, seconds=round(wait, 1))
     return moved
 
 
-def _end(tx: Transaction, held: Held, state: NoticeState, reason: str | None) -> bool:
-    given = {**_fence(held), "new_state": state, "reason": reason}
+def _end(tx: Transaction, claim: NoticeClaim, state: NoticeState, reason: str | None) -> bool:
+    given = {**_fence(claim), "new_state": state, "reason": reason}
     return bool(tx.execute(_END, given).rowcount)
 
 
-def _fence(held: Held) -> dict[str, Any]:
-    return {"held_id": held.id, "held_epoch": held.epoch}
+def _fence(claim: NoticeClaim) -> dict[str, Any]:
+    return {"claim_id": claim.id, "claim_epoch": claim.epoch}
 
 
-def _record_event(tx: Transaction, held: Held, event: Event, **detail: Any) -> None:
+def _record_event(tx: Transaction, claim: NoticeClaim, event: Event, **detail: Any) -> None:
     tx.record_event(
-        event, job_id=held.job_id, notice_id=str(held.id), attempt=held.attempts, **detail
+        event, job_id=claim.job_id, notice_id=str(claim.id), attempt=claim.attempts, **detail
     )
 
 
-_HELD = (
-    notices.c.id == sa.bindparam("held_id"),
-    notices.c.epoch == sa.bindparam("held_epoch"),
-    notices.c.lease_holder.isnot(None),  # run again after a lost commit: moves nothing
+_CLAIMED = (
+    notices.c.id == sa.bindparam("claim_id"),
+    notices.c.epoch == sa.bindparam("claim_epoch"),
+    notices.c.lease_holder.isnot(
+        None
+    ),  # a second run, after a commit whose response was lost, moves nothing
 )
-_LET_GO = {"lease_holder": sa.null(), "nudged_at": sa.null(), "error": sa.bindparam("reason")}
+_RELEASE = {"lease_holder": sa.null(), "nudged_at": sa.null(), "error": sa.bindparam("reason")}
 _END = (
     sa.update(notices)
-    .where(*_HELD)
-    .values(state=sa.bindparam("new_state"), due_at=sa.null(), finished_at=now(), **_LET_GO)
+    .where(*_CLAIMED)
+    .values(state=sa.bindparam("new_state"), due_at=sa.null(), finished_at=now(), **_RELEASE)
 )
 _WAIT = (
     sa.update(notices)
-    .where(*_HELD)
-    .values(due_at=later(sa.bindparam("wait", type_=sa.Double)), **_LET_GO)
+    .where(*_CLAIMED)
+    .values(due_at=later(sa.bindparam("wait", type_=sa.Double)), **_RELEASE)
 )

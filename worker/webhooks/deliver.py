@@ -1,7 +1,7 @@
-"""What the actor `notify` does: claim, call, record, as `steps` does for batches.
+"""Deliver notices: claim, call and record, as the steps of batches do.
 
-A process may die between the call and its record. The lease ends, and the notice is sent again,
-under the same id and with the same words, so that its receiver can tell.
+A process may die between the call and its record. The lease then ends, and the notice is sent again
+with the same id and payload, so that its receiver can recognise it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from worker.domain.backoff import NOTICE_WAITS, notice_wait
 from worker.remote import clock
 from worker.store import webhook_deliveries
 from worker.store.database import Database, Transaction
-from worker.store.webhook_deliveries import Held
+from worker.store.webhook_deliveries import NoticeClaim
 from worker.webhooks.client import Delivered, Undelivered, WebhookClient
 
 
-class Notices:
-    """The notices of one process; `holder` names it in the leases."""
+class NoticeSender:
+    """Sends the notices of one process; `holder` names it in the leases."""
 
     def __init__(
         self,
@@ -41,34 +41,38 @@ class Notices:
         self.monotonic = monotonic
 
     def notify(self, notice_id: UUID) -> None:
-        """Sends a notice once; its row says what came of it, and when to try again."""
+        """Send a notice once, and record what came of it and when to try again."""
         began = self.monotonic()
-        held = self.database.run(
-            lambda tx: webhook_deliveries.claim(tx, notice_id, holder=self.holder, lease=self.lease)
+        claim = self.database.run(
+            lambda tx: webhook_deliveries.claim_notice(
+                tx, notice_id, holder=self.holder, lease=self.lease
+            )
         )
-        if held is None:
+        if claim is None:
             return
-        outcome = self._send(held, began)
-        self.database.run(lambda tx: self._record(tx, held, outcome))
+        outcome = self._send(claim, began)
+        self.database.run(lambda tx: self._record(tx, claim, outcome))
         self.on_room()
 
-    def _send(self, held: Held, began: float) -> Delivered | Undelivered:
-        if held.attempts > len(NOTICE_WAITS) + 1:
-            return Undelivered("the processes that sent it died", is_permanent=True)
+    def _send(self, claim: NoticeClaim, began: float) -> Delivered | Undelivered:
+        if claim.attempts > len(NOTICE_WAITS) + 1:
+            return Undelivered("the processes that sent it died", permanent=True)
         return self.webhooks.send(
-            held.url,
-            str(held.id),
-            held.payload,
+            claim.url,
+            str(claim.id),
+            claim.payload,
             may_send=lambda: self.monotonic() - began < self.lease,
         )
 
-    def _record(self, tx: Transaction, held: Held, outcome: Delivered | Undelivered) -> None:
+    def _record(
+        self, tx: Transaction, claim: NoticeClaim, outcome: Delivered | Undelivered
+    ) -> None:
         match outcome:
             case Delivered():
-                webhook_deliveries.record_sent(tx, held)
-            case Undelivered(reason, is_permanent):
-                wait = None if is_permanent else notice_wait(held.attempts, self.rng)
+                webhook_deliveries.record_sent(tx, claim)
+            case Undelivered(reason, permanent):
+                wait = None if permanent else notice_wait(claim.attempts, self.rng)
                 if wait is None:
-                    webhook_deliveries.record_failed(tx, held, reason=reason)
+                    webhook_deliveries.record_failed(tx, claim, reason=reason)
                 else:
-                    webhook_deliveries.record_waiting(tx, held, reason=reason, wait=wait)
+                    webhook_deliveries.record_waiting(tx, claim, reason=reason, wait=wait)

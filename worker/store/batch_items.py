@@ -1,0 +1,79 @@
+"""Read the items of a batch."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from worker.domain.lifecycle import Status
+from worker.store.database import Transaction
+from worker.store.tables import item_is_in_batch, item_is_in_flight, items
+from worker.wire.inputs import COLUMN_FIELDS
+
+
+class OpenItem(NamedTuple):
+    """An item of a live batch that has not ended, without its texts."""
+
+    job_id: UUID
+    item_index: int
+    batch_index: int
+    attempts: int
+
+
+class BatchItem(NamedTuple):
+    """An item of a batch with the input that is sent for it."""
+
+    job_id: UUID
+    item_index: int
+    batch_index: int
+    is_cancelled: bool
+    input: Any  # an object in the API's shape, unless plain SQL wrote something else
+
+
+def open_items(tx: Transaction, batch_id: UUID) -> list[OpenItem]:
+    """Return the items of a batch that have not ended, by their index in it."""
+    return [OpenItem(*row) for row in tx.execute(_OPEN_ITEMS, {"of_batch": batch_id})]
+
+
+_OPEN_ITEMS = (
+    sa.select(items.c.job_id, items.c.item_index, items.c.batch_index, items.c.attempts)
+    .where(items.c.batch_id == sa.bindparam("of_batch"), item_is_in_flight)
+    .order_by(items.c.batch_index)
+)
+
+
+def batch_items(tx: Transaction, batch_id: UUID) -> list[BatchItem]:
+    """Return the items of a batch by their index in it, cancelled ones included."""
+    return [
+        BatchItem(
+            row.job_id,
+            row.item_index,
+            row.batch_index,
+            row.status == Status.CANCELLED,
+            _input_of(row),
+        )
+        for row in tx.execute(_BATCH_ITEMS, {"of_batch": batch_id})
+    ]
+
+
+_BATCH_ITEMS = (
+    sa.select(items)
+    .where(
+        items.c.batch_id == sa.bindparam("of_batch"),
+        item_is_in_batch,
+        items.c.batch_index.isnot(None),
+    )
+    .order_by(items.c.batch_index)
+)
+
+
+def _input_of(row: sa.Row[Any]) -> Any:
+    """Return an item in the API's shape; a column that is NULL is left out."""
+    fields = row._mapping
+    value = {name: fields[name] for name in COLUMN_FIELDS if fields[name] is not None}
+    extra = fields["extra"]
+    if extra is None:
+        return value
+    return {**extra, **value} if isinstance(extra, dict) else extra
