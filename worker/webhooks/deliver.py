@@ -56,7 +56,7 @@ class NoticeSender:
 
     def _send(self, claim: NoticeClaim, began: float) -> Delivered | Undelivered:
         if claim.attempts > len(NOTICE_WAITS) + 1:
-            return Undelivered("the processes that sent it died", permanent=True)
+            return Undelivered("the processes that sent it died", is_permanent=True)
         return self.webhooks.send(
             claim.url,
             str(claim.id),
@@ -70,8 +70,8 @@ class NoticeSender:
         match outcome:
             case Delivered():
                 webhook_deliveries.record_sent(tx, claim)
-            case Undelivered(reason, permanent):
-                wait = None if permanent else notice_wait(claim.attempts, self.rng)
+            case Undelivered(reason, is_permanent):
+                wait = None if is_permanent else notice_wait(claim.attempts, self.rng)
                 if wait is None:
                     webhook_deliveries.record_failed(tx, claim, reason=reason)
                 else:
