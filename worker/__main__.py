@@ -1,4 +1,4 @@
-"""`python -m worker`: the same as the `evalworker` command."""
+"""Entry point of `python -m worker`, which is the `evalworker` command."""
 
 from worker.cli import main
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
-import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -340,13 +338,3 @@ def test_a_job_whose_notice_is_still_to_be_sent_stays(bench: Bench, admin: Admin
     with pytest.raises(UnknownJob):
         admin.job(job_id)
     assert bench.rows("SELECT 1 FROM eval_notices") == []
-
-
-def test_a_command_that_operates_loads_no_broker_and_no_http_client() -> None:
-    code = (
-        "import sys; import worker.admin, worker.cli.status;"
-        "heavy = {'alembic', 'dramatiq', 'httpx', 'pika', 'redis', 'starlette'};"
-        "print(sorted(heavy & sys.modules.keys()))"
-    )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
