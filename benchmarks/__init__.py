@@ -1,5 +1,5 @@
-"""What the worker costs, as ratios to something plain that is measured in the same run.
+"""What the worker costs, mostly as a ratio to a baseline that is measured in the same run.
 
-`python -m benchmarks` runs all of it and prints one table; `python -m benchmarks NAME …` a part. A
-part is a module with `figures(share)`: its rows, at so large a share of its sizes and durations.
+`python -m benchmarks [NAME …]` runs them and prints one table. A benchmark is a module whose
+function `figures(share)` returns rows, measured at this share of its sizes and durations.
 """

@@ -1,7 +1,7 @@
-"""Runs the benchmarks, prints one table in Markdown, and draws cost against size.
+"""Run the benchmarks, print a table in Markdown, and draw cost against size.
 
-python -m benchmarks                     all of it
-python -m benchmarks enqueue memory      a part
+python -m benchmarks                     all of them
+python -m benchmarks enqueue memory      only these
 python -m benchmarks million             1,000,000 inputs through PostgreSQL, once
 """
 
@@ -36,16 +36,18 @@ def main() -> None:
         "--share",
         type=float,
         default=1.0,
-        help="of every size and duration: a small one shows that all of it runs, and no more",
+        help="share of every size and duration; a small one only shows that all run",
     )
     parser.add_argument(
-        "--plot", type=Path, help=f"file to draw to; default, for all at full size: {IMAGE.name}"
+        "--plot",
+        type=Path,
+        help=f"image file to draw; by default {IMAGE.name}, if all run at full size",
     )
     given = parser.parse_args()
     if unknown := set(given.names) - {*ALL, *ALONE}:
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
     if not 0 < given.share <= 1:
-        parser.error("--share is over 0 and at most 1")
+        parser.error("--share must be greater than 0 and at most 1")
     whole = not given.names and given.share == 1
     image = given.plot or (IMAGE if whole else None)
     if image is not None:
@@ -56,7 +58,7 @@ def main() -> None:
 
 
 def _run(names: list[str] | tuple[str, ...], share: float) -> list[Figure]:
-    print("| figure | measured | target | compared with | beside |")
+    print("| figure | measured | target | baseline | details |")
     print("|---|---|---|---|---|", flush=True)
     done: list[Figure] = []
     for name in names:

@@ -1,4 +1,4 @@
-"""What an input costs while many others wait: the worker must not pay for those it leaves alone."""
+"""The cost of an input while many others wait, which must not depend on how many wait."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from tests.support.servers import PostgresServer
 
 SIZES = (10_000, 100_000, 1_000_000)
-FIRST = 20  # batches until all statements are prepared, and all connections open
-BATCHES = 200  # that are measured
+WARM_UP = 20  # batches until all statements are prepared and all connections are open
+BATCHES = 200  # measured
 IN_FLIGHT = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of one input: seconds by the clock, and processor seconds of worker and PostgreSQL."""
+    """What one input costs."""
 
-    clock: float
-    processor: float
+    elapsed: float  # seconds
+    processor: float  # seconds, of worker and PostgreSQL
 
 
 def figures(share: float) -> list[Figure]:
@@ -59,21 +59,21 @@ def figures(share: float) -> list[Figure]:
             curve=curve,
         ),
         Figure(
-            "the same, by the clock",
+            "the same, elapsed time",
             compared_with=f"{few:,} waiting",
-            value=costs[many].clock / costs[few].clock,
+            value=costs[many].elapsed / costs[few].elapsed,
             target=1.2,
             at_most=True,
-            detail=f"{costs[many].clock * 1e3:.2f} ms",
+            detail=f"{costs[many].elapsed * 1e3:.2f} ms",
         ),
     ]
 
 
 def _cost(server: PostgresServer, remote: Remote, size: int, batches: int) -> Cost:
-    """Of the same number of batches, whatever waits; no fewer wait at the end than `size`."""
+    """Measure so many batches while at least `size` inputs wait."""
     with open_database(server.url()) as database:
         delete_all(database)
-        insert_job(database, size + (FIRST + batches + 2 * IN_FLIGHT) * 100)
+        insert_job(database, size + (WARM_UP + batches + 2 * IN_FLIGHT) * 100)
         server.execute("VACUUM ANALYZE")
         server.execute("CHECKPOINT")
 
@@ -82,11 +82,11 @@ def _cost(server: PostgresServer, remote: Remote, size: int, batches: int) -> Co
             return int(rows(database, query)[0][0])
 
         with running_workers(environment(server.url(), remote, max_in_flight=IN_FLIGHT)) as workers:
-            wait_for(lambda: finished() >= FIRST)
+            wait_for(lambda: finished() >= WARM_UP)
             pids = server.pid(), workers.processes[0].pid
             began, done = time.perf_counter(), finished()
             spent = -sum(map(cpu_seconds, pids))
             wait_for(lambda: finished() >= done + batches)
             took, inputs = time.perf_counter() - began, (finished() - done) * 100
             spent += sum(map(cpu_seconds, pids))
-    return Cost(clock=took / inputs, processor=spent / inputs)
+    return Cost(elapsed=took / inputs, processor=spent / inputs)

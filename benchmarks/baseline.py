@@ -1,7 +1,7 @@
-"""The script that a team would write first: submits, polls, writes the scores. Nothing survives.
+"""The baseline: a script that submits, polls and writes scores, as a team would write it first.
 
-No outbox, no claims, no leases, no history, no retry: what dies with it is lost. It is what the
-worker is compared with, and so it is as fast as asyncio, httpx and COPY make it.
+It has no outbox, claims, leases, history or retries, so a crash loses the work. The worker is
+compared with it, so it is as fast as asyncio, httpx and COPY allow.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Scores = list[tuple[int, str, float, str]]
 
 
 async def _evaluate(client: httpx.AsyncClient, first: int, inputs: list[Any]) -> Scores:
-    """One batch: its scores, as rows."""
-    answer = await client.post("/v1/judges/j/batch-execute/", json={"inputs": inputs})
-    status_url = answer.json()["status_url"]
+    """Submit and poll one batch, and return its scores as rows."""
+    response = await client.post("/v1/judges/j/batch-execute/", json={"inputs": inputs})
+    status_url = response.json()["status_url"]
     while True:
         execution = (await client.get(status_url)).json()
         if execution["status"] in ("completed", "partial", "failed"):
@@ -82,7 +82,7 @@ def _to_sqlite(path: str) -> Callable[[Scores], None]:
 
 
 def main(url: str, database: str, file: str) -> None:
-    """Prints the seconds from the first line read to the last score written."""
+    """Print the seconds from reading the first line to writing the last score."""
     to = _to_postgresql if database.startswith("postgresql") else _to_sqlite
     write = to(database)
     began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""How much of a limit is used that the remote does not tell, and how often it has to say no."""
+"""How much of an unannounced limit of the remote is used, and how many requests it refuses."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from benchmarks.fake_judge_server import Options, running_fake_judge
 from benchmarks.measurement import Figure, mean_running, migrated_postgresql
 from benchmarks.worker_process import environment, insert_job, open_database, running_workers
 
-LIMIT = 40  # batches at once
-MOST = 200  # MAX_IN_FLIGHT
+LIMIT = 40  # concurrent batches
+MAX_IN_FLIGHT = 200
 LATENCY = (5.0, 10.0)
 FIRST_SECONDS = 60.0
 SECONDS = 120.0
@@ -22,27 +22,27 @@ def figures(share: float) -> list[Figure]:
         running_fake_judge(options) as remote,
         open_database(server.url()) as database,
     ):
-        # Enough for the limit, if every batch took the least of its time.
-        batches = LIMIT * (FIRST_SECONDS + SECONDS) / LATENCY[0] + MOST
+        # This is enough even if every batch takes the shortest time.
+        batches = LIMIT * (FIRST_SECONDS + SECONDS) / LATENCY[0] + MAX_IN_FLIGHT
         insert_job(database, int(batches) * 100)
-        env = environment(server.url(), remote, max_in_flight=MOST, poll_min_seconds=1)
+        env = environment(server.url(), remote, max_in_flight=MAX_IN_FLIGHT, poll_min_seconds=1)
         with running_workers(env):
             time.sleep(FIRST_SECONDS * share)
             began, before = time.time(), remote.observations()
             time.sleep(max(LATENCY[1], SECONDS * share))
             until, after = time.time(), remote.observations()
     refused, asked = after.throttled - before.throttled, after.asked - before.asked
-    setting = f"a remote that throttles above {LIMIT} batches, untold; MAX_IN_FLIGHT {MOST}"
     return [
         Figure(
-            f"batches at the remote, {setting}",
-            compared_with=f"{LIMIT} always, after the first minute",
+            f"batches at a remote that throttles above {LIMIT}, unannounced;"
+            f" `MAX_IN_FLIGHT` {MAX_IN_FLIGHT}",
+            compared_with=f"{LIMIT} at all times, after the first minute",
             value=mean_running(after, began, until) / LIMIT,
             target=0.9,
             detail=f"{before.throttled} refused in the first minute",
         ),
         Figure(
-            "the same: requests answered 429",
+            "the same: requests answered with 429",
             compared_with="all requests, after the first minute",
             value=100 * refused / max(1, asked),
             target=2,

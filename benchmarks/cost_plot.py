@@ -1,4 +1,4 @@
-"""Draws cost against size: what grows as the tables do would show as a line that rises."""
+"""Draw cost against size: a cost that grows with the tables shows as a rising line."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def check() -> None:
-    """Before anything is measured: ends the program where nothing could be drawn."""
+    """Exit with an error if nothing can be drawn. Call it before anything is measured."""
     if find_spec("matplotlib") is None:
         sys.exit("the plot needs matplotlib: pip install -e '.[bench]'")
 
 
 def draw(figures: Sequence[Figure], to: Path) -> None:
-    """A line for each curve, relative to its smallest size."""
+    """Draw a line for each curve, relative to the cost at its smallest size."""
     from matplotlib.figure import Figure as Page
 
     page = Page(figsize=(7, 3.6), dpi=90, layout="constrained")

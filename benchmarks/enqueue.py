@@ -1,4 +1,4 @@
-"""`enqueue`, against the barest way in which the same rows can be put into the same tables."""
+"""`enqueue`, compared with the fastest way to insert the same rows into the same tables."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def figures(share: float) -> list[Figure]:
 
 def _compared(
     name: str,
-    to: str,
+    baseline_name: str,
     url: str,
     inputs: list[dict[str, Any]],
-    plainly: Callable[[str, list[dict[str, Any]]], float],
+    baseline: Callable[[str, list[dict[str, Any]]], float],
 ) -> Figure:
-    plain, ours = best_of(ROUNDS, lambda: plainly(url, inputs), lambda: _by_enqueue(url, inputs))
+    plain, ours = best_of(ROUNDS, lambda: baseline(url, inputs), lambda: _by_enqueue(url, inputs))
     return Figure(
         f"`enqueue` of {len(inputs):,} inputs, {name}",
-        compared_with=to,
+        compared_with=baseline_name,
         value=plain / ours,
         target=0.6,
         detail=f"{len(inputs) / ours:,.0f} inputs/s",
@@ -68,8 +68,8 @@ def _copy(url: str, inputs: list[dict[str, Any]]) -> float:
     with psycopg.connect(url) as connection:
         began = time.perf_counter()
         job = _job(lambda sql: connection.execute(sql.encode()).fetchone()[0])  # type: ignore[index]
-        copying = f"COPY eval_items ({COLUMNS}) FROM STDIN"
-        with connection.cursor().copy(copying.encode()) as copy:
+        statement = f"COPY eval_items ({COLUMNS}) FROM STDIN"
+        with connection.cursor().copy(statement.encode()) as copy:
             for index, given in enumerate(inputs):
                 copy.write_row(
                     (job, index, given["request"], given["response"], given["expected_output"])

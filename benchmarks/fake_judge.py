@@ -1,8 +1,8 @@
-"""The batches of the stand-in, and its answers; `remote` serves them in a process of their own.
+"""A fake of the judge API that costs little; `fake_judge_server` runs it in its own process.
 
-It reads of a submission only how many inputs it has, and answers with texts made beforehand. It
-does not look at the key, keep the inputs, or evaluate anything. `Options` say how long a batch
-takes, how many may run and how many requests may come at once, and whether there is a list.
+It counts the inputs of a submission and responds with prepared results. It ignores the key, stores
+no inputs and evaluates nothing. `Options` set how long a batch takes, the limits of batches and
+requests, and whether there is a list.
 """
 
 from __future__ import annotations
@@ -31,11 +31,9 @@ THROTTLED = 429, b'{"code":"throttled","detail":"Request was throttled."}'
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Of the stand-in; seconds."""
-
-    latency: tuple[float, float] = (0.0, 0.0)
-    max_running: int | None = None  # batches; one more is answered 429
-    max_requests_per_second: int | None = None  # a second, of any kind; more are answered 429
+    latency: tuple[float, float] = (0.0, 0.0)  # seconds that a batch takes, at least and at most
+    max_running: int | None = None  # one batch more is refused with 429
+    max_requests_per_second: int | None = None  # of any kind; more are refused with 429
     has_list: bool = True
     evaluators: int = 2
 
@@ -47,8 +45,8 @@ class Batch:
     size: int
     created_at: float
     ends_at: float
-    running: str  # what is shown of it, while it runs and afterwards
-    ended: str
+    running: str  # how it is shown while it runs
+    ended: str  # how it is shown afterwards
 
     def has_ended(self) -> bool:
         return time.time() >= self.ends_at
@@ -56,13 +54,13 @@ class Batch:
 
 @dataclass
 class Observations:
-    """What the stand-in saw; moments are those of `time.time`."""
+    """What the fake judge API observed; times are those of `time.time`."""
 
     requests: dict[str, int] = field(default_factory=dict)  # by kind
     throttled: int = 0
     sizes: list[int] = field(default_factory=list)
-    spans: dict[str, tuple[float, float]] = field(default_factory=dict)  # by batch: taken, ends
-    seen: dict[str, float] = field(default_factory=dict)  # by batch: first shown, since `forget`
+    spans: dict[str, tuple[float, float]] = field(default_factory=dict)  # by batch: begin, end
+    seen: dict[str, float] = field(default_factory=dict)  # by batch: first shown since `forget`
 
     def count(self, kind: str) -> None:
         self.requests[kind] = self.requests.get(kind, 0) + 1
@@ -77,57 +75,57 @@ class Observations:
 
 
 class FakeJudge:
-    """The batches and the account; one answer per request."""
+    """Responds to one request at a time."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
         self.batches: dict[str, Batch] = {}
-        self.taken: list[Batch] = []  # the oldest first
-        self.running: list[float] = []  # a heap of ends
+        self.accepted: list[Batch] = []  # oldest first
+        self.running: list[float] = []  # a heap of end times
         self.bucket = _Bucket()
         self.observed = Observations()
         self.rng = random.Random(1)
 
-    # --- what a benchmark asks of it ---
+    # --- for the benchmarks ---
 
     def observations(self) -> Observations:
         return self.observed
 
     def change(self, **options: Any) -> None:
-        """Other options from now on."""
+        """Change options from now on."""
         self.options = replace(self.options, **options)
 
     def forget(self) -> None:
-        """No batch was ever shown to anybody."""
+        """Forget which batches were shown."""
         self.observed.seen.clear()
 
-    # --- what the worker asks of it ---
+    # --- for the worker ---
 
-    def answer(self, method: bytes, target: str, body: bytes) -> tuple[int, bytes]:
+    def respond(self, method: bytes, target: str, body: bytes) -> tuple[int, bytes]:
         path, _, query = target.partition("?")
         listing = path == EXECUTIONS
         kind = "submit" if method == b"POST" else "list" if listing else "status"
         self.observed.count(kind)
-        most = self.options.max_requests_per_second
-        if most is not None and not self.bucket.has_one(most):
+        limit = self.options.max_requests_per_second
+        if limit is not None and not self.bucket.take(limit):
             self.observed.throttled += 1
             return THROTTLED
         if kind == "submit":
-            return self._take(path.split("/")[3], body)
+            return self._accept(path.split("/")[3], body)
         return self._list(query) if listing else self._show(path.split("/")[-2])
 
-    def _take(self, judge_id: str, body: bytes) -> tuple[int, bytes]:
-        now = datetime.now(UTC).timestamp()  # as precise as it is in words
+    def _accept(self, judge_id: str, body: bytes) -> tuple[int, bytes]:
+        now = datetime.now(UTC).timestamp()  # as precise as its ISO form
         while self.running and self.running[0] <= now:
             heappop(self.running)
-        most = self.options.max_running
-        if most is not None and len(self.running) >= most:
+        limit = self.options.max_running
+        if limit is not None and len(self.running) >= limit:
             self.observed.throttled += 1
             return THROTTLED
         ends_at = now + self.rng.uniform(*self.options.latency)
-        batch = _made(judge_id, body.count(b'"request":'), now, ends_at)
+        batch = _batch(judge_id, body.count(b'"request":'), now, ends_at)
         self.batches[batch.id] = batch
-        self.taken.append(batch)
+        self.accepted.append(batch)
         heappush(self.running, ends_at)
         self.observed.sizes.append(batch.size)
         self.observed.spans[batch.id] = now, ends_at
@@ -154,33 +152,33 @@ class FakeJudge:
         return 200, f'{{"next":{following},"previous":null,"results":[{rows}]}}'.encode()
 
     def _newest_first(self, asked: dict[str, str]) -> Iterator[tuple[int, Batch]]:
-        """With the place of each, which is its cursor; costs what it passes, not all there is."""
-        first, last = 0, len(self.taken) - 1
+        """Yield batches with their index, which is the cursor, without reading older ones."""
+        first, last = 0, len(self.accepted) - 1
         if "date_from" in asked:
-            first = bisect_left(self.taken, _seconds(asked["date_from"]), key=_made_at)
+            first = bisect_left(self.accepted, _seconds(asked["date_from"]), key=_created_at)
         if "date_to" in asked:
-            last = bisect_right(self.taken, _seconds(asked["date_to"]), key=_made_at) - 1
-        for place in range(int(asked.get("cursor", last)), first - 1, -1):
-            batch = self.taken[place]
+            last = bisect_right(self.accepted, _seconds(asked["date_to"]), key=_created_at) - 1
+        for index in range(int(asked.get("cursor", last)), first - 1, -1):
+            batch = self.accepted[index]
             if asked.get("judge_id", batch.judge_id) != batch.judge_id:
                 continue
             status = "completed" if batch.has_ended() else "processing"
             if asked.get("status", status) == status:
-                yield place, batch
+                yield index, batch
 
     def _head(self, batch: Batch) -> str:
         self.observed.seen.setdefault(batch.id, time.time())
         return batch.ended if batch.has_ended() else batch.running
 
 
-def _made(judge_id: str, size: int, now: float, ends_at: float) -> Batch:
+def _batch(judge_id: str, size: int, now: float, ends_at: float) -> Batch:
     batch_id = str(uuid4())
     created, completed = (
         f'"{datetime.fromtimestamp(at, UTC).isoformat()}"' for at in (now, ends_at)
     )
 
     def shown(status: str, completed_at: str) -> str:
-        """Without the brace that closes it."""
+        """Return the object without its closing brace."""
         return (
             f'{{"batch_execution_id":"{batch_id}","status":"{status}","total_count":{size},'
             f'"created_at":{created},"started_at":{created},"completed_at":{completed_at}'
@@ -190,7 +188,7 @@ def _made(judge_id: str, size: int, now: float, ends_at: float) -> Batch:
     return Batch(batch_id, judge_id, size, now, ends_at, running, ended)
 
 
-def _made_at(batch: Batch) -> float:
+def _created_at(batch: Batch) -> float:
     return batch.created_at
 
 
@@ -199,15 +197,15 @@ def _seconds(moment: str) -> float:
 
 
 class _Bucket:
-    """Requests that may come: as many a second as allowed, of which a second's worth is kept."""
+    """A token bucket that holds the requests of one second."""
 
     def __init__(self) -> None:
         self.left = float("inf")
         self.at = time.monotonic()
 
-    def has_one(self, a_second: int) -> bool:
+    def take(self, per_second: int) -> bool:
         now = time.monotonic()
-        self.left = min(self.left + (now - self.at) * a_second, a_second)
+        self.left = min(self.left + (now - self.at) * per_second, per_second)
         self.at = now
         if self.left < 1:
             return False
@@ -219,19 +217,19 @@ class _Bucket:
 def _items(size: int, evaluators: int) -> bytes:
     items = [
         {
-            "index": place,
+            "index": index,
             "status": "completed",
             "evaluator_results": [
                 {
                     "evaluator_name": f"evaluator {number}",
-                    "score": round(place / 100, 2),
-                    "justification": f"The response was weighed against point {place}.{number}.",
+                    "score": round(index / 100, 2),
+                    "justification": f"The response was weighed against point {index}.{number}.",
                 }
                 for number in range(evaluators)
             ],
             "error_message": "",
             "execution_log_id": None,
         }
-        for place in range(size)
+        for index in range(size)
     ]
     return f',"items":{json.dumps(items)}}}'.encode()

@@ -1,6 +1,6 @@
-"""A stand-in for the judge API that costs little: the figures are to be the worker's, not its.
+"""Serve the fake judge API in a process of its own, so that its cost is not the worker's.
 
-What it answers is in `stand_in`; here it is served, in a process of its own.
+`fake_judge` has the batches and the responses.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ __all__ = ["Observations", "Options", "Remote", "running_fake_judge"]
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A stand-in at work in a process of its own."""
+    """The fake judge API that runs in another process."""
 
     url: str
     _connection: Connection
 
     def observations(self) -> Observations:
-        """What it saw so far."""
+        """Return what it has observed so far."""
         observed: Observations = self._ask("observations")
         return observed
 
@@ -36,7 +36,7 @@ class Remote:
         self._ask("change", **options)
 
     def forget(self) -> None:
-        """Who was shown which batch so far."""
+        """Forget which batches were shown."""
         self._ask("forget")
 
     def _ask(self, what: str, **given: Any) -> Any:
@@ -46,7 +46,7 @@ class Remote:
 
 @contextlib.contextmanager
 def running_fake_judge(options: Options | None = None) -> Iterator[Remote]:
-    """Serves on a loopback port while the block runs."""
+    """Serve on a loopback port while the block runs."""
     ours, theirs = multiprocessing.Pipe()
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=_serve, args=(options or Options(), theirs), daemon=True)
@@ -62,24 +62,24 @@ def _serve(options: Options, connection: Connection) -> None:
     asyncio.run(_serving(FakeJudge(options), connection))
 
 
-async def _serving(stand_in: FakeJudge, connection: Connection) -> None:
+async def _serving(judge: FakeJudge, connection: Connection) -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Http(stand_in), "127.0.0.1", 0)
-    loop.add_reader(connection.fileno(), lambda: _obey(stand_in, connection))
+    server = await loop.create_server(lambda: _Http(judge), "127.0.0.1", 0)
+    loop.add_reader(connection.fileno(), lambda: _obey(judge, connection))
     connection.send(server.sockets[0].getsockname()[1])
     await server.serve_forever()
 
 
-def _obey(stand_in: FakeJudge, connection: Connection) -> None:
+def _obey(judge: FakeJudge, connection: Connection) -> None:
     what, given = connection.recv()
-    connection.send(getattr(stand_in, what)(**given))
+    connection.send(getattr(judge, what)(**given))
 
 
 class _Http(asyncio.Protocol):
-    """As much of HTTP/1.1 as httpx speaks: a head, a body of a known length, one after another."""
+    """The part of HTTP/1.1 that httpx uses: requests with a known length, one after another."""
 
-    def __init__(self, stand_in: FakeJudge) -> None:
-        self.stand_in = stand_in
+    def __init__(self, judge: FakeJudge) -> None:
+        self.judge = judge
         self.buffer = bytearray()
 
     def connection_made(self, transport: Any) -> None:
@@ -95,10 +95,10 @@ class _Http(asyncio.Protocol):
             body = bytes(self.buffer[end + 4 : end + 4 + length])
             del self.buffer[: end + 4 + length]
             method, target, _ = head.split(b"\r\n", 1)[0].split(b" ")
-            status, answer = self.stand_in.answer(method, target.decode(), body)
+            status, response = self.judge.respond(method, target.decode(), body)
             self.transport.write(
                 b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
-                % (status, len(answer), answer)
+                % (status, len(response), response)
             )
 
 

@@ -1,17 +1,16 @@
-"""How the gateway answers many clients at once, compared with a server that only reads.
+"""How fast the gateway responds to many clients, compared with a server without a database.
 
-    python benchmarks/gateway_load.py [--clients 500] [--seconds 60] [--pause 1] [--database URL]
+    python -m benchmarks.gateway_load [--clients 500] [--seconds 60] [--pause 1] [--database URL]
 
 Each client keeps one connection, and in a loop submits one input and polls it three times, with a
-pause before each request. The same is done with the gateway and with an empty one: the same
-server, which reads and validates as much, but has no database and a constant answer; half of its
-time before the gateway's and half after, as the machine's speed changes. Each server is a process
-of its own; memory is what the system says that it holds. Without a database's URL it is done on a
-PostgreSQL that syncs to disk, and on SQLite. Exit status 1 where a request failed, or where the
-gateway's median is over four times the empty one's.
+pause before each request. The baseline is the same server with a constant response instead of a
+database: it reads and validates as much. Half of its time is before the gateway's and half after,
+because the machine's speed changes. Each server is a process of its own. Without `--database`, the
+gateway is measured on a PostgreSQL that syncs to disk, and on SQLite. The exit status is 1 if a
+request failed, or if the gateway's median is more than 4 times the baseline's.
 
-Clients and server, and PostgreSQL, share the machine: on a busy one, or one of few cores, times
-are those of waiting for a core. The milliseconds of CPU are comparable there, too.
+Clients, server and PostgreSQL share the machine. If it is busy or has few cores, the times include
+waiting for a core; the milliseconds of processor time can be compared even then.
 """
 
 from __future__ import annotations
@@ -58,6 +57,7 @@ if TYPE_CHECKING:
 KEY = "a-key-for-the-benchmark"
 KEYS = json.dumps({"benchmark": {"key": KEY}})
 POLLS = 3
+MAX_RATIO = 4  # of the median responses of gateway and baseline
 BODY = json.dumps(
     {"inputs": [{"request": "The capital of Peru?" * 10, "response": "Lima." * 20}], "tags": ["t"]}
 ).encode()
@@ -67,7 +67,7 @@ BODY = json.dumps(
 
 
 def serve_gateway(port: Connection, database_url: str) -> None:
-    """Serves until it is told to end; tells its port first."""
+    """Send the port of the gateway, then serve until a message comes."""
     configure_logging(log_format="json", level="WARNING", secrets=[])
     settings = load_settings(database_url=database_url, gateway_port=0, gateway_keys=KEYS)
     database = Database(settings.sqlalchemy_url)
@@ -79,7 +79,7 @@ def serve_gateway(port: Connection, database_url: str) -> None:
 
 
 def serve_empty(port: Connection, _: str) -> None:
-    """The same server over nothing."""
+    """Do the same with the baseline."""
     settings = load_settings(gateway_keys=KEYS)
     database = Database("sqlite://")
     app = EmptyGateway(
@@ -95,7 +95,7 @@ def serve_empty(port: Connection, _: str) -> None:
 
 
 class EmptyGateway(Gateway):
-    """Whatever is asked for is there, and is pending."""
+    """Responds that every batch execution is pending."""
 
     async def status(self, request: Request, key: Key) -> Response:  # noqa: ARG002 (checked before)
         job_id = str(UUID(request.path_params["id"]))
@@ -113,19 +113,19 @@ class NoCommit(GroupCommit):
 
 
 @dataclass
-class Found:
-    """Seconds that each answer took, what went wrong, and what the server used."""
+class Load:
+    """The seconds of each response, the errors, and what the server used."""
 
-    seconds: float  # in all
+    seconds: float  # in total
     submits: list[float] = field(default_factory=list)
     polls: list[float] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     megabytes: list[float] = field(default_factory=list)
-    cpu_seconds: float = 0.0  # of the server, in all
+    cpu_seconds: float = 0.0  # of the server, in total
     clients_cpu_seconds: float = 0.0
 
-    def __add__(self, other: Found) -> Found:
-        return Found(
+    def __add__(self, other: Load) -> Load:
+        return Load(
             self.seconds + other.seconds,
             self.submits + other.submits,
             self.polls + other.polls,
@@ -136,8 +136,8 @@ class Found:
         )
 
 
-async def drive(port: int, clients: int, seconds: float, pause: float) -> Found:
-    found, ends_at = Found(seconds), time.perf_counter() + seconds
+async def drive(port: int, clients: int, seconds: float, pause: float) -> Load:
+    found, ends_at = Load(seconds), time.perf_counter() + seconds
     used_before = time.process_time()
     async with asyncio.TaskGroup() as group:
         for _ in range(clients):
@@ -146,7 +146,7 @@ async def drive(port: int, clients: int, seconds: float, pause: float) -> Found:
     return found
 
 
-async def _client(port: int, ends_at: float, pause: float, found: Found) -> None:
+async def _client(port: int, ends_at: float, pause: float, found: Load) -> None:
     try:
         await asyncio.sleep(random.uniform(0, pause))
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -191,26 +191,26 @@ async def _ask(
 # --- the comparison -------------------------------------------------------------------------------
 
 
-def measure(serve: Any, database_url: str, given: argparse.Namespace, *, seconds: float) -> Found:
+def measure(serve: Any, database_url: str, given: argparse.Namespace, *, seconds: float) -> Load:
     ours, theirs = multiprocessing.Pipe()
     server = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs, database_url))
     server.start()
     ended = threading.Event()
     megabytes: list[float] = []
 
-    def watch() -> None:
+    def sample_memory() -> None:
         while not ended.wait(1.0):
             megabytes.append(_megabytes(server.pid or 0))
 
     try:
         port = ours.recv()
-        watcher = threading.Thread(target=watch)
-        watcher.start()
+        sampler = threading.Thread(target=sample_memory)
+        sampler.start()
         used_before = _cpu_seconds(server.pid or 0)
         found = asyncio.run(drive(port, given.clients, seconds, given.pause))
         found.cpu_seconds = _cpu_seconds(server.pid or 0) - used_before
         ended.set()
-        watcher.join()
+        sampler.join()
         found.megabytes = megabytes
     finally:
         ours.send("end")
@@ -224,12 +224,12 @@ def _megabytes(pid: int) -> float:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """Comparable also on a machine that others use, where times are not."""
+    """Return processor time, which can be compared even on a busy machine."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def show(name: str, found: Found) -> None:
+def show(name: str, found: Load) -> None:
     count = len(found.submits) + len(found.polls)
     memory = found.megabytes
     print(
@@ -257,28 +257,28 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--pause", type=float, default=1.0, help="seconds before each request")
     parser.add_argument(
-        "--database", help="URL of a database of its own; default: a new PostgreSQL, then SQLite"
+        "--database", help="URL of an empty database; by default a new PostgreSQL, then SQLite"
     )
     given = parser.parse_args()
     if given.database:
-        return int(not holds(given.database, given))
+        return int(not is_fast_enough(given.database, given))
     with fresh_databases() as urls:
-        return int(sum(not holds(url, given) for url in urls) > 0)
+        return int(sum(not is_fast_enough(url, given) for url in urls) > 0)
 
 
-def holds(database_url: str, given: argparse.Namespace) -> bool:
-    """Measures and tells both servers; whether the target is met."""
+def is_fast_enough(database_url: str, given: argparse.Namespace) -> bool:
+    """Measure and show both servers, and return whether the target is met."""
     before = measure(serve_empty, database_url, given, seconds=given.seconds / 2)
     gateway = measure(serve_gateway, database_url, given, seconds=given.seconds)
     empty = before + measure(serve_empty, database_url, given, seconds=given.seconds / 2)
     name = database_url.partition(":")[0]
-    show("empty", empty)
+    show("baseline", empty)
     show(name, gateway)
     ratio = median(gateway.submits + gateway.polls) / median(empty.submits + empty.polls)
     print(
-        f"on {name} the gateway's median answer takes {ratio:.2f} times as long as the empty one's"
+        f"on {name} the gateway's median response takes {ratio:.2f} times as long as the baseline's"
     )
-    return not gateway.errors and not empty.errors and ratio <= 4
+    return not gateway.errors and not empty.errors and ratio <= MAX_RATIO
 
 
 if __name__ == "__main__":

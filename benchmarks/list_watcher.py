@@ -1,6 +1,7 @@
-"""What it costs to know when batches end, and how soon it is known; with the list and without.
+"""How many requests and how much time it takes to notice that batches ended, with and without
+the list.
 
-In real time: a worker against each remote, both at once, since they are asleep most of the time.
+Two workers run concurrently, each with its own remote, because they sleep most of the time.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 
 LATENCY = (30.0, 60.0)
 IN_FLIGHT = 200
-SETTLING = 75.0  # until the batches no longer start and end together
+SETTLING = 75.0  # seconds until batches no longer begin and end together
 SECONDS = 180.0
-LAST_SECONDS = 15.0  # what ends later may rightly be unknown when the time is over
+LAST_SECONDS = 15.0  # batches that end in these may rightly be unnoticed
 
 
 def figures(share: float) -> list[Figure]:
@@ -39,28 +40,28 @@ def figures(share: float) -> list[Figure]:
     in_flight = max(5, int(IN_FLIGHT * share))
     seconds = max(10.0, SECONDS * share)
     with contextlib.ExitStack() as opened:
-        watched = [
+        at_work = [
             opened.enter_context(
                 _at_work(Options(latency, has_list=has_list), in_flight, SETTLING * share + seconds)
             )
             for has_list in (True, False)
         ]
         time.sleep(SETTLING * share)
-        began, before = time.time(), [remote.observations() for remote, _ in watched]
+        began, before = time.time(), [remote.observations() for remote, _ in at_work]
         time.sleep(seconds)
-        after = [remote.observations() for remote, _ in watched]
+        after = [remote.observations() for remote, _ in at_work]
         until = time.time() - LAST_SECONDS * share
         asked = [requests_per_batch(*pair) for pair in zip(before, after, strict=True)]
         waits = [
             _waits(database, observed, began, until)
-            for (_, database), observed in zip(watched, after, strict=True)
+            for (_, database), observed in zip(at_work, after, strict=True)
         ]
     setting = f"latency {latency[0]:g} to {latency[1]:g} s, {in_flight} in flight"
     with_list, without = asked
     return [
         Figure(
             f"requests a batch, {setting}, with the list",
-            compared_with="2: a submit and a full read",
+            compared_with="2: a submission and a full read",
             value=sum(with_list.values()),
             target=2.3,
             at_most=True,
@@ -75,13 +76,13 @@ def figures(share: float) -> list[Figure]:
             detail=_counts(without),
         ),
         Figure(
-            "a batch's end at the remote to its results committed, with the list",
+            "from a batch's end at the remote to its committed results, with the list",
             compared_with="median",
             value=median(late for late, _ in waits[0]),
             target=1,
             at_most=True,
             unit="s",
-            detail=f"99th of 100: {_percentile_99([late for late, _ in waits[0]]):.1f} s",
+            detail=f"99th percentile: {_percentile_99([late for late, _ in waits[0]]):.1f} s",
         ),
         Figure(
             "the same, without the list",
@@ -97,7 +98,7 @@ def figures(share: float) -> list[Figure]:
 
 @contextlib.contextmanager
 def _at_work(options: Options, in_flight: int, seconds: float) -> Iterator[tuple[Remote, Database]]:
-    """A worker with enough to do for so many seconds, once all of its places are taken."""
+    """Run a worker with enough work for so many seconds after all slots are in use."""
     batches = in_flight * (2 + seconds / options.latency[0])
     with (
         migrated_postgresql() as server,
@@ -115,9 +116,9 @@ def _at_work(options: Options, in_flight: int, seconds: float) -> Iterator[tuple
 def _waits(
     database: Database, observed: Observations, began: float, until: float
 ) -> list[tuple[float, float]]:
-    """Of each batch that ended in this time: seconds until it was recorded, and those it ran.
+    """Return the seconds until each batch that ended was recorded, and those that it ran.
 
-    One that is not yet recorded has waited at least until now.
+    A batch that is not yet recorded has waited at least until now.
     """
     recorded = {
         remote_id: at.timestamp()

@@ -1,4 +1,4 @@
-"""What the benchmarks share: a figure, the servers, and made-up inputs."""
+"""Figures, databases and inputs, shared by the benchmarks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """What one thing costs, at growing sizes of a table."""
+    """What an operation costs at growing sizes of a table."""
 
     name: str
     costs: dict[int, float]
@@ -39,7 +39,7 @@ class Figure:
     at_most: bool = False  # whether the target is an upper bound
     unit: str = ""
     detail: str = ""
-    curve: Curve | None = None  # what the plot shows of it, if anything
+    curve: Curve | None = None  # drawn in the plot
 
     @property
     def met(self) -> bool:
@@ -51,7 +51,7 @@ def inputs_of(count: int) -> list[dict[str, Any]]:
 
 
 def input_of(n: int) -> dict[str, Any]:
-    """A question and an answer of the length that short ones have."""
+    """Return the n-th input: a short question with its answer."""
     return {
         "request": f"What is {n} plus {n + 1}? Explain briefly how you got there.",
         "response": f"{n} plus {n + 1} is {2 * n + 1}.",
@@ -61,7 +61,7 @@ def input_of(n: int) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def migrated_postgresql() -> Iterator[PostgresServer]:
-    """A PostgreSQL that is durable as in production."""
+    """Run a migrated PostgreSQL that syncs to disk, as in production."""
     server = PostgresServer(durable=True)
     try:
         server.start()
@@ -73,7 +73,7 @@ def migrated_postgresql() -> Iterator[PostgresServer]:
 
 @contextlib.contextmanager
 def fresh_databases() -> Iterator[tuple[str, str]]:
-    """URLs of such a PostgreSQL and of a SQLite file; both migrated."""
+    """Yield the URLs of a migrated PostgreSQL and of a migrated SQLite file."""
     with migrated_postgresql() as server, tempfile.TemporaryDirectory() as folder:
         sqlite = f"sqlite:///{Path(folder) / 'evalworker.db'}"
         _migrate(sqlite)
@@ -87,7 +87,7 @@ def _migrate(url: str) -> None:
 
 
 def best_of(rounds: int, *measured: Callable[[], float]) -> list[float]:
-    """The least seconds of each, measured in turns, so that a slow moment hits all alike."""
+    """Return the fewest seconds of each. They take turns, so that a slow moment affects all."""
     found = [[measure() for measure in measured] for _ in range(rounds)]
     return [min(column) for column in zip(*found, strict=True)]
 
@@ -99,7 +99,7 @@ def seconds(act: Callable[[], object]) -> float:
 
 
 def mean_running(observed: Observations, began: float, until: float) -> float:
-    """Batches that were running at the remote, on average over this time."""
+    """Return the mean number of batches running at the remote in this time."""
     spent = sum(
         max(0.0, min(ends_at, until) - max(taken_at, began))
         for taken_at, ends_at in observed.spans.values()
@@ -108,7 +108,7 @@ def mean_running(observed: Observations, began: float, until: float) -> float:
 
 
 def requests_per_batch(before: Observations, after: Observations) -> dict[str, float]:
-    """By kind, over the time between two accounts, in which as many batches ended as were taken."""
+    """Return requests per batch by kind, for a time in which as many batches ended as began."""
     batches = max(1, after.batches - before.batches)
     return {
         kind: (count - before.requests.get(kind, 0)) / batches

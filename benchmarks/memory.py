@@ -1,4 +1,4 @@
-"""Memory with many inputs waiting, and while they are read from a file."""
+"""Memory while many inputs wait, and while they are read from a file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 INPUTS = 1_000_000
 IDLE_SECONDS = 5.0
-BATCHES = 100  # that the worker does while all others wait
+BATCHES = 100  # that the worker finishes while all others wait
 
 
 def figures(share: float) -> list[Figure]:
@@ -67,7 +67,7 @@ def _file(folder: Path, count: int) -> Path:
 
 
 def _of_worker(env: dict[str, str], remote: Remote, *, batches: int) -> float:
-    """The most it held until so many batches more were taken; while idle for a moment, if none."""
+    """Return the peak memory of a worker after so many batches, or of an idle one."""
     until = remote.observations().batches + batches
     with running_workers(env) as workers:
         if batches:
@@ -78,14 +78,14 @@ def _of_worker(env: dict[str, str], remote: Remote, *, batches: int) -> float:
 
 
 def _of_enqueue(env: dict[str, str], file: Path) -> float:
-    """The most it held, as seen until just before its end."""
-    most = 0.0
+    """Return the peak memory of `evalworker enqueue`, as seen until just before its end."""
+    peak = 0.0
     command = [sys.executable, "-m", "worker", "enqueue", str(file), "--judge", "judge"]
     with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
             with contextlib.suppress(ProcessLookupError):  # it has just ended
-                most = max(most, peak_megabytes(process.pid))
+                peak = max(peak, peak_megabytes(process.pid))
             time.sleep(0.02)
     if process.returncode != 0:
         raise RuntimeError(f"enqueue ended with {process.returncode}")
-    return most
+    return peak

@@ -1,4 +1,4 @@
-"""A million inputs through PostgreSQL, once: what a big night is like, beside a small job."""
+"""A million inputs through PostgreSQL, compared with a small job."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ FEW = 40_000
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """All inputs from the outbox to their scores; `marks`: when each tenth of them was done."""
+    """One run from the outbox to the scores."""
 
     enqueuing: float  # seconds
-    marks: list[float]
+    marks: list[float]  # when each tenth of the inputs had ended
     processor: float  # seconds, of worker and PostgreSQL
-    megabytes: float  # the most that the worker held
-    database: str
+    megabytes: float  # peak memory of the worker
+    database: str  # its size
 
     def seconds(self) -> float:
         return self.marks[-1] - self.marks[0]
@@ -80,7 +80,7 @@ def _run(server: PostgresServer, remote: Remote, inputs: int) -> Run:
         spent = -cpu_seconds(server.pid())
         env = environment(server.url(), remote, max_in_flight=32)
         with running_workers(env, drain=True) as workers:
-            megabytes, by_worker = _watched(workers)
+            megabytes, by_worker = _resources(workers)
             workers.wait()
         spent += cpu_seconds(server.pid()) + by_worker
         [(size,)] = rows(database, "SELECT pg_size_pretty(pg_database_size(current_database()))")
@@ -96,8 +96,8 @@ def _run(server: PostgresServer, remote: Remote, inputs: int) -> Run:
     return Run(enqueuing, marks, spent, megabytes, size)
 
 
-def _watched(workers: Workers) -> tuple[float, float]:
-    """The most memory and all processor seconds of a worker, as seen until just before its end."""
+def _resources(workers: Workers) -> tuple[float, float]:
+    """Return peak memory and processor seconds of a worker, as seen until just before its end."""
     [process] = workers.processes
     megabytes = spent = 0.0
     while process.poll() is None:

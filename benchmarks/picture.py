@@ -1,10 +1,9 @@
-"""A real run, watched: `python -m benchmarks.picture FILE.png` makes the README's picture.
+"""Draw the dashboard of a real run: `python -m benchmarks.picture FILE.png`.
 
-Two workers on PostgreSQL and Valkey do some minutes of work at a sandbox that throttles, fails and
-loses answers; the sandbox goes away for a while (grey), and one worker is killed (dashed). A real
-Prometheus scrapes them. The panels of `deploy/grafana-dashboard.json` are then drawn, each from
-what Prometheus answers to its own queries. Needs `prometheus` in the PATH (Debian's package) and
-`pip install matplotlib`.
+Two workers on PostgreSQL and Valkey work for some minutes at a sandbox that throttles, fails inputs
+and loses responses. The sandbox is stopped for a while (grey), and one worker is killed (dashed). A
+real Prometheus scrapes the workers, and each panel of `deploy/grafana-dashboard.json` is drawn from
+its own queries. It needs `prometheus` in the PATH (Debian's package) and the extra `bench`.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 DASHBOARD = ROOT / "deploy" / "grafana-dashboard.json"
-SECONDS = 420.0  # of work; each fault at its time
+SECONDS = 420.0  # of work; the faults happen at these times
 OUTAGE = (150.0, 200.0)
 KILL, REPLACED = 290.0, 300.0
 SCRAPE_SECONDS = 2
@@ -56,12 +55,12 @@ SANDBOX = (
 def main(target: str) -> None:
     with contextlib.ExitStack() as around:
         folder = around.enter_context(tempfile.TemporaryDirectory())
-        url, began = run_watched(around, Path(folder))
+        url, began = run_work(around, Path(folder))
         draw(url, began, time.time(), target)
 
 
-def run_watched(around: contextlib.ExitStack, folder: Path) -> tuple[str, float]:
-    """Does the work, faults and all; returns the URL of its Prometheus, and when it began."""
+def run_work(around: contextlib.ExitStack, folder: Path) -> tuple[str, float]:
+    """Run the work with its faults. Return the URL of Prometheus, and when it began."""
     postgres, valkey = PostgresServer(durable=True), ValkeyServer()
     for server in (postgres, valkey):
         around.callback(server.close)
@@ -100,7 +99,7 @@ def run_watched(around: contextlib.ExitStack, folder: Path) -> tuple[str, float]
 
 
 class Processes:
-    """Started by name, killed by name, and all ended."""
+    """Starts and kills processes by name."""
 
     def __init__(self, folder: Path, env: dict[str, str], ports: dict[str, int]) -> None:
         self._env = {**os.environ, **env}
@@ -145,7 +144,7 @@ class Processes:
 
 
 def produce(database: Database, until: float) -> None:
-    """Jobs of all sizes, in bursts, a third of the time nothing."""
+    """Enqueue jobs of all sizes, in bursts with pauses between them."""
     number = 0
     while time.monotonic() < until:
         with database.engine.begin() as connection:
@@ -168,13 +167,13 @@ def draw(url: str, began: float, ended: float, target: str) -> None:
     ]
     rows = -(-len(graphs) // 2)
     figure, axes = plt.subplots(rows, 2, figsize=(15, 2.1 * rows), squeeze=False)
-    for place in axes.flat[len(graphs) :]:
-        place.set_visible(False)
-    for place, (panel, found) in zip(axes.flat, graphs, strict=False):
-        draw_panel(place, panel, found)
-        place.set_xlim(moment(began), moment(ended))
-        place.axvspan(moment(began + OUTAGE[0]), moment(began + OUTAGE[1]), color="0.9")
-        place.axvline(moment(began + KILL), color="0.6", ls="--", lw=1)
+    for axis in axes.flat[len(graphs) :]:
+        axis.set_visible(False)
+    for axis, (panel, found) in zip(axes.flat, graphs, strict=False):
+        draw_panel(axis, panel, found)
+        axis.set_xlim(moment(began), moment(ended))
+        axis.axvspan(moment(began + OUTAGE[0]), moment(began + OUTAGE[1]), color="0.9")
+        axis.axvline(moment(began + KILL), color="0.6", ls="--", lw=1)
     figure.tight_layout()
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=80)
@@ -188,15 +187,15 @@ def moment(seconds: float) -> datetime:
 def series_of(
     url: str, panel: dict[str, Any], began: float, ended: float
 ) -> list[tuple[str, list[Any]]]:
-    """Name and points of each series that Prometheus answers to the queries of a panel."""
+    """Return name and points of each series that Prometheus has for the queries of a panel."""
     found = []
-    for asked in panel["targets"]:
-        query = asked["expr"].replace("$job", "evalworker").replace("$__rate_interval", "30s")
+    for target in panel["targets"]:
+        query = target["expr"].replace("$job", "evalworker").replace("$__rate_interval", "30s")
         given = {"query": query, "start": began, "end": ended, "step": SCRAPE_SECONDS}
-        answer = httpx.get(f"{url}/api/v1/query_range", params=given, timeout=30)
-        answer.raise_for_status()
-        for one in answer.json()["data"]["result"]:
-            legend = asked["legendFormat"]
+        response = httpx.get(f"{url}/api/v1/query_range", params=given, timeout=30)
+        response.raise_for_status()
+        for one in response.json()["data"]["result"]:
+            legend = target["legendFormat"]
             for label, value in one["metric"].items():
                 legend = legend.replace(f"{{{{{label}}}}}", value)
             points = [(float(at), float(value)) for at, value in one["values"]]
@@ -205,19 +204,19 @@ def series_of(
     return found
 
 
-def draw_panel(place: Any, panel: dict[str, Any], found: list[tuple[str, list[Any]]]) -> None:
+def draw_panel(axis: Any, panel: dict[str, Any], found: list[tuple[str, list[Any]]]) -> None:
     unit = panel["fieldConfig"]["defaults"]["unit"]
     title = f"{panel['title']} (s)" if unit == "s" else panel["title"]
-    place.set_title(title, loc="left", fontsize=10, fontweight="bold")
+    axis.set_title(title, loc="left", fontsize=10, fontweight="bold")
     for number, (legend, points) in enumerate(found):
         times = [moment(at) for at, _ in points]
         values = [value for _, value in points]
-        place.plot(times, values, lw=1.1, label=legend, color=COLORS[number % len(COLORS)])
-    place.set_ylim(bottom=0)
-    place.grid(alpha=0.3)
-    place.tick_params(labelsize=7)
-    place.xaxis.set_major_formatter(dates.DateFormatter("%H:%M", tz=UTC))
-    place.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.02), frameon=False)
+        axis.plot(times, values, lw=1.1, label=legend, color=COLORS[number % len(COLORS)])
+    axis.set_ylim(bottom=0)
+    axis.grid(alpha=0.3)
+    axis.tick_params(labelsize=7)
+    axis.xaxis.set_major_formatter(dates.DateFormatter("%H:%M", tz=UTC))
+    axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.02), frameon=False)
 
 
 if __name__ == "__main__":

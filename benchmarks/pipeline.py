@@ -1,6 +1,6 @@
-"""Inputs through the whole worker, against a script that keeps nothing (`plain.py`).
+"""Inputs through the whole worker, compared with a script that stores no state (`baseline.py`).
 
-The remote answers at once, so that what is measured is what the worker itself costs.
+The remote responds immediately, so that only the cost of the worker is measured.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a process takes of the machine, as Linux tells it."""
+"""Processor time and memory of a process, as Linux reports them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 
 def cpu_seconds(pid: int) -> float:
-    """Of a process and its children, those that have ended too.
+    """Return the processor time of a process and its children, ended ones included.
 
-    Comparable on a machine that others use, where times are not.
+    It can be compared on a machine that others use, where elapsed times cannot.
     """
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     ticks = 0
-    # The parent last: of a child that ends meanwhile, it keeps the account.
+    # The parent is read last, because it accounts for a child that ends meanwhile.
     for one in (*children, pid):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             stat = Path(f"/proc/{one}/stat").read_text().rpartition(") ")[2].split()
@@ -23,7 +23,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def peak_megabytes(pid: int) -> float:
-    """The most memory that it held at any time until now; `ProcessLookupError` if it has ended."""
+    """Return the peak memory of a process. Raise `ProcessLookupError` if it has ended."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024

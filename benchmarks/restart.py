@@ -1,4 +1,4 @@
-"""A worker is killed with many batches at the remote: how soon the next one watches them all."""
+"""How soon a new worker sees all batches at the remote after the previous one was killed."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from benchmarks.worker_process import (
 )
 
 IN_FLIGHT = 1000
-INPUTS = 10  # in a batch: how many there are is what matters here
+INPUTS = 10  # in a batch; only the number of batches matters here
 LATENCY = 3600.0
-MAX_REQUESTS = 20  # a second, from the kill on; a burst of as many passes
-SECONDS = 60.0  # that the next worker is looked at
+MAX_REQUESTS = 20  # a second, after the kill; a burst of as many is accepted
+SECONDS = 60.0  # that the new worker is observed
 
 
 def figures(share: float) -> list[Figure]:
@@ -41,19 +41,20 @@ def figures(share: float) -> list[Figure]:
             after = remote.observations()
     asked, refused = after.asked - before.asked, after.throttled - before.throttled
     within = max(after.seen.values(), default=began) - began
-    watched = len(after.seen) == in_flight
+    all_seen = len(after.seen) == in_flight
     return [
         Figure(
-            f"from the start after SIGKILL to all of {in_flight:,} batches in flight watched",
-            compared_with="each was shown by the remote, alone or in the list",
-            value=within if watched else seconds,
+            "from the restart after SIGKILL until all of"
+            f" {in_flight:,} batches in flight were seen",
+            compared_with="each seen alone or in the list",
+            value=within if all_seen else seconds,
             target=10,
             at_most=True,
             unit="s",
-            detail="" if watched else f"only {len(after.seen):,} were, in all this time",
+            detail="" if all_seen else f"only {len(after.seen):,} were seen",
         ),
         Figure(
-            f"the same: requests throttled, of a remote that takes {MAX_REQUESTS} a second",
+            f"the same: throttled requests, at a remote that takes {MAX_REQUESTS} a second",
             compared_with="none",
             value=refused,
             target=0,

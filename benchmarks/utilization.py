@@ -1,4 +1,4 @@
-"""How full batches are, and how much of what is allowed is in use."""
+"""How full batches are, and how many of the allowed ones are in flight."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _fill(url: str, jobs: int) -> Figure:
 
 
 def _use(url: str, seconds: float) -> Figure:
-    """Little's law: with enough work, as many batches run as may."""
+    """With enough work, the mean number in flight is the limit (Little's law, 1961)."""
     with running_fake_judge(Options(latency=LATENCY)) as remote, open_database(url) as database:
         delete_all(database)
         batches = int(seconds / 3 * IN_FLIGHT) + 3 * IN_FLIGHT
@@ -75,8 +75,8 @@ def _use(url: str, seconds: float) -> Figure:
             observed, until = remote.observations(), time.time()
     low, high = LATENCY
     return Figure(
-        f"batches at the remote, latency {low:g} to {high:g} s, MAX_IN_FLIGHT {IN_FLIGHT}",
-        compared_with=f"{IN_FLIGHT} always",
+        f"batches at the remote, latency {low:g} to {high:g} s, `MAX_IN_FLIGHT` {IN_FLIGHT}",
+        compared_with=f"{IN_FLIGHT} at all times",
         value=mean_running(observed, began, until) / IN_FLIGHT,
         target=0.95,
         detail=f"{sum(requests_per_batch(before, observed).values()):.1f} requests a batch",

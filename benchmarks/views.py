@@ -1,4 +1,4 @@
-"""A job's rows read by the views, out of a table of many."""
+"""Reading one job through the views, out of tables with many."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SCORES = 10_000_000
-SIZES = (0.01, 0.1, 1.0)  # of all scores: at each, the views are read
-INPUTS = 100  # of a job
-EVALUATORS = 5  # scores of an input
+SIZES = (0.01, 0.1, 1.0)  # shares of SCORES at which the views are read
+INPUTS = 100  # in a job
+EVALUATORS = 5  # each gives a score to every input
 JOBS_READ = 200
 VIEWS = ("eval_scores", "eval_item_results", "eval_job_progress")
 
@@ -45,7 +45,7 @@ def figures(share: float) -> list[Figure]:
             detail=", ".join(scans) or ", ".join(VIEWS),
         ),
         Figure(
-            f"one job of {INPUTS} inputs read by `eval_scores`, median",
+            f"one job of {INPUTS} inputs read from `eval_scores`, median",
             compared_with=f"{INPUTS * EVALUATORS} rows",
             value=took["eval_scores"][scores],
             target=10,
@@ -58,8 +58,8 @@ def figures(share: float) -> list[Figure]:
 
 
 def _fill(connection: psycopg.Connection[Any], jobs: int) -> None:
-    """So many more jobs that have ended, each sent as a batch of its own."""
-    # References hold by the making: looking each up would take most of the time.
+    """Insert so many ended jobs, each with a batch of its own."""
+    # All references are valid, and checking them would take most of the time.
     connection.execute("SET session_replication_role = replica")
     connection.execute(
         "CREATE TEMP TABLE made ON COMMIT DROP AS SELECT eval_uuid7() AS job_id,"
@@ -93,7 +93,7 @@ def _fill(connection: psycopg.Connection[Any], jobs: int) -> None:
 
 
 def _milliseconds(connection: psycopg.Connection[Any], view: str) -> float:
-    """Of one job, at random, with all of its rows fetched."""
+    """Return the median milliseconds to fetch all rows of a random job."""
     rng = random.Random(1)
     job_ids = [row[0] for row in connection.execute("SELECT id FROM eval_jobs").fetchall()]
     query = f"SELECT * FROM {view} WHERE job_id = %s".encode()

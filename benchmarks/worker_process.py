@@ -1,4 +1,4 @@
-"""The worker's own processes, as a benchmark runs them: from the outbox to the results."""
+"""Run the worker in processes of its own, and read and write its database."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def environment(database_url: str, remote: Remote, **settings: object) -> dict[str, str]:
-    """Of a worker that works as fast as it can; `settings` by their short names."""
+    """Return the environment of a worker that is as fast as possible; add `settings` by field."""
     given = {
         "database_url": database_url,
         "api_url": remote.url,
@@ -40,7 +40,7 @@ def environment(database_url: str, remote: Remote, **settings: object) -> dict[s
 def running_workers(
     env: dict[str, str], *, processes: int = 1, drain: bool = False
 ) -> Iterator[Workers]:
-    """Workers in processes of their own; whoever still runs at the end is ended."""
+    """Run workers while the block runs, and kill those that are left."""
     command = [sys.executable, "-m", "worker", "run", *(["--until-drained"] if drain else [])]
     workers = Workers([subprocess.Popen(command, env=env) for _ in range(processes)])
     try:
@@ -56,7 +56,7 @@ class Workers:
     processes: list[subprocess.Popen[bytes]]
 
     def wait(self) -> None:
-        """Until all have ended by themselves; raises where one failed."""
+        """Wait until all have ended by themselves. Raise `RuntimeError` if one failed."""
         for process in self.processes:
             if process.wait() != 0:
                 raise RuntimeError(f"a worker ended with {process.returncode}")
@@ -77,7 +77,7 @@ def rows(database: Database, query: str) -> list[Any]:
 
 
 def working_seconds(database: Database) -> float:
-    """From the first planned batch to the last recorded result, by the history."""
+    """Return the seconds from the first planned batch to the last recorded one."""
     [(first, last)] = rows(
         database,
         "SELECT min(at) FILTER (WHERE event = 'batch.planned'),"
@@ -91,7 +91,7 @@ def _moment(value: Any) -> datetime:
 
 
 def delete_all(database: Database) -> None:
-    """Removes every job, and all that came of them."""
+    """Delete all jobs and everything that belongs to them."""
     tables = ("notices", "evaluator_results", "items", "jobs", "batches", "events", "gates", "pace")
     with database.engine.begin() as connection:
         if database.engine.dialect.name == "postgresql":
@@ -102,7 +102,7 @@ def delete_all(database: Database) -> None:
 
 
 def insert_job(database: Database, count: int) -> None:
-    """One job of so many inputs, on PostgreSQL: made there, in a moment."""
+    """Insert a job with so many inputs, which PostgreSQL generates itself."""
     with database.engine.begin() as connection:
         connection.exec_driver_sql(
             "WITH made AS (INSERT INTO eval_jobs (judge_id) VALUES ('judge') RETURNING id)"
@@ -113,7 +113,7 @@ def insert_job(database: Database, count: int) -> None:
 
 
 def wait_for(condition: Any, *, seconds: float = 300.0) -> None:
-    """Until the condition holds; raises `TimeoutError`."""
+    """Wait until the condition is true. Raise `TimeoutError` after so many seconds."""
     until = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > until:

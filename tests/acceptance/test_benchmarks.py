@@ -19,7 +19,7 @@ def test_the_benchmarks_print_a_row_for_each_figure() -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(300)
-def test_the_million_runs_when_it_is_asked_for() -> None:
+def test_the_million_runs_when_it_is_named() -> None:
     assert len(table("--share", "0.01", "million")) == 3
 
 
@@ -41,11 +41,11 @@ def table(*arguments: str) -> list[str]:
 
 @pytest.mark.long
 @pytest.mark.timeout(300)
-def test_the_load_of_the_gateway_is_told_for_both_databases() -> None:
+def test_the_load_of_the_gateway_is_measured_on_both_databases() -> None:
     arguments = ["--clients", "20", "--seconds", "3", "--pause", "0.1"]
     command = [sys.executable, "-m", "benchmarks.gateway_load", *arguments]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ran.returncode in (0, 1), ran.stderr  # 1: it was slow, or a request failed
     assert ran.stdout.count("errors 0") == 4, ran.stdout
     for name in ("postgresql", "sqlite"):
-        assert f"on {name} the gateway's median answer takes" in ran.stdout
+        assert f"on {name} the gateway's median response takes" in ran.stdout

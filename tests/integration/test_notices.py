@@ -200,7 +200,8 @@ def test_after_most_of_a_day_it_has_failed_and_the_status_says_so(
     (one,) = json.loads(evalworker("status", job_id, "--json", env=env).stdout)["notices"]
     assert (one["state"], one["attempts"], one["error"]) == ("failed", tries, "answered 500")
     assert (
-        "notice failed after 8 attempts (answered 500)" in evalworker("status", job_id, env=env).stdout
+        "notice failed after 8 attempts (answered 500)"
+        in evalworker("status", job_id, env=env).stdout
     )
 
 

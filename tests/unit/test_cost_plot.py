@@ -1,4 +1,4 @@
-"""The plot of the benchmarks, and what is said where it cannot be drawn."""
+"""The plot of the benchmarks, and the error if it cannot be drawn."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_each_curve_is_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "images" / "cost.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_who_cannot_draw_is_told_before_anything_is_measured(
+def test_a_missing_matplotlib_is_reported_before_anything_is_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cost_plot, "find_spec", lambda name: None)

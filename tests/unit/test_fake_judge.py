@@ -1,4 +1,4 @@
-"""The benchmarks' stand-in for the judge API keeps its own rules: a wrong one would flatter."""
+"""The benchmarks' fake of the judge API keeps to its rules, because a lenient one would flatter."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ BODY = b'{"inputs":[{"request":"a"},{"request":"b"}]}'
 
 
 def submit(remote: FakeJudge, judge: str = "j") -> tuple[int, dict[str, Any]]:
-    status, answer = remote.answer(b"POST", f"/v1/judges/{judge}/batch-execute/", BODY)
-    return status, json.loads(answer)
+    status, body = remote.respond(b"POST", f"/v1/judges/{judge}/batch-execute/", BODY)
+    return status, json.loads(body)
 
 
 def get(remote: FakeJudge, target: str) -> tuple[int, dict[str, Any]]:
-    status, answer = remote.answer(b"GET", target, b"")
-    return status, json.loads(answer)
+    status, body = remote.respond(b"GET", target, b"")
+    return status, json.loads(body)
 
 
 def test_the_pages_of_the_list_hold_every_batch_once_the_newest_first() -> None:
@@ -27,7 +27,7 @@ def test_the_pages_of_the_list_hold_every_batch_once_the_newest_first() -> None:
     while True:
         _, page = get(remote, f"{EXECUTIONS}?judge_id=j{cursor}")
         listed += [row["batch_execution_id"] for row in page["results"]]
-        submit(remote)  # what comes meanwhile moves no page
+        submit(remote)  # a new batch does not shift the pages
         if page["next"] is None:
             break
         cursor = "&" + page["next"].partition("?")[2]
