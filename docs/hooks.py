@@ -1,4 +1,4 @@
-"""What MkDocs does beside the pages of this folder, see mkdocs.yml."""
+"""Hooks of MkDocs (see mkdocs.yml): pages from outside this folder, and diagrams without a CDN."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ if TYPE_CHECKING:
     from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
-ALSO = {"changelog.md": "CHANGELOG.md", "security.md": "SECURITY.md"}  # they stand beside README.md
+PAGES_AT_ROOT = {"changelog.md": "CHANGELOG.md", "security.md": "SECURITY.md"}
 MERMAID = "assets/mermaid.js"
-ABOVE = re.compile(
-    r"\]\(\.\./([^)#]+)"
-)  # a file of the repository that a page of this folder links to
+# A link from a page of this folder to a file of the repository's root.
+LINK_TO_ROOT = re.compile(r"\]\(\.\./([^)#]+)")
 
 
 def on_startup(command: str, dirty: bool) -> None:  # noqa: ARG001 (MkDocs' own signature)
-    """A diagram that cannot be drawn fails the build, not its readers."""
+    """Fail the build if a diagram cannot be drawn."""
     if command != "build":
         return
     for page, diagram in _diagrams():
@@ -43,11 +42,11 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds what pages need of the folder above, and Mermaid, which else comes from elsewhere."""
-    for name, source in ALSO.items():
+    """Add pages and linked files from the repository's root, and Mermaid itself."""
+    for name, source in PAGES_AT_ROOT.items():
         text = (ROOT / source).read_text("utf-8")
         files.append(File.generated(config, name, content=re.sub(r"\]\(docs/", "](", text)))
-    for name in sorted(_linked_above()):
+    for name in sorted(_linked_from_pages()):
         files.append(File.generated(config, name, abs_src_path=str(ROOT / name)))
     mermaid = resources_of("mermaidx").joinpath("assets/mermaid.js").read_text("utf-8")
     files.append(File.generated(config, MERMAID, content=mermaid))
@@ -55,17 +54,17 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
-    """What is above this folder in the repository lies beside the pages on the site."""
-    return markdown if "/" in page.file.src_uri else ABOVE.sub(r"](\1", markdown)
+    """Rewrite links to the repository's root, whose files are beside the pages on the site."""
+    return markdown if "/" in page.file.src_uri else LINK_TO_ROOT.sub(r"](\1", markdown)
 
 
-def _linked_above() -> set[str]:
+def _linked_from_pages() -> set[str]:
     pages = ROOT.joinpath("docs").glob("*.md")
-    return {name for page in pages for name in ABOVE.findall(page.read_text("utf-8"))}
+    return {name for page in pages for name in LINK_TO_ROOT.findall(page.read_text("utf-8"))}
 
 
 def _diagrams() -> Iterator[tuple[Path, str]]:
-    """Those of all pages; of entities with columns only the first one: drawing all takes long."""
+    """Yield the diagrams of all pages. Entities keep one column, because drawing all is slow."""
     for page in (ROOT / "README.md", *ROOT.joinpath("docs").rglob("*.md")):
         for diagram in re.findall(r"^```mermaid\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S):
             yield page, re.sub(r"(\{\n[^\n}]+\n)[^}]+(    \})", r"\1\2", diagram)
