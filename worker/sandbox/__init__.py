@@ -1,9 +1,9 @@
-"""The judge API in a box, for a machine without a key: real HTTP, real measures, no model.
+"""A local judge API for machines without a key: real HTTP, real measures, but no model.
 
-app         the API's paths, answers and errors
-options     latency, throttling and failures, all by choice and by seed
+app         the API's paths, responses and errors
+options     latency, throttling and failures, reproducible by a seed
 judges      named sets of evaluators, from `judges.toml`
 evaluators  deterministic measures, named for what they measure
-ledger      every batch on disk, and the account of what was evaluated how often
-server      on a loopback port, in the background or in the foreground
+ledger      stores every batch, and counts how often each input was evaluated
+server      runs the sandbox in the background or in the foreground
 """

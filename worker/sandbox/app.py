@@ -1,4 +1,4 @@
-"""The API's paths, answers and errors, as an ASGI application."""
+"""The API's paths, responses and errors, as an ASGI application."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from worker.sandbox.judges import Judge, ad_hoc, load_judges
+from worker.sandbox.judges import Judge, ad_hoc_judge, load_judges
 from worker.sandbox.ledger import Ledger, StoredBatch
 from worker.sandbox.options import SandboxOptions
 from worker.wire.asgi import no_such_path, problem_answer, read_json
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 
-class LostAnswer(Response):
-    """A head that promises a body, and no body: the server has to close the connection."""
+class LostResponse(Response):
+    """Announces a body and sends none, so that the server has to close the connection."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         headers = [(b"content-type", b"application/json"), (b"content-length", b"100")]
@@ -48,7 +48,7 @@ class LostAnswer(Response):
 
 
 class Sandbox:
-    """The judge API over a ledger; `clock` is in seconds since 1970."""
+    """The judge API over a ledger. The `clock` returns seconds since 1970."""
 
     def __init__(
         self, options: SandboxOptions, ledger: Ledger, *, clock: Callable[[], float] = time.time
@@ -62,7 +62,7 @@ class Sandbox:
         self._lock = threading.Lock()
 
     def create_app(self) -> Starlette:
-        """The routes; a POST without the final slash finds nothing, as it must not be relied on."""
+        """A POST without the final slash gets 404: clients must not rely on a redirect."""
         routes = [
             self._route("submit", EXECUTE_PATH, self.submit, "POST"),
             self._route("submit", COMMON_PATH, self.submit, "POST"),
@@ -80,16 +80,16 @@ class Sandbox:
         async def endpoint(request: Request) -> Response:
             try:
                 body = await self._admit(request, kind)
-                answer = await run_in_threadpool(handle, request, body)
+                response = await run_in_threadpool(handle, request, body)
             except Problem as problem:
-                answer = problem_answer(problem)
-            self.ledger.count_request(kind, answer.status_code)
-            return answer
+                response = problem_answer(problem)
+            self.ledger.count_request(kind, response.status_code)
+            return response
 
         return Route(path, endpoint, methods=[method])
 
     async def _admit(self, request: Request, kind: str) -> Any:
-        """What every request goes through first; returns the parsed body of a POST."""
+        """Check the key, throttle, and return the parsed body of a POST."""
         key = key_in(request.headers.get("authorization"))
         if key is None:
             raise not_authenticated()
@@ -108,8 +108,8 @@ class Sandbox:
             if self.options.chance("server error", self._requests) < self.options.server_errors:
                 raise Problem(503, "service_unavailable", "Service temporarily unavailable.")
             self._recent = [moment for moment in self._recent if moment > now - 1.0]
-            most = self.options.requests_per_second
-            if most is not None and len(self._recent) >= most:
+            limit = self.options.requests_per_second
+            if limit is not None and len(self._recent) >= limit:
                 raise self._throttled()
             self._recent.append(now)
 
@@ -119,38 +119,38 @@ class Sandbox:
     # --- the endpoints ---------------------------------------------------------------------------
 
     def submit(self, request: Request, body: Any) -> Response:
-        given = read_submission(body, CommonSubmission)
-        judge = self._judge(request.path_params.get("judge_id"), given)
+        submission = read_submission(body, CommonSubmission)
+        judge = self._judge(request.path_params.get("judge_id"), submission)
         now = self.clock()
-        most = self.options.max_running
-        if most is not None and self.ledger.running(now) >= most:
+        limit = self.options.max_running
+        if limit is not None and self.ledger.running(now) >= limit:
             raise self._throttled()
         batch_id = str(uuid4())
-        self._take(batch_id, judge, given, now)
+        self._store(batch_id, judge, submission, now)
         if self.options.chance("lost", batch_id) < self.options.lose_answers:
-            return LostAnswer(status_code=202)
-        answer = Accepted(batch_execution_id=batch_id, status_url=path(*EXECUTIONS, batch_id))
-        return JSONResponse(answer, 202)
+            return LostResponse(status_code=202)
+        accepted = Accepted(batch_execution_id=batch_id, status_url=path(*EXECUTIONS, batch_id))
+        return JSONResponse(accepted, 202)
 
-    def _judge(self, named: str | None, given: CommonSubmission) -> Judge:
-        if named is None and given.evaluator_ids:
-            judge = ad_hoc(given.evaluator_ids)
+    def _judge(self, judge_id: str | None, submission: CommonSubmission) -> Judge:
+        if judge_id is None and submission.evaluator_ids:
+            judge = ad_hoc_judge(submission.evaluator_ids)
             if judge is None:
                 raise field_problem({"evaluator_ids": ["Unknown evaluator."]})
             return judge
-        judge = self.judges.get(named or given.judge_id or "")
+        judge = self.judges.get(judge_id or submission.judge_id or "")
         if judge is None:
             raise Problem(404, "not_found", "No Judge matches the given query.")
-        if given.judge_version_id not in (None, judge.version_id):
+        if submission.judge_version_id not in (None, judge.version_id):
             raise field_problem({"judge_version_id": ["Unknown version of this judge."]})
         return judge
 
-    def _take(self, batch_id: str, judge: Judge, given: CommonSubmission, now: float) -> None:
-        inputs = [one.model_dump(exclude_unset=True) for one in given.inputs]
-        items = [self._evaluate(judge, index, one) for index, one in enumerate(inputs)]
+    def _store(self, batch_id: str, judge: Judge, submission: CommonSubmission, now: float) -> None:
+        inputs = [model.model_dump(exclude_unset=True) for model in submission.inputs]
+        items = [self._evaluate(judge, index, fields) for index, fields in enumerate(inputs)]
         head = {
             "judge": {"id": judge.id, "name": judge.name, "version_id": judge.version_id},
-            "tags": given.tags or [],
+            "tags": submission.tags or [],
             "total_count": len(items),
             "completed_count": sum(item["status"] == "completed" for item in items),
             "failed_count": sum(item["status"] == "failed" for item in items),
@@ -164,17 +164,17 @@ class Sandbox:
             items=items,
         )
 
-    def _evaluate(self, judge: Judge, index: int, given: dict[str, Any]) -> dict[str, Any]:
-        """The item as it will end."""
+    def _evaluate(self, judge: Judge, index: int, fields: dict[str, Any]) -> dict[str, Any]:
+        """Return the item as it will end."""
         log_id = str(uuid4())
-        item = {"index": index, "input": shown_input(given), "execution_log_id": log_id}
-        missing = judge.missing(given)
+        item = {"index": index, "input": shown_input(fields), "execution_log_id": log_id}
+        missing = judge.missing_fields(fields)
         if missing:
             error = f"Judge '{judge.name}' requires {' and '.join(missing)}."
         elif self.options.chance("item", log_id) < self.options.fail_items:
             error = "The evaluator did not answer in time."
         else:
-            results = judge.evaluate(given)
+            results = judge.evaluate(fields)
             return {**item, "status": "completed", "error_message": "", "results": results}
         return {**item, "status": "failed", "error_message": error, "results": None}
 
@@ -193,12 +193,12 @@ class Sandbox:
             items = shown[self.options.items_while_running]
         if self.options.shuffle_items:
             items = sorted(
-                items, key=lambda item: self.options.chance("place", batch.id, item["index"])
+                items, key=lambda item: self.options.chance("order", batch.id, item["index"])
             )
         return JSONResponse(Execution(**head, items=items))
 
     def _show_item(self, batch: StoredBatch, item: dict[str, Any], now: float) -> Item:
-        """Items end one after the other, evenly over the time of the batch."""
+        """Show an item. Items end one after the other, evenly over the time of the batch."""
         span = batch.ends_at - batch.created_at
         ends_at = batch.created_at + span * (item["index"] + 1) / len(batch.items)
         ended = now >= ends_at
@@ -240,20 +240,20 @@ class Sandbox:
             judge_id=judge_id, before=_number(query.cursor), limit=query.page_size + 1
         )
         page, now = batches[: query.page_size], self.clock()
-        following = None
+        next_url = None
         if len(batches) > len(page):
-            asked = {**request.query_params, "cursor": str(page[-1].number)}
-            following = str(request.url.replace(query=urlencode(asked)))
+            params = {**request.query_params, "cursor": str(page[-1].number)}
+            next_url = str(request.url.replace(query=urlencode(params)))
         rows = [self._show_head(batch, now) for batch in page]
-        shown = [row for row in rows if _is_asked_for(query, row)]
-        return JSONResponse(Page(next=following, previous=None, results=shown))
+        matching = [row for row in rows if _matches(query, row)]
+        return JSONResponse(Page(next=next_url, previous=None, results=matching))
 
     def account(self, _request: Request, _: Any) -> Response:
-        """Not of the API: what was taken and evaluated, for tests and demonstrations."""
+        """Return what was evaluated, for tests and demos; the real API has no such path."""
         return JSONResponse(self.ledger.account())
 
 
-def _is_asked_for(query: ListQuery, row: Head) -> bool:
+def _matches(query: ListQuery, row: Head) -> bool:
     created_at = datetime.fromisoformat(row["created_at"] or "")
     return (
         query.status in (None, row["status"])
@@ -269,6 +269,6 @@ def _iso(seconds: float) -> str:
 def _number(cursor: str | None) -> int | None:
     if cursor is None:
         return None
-    if not (cursor.isdecimal() and len(cursor) < 19):  # what SQLite can count to
+    if not (cursor.isdecimal() and len(cursor) < 19):  # SQLite counts no further
         raise wrong_cursor()
     return int(cursor)

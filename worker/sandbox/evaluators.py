@@ -1,7 +1,7 @@
 """Deterministic measures of a response, each from 0 to 1, that need no model.
 
-An evaluator takes an input of the API and returns a score and what was compared; a score of None
-means that this input gives nothing to measure.
+An evaluator takes the fields of an input and returns a score and what was compared. A score of
+None means that the input has nothing to measure.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ class Verdict:
     justification: str
 
 
-def exact_match(given: Mapping[str, Any]) -> Verdict:
-    """1 if response and expected output are equal after normalisation, else 0.
+def exact_match(fields: Mapping[str, Any]) -> Verdict:
+    """Return 1 if the response equals the expected output after normalisation, else 0.
 
     Source: "exact match" of SQuAD (Rajpurkar et al., 2016, arXiv:1606.05250): lower case, without
-    punctuation and articles, white space folded.
+    punctuation and articles, white space collapsed.
     """
-    response, expected = _words(_text(given, "response")), _words(_text(given, "expected_output"))
+    response, expected = _words(_text(fields, "response")), _words(_text(fields, "expected_output"))
     same = response == expected
     verb = "equals" if same else "differs from"
     return Verdict(float(same), f"normalised response {_short(response)} {verb} {_short(expected)}")
 
 
-def token_f1(given: Mapping[str, Any]) -> Verdict:
-    """Harmonic mean of precision and recall over the shared words, repeated words counted.
+def token_f1(fields: Mapping[str, Any]) -> Verdict:
+    """Return the harmonic mean of precision and recall of the words, counting repeated ones.
 
     Source: the F1 of SQuAD (Rajpurkar et al., 2016, arXiv:1606.05250).
     """
-    response, expected = _words(_text(given, "response")), _words(_text(given, "expected_output"))
+    response, expected = _words(_text(fields, "response")), _words(_text(fields, "expected_output"))
     if not response or not expected:
         return Verdict(float(response == expected), "one of the two texts has no words")
     shared = sum((Counter(response) & Counter(expected)).values())
@@ -50,12 +50,12 @@ def token_f1(given: Mapping[str, Any]) -> Verdict:
     return Verdict(2 * shared / (len(response) + len(expected)), counts)
 
 
-def rouge_l(given: Mapping[str, Any]) -> Verdict:
-    """F1 over the longest common subsequence of words: right words in the right order.
+def rouge_l(fields: Mapping[str, Any]) -> Verdict:
+    """Return F1 over the longest common subsequence of words: the right words in order.
 
     Source: ROUGE-L (Lin, 2004, aclanthology.org/W04-1013), with beta 1.
     """
-    response, expected = _words(_text(given, "response")), _words(_text(given, "expected_output"))
+    response, expected = _words(_text(fields, "response")), _words(_text(fields, "expected_output"))
     if not response or not expected:
         return Verdict(float(response == expected), "one of the two texts has no words")
     common = _longest_common_subsequence(response[:1000], expected[:1000])
@@ -63,66 +63,67 @@ def rouge_l(given: Mapping[str, Any]) -> Verdict:
     return Verdict(score, f"longest common subsequence: {common} words")
 
 
-def final_number_match(given: Mapping[str, Any]) -> Verdict:
-    """1 if the last number of the response is the last number of the expected output, else 0.
+def final_number_match(fields: Mapping[str, Any]) -> Verdict:
+    """Return 1 if the last numbers of response and expected output are equal, else 0.
 
     Source: how answers to GSM8K are graded (Cobbe et al., 2021, arXiv:2110.14168).
     """
-    expected = _last_number(_text(given, "expected_output"))
+    expected = _last_number(_text(fields, "expected_output"))
     if expected is None:
         return Verdict(None, "the expected output has no number")
-    response = _last_number(_text(given, "response"))
+    response = _last_number(_text(fields, "response"))
     if response is None:
         return Verdict(0.0, f"the response has no number; {expected:g} is expected")
     same = abs(response - expected) <= 1e-9 * max(1.0, abs(expected))
     return Verdict(float(same), f"final number {response:g}; {expected:g} is expected")
 
 
-def expected_in_response(given: Mapping[str, Any]) -> Verdict:
-    """1 if the normalised expected output stands in the normalised response, word for word.
+def expected_in_response(fields: Mapping[str, Any]) -> Verdict:
+    """Return 1 if the normalised response contains the normalised expected output, else 0.
 
     Source: the "contains" accuracy of open-domain question answering (Mallen et al., 2023,
     arXiv:2212.10511).
     """
-    response, expected = _words(_text(given, "response")), _words(_text(given, "expected_output"))
+    response, expected = _words(_text(fields, "response")), _words(_text(fields, "expected_output"))
     if not expected:
         return Verdict(None, "the expected output has no words")
     found = f" {' '.join(expected)} " in f" {' '.join(response)} "
     return Verdict(
-        float(found), f"{_short(expected)} {'stands' if found else 'does not stand'} in it"
+        float(found), f"{_short(expected)} {'occurs' if found else 'does not occur'} in it"
     )
 
 
-def context_support(given: Mapping[str, Any]) -> Verdict:
-    """Share of the response's words that occur in the contexts, articles aside.
+def context_support(fields: Mapping[str, Any]) -> Verdict:
+    """Return the share of the response's words, articles aside, that occur in the contexts.
 
     Source: the precision of knowledge F1 (Shuster et al., 2021, arXiv:2104.07567).
     """
-    response = _words(_text(given, "response"))
+    response = _words(_text(fields, "response"))
     if not response:
         return Verdict(None, "the response has no words")
-    known = {word for context in given.get("contexts") or [] for word in _words(context)}
+    known = {word for context in fields.get("contexts") or [] for word in _words(context)}
     supported = sum(word in known for word in response)
     return Verdict(
-        supported / len(response), f"{supported} of {len(response)} words stand in the contexts"
+        supported / len(response), f"{supported} of {len(response)} words occur in the contexts"
     )
 
 
-def request_overlap(given: Mapping[str, Any]) -> Verdict:
-    """Share of the request's distinct words that the response takes up.
+def request_overlap(fields: Mapping[str, Any]) -> Verdict:
+    """Return the share of the request's distinct words that occur in the response.
 
     Source: the query term coverage of retrieval (Manning et al., 2008, ISBN 0521865719, ch. 6).
     """
-    request = set(_words(_text(given, "request")))
+    request = set(_words(_text(fields, "request")))
     if not request:
         return Verdict(None, "the request has no words")
-    taken = request & set(_words(_text(given, "response")))
-    return Verdict(len(taken) / len(request), f"{len(taken)} of {len(request)} words taken up")
+    repeated = request & set(_words(_text(fields, "response")))
+    words = f"{len(repeated)} of {len(request)} words occur in the response"
+    return Verdict(len(repeated) / len(request), words)
 
 
-def non_empty(given: Mapping[str, Any]) -> Verdict:
-    """1 if the response has a word in it, else 0. Source: its definition."""
-    words = _words(_text(given, "response"))
+def non_empty(fields: Mapping[str, Any]) -> Verdict:
+    """Return 1 if the response has a word, else 0. Source: its definition."""
+    words = _words(_text(fields, "response"))
     return Verdict(float(bool(words)), f"the response has {len(words)} words")
 
 
@@ -142,9 +143,9 @@ def evaluator_id(name: str) -> str:
     return str(uuid5(NAMESPACE_URL, f"evalworker:sandbox:evaluator:{name}"))
 
 
-def result_of(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """One entry of `evaluator_results`, as newer servers show it."""
-    verdict = EVALUATORS[name](given)
+def evaluator_result(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one entry of `evaluator_results` as newer servers show it."""
+    verdict = EVALUATORS[name](fields)
     return {
         "evaluator_name": name,
         "score": None if verdict.score is None else round(verdict.score, 6),
@@ -155,8 +156,8 @@ def result_of(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _text(given: Mapping[str, Any], name: str) -> str:
-    return given.get(name) or ""
+def _text(fields: Mapping[str, Any], name: str) -> str:
+    return fields.get(name) or ""
 
 
 def _words(text: str) -> list[str]:
@@ -178,8 +179,8 @@ def _longest_common_subsequence(one: list[str], other: list[str]) -> int:
     row = [0] * (len(other) + 1)
     for word in one:
         diagonal = 0
-        for place, against in enumerate(other, 1):
-            above = row[place]
-            row[place] = diagonal + 1 if word == against else max(above, row[place - 1])
+        for column, against in enumerate(other, 1):
+            above = row[column]
+            row[column] = diagonal + 1 if word == against else max(above, row[column - 1])
             diagonal = above
     return row[-1]

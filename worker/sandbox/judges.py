@@ -1,4 +1,4 @@
-"""The sandbox's judges, by name or by id."""
+"""Looks up the sandbox's judges by name or by id."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from importlib.resources import files
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-from worker.sandbox.evaluators import EVALUATORS, evaluator_id, result_of
+from worker.sandbox.evaluators import EVALUATORS, evaluator_id, evaluator_result
 
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """A named set of evaluators; `requires` are input fields that must not be empty."""
+    """A named set of evaluators. The input fields in `requires` must not be empty."""
 
     name: str
     evaluators: tuple[str, ...]
@@ -28,27 +28,27 @@ class Judge:
     def version_id(self) -> str:
         return str(uuid5(NAMESPACE_URL, f"{self.id}:1"))
 
-    def missing(self, given: Mapping[str, Any]) -> list[str]:
-        """Which required fields an input lacks."""
-        return [name for name in self.requires if not given.get(name)]
+    def missing_fields(self, fields: Mapping[str, Any]) -> list[str]:
+        """Return the required fields that an input lacks."""
+        return [name for name in self.requires if not fields.get(name)]
 
-    def evaluate(self, given: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return [result_of(name, given) for name in self.evaluators]
+    def evaluate(self, fields: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return [evaluator_result(name, fields) for name in self.evaluators]
 
 
 def load_judges() -> dict[str, Judge]:
-    """Every judge of `judges.toml`, under its name and under its id."""
+    """Return the judges of `judges.toml`, each under its name and under its id."""
     text = files("worker.sandbox").joinpath("judges.toml").read_text("utf-8")
     judges = [
-        Judge(name, tuple(given["evaluators"]), tuple(given["requires"]))
-        for name, given in tomllib.loads(text).items()
+        Judge(name, tuple(entry["evaluators"]), tuple(entry["requires"]))
+        for name, entry in tomllib.loads(text).items()
     ]
     return {key: judge for judge in judges for key in (judge.name, judge.id)}
 
 
-def ad_hoc(evaluator_ids: Sequence[str]) -> Judge | None:
-    """A judge of these evaluators alone; None if one of the ids is not known."""
-    known = {evaluator_id(name): name for name in EVALUATORS}
-    if not all(given in known for given in evaluator_ids):
+def ad_hoc_judge(evaluator_ids: Sequence[str]) -> Judge | None:
+    """Make a judge of these evaluators; return None if one of the ids is unknown."""
+    names = {evaluator_id(name): name for name in EVALUATORS}
+    if not all(key in names for key in evaluator_ids):
         return None
-    return Judge("ad hoc", tuple(known[given] for given in evaluator_ids))
+    return Judge("ad hoc", tuple(names[key] for key in evaluator_ids))

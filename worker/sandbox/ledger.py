@@ -1,6 +1,6 @@
-"""Every batch the sandbox has taken, in SQLite; and the account of what was evaluated how often.
+"""Stores the sandbox's batches in SQLite, and counts how often each input was evaluated.
 
-On a file, a sandbox that is killed and started again still knows its batches, as a real API does.
+With a file, a sandbox that is killed and restarted still knows its batches, as a real API does.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CREATE TABLE IF NOT EXISTS requests (
 
 @dataclass(frozen=True, slots=True)
 class StoredBatch:
-    """`head` is the status object without what changes with time; `items` as they end."""
+    """A batch: `head` has the fields that do not change, `items` are as they will end."""
 
     number: int
     id: str
@@ -50,7 +50,7 @@ class StoredBatch:
 
 
 class Ledger:
-    """One connection for all threads; each method is one transaction."""
+    """One connection for all threads. Each method is one transaction."""
 
     def __init__(self, path: str | Path = ":memory:") -> None:
         self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
@@ -71,7 +71,7 @@ class Ledger:
         head: dict[str, Any],
         items: Sequence[dict[str, Any]],
     ) -> None:
-        """Takes a batch, and counts its inputs as evaluated, before any answer leaves."""
+        """Store a batch and count its inputs as evaluated, before the response is sent."""
         inputs = [(input_key(judge_id, item["input"]),) for item in items]
         with self._lock, self._connection as connection:
             connection.execute("BEGIN IMMEDIATE")
@@ -92,7 +92,7 @@ class Ledger:
     def list(
         self, *, judge_id: str | None, before: int | None, limit: int
     ) -> Sequence[StoredBatch]:
-        """Newest first, from below the number `before`; without items."""
+        """Return batches below the number `before`, newest first, without items."""
         return self._read(
             "WHERE (?1 IS NULL OR judge = ?1) AND (?2 IS NULL OR number < ?2)"
             " ORDER BY number DESC LIMIT ?3",
@@ -101,7 +101,7 @@ class Ledger:
         )
 
     def running(self, now: float) -> int:
-        """Batches that have not ended at this time."""
+        """Count the batches that have not ended at this time."""
         with self._lock:
             row = self._connection.execute(
                 "SELECT count(*) FROM batches WHERE ends_at > ?", (now,)
@@ -116,7 +116,7 @@ class Ledger:
             )
 
     def account(self) -> dict[str, Any]:
-        """What was taken and evaluated; `evaluated_again` counts evaluations beyond the first."""
+        """Return the totals; `evaluated_again` counts evaluations of an input beyond its first."""
         with self._lock:
             (batches,) = self._connection.execute("SELECT count(*) FROM batches").fetchone()
             distinct, total = self._connection.execute(
@@ -147,7 +147,7 @@ class Ledger:
         ]
 
 
-def input_key(judge_id: str, given: dict[str, Any]) -> str:
-    """What makes two evaluations the same: the judge, and the input to the letter."""
-    text = json.dumps([judge_id, given], sort_keys=True)
+def input_key(judge_id: str, fields: dict[str, Any]) -> str:
+    """Return a hash: evaluations are the same if judge and input are."""
+    text = json.dumps([judge_id, fields], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

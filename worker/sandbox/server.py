@@ -1,4 +1,4 @@
-"""The sandbox on a port: in a thread for the demo and tests, or in the foreground."""
+"""Serves the sandbox: in a thread for the demo and for tests, or in the foreground."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from worker.sandbox.app import Sandbox
 from worker.sandbox.ledger import Ledger
 from worker.sandbox.options import SandboxOptions
 
-END_SECONDS = 2
+SHUTDOWN_SECONDS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class RunningSandbox:
-    """A sandbox that answers at `url`."""
+    """A sandbox that serves requests at `url`."""
 
     url: str
     api_key: str
@@ -28,24 +28,24 @@ class RunningSandbox:
 def running_sandbox(
     options: SandboxOptions, *, ledger_path: str | Path = ":memory:", port: int = 0
 ) -> Iterator[RunningSandbox]:
-    """A sandbox in the background, on a free loopback port unless told which."""
+    """Serve a sandbox in the background on a loopback port; 0 means any free one."""
     with (
         bind_socket("127.0.0.1", port) as listener,
         contextlib.closing(Ledger(ledger_path)) as ledger,
     ):
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         app = Sandbox(options, ledger).create_app()
-        with serve_in_background(app, listener, name="sandbox", shutdown_seconds=END_SECONDS):
+        with serve_in_background(app, listener, name="sandbox", shutdown_seconds=SHUTDOWN_SECONDS):
             yield RunningSandbox(url, options.api_key, ledger)
 
 
 def serve(
     options: SandboxOptions, *, host: str, port: int, ledger_path: str | Path = ":memory:"
 ) -> None:
-    """A sandbox in the foreground, until SIGINT or SIGTERM."""
+    """Serve a sandbox in the foreground until SIGINT or SIGTERM."""
     with bind_socket(host, port) as listener, contextlib.closing(Ledger(ledger_path)) as ledger:
         shown = f"http://{host}:{listener.getsockname()[1]}"
-        print(f"export EVALWORKER_API_URL={shown}", flush=True)  # noqa: T201 (to be copied)
+        print(f"export EVALWORKER_API_URL={shown}", flush=True)  # noqa: T201 (for the user to copy)
         print(f"export EVALWORKER_API_KEY={options.api_key}", flush=True)  # noqa: T201
         app = Sandbox(options, ledger).create_app()
-        create_server(app, shutdown_seconds=END_SECONDS).run([listener])
+        create_server(app, shutdown_seconds=SHUTDOWN_SECONDS).run([listener])
