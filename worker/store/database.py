@@ -242,6 +242,7 @@ def create_engine(
         )
     engine = sa.create_engine(
         url,
+        poolclass=sa.QueuePool,  # also for a database in memory
         pool_size=SQLITE_POOL_SIZE,
         max_overflow=SQLITE_POOL_SIZE,
         connect_args={"timeout": 30, "check_same_thread": False},
