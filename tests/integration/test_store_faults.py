@@ -374,7 +374,7 @@ def test_a_machine_that_is_gone_without_a_word_is_noticed_on_every_connection(
     database_of_postgres: Database, postgres_url: str
 ) -> None:
     """Else what was asked of it hangs for as long as the system sends it again: 15 minutes."""
-    kept = database_of_postgres.driver_to_keep()
+    kept = database_of_postgres.detached_connection()
     broker: Any = make_broker(postgres_url)
     with broker.pool.connection() as message_carrying:
         for connection in (kept, message_carrying):

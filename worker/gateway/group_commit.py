@@ -16,7 +16,7 @@ from uuid import UUID
 
 from sqlalchemy.exc import DBAPIError
 
-from worker.store.database import Database, worth_another_try
+from worker.store.database import Database, is_transient
 from worker.store.job_insert import NewJob, insert_jobs
 
 MAX_GROUP_INPUTS = 250  # a job with more is committed alone
@@ -87,7 +87,7 @@ class GroupCommit:
                 self._thread, self._insert, jobs
             )
         except Exception as error:  # noqa: BLE001 (passed on to every waiting client)
-            if len(group) == 1 or (isinstance(error, DBAPIError) and worth_another_try(error)):
+            if len(group) == 1 or (isinstance(error, DBAPIError) and is_transient(error)):
                 for queued in group:
                     queued.resolve(error)
                 return

@@ -26,8 +26,8 @@ from dramatiq.middleware import Retries, TimeLimit
 
 from worker.config import hide_password
 from worker.errors import Unreachable
-from worker.store.database import WATCHED
-from worker.store.migrate import script
+from worker.store.database import TCP_KEEPALIVE
+from worker.store.scripts import read_script
 
 NAMESPACE = "evalworker"
 POSTGRES_SCHEMA = "eval_dramatiq"  # of the queue's own tables, beside the producer's
@@ -92,7 +92,7 @@ def make_broker(url: str) -> dramatiq.Broker:
 
             # Parsed by libpq: given the URL, it would lose the slashes of `postgresql:///name`.
             broker: dramatiq.Broker = PostgresBroker(
-                url={**WATCHED, **psycopg.conninfo.conninfo_to_dict(plain)},
+                url={**TCP_KEEPALIVE, **psycopg.conninfo.conninfo_to_dict(plain)},
                 results=False,
                 schema=POSTGRES_SCHEMA,
                 middleware=chain,
@@ -121,7 +121,7 @@ def check_broker(url: str, *, prepare: bool = False) -> None:
             case "postgresql" | "postgres":
                 from dramatiq_postgres import schema
 
-                with psycopg.connect(plain, **WATCHED, connect_timeout=10) as connection:
+                with psycopg.connect(plain, **TCP_KEEPALIVE, connect_timeout=10) as connection:
                     if prepare:
                         schema.init(connection.cursor(), schema=POSTGRES_SCHEMA)
     except _CONNECT_ERRORS as error:
@@ -135,7 +135,7 @@ def grant_queue(url: str) -> None:
         return
     prepare_broker(url)
     with psycopg.connect(_without_namespace(url), connect_timeout=10) as connection:
-        connection.execute(script("roles_broker.sql").encode())
+        connection.execute(read_script("roles_broker.sql").encode())
 
 
 def close_broker(broker: dramatiq.Broker) -> None:

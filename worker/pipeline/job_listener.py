@@ -40,7 +40,7 @@ class JobListener:
                 self._stopping.wait(RECONNECT_SECONDS)
 
     def _listen(self) -> None:
-        with contextlib.closing(self.database.driver_to_keep()) as connection:
+        with contextlib.closing(self.database.detached_connection()) as connection:
             connection.autocommit = True
             connection.execute(f"LISTEN {CHANNEL}")
             self.wake()  # for jobs that came while nobody listened

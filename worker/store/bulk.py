@@ -1,7 +1,7 @@
-"""Many rows in one go, the way each database and driver is fastest at it.
+"""Update or insert many rows, in the way that is fastest for each database.
 
-SQLite is in the process: there a statement repeated row by row costs little. On PostgreSQL each
-repetition is planned, sent and answered, so all rows travel together.
+SQLite runs in this process, where repeating a statement for each row is cheap. On PostgreSQL each
+repetition costs planning and a round trip, so all rows travel together.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from worker.store.column_types import Json
 from worker.store.database import Transaction
 
 
-class UpdateEach:
-    """An update of many rows, each by values of its own; written once for both databases.
+class BulkUpdate:
+    """An update of many rows, each with its own values.
 
-    `build` makes the statement out of an object whose attributes are the given `columns`, one
-    value a row, and those of `shared`, one for all.
+    `build` returns the statement. It gets an object with an attribute for each name of `columns`,
+    which differ from row to row, and of `shared`, which are the same for all rows.
     """
 
     def __init__(
@@ -34,25 +34,26 @@ class UpdateEach:
     ) -> None:
         common = {name: sa.bindparam(name, type_=kind) for name, kind in shared.items()}
         bound = {name: sa.bindparam(name, type_=kind) for name, kind in columns.items()}
-        self._row_by_row = build(SimpleNamespace(**common, **bound))
+        self._for_one_row = build(SimpleNamespace(**common, **bound))
         records = sa.func.jsonb_to_recordset(sa.bindparam("rows", type_=Json)).table_valued(
             *(sa.column(name, kind) for name, kind in columns.items()), name="given"
         )
         given = records.render_derived(with_types=True).c
         own = {name: given[name] for name in columns}
-        self._at_once = build(SimpleNamespace(**common, **own))
+        self._for_all_rows = build(SimpleNamespace(**common, **own))
 
     def run(self, tx: Transaction, rows: Sequence[Mapping[str, Any]], **shared: Any) -> None:
+        """Update all `rows`, which have a key for each of the columns."""
         if not rows:
             return
         if not tx.on_postgresql:
-            tx.execute(self._row_by_row, [{**row, **shared} for row in rows])
+            tx.execute(self._for_one_row, [{**row, **shared} for row in rows])
             return
         as_json = [
             {name: str(value) if isinstance(value, UUID) else value for name, value in row.items()}
             for row in rows
         ]
-        tx.execute(self._at_once, {"rows": as_json, **shared})
+        tx.execute(self._for_all_rows, {"rows": as_json, **shared})
 
 
 def insert_rows(
@@ -61,13 +62,13 @@ def insert_rows(
     columns: tuple[str, ...],
     rows: Sequence[tuple[object, ...]],
 ) -> None:
-    """Inserts rows of plain values: ids are text, and so is JSON."""
+    """Insert rows of plain values, in which ids and JSON are text."""
     names = ", ".join(columns)
     dialect = connection.dialect
     if dialect.name != "postgresql":
-        places = ", ".join("?" * len(columns))
+        placeholders = ", ".join("?" * len(columns))
         connection.exec_driver_sql(
-            f"INSERT INTO {table.name} ({names}) VALUES ({places})",  # noqa: S608 (our own names)
+            f"INSERT INTO {table.name} ({names}) VALUES ({placeholders})",  # noqa: S608 (our own names)
             list(rows),
         )
     elif dialect.driver == "psycopg" and not dialect.is_async:
@@ -98,10 +99,10 @@ def _copy_rows(
 
 @lru_cache
 def _insert_records(table: sa.Table, columns: tuple[str, ...]) -> sa.Insert:
-    """For any driver: all rows as one JSON document."""
+    """Return an insert for any driver, which takes all rows as one JSON document."""
     row = sa.func.jsonb_array_elements(sa.bindparam("rows", type_=Json)).table_valued("value")
     values = [
-        sa.cast(row.c.value.op("->>")(sa.literal_column(f"{place}")), table.c[name].type)
-        for place, name in enumerate(columns)
+        sa.cast(row.c.value.op("->>")(sa.literal_column(f"{index}")), table.c[name].type)
+        for index, name in enumerate(columns)
     ]
     return sa.insert(table).from_select(list(columns), sa.select(*values).select_from(row))

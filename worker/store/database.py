@@ -1,14 +1,13 @@
-"""Connections and transactions: the only place that commits."""
+"""Connections and transactions. Only `Database.run` commits."""
 
 from __future__ import annotations
 
-import itertools
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -23,13 +22,18 @@ from worker.store.column_types import time_text
 from worker.store.sql_functions import now
 from worker.store.tables import events
 
+if TYPE_CHECKING:
+    import psycopg
+
 Observer = Callable[[RecordedEvent], None]
 
 log = structlog.get_logger("evalworker")
 
 Result = TypeVar("Result")
 
-TRIES = 4  # attempts at one transaction while its errors are transient
+SQLITE_POOL_SIZE = 8  # connections that stay open; as many more may be opened for a while
+
+MAX_ATTEMPTS = 4  # at one transaction, while its errors are transient
 PAUSE_SECONDS = 0.1  # before the second attempt; doubled before each further one
 
 # PostgreSQL ends a transaction that sends nothing for so long. Otherwise a stopped process or a
@@ -39,7 +43,7 @@ IDLE_TRANSACTION_SECONDS = 20
 # libpq's TCP keepalives: they notice within half a minute that a machine has vanished, also while
 # data that was sent stays unacknowledged (`tcp_user_timeout`, in milliseconds). The operating
 # system's own defaults take a quarter of an hour.
-WATCHED: Mapping[str, Any] = {
+TCP_KEEPALIVE: Mapping[str, Any] = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
@@ -47,7 +51,6 @@ WATCHED: Mapping[str, Any] = {
 }
 
 # PostgreSQL: serialization failure, deadlock, lock not available. Retrying is always right there.
-SQLITE_POOL_SIZE = 8  # connections that stay open; as many again may be opened for a while
 RETRIED_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
 
 # The worker finds its rows by indexes. PostgreSQL's statistics lag behind in tables that change so
@@ -62,12 +65,17 @@ _PREPARE_READ = sa.text(
 _PING = sa.text("SELECT 1")
 
 
-class EventRecorder:
-    """Collects the events of a transaction, to be published once it is committed."""
+class Transaction:
+    """An open transaction, with the events that it stores and publishes once it is committed."""
 
-    def __init__(self) -> None:
-        self._recorded: list[RecordedEvent] = []
-        self._counted: list[RecordedEvent] = []
+    def __init__(self, connection: sa.Connection) -> None:
+        self.connection = connection
+        self.execute = connection.execute
+        self.scalar = connection.scalar
+        self.scalars = connection.scalars
+        self.on_postgresql = connection.dialect.name == "postgresql"
+        self.recorded: list[RecordedEvent] = []
+        self.counted: list[RecordedEvent] = []
 
     def record_event(
         self,
@@ -80,45 +88,28 @@ class EventRecorder:
     ) -> None:
         """Record an event, which is stored with the transaction or not at all."""
         known = {key: value for key, value in detail.items() if value is not None}
-        self._recorded.append(RecordedEvent(event, job_id, item_index, batch_id, known or None))
+        self.recorded.append(RecordedEvent(event, job_id, item_index, batch_id, known or None))
 
     def count(self, event: CountedEvent) -> None:
         """Count an event that only observers hear of."""
-        self._counted.append(RecordedEvent(event))
+        self.counted.append(RecordedEvent(event))
+
+    def write_events(self) -> None:
+        """Insert the recorded events into `eval_events`."""
+        rows = [entry._asdict() for entry in self.recorded]
+        if rows:
+            # A single row runs as a plain statement, which costs half as much as a list.
+            self.execute(_INSERT_EVENTS, rows if len(rows) > 1 else rows[0])
 
     def log_events(self) -> None:
         """Log one line per recorded event. Call it after the commit."""
-        for entry in self._recorded:
+        for entry in self.recorded:
             ids = {
                 key: str(value)
                 for key in ("job_id", "item_index", "batch_id")
                 if (value := getattr(entry, key)) is not None
             }
             log.info(entry.event.value, **ids, **(entry.detail or {}))
-
-    def notify(self, observer: Observer) -> None:
-        """Pass every event to the observer, recorded ones first. Call it after the commit."""
-        for entry in itertools.chain(self._recorded, self._counted):
-            observer(entry)
-
-
-class Transaction(EventRecorder):
-    """An open transaction, which also stores its events in `eval_events`."""
-
-    def __init__(self, connection: sa.Connection) -> None:
-        super().__init__()
-        self.connection = connection
-        self.execute = connection.execute
-        self.scalar = connection.scalar
-        self.scalars = connection.scalars
-        self.on_postgresql = connection.dialect.name == "postgresql"
-
-    def write_events(self) -> None:
-        """Insert the recorded events into `eval_events`."""
-        rows = [entry._asdict() for entry in self._recorded]
-        if rows:
-            # A single row runs as a plain statement, which costs half as much as a list.
-            self.execute(_INSERT_EVENTS, rows if len(rows) > 1 else rows[0])
 
 
 # Inline, because nobody reads the id of an event just written: PostgreSQL need not return it.
@@ -158,11 +149,12 @@ class Database:
         self.publish(transaction)
         return result
 
-    def publish(self, recorder: EventRecorder) -> None:
+    def publish(self, transaction: Transaction) -> None:
         """Publish the events of a committed transaction to the log and the observers."""
-        recorder.log_events()
+        transaction.log_events()
         for observer in self._observers:
-            recorder.notify(observer)
+            for entry in (*transaction.recorded, *transaction.counted):
+                observer(entry)
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -179,13 +171,13 @@ class Database:
             raise
         return connection
 
-    def driver_to_keep(self) -> Any:
+    def detached_connection(self) -> psycopg.Connection[Any]:
         """Return a psycopg connection outside the pool, for LISTEN. The caller closes it."""
         connection = retry_transient(self._connect_reader)
         connection.rollback()
-        driver = connection.connection.driver_connection
+        detached = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
         connection.detach()
-        return driver
+        return detached
 
     def close(self) -> None:
         self.engine.dispose()
@@ -193,17 +185,17 @@ class Database:
 
 def retry_transient(attempt: Callable[[], Result]) -> Result:
     """Call `attempt` again, after growing pauses, while its errors are transient."""
-    for failures in range(1, TRIES):
+    for failures in range(1, MAX_ATTEMPTS):
         try:
             return attempt()
         except DBAPIError as error:
-            if not worth_another_try(error):
+            if not is_transient(error):
                 raise
         time.sleep(PAUSE_SECONDS * 2 ** (failures - 1))
     return attempt()
 
 
-def worth_another_try(error: DBAPIError) -> bool:
+def is_transient(error: DBAPIError) -> bool:
     """Return whether the same transaction may succeed if it is run again."""
     if error.connection_invalidated or isinstance(error, InterfaceError):
         return True
@@ -237,7 +229,7 @@ def create_engine(
                     f" -c idle_in_transaction_session_timeout={IDLE_TRANSACTION_SECONDS}s"
                     + "".join(f" -c {name}={value}" for name, value in INDEX_SCANS_ONLY.items())
                 ),
-                **WATCHED,
+                **TCP_KEEPALIVE,
             },
         )
     engine = sa.create_engine(

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from worker.domain.lifecycle import Status, job_status_at_end
 from worker.events import Event
-from worker.store.bulk import UpdateEach
+from worker.store.bulk import BulkUpdate
 from worker.store.column_types import Id
 from worker.store.database import Transaction
 from worker.store.sql_functions import among, later, now, seconds_between
@@ -237,7 +237,7 @@ def _in_flight(given: Any) -> sa.ColumnElement[bool]:
     )
 
 
-_END_ITEM = UpdateEach(
+_END_ITEM = BulkUpdate(
     lambda given: (
         sa.update(items)
         .where(_in_flight(given))
@@ -255,7 +255,7 @@ _END_ITEM = UpdateEach(
     new_error=sa.Text,
     log_id=sa.Text,
 )
-_RETRY_ITEM = UpdateEach(
+_RETRY_ITEM = BulkUpdate(
     lambda given: (
         sa.update(items)
         .where(_in_flight(given))

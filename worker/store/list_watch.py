@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.domain.lifecycle import BatchState
-from worker.store.bulk import UpdateEach
+from worker.store.bulk import BulkUpdate
 from worker.store.column_types import Id
 from worker.store.database import Transaction
 from worker.store.sql_functions import later, now, seconds_between
@@ -101,7 +101,7 @@ _MAKE_DUE = (
     .values(due_at=now(), nudged_at=None)
     .returning(batches.c.id)
 )
-_DEFER_POLL = UpdateEach(
+_DEFER_POLL = BulkUpdate(
     lambda given: (
         sa.update(batches)
         .where(batches.c.id == given.batch_id, _IDLE, batches.c.due_at < later(given.within))

@@ -13,7 +13,7 @@ from worker.domain.batching import WaitingItem
 from worker.domain.lifecycle import BatchState, Status
 from worker.events import Event
 from worker.store import pauses
-from worker.store.bulk import UpdateEach
+from worker.store.bulk import BulkUpdate
 from worker.store.column_types import Id
 from worker.store.database import Transaction
 from worker.store.sql_functions import now, octet_length
@@ -169,7 +169,7 @@ def _runs(members: Sequence[WaitingItem]) -> list[dict[str, Any]]:
     return runs
 
 
-_ASSIGN_RUN = UpdateEach(
+_ASSIGN_RUN = BulkUpdate(
     lambda given: (
         sa.update(items)
         .where(
