@@ -430,7 +430,7 @@ def test_the_schema_can_be_dropped_while_roles_have_rights_on_it(
 
 def test_whoever_may_not_make_roles_is_told_what_is_missing(logins: Logins) -> None:
     database = Database(load_settings(database_url=logins.of("worker")).sqlalchemy_url)
-    with contextlib.closing(database), pytest.raises(EvalWorkerError, match="owns the tables"):
+    with contextlib.closing(database), pytest.raises(EvalWorkerError, match="owner of the tables"):
         grant_roles(database)
 
 
