@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# Pin the base by digest where it matters: --build-arg PYTHON=python:3.12-slim@sha256:…
+# To pin the base image by digest: --build-arg PYTHON=python:3.12-slim@sha256:…
 ARG PYTHON=python:3.12-slim
 
 FROM ${PYTHON} AS build
@@ -7,7 +7,7 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY worker ./worker
 COPY migrations ./migrations
-# Compiled here: the root file system may be read-only where it runs. The installer stays behind.
+# Bytecode is compiled here, because the root file system may be read-only later. Pip is not copied.
 RUN python -m venv --without-pip /opt/evalworker \
  && pip --python /opt/evalworker/bin/python install \
     --no-cache-dir --disable-pip-version-check --compile .
@@ -31,8 +31,8 @@ ENV PATH=/opt/evalworker/bin:$PATH \
 USER 10001
 WORKDIR /var/lib/evalworker
 EXPOSE 8080 8322
-# SIGTERM ends in order within 30 s. The worker starts no processes and handles its signals, so it
-# can be the first process, and needs no init.
+# The worker shuts down within 30 s of SIGTERM. It starts no processes and handles its signals, so it
+# can be process 1 without an init.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s \
     CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ[\"EVALWORKER_OPS_PORT\"]}/livez', timeout=4)"]

@@ -1,18 +1,19 @@
--- Cuts eval_items, eval_evaluator_results and eval_events by month, for very large installations.
--- Optional, once, by the owner of the tables, while no worker runs; PostgreSQL 15 or later:
+-- Partitions eval_items, eval_evaluator_results and eval_events by month, for very large databases.
+-- It is optional, and runs once, as the owner of the tables, while no worker runs. It needs
+-- PostgreSQL 15 or later:
 --
 --     psql --single-transaction --set ON_ERROR_STOP=1 --file deploy/partition.sql "$DATABASE"
 --
--- What is there becomes the first partition as it is: nothing is copied, but each row is read to
--- check its bounds and foreign keys. See docs/partitioning.md.
+-- The existing tables become the first partitions. No row is copied, but each is read to check its
+-- bounds and foreign keys. See docs/partitioning.md.
 
--- The least UUIDv7 of a moment: ids sort by time, so a range of time is a range of ids.
+-- The lowest UUIDv7 of a time. Ids sort by time, so a range of time is a range of ids.
 CREATE OR REPLACE FUNCTION eval_uuid7_floor(moment timestamptz) RETURNS uuid LANGUAGE sql STABLE AS $$
     SELECT (lpad(to_hex((extract(epoch FROM moment) * 1000)::bigint), 12, '0')
             || repeat('0', 20))::uuid
 $$;
 
--- Partitions for the next months, where there are none yet. Run it every month.
+-- Adds the missing partitions of the next months. Run it every month.
 CREATE OR REPLACE FUNCTION eval_add_partitions(months integer DEFAULT 12) RETURNS integer
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -43,12 +44,12 @@ END
 $$;
 
 -- Drops all months that ended before a day: their jobs with inputs and results, and the history.
--- Refuses, and drops nothing, where one of their jobs has not ended.
+-- If one of their jobs has not ended, it raises an error and drops nothing.
 CREATE OR REPLACE FUNCTION eval_drop_partitions(before date) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
     first_kept timestamptz := date_trunc('month', before::timestamp) AT TIME ZONE 'UTC';
     part record;
-    unfit uuid;
+    blocking uuid;
     dropped integer := 0;
 BEGIN
     IF first_kept > now() THEN
@@ -66,9 +67,9 @@ BEGIN
         EXECUTE format(
             'SELECT id FROM eval_jobs WHERE id IN (SELECT job_id FROM %I)'
             ' AND (finished_at IS NULL OR created_at >= $1) LIMIT 1',
-            'eval_items' || part.suffix) INTO unfit USING first_kept;
-        IF unfit IS NOT NULL THEN
-            RAISE EXCEPTION 'job % has not ended, or is not older than %', unfit, first_kept
+            'eval_items' || part.suffix) INTO blocking USING first_kept;
+        IF blocking IS NOT NULL THEN
+            RAISE EXCEPTION 'job % has not ended, or is not older than %', blocking, first_kept
                 USING HINT = 'Wait for it, cancel it, or keep this month.';
         END IF;
         EXECUTE format('CREATE TEMP TABLE eval_gone ON COMMIT DROP AS'
@@ -79,7 +80,8 @@ BEGIN
         EXECUTE format('DROP TABLE %I', 'eval_events' || part.suffix);
         DELETE FROM eval_jobs j USING eval_gone g WHERE j.id = g.job_id;
         DROP TABLE eval_gone;
-        -- A batch is younger than the jobs of its inputs: only others' ids can still name it.
+        -- A batch is younger than the jobs of its inputs, so only items in the default partition,
+        -- whose ids are not UUIDv7, may still refer to it.
         DELETE FROM eval_batches b
         WHERE b.id < eval_uuid7_floor(part.ends) AND b.finished_at IS NOT NULL
           AND NOT EXISTS (SELECT 1 FROM eval_items_default i WHERE i.batch_id = b.id);
@@ -92,7 +94,7 @@ $$;
 DO $$
 DECLARE
     tables CONSTANT regclass[] := ARRAY['eval_items', 'eval_evaluator_results', 'eval_events'];
-    cut CONSTANT timestamptz :=
+    boundary CONSTANT timestamptz :=
         (date_trunc('month', now() AT TIME ZONE 'UTC') + interval '1 month') AT TIME ZONE 'UTC';
     bound text;
     name text;
@@ -102,13 +104,13 @@ DECLARE
 BEGIN
     LOCK TABLE eval_jobs, eval_items, eval_evaluator_results, eval_events IN ACCESS EXCLUSIVE MODE;
     IF EXISTS (SELECT 1 FROM pg_class WHERE oid = ANY (tables) AND relkind <> 'r') THEN
-        RAISE EXCEPTION 'the tables are cut already';
+        RAISE EXCEPTION 'the tables are partitioned already';
     END IF;
     IF EXISTS (SELECT 1 FROM pg_trigger WHERE tgrelid = ANY (tables) AND NOT tgisinternal) THEN
         RAISE EXCEPTION 'there are triggers on the tables: drop them first';
     END IF;
 
-    -- What is written down by name now means the new tables later.
+    -- These definitions refer to tables by name, so that they apply to the new tables later.
     CREATE TEMP TABLE kept_keys ON COMMIT DROP AS
         SELECT conrelid::regclass::text AS of_table, conname, pg_get_constraintdef(oid) AS says
         FROM pg_constraint
@@ -153,9 +155,9 @@ BEGIN
         END LOOP;
         EXECUTE format('CREATE TABLE %I PARTITION OF %I DEFAULT', name || '_default', name);
         IF name = 'eval_events' THEN
-            bound := cut;
-        ELSE  -- ids that are not UUIDv7 may say anything
-            bound := eval_uuid7_floor(cut);
+            bound := boundary;
+        ELSE  -- ids that are not UUIDv7 may be out of bounds
+            bound := eval_uuid7_floor(boundary);
             EXECUTE format('WITH moved AS (DELETE FROM %s WHERE job_id >= %L RETURNING *) '
                 'INSERT INTO %I SELECT * FROM moved', old, bound, name || '_default');
         END IF;
@@ -177,7 +179,7 @@ BEGIN
         END LOOP;
     END LOOP;
 
-    -- A sequence: identity columns of partitioned tables are known since PostgreSQL 17 only.
+    -- A sequence, because partitioned tables have identity columns only since PostgreSQL 17.
     CREATE SEQUENCE eval_events_id_seq OWNED BY eval_events.id;
     PERFORM setval('eval_events_id_seq', coalesce(last_event, 1), last_event IS NOT NULL);
     ALTER TABLE eval_events ALTER id SET DEFAULT nextval('eval_events_id_seq');
