@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,11 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from tests.support.harness import Bench, FakeRemote
 from worker.config import load_settings
 from worker.domain.lifecycle import LIVE_STATES, BatchState, Status
 from worker.errors import SchemaMismatch
+from worker.store import pauses
 from worker.store.database import Database
 from worker.store.migrate import downgrade, upgrade
 from worker.store.schema_version import REVISION, check_schema, current_revision
@@ -142,3 +145,33 @@ def test_containers_that_start_together_migrate_one_after_the_other(
     env = {**os.environ, "EVALWORKER_DATABASE_URL": empty_postgres_url}
     started = [subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL) for _ in range(3)]
     assert [process.wait() for process in started] == [0, 0, 0]
+
+
+def test_pauses_move_out_of_the_gates_while_work_is_under_way(database: Database) -> None:
+    """Downgraded, the database is as version 0.1.0 wrote it: a pause is a gate that never opens."""
+    remote = FakeRemote()
+    bench = Bench(database, remote, batch_size=1, max_in_flight=4)
+    bench.enqueue(["submitted"], judge_id="running")
+    bench.step()
+    bench.enqueue(["planned"], judge_id="paused")
+    bench.dispatcher.turn()
+    database.run(lambda tx: pauses.pause(tx, "paused", "its prompt is being changed"))
+    database.run(lambda tx: pauses.pause(tx, None, "maintenance"))
+    bench.deliver()
+    downgrade(database, "0004")
+    assert bench.rows("SELECT scope, reason FROM eval_gates ORDER BY scope") == [
+        ("pause", "maintenance"),
+        ("pause:paused", "its prompt is being changed"),
+    ]
+    upgrade(database)
+    assert bench.rows("SELECT scope FROM eval_gates") == []
+    with database.read() as connection:
+        found = pauses.list_pauses(connection)
+    assert [(one.judge_id, one.reason) for one in found] == [
+        (None, "maintenance"),
+        ("paused", "its prompt is being changed"),
+    ]
+    for judge_id in (None, "paused"):
+        assert database.run(partial(pauses.resume, judge_id=judge_id))
+    bench.finish()
+    assert len(remote.inputs()) == 2
