@@ -66,7 +66,7 @@ class JudgeAPI:
         transport: Replaces the network in tests.
         deadline: Seconds for a whole exchange, connecting included.
         spacing: Seconds between the starts of two spaced requests: those of the list, and status
-            requests that ask for it.
+            requests with `spaced`.
         max_response_bytes: A longer body makes a response unusable.
         observe: Called after each request with the name of the method that made it, the status
             code of its response (None without one), and its seconds.
@@ -122,7 +122,7 @@ class JudgeAPI:
 
         `may_send` is called before each write. Once it returns False, nothing more is sent.
         """
-        body: dict[str, Any] = {"inputs": [dict(given) for given in inputs]}
+        body: dict[str, Any] = {"inputs": [dict(fields) for fields in inputs]}
         if tags:
             body["tags"] = list(tags)
         if judge_version_id is not None:
@@ -178,9 +178,9 @@ class JudgeAPI:
             "page_size": page_size,
             "cursor": cursor,
         }
-        given = {name: value for name, value in params.items() if value is not None}
+        present = {name: value for name, value in params.items() if value is not None}
         try:
-            url = self._base_url.join(*EXECUTIONS).copy_merge_params(given)
+            url = self._base_url.join(*EXECUTIONS).copy_merge_params(present)
             request = self._request("GET", url)
         except _NOT_ENCODABLE as error:
             return Unavailable(self._describe(error, "cannot be requested"), sent=False)

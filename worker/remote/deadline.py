@@ -133,7 +133,7 @@ def read_body(response: httpx.Response, deadline: Deadline, max_bytes: int) -> b
     if encoding not in ("", "identity"):
         raise ExchangeAborted(f"the response is encoded as {encoding!r}, although we refuse that")
     chunks, size = [], 0
-    # Not `iter_raw`: a response that a test makes is already read, and may be given repeatedly.
+    # Not `iter_raw`, which refuses a response that was created with its content.
     for chunk in cast("httpx.SyncByteStream", response.stream):
         deadline.check()
         size += len(chunk)

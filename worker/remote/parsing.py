@@ -51,7 +51,7 @@ def read_execution(body: object, *, expected_id: str) -> BatchExecution:
     if not isinstance(body, dict) or batch_id is None:
         raise UnreadableExecution("the response is not a batch execution")
     if batch_id.lower() != expected_id.lower():
-        raise UnreadableExecution(f"answered with another batch: {batch_id}")
+        raise UnreadableExecution(f"the response is about another batch: {batch_id}")
     oddities: list[str] = []
     items = tuple(_read_items(body.get("items"), oddities))
     all_oddities = _summarize([*_count_oddities(body, items), *oddities])

@@ -1,4 +1,4 @@
-"""The judge API over real sockets, and under every answer that a generator can think of."""
+"""The client over real sockets, and with every response that a generator produces."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import json
 import socket
 import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import httpx
 import pytest
@@ -25,16 +26,13 @@ from worker.domain.outcomes import (
 from worker.errors import ConfigurationError
 from worker.remote import JudgeAPI
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
 ID = "0190c7a2-0000-7000-8000-000000000001"
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 
 @contextmanager
 def serving(talk: Callable[[socket.socket, threading.Event], None]) -> Iterator[str]:
-    """A server on a port of its own; `talk` has each connection, until the event is set."""
+    """Serve on a free port: `talk` handles each connection, one by one, until the event is set."""
     over = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0.05)
@@ -100,7 +98,7 @@ def test_a_connection_dropped_after_the_request_may_have_sent_it() -> None:
         unavailable(api.submit("j", [{}]), sent=True)
 
 
-def test_an_answer_that_breaks_off_may_have_started_a_batch() -> None:
+def test_a_response_that_breaks_off_may_have_started_a_batch() -> None:
     def talk(connection: socket.socket, _: threading.Event) -> None:
         _request(connection)
         connection.sendall(HEAD + b"Content-Length: 500\r\n\r\n" + b'{"batch_execution_id": "01')
@@ -133,28 +131,28 @@ def _says_nothing(connection: socket.socket, over: threading.Event) -> None:
 
 
 @pytest.mark.parametrize("talk", [_drips_its_body, _drips_its_headers, _says_nothing])
-def test_no_answer_lasts_longer_than_the_deadline(
+def test_no_response_lasts_longer_than_the_deadline(
     talk: Callable[[socket.socket, threading.Event], None],
 ) -> None:
     with serving(talk) as url, client(url, deadline=0.3) as api:
-        begun = time.monotonic()
+        started_at = time.monotonic()
         unavailable(api.submit("j", [{}]), sent=True)
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - started_at < 2
 
 
-def test_a_server_that_takes_the_request_too_slowly_meets_the_deadline() -> None:
+def test_a_server_that_reads_the_request_too_slowly_meets_the_deadline() -> None:
     def talk(connection: socket.socket, over: threading.Event) -> None:
         while not over.is_set():
             connection.recv(1024)
             time.sleep(0.02)
 
     with serving(talk) as url, client(url, deadline=0.3) as api:
-        begun = time.monotonic()
+        started_at = time.monotonic()
         unavailable(api.submit("j", [{"request": "x" * 20_000_000}]), sent=True)
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - started_at < 2
 
 
-def test_an_answer_without_end_is_cut_off() -> None:
+def test_an_endless_response_is_cut_off() -> None:
     def talk(connection: socket.socket, over: threading.Event) -> None:
         _request(connection)
         connection.sendall(HEAD + b"Connection: close\r\n\r\n")
@@ -166,7 +164,7 @@ def test_an_answer_without_end_is_cut_off() -> None:
     assert reason == "the response is longer than 1,000,000 bytes"
 
 
-def test_one_client_serves_many_threads_each_with_its_own_answer() -> None:
+def test_one_client_serves_many_threads_each_with_its_own_response() -> None:
     def handle(request: httpx.Request) -> httpx.Response:
         judge = request.url.path.split("/")[3]
         return httpx.Response(202, json={"batch_execution_id": f"batch-{judge}"})
@@ -188,7 +186,7 @@ def test_a_connection_is_kept_and_serves_requests_after_a_deadline_has_passed() 
     connections = []
 
     def whole_request(connection: socket.socket) -> bytes:
-        """Head and body: answered too early, there would be two answers to the parts of one."""
+        """Read head and body, because a response to the head alone would be followed by another."""
         request = b""
         while not request.endswith(b"]}"):
             part = connection.recv(65536)
@@ -215,8 +213,8 @@ PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
 @contextmanager
-def serving_once(requests: list[bytes]) -> Iterator[str]:
-    """A server that accepts any batch, and notes the heads of its requests."""
+def accepting(requests: list[bytes]) -> Iterator[str]:
+    """Serve a judge API that accepts any batch, and collect its requests."""
 
     def talk(connection: socket.socket, _: threading.Event) -> None:
         connection.settimeout(5)
@@ -240,7 +238,7 @@ def test_the_proxy_of_the_environment_is_used(
 ) -> None:
     without_proxies(monkeypatch)
     requests: list[bytes] = []
-    with serving_once(requests) as url:
+    with accepting(requests) as url:
         monkeypatch.setenv(variable, url.replace("//", "//user:pass@"))
         with client("http://judge.invalid") as api:
             assert api.submit("j", [{}]) == Accepted("b")
@@ -254,16 +252,16 @@ def test_a_proxy_that_drips_meets_the_deadline_too(monkeypatch: pytest.MonkeyPat
     with serving(_drips_its_headers) as url:
         monkeypatch.setenv("https_proxy", url)
         with client("https://judge.invalid", deadline=0.3) as api:
-            begun = time.monotonic()
+            started_at = time.monotonic()
             unavailable(api.submit("j", [{}]), sent=True)
-            assert time.monotonic() - begun < 2
+            assert time.monotonic() - started_at < 2
 
 
 def test_a_host_can_be_excepted_from_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     without_proxies(monkeypatch)
     monkeypatch.setenv("http_proxy", "http://proxy.invalid:3128")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with serving_once([]) as url, client(url) as api:
+    with accepting([]) as url, client(url) as api:
         assert api.submit("j", [{}]) == Accepted("b")
 
 
@@ -274,14 +272,14 @@ def test_a_proxy_of_an_unknown_kind_is_refused(monkeypatch: pytest.MonkeyPatch) 
         client("https://judge.invalid")
 
 
-# --- whatever comes back ----------------------------------------------------------------------
+# --- any response ----------------------------------------------------------------------
 
 texts = st.text(max_size=8) | st.sampled_from(["\x00", "\ud800", ID, "completed", "?cursor=c"])
 ids = st.sampled_from(["batch_execution_id", "status_url", "status", "judge", "version_id", "tags"])
-places = st.sampled_from(["items", "index", "results", "next", "evaluator_results", "input"])
+containers = st.sampled_from(["items", "index", "results", "next", "evaluator_results", "input"])
 verdicts = st.sampled_from(["evaluator_name", "score", "justification", "confidence"])
 errors = st.sampled_from(["detail", "title", "error", "message", "code", "error_message"])
-names = texts | ids | places | verdicts | errors
+names = texts | ids | containers | verdicts | errors
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | texts
 anything = st.recursive(
     leaves,
@@ -321,9 +319,7 @@ header_sets = st.dictionaries(
 
 @settings(max_examples=200, deadline=None)
 @given(status=statuses, body=bodies, headers=header_sets)
-def test_whatever_comes_back_is_an_outcome(
-    status: int, body: bytes, headers: dict[str, str]
-) -> None:
+def test_any_response_becomes_an_outcome(status: int, body: bytes, headers: dict[str, str]) -> None:
     def handle(_: httpx.Request) -> httpx.Response:
         raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
         response = httpx.Response(status, headers=raw)

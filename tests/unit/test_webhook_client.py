@@ -1,4 +1,4 @@
-"""How a notice is signed, by the standard's own example, and which addresses are private."""
+"""How a webhook is signed, by the standard's own example, and which addresses are public."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from worker.webhooks.client import WebhookClient, is_public
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OTHER = "whsec_" + base64.b64encode(b"x" * 32).decode()
 NOTICE_ID = "msg_p5jXN8AQM9LWM0D4loKWxJek"
-TARGET = httpx.URL("https://example.com:8443/told?of=jobs")
+TARGET = httpx.URL("https://example.com:8443/webhooks?of=jobs")
 
 
 def headers(body: str, *secrets: str) -> dict[str, str]:
@@ -34,7 +34,7 @@ def test_the_signature_is_that_of_the_standards_example() -> None:
     assert given["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
-def test_it_is_the_hmac_of_id_time_and_body_also_beyond_ascii() -> None:
+def test_the_signature_is_the_hmac_of_id_time_and_body_beyond_ascii_too() -> None:
     body = json.dumps({"metadata": "é “ \u2028"}, ensure_ascii=False)
     given = headers(body, SECRET)
     signed = f"{given['webhook-id']}.{given['webhook-timestamp']}.{body}".encode()
@@ -45,7 +45,7 @@ def test_it_is_the_hmac_of_id_time_and_body_also_beyond_ascii() -> None:
     assert given["host"] == "example.com:8443"
 
 
-def test_while_a_secret_changes_receivers_of_either_believe_it() -> None:
+def test_each_of_several_secrets_signs() -> None:
     given = headers("{}", OTHER, SECRET)
     for secret in (OTHER, SECRET):
         Webhook(secret).verify("{}", given)
@@ -86,12 +86,12 @@ def test_while_a_secret_changes_receivers_of_either_believe_it() -> None:
         "::127.0.0.1",
     ],
 )
-def test_what_only_some_can_reach_is_not_public(address: str) -> None:
+def test_an_address_that_is_not_globally_reachable_is_not_public(address: str) -> None:
     assert not is_public(address)
 
 
 @pytest.mark.parametrize(
     "address", ["93.184.216.34", "8.8.8.8", "2606:4700:4700::1111", "::ffff:8.8.8.8"]
 )
-def test_what_anybody_can_reach_is_public(address: str) -> None:
+def test_a_globally_reachable_address_is_public(address: str) -> None:
     assert is_public(address)

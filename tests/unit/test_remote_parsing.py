@@ -1,4 +1,4 @@
-"""How a batch execution is read out of an answer that may contradict itself."""
+"""How a batch execution is read from a response that may contradict itself."""
 
 from __future__ import annotations
 
@@ -132,13 +132,13 @@ def test_an_unknown_status_is_passed_on() -> None:
         b'{"a":' * 100_000,
     ],
 )
-def test_what_is_not_this_batch_is_unavailable(body: object) -> None:
+def test_a_response_that_is_not_this_batch_is_unavailable(body: object) -> None:
     with api_with(body) as api:
         assert isinstance(api.status(ID), Unavailable)
 
 
 @pytest.mark.parametrize("index", [None, True, False, -1, 1.0, "1", 10**400, [], {}])
-def test_an_item_without_a_usable_index_is_dropped_and_told(index: object) -> None:
+def test_an_item_without_a_usable_index_is_dropped_and_reported(index: object) -> None:
     good = {"index": 1, "status": "completed"}
     execution = read(batch(items=[{"index": index, "status": "completed"}, good]))
     assert [item.index for item in execution.items] == [1]
@@ -156,7 +156,7 @@ def test_items_that_share_an_index_are_both_dropped() -> None:
     assert execution.oddities == ("item 0 occurs 2 times: none of them is used",)
 
 
-def test_garbage_among_items_and_results_is_told_once_each() -> None:
+def test_garbage_among_items_and_results_is_reported_once_each() -> None:
     items = [
         7,
         None,
@@ -173,14 +173,14 @@ def test_garbage_among_items_and_results_is_told_once_each() -> None:
     assert read(batch(items={"0": {}})).oddities == ("the items are not a list",)
 
 
-def test_many_oddities_are_counted_rather_than_told() -> None:
+def test_many_oddities_are_counted_rather_than_listed() -> None:
     items = [{"index": index} for index in range(1000)]
     oddities = read(batch(items=items)).oddities
     assert len(oddities) == 20
     assert oddities[-1] == "… and 981 more"
 
 
-def test_counts_that_do_not_add_up_are_told_at_the_end_only() -> None:
+def test_counts_that_do_not_add_up_are_reported_at_the_end_only() -> None:
     fields = {"total_count": 3, "completed_count": 2, "failed_count": 0}
     items = [{"index": 0, "status": "completed"}, {"index": 1, "status": "failed"}]
     assert read(batch(items=items, **fields)).oddities == ()
@@ -192,7 +192,7 @@ def test_counts_that_do_not_add_up_are_told_at_the_end_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("score", "read_as", "kept"),
+    ("score", "expected", "kept"),
     [
         (0.25, 0.25, None),
         (0, 0.0, None),
@@ -207,10 +207,10 @@ def test_counts_that_do_not_add_up_are_told_at_the_end_only() -> None:
     ],
 )
 def test_a_score_is_a_finite_number_or_none(
-    score: object, read_as: float | None, kept: object
+    score: object, expected: float | None, kept: object
 ) -> None:
     result = result_of({"evaluator_name": "E", "score": score})
-    assert (result.score, result.extra) == (read_as, kept)
+    assert (result.score, result.extra) == (expected, kept)
 
 
 @pytest.mark.parametrize("digits", ["1e999", "1" + "0" * 5000])
@@ -221,7 +221,7 @@ def test_a_number_out_of_all_bounds_spoils_nothing_but_itself(digits: str) -> No
     assert (result.score, result.extra) == (None, {"score": "Infinity"})
 
 
-def test_a_whole_number_too_large_for_a_float_is_kept_beside() -> None:
+def test_a_very_large_integer_becomes_a_float() -> None:
     result = result_of({"score": 10**299, "confidence": 10**299})
     assert result.score == 1e299
 
@@ -267,13 +267,13 @@ def test_results_keyed_by_name_are_read() -> None:
     assert execution.oddities == ("result 3 of item 0 is not an object",)
 
 
-def test_a_justification_that_is_no_text_is_kept_as_json() -> None:
+def test_a_justification_that_is_not_a_string_is_kept_as_json() -> None:
     assert result_of({"justification": ["å", 1]}).justification == '["å", 1]'
     assert result_of({"justification": None}).justification is None
 
 
 @pytest.mark.parametrize(
-    ("given", "read_as"),
+    ("given", "expected"),
     [
         ("2026-11-01T12:00:00Z", datetime(2026, 11, 1, 12, tzinfo=UTC)),
         ("2026-11-01T12:00:00+02:00", datetime(2026, 11, 1, 10, tzinfo=UTC)),
@@ -284,8 +284,8 @@ def test_a_justification_that_is_no_text_is_kept_as_json() -> None:
         (None, None),
     ],
 )
-def test_a_date_is_aware_or_none(given: object, read_as: datetime | None) -> None:
-    assert read(batch(created_at=given)).created_at == read_as
+def test_a_date_is_aware_or_none(given: object, expected: datetime | None) -> None:
+    assert read(batch(created_at=given)).created_at == expected
 
 
 def test_every_text_of_the_remote_can_be_stored() -> None:
@@ -343,7 +343,7 @@ def test_rows_are_read_without_items_and_garbage_is_skipped() -> None:
 
 
 @pytest.mark.parametrize(
-    ("following", "cursor"),
+    ("next_url", "cursor"),
     [
         ("https://api.example.com/v1/judges/batch-executions/?cursor=abc%3D&x=1", "abc="),
         ("https://evil.example.net/?cursor=abc", "abc"),
@@ -357,11 +357,11 @@ def test_rows_are_read_without_items_and_garbage_is_skipped() -> None:
         ({"cursor": "abc"}, None),
     ],
 )
-def test_only_the_cursor_of_the_next_page_is_taken(following: object, cursor: str | None) -> None:
-    assert list_of({"results": [], "next": following}).next_cursor == cursor
+def test_only_the_cursor_of_the_next_page_is_used(next_url: object, cursor: str | None) -> None:
+    assert list_of({"results": [], "next": next_url}).next_cursor == cursor
 
 
 @pytest.mark.parametrize("body", [{}, [], None, {"results": {}}, {"results": None}, b"<html>"])
-def test_what_is_no_list_is_unavailable(body: object) -> None:
+def test_a_response_that_is_not_a_list_is_unavailable(body: object) -> None:
     with api_with(body) as api:
         assert isinstance(api.list_executions(), Unavailable)

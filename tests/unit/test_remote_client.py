@@ -1,4 +1,4 @@
-"""What each answer of the judge API comes to; the wire is faked at the transport."""
+"""Which outcome each response of the judge API becomes. The network is replaced by a transport."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import gzip
 import json
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import pytest
@@ -26,9 +27,6 @@ from worker.domain.outcomes import (
 from worker.errors import ConfigurationError
 from worker.remote import JudgeAPI
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 BASE = "https://api.example.com"
 KEY = "sk-very-secret-0123456789"
 ID = "0190c7a2-0000-7000-8000-000000000001"
@@ -36,19 +34,19 @@ OTHER = "0190c7a2-0000-7000-8000-000000000002"
 STANDARD = f"{BASE}/v1/judges/batch-executions/{ID}/"
 
 
-def api_answering(
-    answer: httpx.Response | Exception | Callable[[httpx.Request], httpx.Response],
+def api_with(
+    response: httpx.Response | Exception | Callable[[httpx.Request], httpx.Response],
     *,
-    seen: list[httpx.Request] | None = None,
+    requests: list[httpx.Request] | None = None,
     base_url: str = BASE,
     **options: Any,
 ) -> JudgeAPI:
     def handle(request: httpx.Request) -> httpx.Response:
-        if seen is not None:
-            seen.append(request)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer if isinstance(answer, httpx.Response) else answer(request)
+        if requests is not None:
+            requests.append(request)
+        if isinstance(response, Exception):
+            raise response
+        return response if isinstance(response, httpx.Response) else response(request)
 
     transport = httpx.MockTransport(handle)
     return JudgeAPI(base_url=base_url, api_key=KEY, transport=transport, **options)
@@ -67,10 +65,10 @@ def problem(status: int, code: str, detail: str) -> httpx.Response:
 
 
 def test_a_submission_carries_key_inputs_tags_and_version() -> None:
-    seen: list[httpx.Request] = []
-    with api_answering(accepted(), seen=seen) as api:
+    requests: list[httpx.Request] = []
+    with api_with(accepted(), requests=requests) as api:
         api.submit("judge/1 ä", [{"request": "håndværk"}], tags=["a"], judge_version_id="v1")
-    (request,) = seen
+    (request,) = requests
     assert request.method == "POST"
     assert request.url.raw_path == b"/v1/judges/judge%2F1%20%C3%A4/batch-execute/"
     assert request.headers["authorization"] == f"Api-Key {KEY}"
@@ -84,20 +82,20 @@ def test_a_submission_carries_key_inputs_tags_and_version() -> None:
 
 
 def test_what_is_not_given_is_not_sent() -> None:
-    seen: list[httpx.Request] = []
-    with api_answering(accepted(), seen=seen) as api:
+    requests: list[httpx.Request] = []
+    with api_with(accepted(), requests=requests) as api:
         api.submit("j", [{"response": "r"}])
-    assert json.loads(seen[0].content) == {"inputs": [{"response": "r"}]}
+    assert json.loads(requests[0].content) == {"inputs": [{"response": "r"}]}
 
 
 @pytest.mark.parametrize("base_url", [f"{BASE}/judge-api", f"{BASE}/judge-api/"])
 def test_a_base_url_may_carry_a_path(base_url: str) -> None:
-    seen: list[httpx.Request] = []
-    with api_answering(accepted(), seen=seen, base_url=base_url) as api:
+    requests: list[httpx.Request] = []
+    with api_with(accepted(), requests=requests, base_url=base_url) as api:
         api.submit("j", [{}])
         api.status(ID)
         api.list_executions()
-    assert [request.url.path for request in seen] == [
+    assert [request.url.path for request in requests] == [
         "/judge-api/v1/judges/j/batch-execute/",
         f"/judge-api/v1/judges/batch-executions/{ID}/",
         "/judge-api/v1/judges/batch-executions/",
@@ -106,33 +104,33 @@ def test_a_base_url_may_carry_a_path(base_url: str) -> None:
 
 @pytest.mark.parametrize("judge_id", ["..", ".", "../../admin", "a?b", "a#b"])
 def test_no_judge_id_leads_to_another_path(judge_id: str) -> None:
-    seen: list[httpx.Request] = []
-    with api_answering(accepted(), seen=seen) as api:
+    requests: list[httpx.Request] = []
+    with api_with(accepted(), requests=requests) as api:
         api.submit(judge_id, [{}])
-    raw = seen[0].url.raw_path
+    raw = requests[0].url.raw_path
     assert raw.startswith(b"/v1/judges/")
     assert raw.endswith(b"/batch-execute/")
     assert raw.count(b"/") == 5
 
 
 def test_half_a_surrogate_pair_in_an_input_is_sent_escaped() -> None:
-    seen: list[httpx.Request] = []
-    with api_answering(accepted(), seen=seen) as api:
+    requests: list[httpx.Request] = []
+    with api_with(accepted(), requests=requests) as api:
         api.submit("j", [{"request": "x\ud800"}])
-    assert json.loads(seen[0].content) == {"inputs": [{"request": "x\ud800"}]}
+    assert json.loads(requests[0].content) == {"inputs": [{"request": "x\ud800"}]}
 
 
 @pytest.mark.parametrize("value", [float("nan"), object(), {1, 2}])
-def test_an_input_that_is_no_json_is_invalid_and_nothing_is_sent(value: object) -> None:
-    seen: list[httpx.Request] = []
-    with api_answering(accepted(), seen=seen) as api:
+def test_an_input_that_is_not_json_is_invalid_and_nothing_is_sent(value: object) -> None:
+    requests: list[httpx.Request] = []
+    with api_with(accepted(), requests=requests) as api:
         outcome = api.submit("j", [{"request": value}])
     assert isinstance(outcome, Invalid)
-    assert seen == []
+    assert requests == []
 
 
 def test_ids_that_no_url_can_carry_are_outcomes() -> None:
-    with api_answering(accepted()) as api:
+    with api_with(accepted()) as api:
         assert isinstance(api.submit("\ud800", [{}]), Invalid)
         assert isinstance(api.submit("j" * 100_000, [{}]), Invalid)
         for outcome in (
@@ -145,47 +143,45 @@ def test_ids_that_no_url_can_carry_are_outcomes() -> None:
             assert outcome.sent is False
 
 
-def test_the_list_is_asked_in_utc_with_only_what_is_given() -> None:
-    seen: list[httpx.Request] = []
+def test_the_list_is_requested_in_utc_with_only_what_is_given() -> None:
+    requests: list[httpx.Request] = []
     noon = datetime(2026, 11, 1, 12, tzinfo=timezone(timedelta(hours=2)))
-    with api_answering(httpx.Response(200, json={"results": []}), seen=seen) as api:
+    with api_with(httpx.Response(200, json={"results": []}), requests=requests) as api:
         api.list_executions(judge_id="j&x", date_from=noon, cursor="c=+/")
         api.list_executions()
-    assert dict(seen[0].url.params) == {
+    assert dict(requests[0].url.params) == {
         "judge_id": "j&x",
         "date_from": "2026-11-01T10:00:00+00:00",
         "cursor": "c=+/",
     }
-    assert seen[1].url == f"{BASE}/v1/judges/batch-executions/"
+    assert requests[1].url == f"{BASE}/v1/judges/batch-executions/"
 
 
-def test_threads_that_want_the_list_at_once_ask_one_after_the_other() -> None:
-    asked: list[float] = []
+def test_threads_that_want_the_list_together_send_one_after_the_other() -> None:
+    sent_at: list[float] = []
 
-    def answer(_: httpx.Request) -> httpx.Response:
-        asked.append(time.monotonic())
+    def respond(_: httpx.Request) -> httpx.Response:
+        sent_at.append(time.monotonic())
         return httpx.Response(200, json={"results": []})
 
-    transport = httpx.MockTransport(answer)
+    transport = httpx.MockTransport(respond)
     with JudgeAPI(base_url=BASE, api_key=KEY, transport=transport, spacing=0.05) as api:
         threads = [threading.Thread(target=api.list_executions) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    assert len(asked) == 4
-    assert max(asked) - min(asked) >= 0.1, (
-        "three turns, less what a slow machine made the first late"
-    )
+    assert len(sent_at) == 4
+    assert max(sent_at) - min(sent_at) >= 0.1, "three spacings, less how late the first one was"
 
 
 def test_no_cookie_is_kept() -> None:
-    seen: list[httpx.Request] = []
-    answer = httpx.Response(200, json={"results": []}, headers={"Set-Cookie": "a=b; Path=/"})
-    with api_answering(answer, seen=seen) as api:
+    requests: list[httpx.Request] = []
+    response = httpx.Response(200, json={"results": []}, headers={"Set-Cookie": "a=b; Path=/"})
+    with api_with(response, requests=requests) as api:
         api.list_executions()
         api.list_executions()
-    assert "cookie" not in seen[1].headers
+    assert "cookie" not in requests[1].headers
 
 
 @pytest.mark.parametrize("key", ["", "  ", "a\nb", "ключ"])
@@ -218,12 +214,12 @@ def test_a_base_url_that_cannot_be_one_is_refused(url: str) -> None:
 
 @pytest.mark.parametrize("status", [200, 201, 202, 207])
 def test_any_2xx_with_an_id_is_accepted(status: int) -> None:
-    with api_answering(accepted(status=status)) as api:
+    with api_with(accepted(status=status)) as api:
         assert api.submit("j", [{}]) == Accepted(ID)
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         httpx.Response(202),
         httpx.Response(204),
@@ -236,8 +232,8 @@ def test_any_2xx_with_an_id_is_accepted(status: int) -> None:
         httpx.Response(202, json={"batch_execution_id": "x" * 5000}),
     ],
 )
-def test_a_2xx_without_an_id_may_have_started_a_batch(answer: httpx.Response) -> None:
-    with api_answering(answer) as api:
+def test_a_2xx_without_an_id_may_have_started_a_batch(response: httpx.Response) -> None:
+    with api_with(response) as api:
         outcome = api.submit("j", [{}])
     assert isinstance(outcome, Unavailable)
     assert outcome.sent is True
@@ -252,8 +248,8 @@ def test_a_2xx_without_an_id_may_have_started_a_batch(answer: httpx.Response) ->
         (f"v1/x/{ID}/", f"{BASE}/v1/x/{ID}/"),
     ],
 )
-def test_a_status_url_on_the_own_origin_is_kept(given: str, kept: str) -> None:
-    with api_answering(accepted(given)) as api:
+def test_a_status_url_of_this_api_is_kept(given: str, kept: str) -> None:
+    with api_with(accepted(given)) as api:
         assert api.submit("j", [{}]) == Accepted(ID, kept)
 
 
@@ -286,27 +282,27 @@ FOREIGN = [
 @pytest.mark.parametrize("given", [*FOREIGN, "", 7, None, ["/x/"], {"a": 1}])
 def test_no_other_status_url_is_kept(given: object) -> None:
     body = json.dumps({"batch_execution_id": ID, "status_url": given})
-    with api_answering(httpx.Response(202, text=body)) as api:
+    with api_with(httpx.Response(202, text=body)) as api:
         outcome = api.submit("j", [{}])
     assert outcome == Accepted(ID)
 
 
 @pytest.mark.parametrize("given", FOREIGN)
 def test_the_key_never_leaves_the_origin(given: str) -> None:
-    seen: list[httpx.Request] = []
-    with api_answering(httpx.Response(500), seen=seen) as api:
+    requests: list[httpx.Request] = []
+    with api_with(httpx.Response(500), requests=requests) as api:
         api.status(ID, given)
-    assert [str(request.url) for request in seen] == [STANDARD]
+    assert [str(request.url) for request in requests] == [STANDARD]
 
 
 def test_a_status_url_outside_the_base_path_is_not_used() -> None:
-    seen: list[httpx.Request] = []
+    requests: list[httpx.Request] = []
     base = f"{BASE}/judge-api"
-    with api_answering(accepted("/v1/x/"), seen=seen, base_url=base) as api:
+    with api_with(accepted("/v1/x/"), requests=requests, base_url=base) as api:
         assert api.submit("j", [{}]) == Accepted(ID)
         api.status(ID, "/other-app/x/")
         api.status(ID, "/judge-api/x/")
-    paths = [request.url.path for request in seen[1:]]
+    paths = [request.url.path for request in requests[1:]]
     assert paths == [f"/judge-api/v1/judges/batch-executions/{ID}/", "/judge-api/x/"]
 
 
@@ -341,7 +337,7 @@ Outcome = type[Any]
 def test_each_status_code_has_its_outcome(
     status: int, submit: Outcome, poll: Outcome, listing: Outcome
 ) -> None:
-    with api_answering(lambda _: problem(status, "a_code", "in its own words")) as api:
+    with api_with(lambda _: problem(status, "a_code", "in its own words")) as api:
         outcomes = (api.submit("j", [{}]), api.status(ID), api.list_executions())
     assert tuple(type(outcome) for outcome in outcomes) == (submit, poll, listing)
     for outcome in outcomes:
@@ -351,15 +347,15 @@ def test_each_status_code_has_its_outcome(
 
 
 def test_a_missing_permission_concerns_the_judge_and_a_wrong_key_everything() -> None:
-    with api_answering(problem(403, "permission_denied", "no")) as api:
+    with api_with(problem(403, "permission_denied", "no")) as api:
         assert api.submit("j", [{}]) == Denied("403 permission_denied: no", judge_only=True)
-    with api_answering(problem(401, "authentication_failed", "no")) as api:
+    with api_with(problem(401, "authentication_failed", "no")) as api:
         assert api.submit("j", [{}]) == Denied("401 authentication_failed: no")
 
 
 @pytest.mark.parametrize("status", [400, 404])
 def test_a_list_that_refuses_its_own_cursor_is_not_a_missing_list(status: int) -> None:
-    with api_answering(lambda _: problem(status, "invalid", "Invalid cursor")) as api:
+    with api_with(lambda _: problem(status, "invalid", "Invalid cursor")) as api:
         assert isinstance(api.list_executions(), NotFound)
         outcome = api.list_executions(cursor="c")
     assert isinstance(outcome, Unavailable)
@@ -371,11 +367,11 @@ def test_a_list_that_refuses_its_own_cursor_is_not_a_missing_list(status: int) -
 )
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_named_and_not_followed(status: int, location: str) -> None:
-    seen: list[httpx.Request] = []
+    requests: list[httpx.Request] = []
     headers = [(b"location", location.encode())]
-    with api_answering(lambda _: httpx.Response(status, headers=headers), seen=seen) as api:
+    with api_with(lambda _: httpx.Response(status, headers=headers), requests=requests) as api:
         outcomes = (api.submit("j", [{}]), api.status(ID), api.list_executions())
-    assert len(seen) == 3
+    assert len(requests) == 3
     for outcome in outcomes:
         assert isinstance(outcome, Denied)
         assert outcome.reason.startswith(f"{status}: redirected to")
@@ -384,7 +380,7 @@ def test_a_redirect_is_named_and_not_followed(status: int, location: str) -> Non
 
 
 def test_a_3xx_that_leads_nowhere_is_denied_too() -> None:
-    with api_answering(httpx.Response(304)) as api:
+    with api_with(httpx.Response(304)) as api:
         assert api.status(ID) == Denied("304: redirected to nowhere, which is not followed")
 
 
@@ -417,7 +413,7 @@ DATE = "Sun, 01 Nov 2026 12:00:00 GMT"
 def test_retry_after_is_seconds_or_a_date_and_bounded(
     headers: dict[str, str], seconds: float | None
 ) -> None:
-    with api_answering(httpx.Response(429, headers=headers)) as api:
+    with api_with(httpx.Response(429, headers=headers)) as api:
         outcome = api.status(ID)
     assert isinstance(outcome, Throttled)
     assert outcome.retry_after == seconds
@@ -426,7 +422,7 @@ def test_retry_after_is_seconds_or_a_date_and_bounded(
 def test_a_retry_date_without_the_remotes_own_clock_is_read_by_ours() -> None:
     then = datetime.now(UTC) + timedelta(seconds=100)
     headers = {"Retry-After": then.strftime("%a, %d %b %Y %H:%M:%S GMT")}
-    with api_answering(httpx.Response(429, headers=headers)) as api:
+    with api_with(httpx.Response(429, headers=headers)) as api:
         outcome = api.status(ID)
     assert isinstance(outcome, Throttled)
     assert outcome.retry_after == pytest.approx(100, abs=5)
@@ -455,10 +451,10 @@ def test_a_retry_date_without_the_remotes_own_clock_is_read_by_ours() -> None:
         (ValueError("broken"), True),
     ],
 )
-def test_a_transport_error_tells_whether_the_request_may_have_arrived(
+def test_a_transport_error_shows_whether_the_request_may_have_arrived(
     error: Exception, sent: bool
 ) -> None:
-    with api_answering(error) as api:
+    with api_with(error) as api:
         outcomes = (api.submit("j", [{}]), api.status(ID), api.list_executions())
     for outcome in outcomes:
         assert isinstance(outcome, Unavailable)
@@ -474,7 +470,7 @@ def test_an_encoded_response_is_unusable(encoding: str) -> None:
         response.stream = httpx.ByteStream(gzip.compress(b'{"results": []}'))
         return response
 
-    with api_answering(respond) as api:
+    with api_with(respond) as api:
         outcome = api.submit("j", [{}])
     assert isinstance(outcome, Unavailable)
     assert outcome.sent is True
@@ -484,12 +480,12 @@ def test_an_encoded_response_is_unusable(encoding: str) -> None:
 def test_a_response_that_says_that_it_is_not_encoded_is_read() -> None:
     content = json.dumps({"batch_execution_id": ID}).encode()
     response = httpx.Response(202, content=content, headers={"Content-Encoding": "Identity"})
-    with api_answering(response) as api:
+    with api_with(response) as api:
         assert api.submit("j", [{}]) == Accepted(ID)
 
 
 def test_a_response_is_limited_in_size() -> None:
-    with api_answering(httpx.Response(200, content=b" " * 101), max_response_bytes=100) as api:
+    with api_with(httpx.Response(200, content=b" " * 101), max_response_bytes=100) as api:
         assert api.status(ID) == Unavailable("the response is longer than 100 bytes")
 
 
@@ -514,24 +510,24 @@ def test_a_response_is_limited_in_size() -> None:
     ],
 )
 def test_a_reason_is_one_line_in_the_apis_own_words(body: object, words: str) -> None:
-    with api_answering(httpx.Response(400, json=body)) as api:
+    with api_with(httpx.Response(400, json=body)) as api:
         assert api.submit("j", [{}]) == Invalid(f"400: {words}")
 
 
-def test_a_page_that_is_no_json_is_shown_without_markup() -> None:
+def test_a_page_that_is_not_json_is_shown_without_markup() -> None:
     page = "<html>\n<h1>502 Bad\tGateway</h1><hr>nginx</html>"
-    with api_answering(httpx.Response(502, text=page)) as api:
+    with api_with(httpx.Response(502, text=page)) as api:
         assert api.status(ID) == Unavailable("502: 502 Bad Gateway nginx")
 
 
 def test_a_reason_is_bounded() -> None:
-    for answer in (
+    for response in (
         httpx.Response(400, json={"detail": "x" * 100_000}),
         httpx.Response(400, json={f"f{i}": ["y" * 50] for i in range(10_000)}),
         httpx.Response(400, text="z" * 100_000),
         httpx.Response(200, json={"error": "x" * 100_000}),
     ):
-        with api_answering(answer) as api:
+        with api_with(response) as api:
             outcome = api.submit("j", [{}])
         assert isinstance(outcome, Invalid | Unavailable)
         assert len(outcome.reason) <= 500
@@ -541,7 +537,7 @@ def test_a_reason_is_bounded() -> None:
 def test_the_key_shows_in_no_reason(padding: int) -> None:
     echo = "x" * padding + KEY + "y" * 5000
     spaced = " " * padding + f"Api-Key {KEY}" + " " * 5000
-    answers: list[httpx.Response | Exception] = [
+    responses: list[httpx.Response | Exception] = [
         httpx.Response(401, json={"detail": echo}),
         httpx.Response(401, json={"detail": spaced}),
         httpx.Response(401, json={"detail": KEY[:9] + "\x07" + KEY[9:]}),
@@ -552,25 +548,25 @@ def test_the_key_shows_in_no_reason(padding: int) -> None:
         httpx.Response(302, headers={"Location": f"https://x/?k={KEY}"}),
         httpx.ReadError(echo),
     ]
-    for answer in answers:
-        with api_answering(answer) as api:
+    for response in responses:
+        with api_with(response) as api:
             for outcome in (api.submit("j", [{}]), api.status(ID), api.list_executions()):
                 assert not isinstance(outcome, Accepted | Found | Listed)
                 assert KEY[:9] not in outcome.reason
 
 
-def test_a_batch_that_is_not_the_one_asked_for_is_not_quoted() -> None:
+def test_a_batch_that_was_not_requested_is_not_quoted() -> None:
     body = {"batch_execution_id": OTHER, "status": "completed", "items": [{"input": "private"}]}
-    with api_answering(httpx.Response(200, json=body)) as api:
+    with api_with(httpx.Response(200, json=body)) as api:
         outcome = api.status(ID)
     assert isinstance(outcome, Unavailable)
-    assert f"answered with another batch: {OTHER}" in outcome.reason
+    assert f"the response is about another batch: {OTHER}" in outcome.reason
     assert "private" not in outcome.reason
 
 
 def test_a_proxys_page_is_not_the_judge_apis_404() -> None:
-    """It says nothing of a judge or a batch: neither inputs nor batches may pay for it."""
-    with api_answering(lambda _: httpx.Response(404, html="<h1>Not Found</h1>")) as api:
+    """It says nothing about a judge or a batch, so no input or batch fails because of it."""
+    with api_with(lambda _: httpx.Response(404, html="<h1>Not Found</h1>")) as api:
         submitted, polled = api.submit("j", [{}]), api.status(ID)
     assert isinstance(submitted, Denied)
     assert submitted.judge_only

@@ -55,11 +55,11 @@ def test_pages_are_read_until_there_is_no_next_cursor() -> None:
     assert [ids_of(outcome) for outcome in outcomes] == [["a", "b"], [], ["c"]]
 
 
-def test_each_page_is_asked_for_with_the_same_query() -> None:
-    seen: list[dict[str, str]] = []
+def test_each_page_is_requested_with_the_same_query() -> None:
+    queries: list[dict[str, str]] = []
 
     def respond(request: httpx.Request) -> httpx.Response:
-        seen.append(dict(request.url.params))
+        queries.append(dict(request.url.params))
         return page(cursor=None if "cursor" in request.url.params else "2")
 
     noon = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -68,7 +68,7 @@ def test_each_page_is_asked_for_with_the_same_query() -> None:
     moment = "2026-11-01T12:00:00+00:00"
     first = {"judge_id": "j", "status": "completed", "page_size": "100"}
     first |= {"date_from": moment, "date_to": moment}
-    assert seen == [first, first | {"cursor": "2"}]
+    assert queries == [first, first | {"cursor": "2"}]
 
 
 @pytest.mark.parametrize(
