@@ -5,6 +5,8 @@ tests/acceptance/test_docs.py fails when one of them is out of date.
 
 from __future__ import annotations
 
+import ast
+import itertools
 import json
 import re
 from pathlib import Path
@@ -45,12 +47,25 @@ def settings_page() -> str:
 
 def settings_table() -> str:
     lines = ["| variable | default | allowed | meaning |", "|---|---|---|---|"]
+    descriptions = setting_descriptions()
     for name, field in Settings.model_fields.items():
         variable = API_KEY_NAMES[0] if name == "api_key" else f"{PREFIX}{name.upper()}"
         default = "" if field.default is None else f"`{field.default}`"
-        meaning = (field.description or "").replace("(docs/", "(")
+        meaning = descriptions[name].replace("(docs/", "(")
         lines.append(f"| `{variable}` | {default} | {_allowed(field)} | {meaning} |")
     return "\n".join(lines) + "\n"
+
+
+def setting_descriptions() -> dict[str, str]:
+    """Return the string below each field of `worker/config.py`."""
+    found = {}
+    tree = ast.parse((ROOT / "worker" / "config.py").read_text("utf-8"))
+    for node in ast.walk(tree):
+        for pair in itertools.pairwise(node.body if isinstance(node, ast.ClassDef) else ()):
+            match pair:
+                case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(text))):
+                    found[name] = " ".join(text.split())
+    return found
 
 
 def _allowed(field: Any) -> str:

@@ -53,136 +53,74 @@ Seconds = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class _Fields(BaseSettings):
-    """The variables, each validated by itself; `Settings` also validates combinations."""
+    """The variables, each validated by itself; `Settings` also validates combinations.
+
+    `docs/settings.md` is made from the string below each field.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, env_ignore_empty=True, populate_by_name=True
     )
 
-    database_url: str = Field(
-        "sqlite:///evalworker.db",
-        description="URL of the database that holds jobs and results: `sqlite:///FILE` or "
-        "`postgresql://…`. The default is a file in the current folder.",
-    )
-    broker_url: str = Field(
-        "memory://",
-        description="URL of the broker that carries messages between processes: `memory://`, "
-        "`redis://…`, `amqp://…` or `postgresql://…`. The default works within one process.",
-    )
-    api_url: str = Field(
-        "https://api.app.rootsignals.ai",
-        description="Base URL of the judge API, without `/v1`. The default is the hosted API.",
-    )
-    api_key: SecretStr | None = Field(
-        None,
-        validation_alias=AliasChoices(*API_KEY_NAMES),
-        description="Key of the judge API. `ROOTSIGNALS_API_KEY` and `SCORABLE_API_KEY` are read, "
-        "too.",
-    )
-    max_in_flight: int = Field(
-        20,
-        ge=1,
-        le=10_000,
-        description="Maximum number of batches at the judge API at any time, over all replicas.",
-    )
-    batch_size: int = Field(
-        100,
-        ge=1,
-        le=100,
-        description="Maximum number of inputs in a batch. The API accepts no more than 100.",
-    )
-    linger_seconds: Seconds = Field(
-        2.0,
-        ge=0,
-        le=3600,
-        description="Seconds that a part-filled batch waits for more inputs before it is sent.",
-    )
-    poll_min_seconds: Seconds = Field(
-        2.0, ge=0.05, le=3600, description="Minimum seconds between two polls of a batch."
-    )
-    poll_max_seconds: Seconds = Field(
-        30.0, ge=0.05, le=3600, description="Maximum seconds between two polls of a batch."
-    )
-    batch_timeout_seconds: Seconds = Field(
-        3600.0,
-        gt=0,
-        le=30 * 86400,
-        description="Seconds after which a batch that has not ended is given up as lost and its "
-        "inputs are sent again. The default is one hour.",
-    )
-    max_item_attempts: int = Field(
-        3,
-        ge=1,
-        le=100,
-        description="Maximum number of times that an input is evaluated if it keeps failing.",
-    )
-    lease_seconds: Seconds = Field(
-        30.0,
-        ge=5,
-        le=30,
-        description="Seconds that a claim on a batch lasts. If a process dies, its work waits "
-        "this long before another process takes over.",
-    )
-    tag_batches: bool = Field(
-        True,
-        description="Whether each batch gets the tag `evalworker:<batch id>`, which finds a "
-        "submission again after its response was lost.",
-    )
-    on_lost_answer: Literal["resubmit", "hold"] = Field(
-        "resubmit",
-        description="What happens to a submission whose response was lost if the API has no "
-        "list to search: `resubmit` sends it again, which may be billed twice; `hold` waits for a "
-        "person.",
-    )
-    ops_host: str = Field(
-        "127.0.0.1",
-        description="Address that the operations port listens on. The default is local only.",
-    )
-    ops_port: int | None = Field(
-        None,
-        ge=0,
-        le=65535,
-        description="Port for `/livez`, `/readyz` and `/metrics`. By default, none is opened.",
-    )
-    gateway_host: str = Field(
-        "127.0.0.1",
-        description="Address that the gateway listens on. The default is local only.",
-    )
-    gateway_port: int = Field(8322, ge=0, le=65535, description="Port that the gateway listens on.")
-    gateway_keys: SecretStr | None = Field(
-        None,
-        description="Keys of the gateway's callers, as JSON or as the name of a JSON file; see "
-        "[docs/gateway.md](docs/gateway.md).",
-    )
-    gateway_max_inputs: int = Field(
-        100,
-        ge=1,
-        le=100_000,
-        description="Maximum number of inputs in one submission to the gateway.",
-    )
-    gateway_max_body_bytes: int = Field(
-        32 * 1024 * 1024,
-        ge=1024,
-        description="Maximum size of a request to the gateway, in bytes. The default is 32 MiB.",
-    )
-    webhook_secret: SecretStr | None = Field(
-        None,
-        description="Secret that signs the notices of ended jobs: `whsec_…`, or two of them with a "
-        "space between them while you replace one; see [docs/notices.md](docs/notices.md).",
-    )
-    webhook_allow_private: bool = Field(
-        False,
-        description="Whether notices may go to private, loopback and link-local addresses, and "
-        "without TLS.",
-    )
-    log_format: Literal["auto", "console", "json"] = Field(
-        "auto",
-        description="Format of the log lines: `console` is for people, `json` for machines; `auto` "
-        "is `console` on a terminal and `json` elsewhere.",
-    )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="Lowest level that is logged."
-    )
+    database_url: str = "sqlite:///evalworker.db"
+    """URL of the database that holds jobs and results: `sqlite:///FILE` or `postgresql://…`. The
+    default is a file in the current folder."""
+    broker_url: str = "memory://"
+    """URL of the broker that carries messages between processes: `memory://`, `redis://…`,
+    `amqp://…` or `postgresql://…`. The default works within one process."""
+    api_url: str = "https://api.app.rootsignals.ai"
+    """Base URL of the judge API, without `/v1`. The default is the hosted API."""
+    api_key: SecretStr | None = Field(None, validation_alias=AliasChoices(*API_KEY_NAMES))
+    """Key of the judge API. `ROOTSIGNALS_API_KEY` and `SCORABLE_API_KEY` are read, too."""
+    max_in_flight: int = Field(20, ge=1, le=10_000)
+    """Maximum number of batches at the judge API at any time, over all replicas."""
+    batch_size: int = Field(100, ge=1, le=100)
+    """Maximum number of inputs in a batch. The API accepts no more than 100."""
+    linger_seconds: Seconds = Field(2.0, ge=0, le=3600)
+    """Seconds that a part-filled batch waits for more inputs before it is sent."""
+    poll_min_seconds: Seconds = Field(2.0, ge=0.05, le=3600)
+    """Minimum seconds between two polls of a batch."""
+    poll_max_seconds: Seconds = Field(30.0, ge=0.05, le=3600)
+    """Maximum seconds between two polls of a batch."""
+    batch_timeout_seconds: Seconds = Field(3600.0, gt=0, le=30 * 86400)
+    """Seconds after which a batch that has not ended is given up as lost and its inputs are sent
+    again. The default is one hour."""
+    max_item_attempts: int = Field(3, ge=1, le=100)
+    """Maximum number of times that an input is evaluated if it keeps failing."""
+    lease_seconds: Seconds = Field(30.0, ge=5, le=30)
+    """Seconds that a claim on a batch lasts. If a process dies, its work waits this long before
+    another process takes over."""
+    tag_batches: bool = True
+    """Whether each batch gets the tag `evalworker:<batch id>`, which finds a submission again after
+    its response was lost."""
+    on_lost_answer: Literal["resubmit", "hold"] = "resubmit"
+    """What happens to a submission whose response was lost if the API has no list to search:
+    `resubmit` sends it again, which may be billed twice; `hold` waits for a person."""
+    ops_host: str = "127.0.0.1"
+    """Address that the operations port listens on. The default is local only."""
+    ops_port: int | None = Field(None, ge=0, le=65535)
+    """Port for `/livez`, `/readyz` and `/metrics`. By default, none is opened."""
+    gateway_host: str = "127.0.0.1"
+    """Address that the gateway listens on. The default is local only."""
+    gateway_port: int = Field(8322, ge=0, le=65535)
+    """Port that the gateway listens on."""
+    gateway_keys: SecretStr | None = None
+    """Keys of the gateway's callers, as JSON or as the name of a JSON file; see
+    [docs/gateway.md](docs/gateway.md)."""
+    gateway_max_inputs: int = Field(100, ge=1, le=100_000)
+    """Maximum number of inputs in one submission to the gateway."""
+    gateway_max_body_bytes: int = Field(32 * 1024 * 1024, ge=1024)
+    """Maximum size of a request to the gateway, in bytes. The default is 32 MiB."""
+    webhook_secret: SecretStr | None = None
+    """Secret that signs the notices of ended jobs: `whsec_…`, or two of them with a space between
+    them while you replace one; see [docs/notices.md](docs/notices.md)."""
+    webhook_allow_private: bool = False
+    """Whether notices may go to private, loopback and link-local addresses, and without TLS."""
+    log_format: Literal["auto", "console", "json"] = "auto"
+    """Format of the log lines: `console` is for people, `json` for machines; `auto` is `console` on
+    a terminal and `json` elsewhere."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Lowest level that is logged."""
 
     @field_validator("log_level", mode="before")
     @classmethod
