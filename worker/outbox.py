@@ -1,7 +1,7 @@
 """Provide `enqueue`, which adds a job to the outbox in the caller's own transaction.
 
-This is a transactional outbox (Richardson, "Microservices Patterns", 2018): the job commits or rolls
-back with the producer's rows. Only the tables are needed: no broker, API key or running worker.
+This is a transactional outbox (Richardson, "Microservices Patterns", 2018): the job commits or
+rolls back with the producer's rows. It needs the tables, and no broker, API key or running worker.
 """
 
 from __future__ import annotations
