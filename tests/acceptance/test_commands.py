@@ -1,4 +1,4 @@
-"""Each command as a person or a program uses it."""
+"""Run each command as a process, as people and programs do."""
 
 from __future__ import annotations
 
@@ -108,13 +108,13 @@ def test_a_bad_file_is_rejected_whole_naming_each_bad_line(
     bad.write_text('{"request": "fine"}\n{"request": 5}\nnonsense\n\n["list"]\n{"model": "m"}\n')
     refused = evalworker("enqueue", bad, "--judge", "j", env=env)
     assert refused.returncode == 1
-    for complaint in (
+    for message in (
         "line 2: request must be a string, not a number",
         "line 3: is not JSON",
         "line 5: must be an object, not a list",
         "line 6: has no input field of the judge API",
     ):
-        assert complaint in refused.stderr
+        assert message in refused.stderr
     assert json.loads(evalworker("status", "--json", env=env).stdout)["jobs"] == {}
 
 
@@ -127,7 +127,7 @@ def test_fields_that_the_api_does_not_have_are_named(env: dict[str, str], tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("settings", "complaints"),
+    ("settings", "messages"),
     [
         (
             {"batch_size": 101, "poll_min_seconds": "often", "broker_url": "kafka://x"},
@@ -140,18 +140,18 @@ def test_fields_that_the_api_does_not_have_are_named(env: dict[str, str], tmp_pa
         ({"database_url": "mysql://u:s3cret@h/d"}, ["EVALWORKER_DATABASE_URL=mysql://u:***@h/d"]),
     ],
 )
-def test_wrong_settings_are_refused_all_at_once_by_name(
-    env: dict[str, str], settings: dict[str, object], complaints: list[str]
+def test_all_invalid_settings_are_named_together(
+    env: dict[str, str], settings: dict[str, object], messages: list[str]
 ) -> None:
     refused = evalworker("run", env=env | environment(**settings))
     assert refused.returncode == 2
-    for complaint in complaints:
-        assert complaint in refused.stderr
+    for message in messages:
+        assert message in refused.stderr
     assert "s3cret" not in refused.stderr
     assert "Traceback" not in refused.stderr
 
 
-def test_what_does_not_answer_at_the_start_is_one_line(env: dict[str, str]) -> None:
+def test_an_unreachable_service_is_reported_on_one_line(env: dict[str, str]) -> None:
     nobody = free_port()
     for settings in (
         {"database_url": f"postgresql://u:s3cret@127.0.0.1:{nobody}/d"},
@@ -166,7 +166,7 @@ def test_what_does_not_answer_at_the_start_is_one_line(env: dict[str, str]) -> N
         assert "s3cret" not in line
 
 
-def test_a_database_without_the_tables_names_the_command(
+def test_without_the_tables_the_error_names_the_migrate_command(
     env: dict[str, str], tmp_path: Path
 ) -> None:
     fresh = env | environment(database_url=f"sqlite:///{tmp_path}/fresh.db")
@@ -193,7 +193,7 @@ def test_check_shows_settings_and_what_is_wrong(env: dict[str, str]) -> None:
     assert "wrong-key" not in wrong.stdout + wrong.stderr
 
 
-def test_an_unknown_job_is_an_error_and_wrong_use_is_another(env: dict[str, str]) -> None:
+def test_an_unknown_job_exits_with_1_and_wrong_use_with_2(env: dict[str, str]) -> None:
     unknown = evalworker("results", uuid4(), env=env)
     assert unknown.returncode == 1
     assert "there is no job" in unknown.stderr
@@ -201,7 +201,7 @@ def test_an_unknown_job_is_an_error_and_wrong_use_is_another(env: dict[str, str]
     assert evalworker("enqueue", "/nowhere", "--judge", "j", env=env).returncode == 2
 
 
-def test_the_operations_port_tells_alive_from_ready(env: dict[str, str]) -> None:
+def test_the_operations_port_distinguishes_alive_from_ready(env: dict[str, str]) -> None:
     port = free_port()
     with started("run", env=env | environment(ops_port=port)) as worker:
         url = f"http://127.0.0.1:{port}"

@@ -1,4 +1,4 @@
-"""`status --watch`: a view that keeps up, on a terminal and in a pipe."""
+"""The live status of `status --watch`, on a terminal and in a pipe."""
 
 from __future__ import annotations
 
@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def heeding_ctrl_c() -> Iterator[None]:
-    """For a process that starts meanwhile: tests in the background of a shell ignore it, and what
-    they start would, too."""
+def ctrl_c_enabled() -> Iterator[None]:
+    """Let processes that start meanwhile handle Ctrl-C.
+
+    Tests in the background of a shell ignore it, and their children would inherit that.
+    """
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
@@ -48,7 +50,9 @@ def bench(database: Database) -> Bench:
     return Bench(database, FakeRemote(), batch_size=2, max_in_flight=2)
 
 
-def test_on_a_terminal_it_is_redrawn_until_ctrl_c(env: dict[str, str], bench: Bench) -> None:
+def test_on_a_terminal_the_status_is_redrawn_until_ctrl_c(
+    env: dict[str, str], bench: Bench
+) -> None:
     bench.remote.done = False
     job_id = bench.enqueue([f"q{n}" for n in range(6)])
     bench.step()
@@ -65,17 +69,17 @@ def test_on_a_terminal_it_is_redrawn_until_ctrl_c(env: dict[str, str], bench: Be
 
     reader = threading.Thread(target=read)
     command = [*EVALWORKER, "status", "--watch", "--every", "0.1"]
-    with heeding_ctrl_c():
-        watching = subprocess.Popen(command, env=env | {"TERM": "xterm"}, stdin=its, stdout=its)
+    with ctrl_c_enabled():
+        process = subprocess.Popen(command, env=env | {"TERM": "xterm"}, stdin=its, stdout=its)
     os.close(its)
     reader.start()
     try:
         wait_until(lambda: shown.count(b"Ctrl-C ends") > 2, seconds=60)
-        watching.send_signal(signal.SIGINT)
-        assert watching.wait(30) == 0
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
     finally:
-        watching.kill()
-        watching.wait()
+        process.kill()
+        process.wait()
         reader.join()
         os.close(ours)
     text = shown.decode()
@@ -84,16 +88,16 @@ def test_on_a_terminal_it_is_redrawn_until_ctrl_c(env: dict[str, str], bench: Be
     assert "Traceback" not in text
 
 
-def test_in_a_pipe_it_is_a_line_each_time_until_all_is_done(
+def test_in_a_pipe_each_refresh_is_a_line_until_no_work_is_left(
     env: dict[str, str], bench: Bench
 ) -> None:
     bench.enqueue(["a", "b", "c"])
-    with started("status", "--watch", "--until-drained", "--every", "0.1", env=env) as watching:
-        assert watching.stdout is not None
-        assert "3 inputs left" in watching.stdout.readline()
+    with started("status", "--watch", "--until-drained", "--every", "0.1", env=env) as process:
+        assert process.stdout is not None
+        assert "3 inputs left" in process.stdout.readline()
         bench.finish()
-        *_, last = watching.stdout.readlines()
-        assert watching.wait(30) == 0
+        *_, last = process.stdout.readlines()
+        assert process.wait(30) == 0
     assert "jobs: 1 completed" in last
     assert "0 inputs left" in last
     printed = evalworker("status", "--until-drained", "--json", env=env)
@@ -102,7 +106,7 @@ def test_in_a_pipe_it_is_a_line_each_time_until_all_is_done(
     assert document["judges"][0]["judge_id"] == "judge"
 
 
-def test_a_job_is_watched_to_its_end_which_is_the_exit_status(
+def test_a_job_is_followed_to_its_end_and_decides_the_exit_status(
     env: dict[str, str], bench: Bench
 ) -> None:
     good = bench.enqueue(["a"])
@@ -119,7 +123,7 @@ def test_a_job_is_watched_to_its_end_which_is_the_exit_status(
         assert "completed" in first.stdout.read()
 
 
-def test_a_watch_outlives_a_database_that_is_away_for_a_moment(
+def test_the_live_status_survives_a_restart_of_the_database(
     database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     status, away = Admin.status, ["it is being restarted"]

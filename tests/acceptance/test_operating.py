@@ -1,4 +1,4 @@
-"""What an operator types, and what is told: each command beside a worker, on both databases."""
+"""Operators' commands and their output, beside a worker, on both databases."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def bench(database: Database) -> Bench:
     return Bench(database, FakeRemote(), batch_size=2, max_in_flight=3)
 
 
-def told(env: dict[str, str], *command: object) -> str:
-    """What a command that does its work prints; it logs nothing besides."""
+def output_of(env: dict[str, str], *command: object) -> str:
+    """Return the output of a command that succeeds, and logs nothing."""
     done = evalworker(*command, env=env)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
 
-def document(env: dict[str, str], *command: object) -> Any:
-    return json.loads(told(env, *command, "--json"))
+def json_of(env: dict[str, str], *command: object) -> Any:
+    return json.loads(output_of(env, *command, "--json"))
 
 
 def refused(env: dict[str, str], *command: object) -> subprocess.CompletedProcess[str]:
@@ -47,33 +47,35 @@ def refused(env: dict[str, str], *command: object) -> subprocess.CompletedProces
     return done
 
 
-def test_a_judge_is_paused_and_resumed_where_everybody_sees_it(
+def test_a_judge_is_paused_and_resumed_and_every_overview_shows_it(
     env: dict[str, str], bench: Bench
 ) -> None:
     bench.enqueue(["a", "b", "c"])
-    said = told(env, "pause", "--judge", "judge", "--reason", "a [new] prompt")
-    assert said == "judge judge is paused: a [new] prompt; 3 inputs waiting\n"
+    printed = output_of(env, "pause", "--judge", "judge", "--reason", "a [new] prompt")
+    assert printed == "judge judge is paused: a [new] prompt; 3 inputs waiting\n"
     bench.step()
     assert bench.remote.posts() == 0
-    assert "evalworker resume --judge judge" in told(env, "status")
-    (shown,) = document(env, "status")["paused"]
+    assert "evalworker resume --judge judge" in output_of(env, "status")
+    (shown,) = json_of(env, "status")["paused"]
     assert (shown["judge_id"], shown["reason"]) == ("judge", "a [new] prompt")
-    assert document(env, "pause") == {"paused": None, "newly": True, "waiting": 3}
+    assert json_of(env, "pause") == {"paused": None, "newly": True, "waiting": 3}
     checked = json.loads(evalworker("check", "--json", env=env).stdout)
     assert [pause["judge_id"] for pause in checked["paused"]] == [None, "judge"]
     assert checked["schema"]
     wrong = refused(env, "resume", "--judge", "other")
     assert wrong.returncode == 1
     assert "is not paused, but everything, judge judge" in wrong.stderr
-    assert "still paused: judge judge: a [new] prompt" in told(env, "resume")
-    assert told(env, "resume", "--judge", "judge") == "judge judge is resumed\n"
+    assert "still paused: judge judge: a [new] prompt" in output_of(env, "resume")
+    assert output_of(env, "resume", "--judge", "judge") == "judge judge is resumed\n"
     bench.finish()
     assert bench.remote.posts() == 2
 
 
-def test_a_run_ends_when_all_that_is_left_is_paused(env: dict[str, str], bench: Bench) -> None:
+def test_a_drained_run_ends_when_only_paused_work_is_left(
+    env: dict[str, str], bench: Bench
+) -> None:
     bench.enqueue(["a"])
-    told(env, "pause")
+    output_of(env, "pause")
     with_api = env | environment(api_url="http://127.0.0.1:9", api_key="k")
     ended = evalworker(
         "run",
@@ -92,15 +94,15 @@ def test_a_run_ends_when_all_that_is_left_is_paused(env: dict[str, str], bench: 
 def test_jobs_are_retried_and_cancelled(env: dict[str, str], bench: Bench) -> None:
     job_id = bench.enqueue(["good", "fail"])
     bench.finish()
-    assert document(env, "retry", job_id) == {"inputs": 1}
-    assert told(env, "retry", job_id, "--item", 0) == "1 input to be evaluated again\n"
+    assert json_of(env, "retry", job_id) == {"inputs": 1}
+    assert output_of(env, "retry", job_id, "--item", 0) == "1 input to be evaluated again\n"
     bench.finish()
-    assert told(env, "retry", job_id, "--all") == "2 inputs to be evaluated again\n"
+    assert output_of(env, "retry", job_id, "--all") == "2 inputs to be evaluated again\n"
     bench.step()
-    said = told(env, "cancel", job_id)
-    assert "2 inputs cancelled\n2 of them were already sent" in said
-    assert told(env, "cancel", job_id) == "nothing is left to cancel: the job is cancelled\n"
-    assert told(env, "retry", job_id) == f"no input of job {job_id} has failed\n"
+    printed = output_of(env, "cancel", job_id)
+    assert "2 inputs cancelled\n2 of them were already sent" in printed
+    assert output_of(env, "cancel", job_id) == "nothing is left to cancel: the job is cancelled\n"
+    assert output_of(env, "retry", job_id) == f"no input of job {job_id} has failed\n"
     missing = refused(env, "retry", job_id, "--item", 9)
     assert (missing.returncode, missing.stderr) == (
         1,
@@ -110,26 +112,26 @@ def test_jobs_are_retried_and_cancelled(env: dict[str, str], bench: Bench) -> No
     assert refused(env, "cancel", uuid4()).returncode == 1
 
 
-def test_batches_are_listed_and_a_held_one_goes_on(
+def test_batches_are_listed_and_one_on_hold_is_released(
     env: dict[str, str], bench: Bench, database: Database
 ) -> None:
     job_id = bench.enqueue(["a"])
-    assert told(env, "batches", "--state", "held") == "no batch is held\n"
+    assert output_of(env, "batches", "--state", "held") == "no batch is held\n"
     bench.remote.next_answer(bench.remote.accept_and_lose)
     bench.step()
-    (batch,) = document(env, "batches", "--state", "unknown")
+    (batch,) = json_of(env, "batches", "--state", "unknown")
     assert batch["judge_id"] == "judge"
     assert "connection reset" in batch["error"]
     with database.engine.begin() as connection:
         connection.execute(batches.update().values(state=BatchState.HELD, due_at=None))
-    listed = told(env, "batches")
+    listed = output_of(env, "batches")
     assert batch["id"] in listed
     assert f"evalworker resolve {batch['id']}" in listed
-    assert document(env, "resolve", batch["id"]) == {"state": "unknown"}
+    assert json_of(env, "resolve", batch["id"]) == {"state": "unknown"}
     assert "there is no held batch" in refused(env, "resolve", batch["id"]).stderr
     bench.finish()
-    assert told(env, "batches").startswith("no batch is held or planned or ")
-    assert "finished" in told(env, "batches", "--job", job_id)
+    assert output_of(env, "batches").startswith("no batch is held or planned or ")
+    assert "finished" in output_of(env, "batches", "--job", job_id)
     assert refused(env, "batches", "--state", "lots").returncode == 2
     assert refused(env, "batches", "--job", uuid4()).returncode == 1
 
@@ -137,8 +139,8 @@ def test_batches_are_listed_and_a_held_one_goes_on(
 def test_the_history_of_a_job_is_a_line_for_each_event(env: dict[str, str], bench: Bench) -> None:
     job_id = bench.enqueue(["good", "fail"])
     bench.finish()
-    lines = told(env, "events", job_id).splitlines()
-    printed = [json.loads(line) for line in told(env, "events", job_id, "--json").splitlines()]
+    lines = output_of(env, "events", job_id).splitlines()
+    printed = [json.loads(line) for line in output_of(env, "events", job_id, "--json").splitlines()]
     assert len(lines) == len(printed)
     assert [event["event"] for event in printed][:3] == [
         "batch.planned",
@@ -150,10 +152,10 @@ def test_the_history_of_a_job_is_a_line_for_each_event(env: dict[str, str], benc
     assert refused(env, "events", uuid4()).returncode == 1
 
 
-def test_what_ended_long_ago_is_pruned(env: dict[str, str], bench: Bench) -> None:
+def test_jobs_that_ended_long_ago_are_pruned(env: dict[str, str], bench: Bench) -> None:
     bench.enqueue(["good", "fail"])
     bench.finish()
-    assert told(env, "prune", "--older-than", "90d") == (
+    assert output_of(env, "prune", "--older-than", "90d") == (
         "0 jobs, 0 inputs, 0 batches, 0 events deleted\n"
     )
     with bench.database.engine.begin() as connection:
@@ -161,11 +163,11 @@ def test_what_ended_long_ago_is_pruned(env: dict[str, str], bench: Bench) -> Non
             connection.exec_driver_sql(
                 f"UPDATE eval_{table} SET finished_at = '2020-01-01 00:00:00.000000+00:00'"
             )
-    dry = told(env, "prune", "--older-than", "90d", "--dry-run")
+    dry = output_of(env, "prune", "--older-than", "90d", "--dry-run")
     assert dry == "1 job, 2 inputs would be deleted\n"
-    texts = told(env, "prune", "--older-than", "90d", "--texts-only")
+    texts = output_of(env, "prune", "--older-than", "90d", "--texts-only")
     assert texts == "the texts of 2 inputs of 1 job deleted\n"
-    pruned = document(env, "prune", "--older-than", "90d")
+    pruned = json_of(env, "prune", "--older-than", "90d")
     assert (pruned["jobs"], pruned["inputs"], pruned["batches"]) == (1, 2, 3)
     assert bench.rows("SELECT 1 FROM eval_items") == []
     for age in ("90", "soon", "-1d"):

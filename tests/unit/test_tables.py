@@ -1,4 +1,4 @@
-"""Tables that people can read and copy from, at any width."""
+"""Tables stay readable, and their ids whole, at any width."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def lines(width: int) -> list[str]:
     return [line.rstrip() for line in written.splitlines()]
 
 
-def test_where_there_is_room_all_is_shown() -> None:
+def test_a_wide_terminal_shows_every_column_in_full() -> None:
     head, _, row = lines(120)
     assert head.split() == ["job", "judge", "done", "waiting", "age"]
     assert row.split() == f"{JOB} a judge with a [rather] long name 276/2000 1424 3m".split()
@@ -43,15 +43,15 @@ def test_no_id_and_no_number_is_cut_and_no_line_is_wrapped(width: int) -> None:
     assert ("waiting" in head) == ("1424" in row)
 
 
-def test_the_last_optional_column_goes_first() -> None:
+def test_the_last_optional_column_is_dropped_first() -> None:
     assert "waiting" in lines(80)[0]
     assert "age" not in lines(70)[0]
 
 
-def test_counts_and_ages_are_said_as_people_do() -> None:
+def test_quantities_and_ages_are_short() -> None:
     assert [quantity(n, "input") for n in (0, 1, 1000)] == ["0 inputs", "1 input", "1,000 inputs"]
     assert quantity(2, "batch") == "2 batches"
     now = datetime(2026, 1, 1, tzinfo=UTC)
-    for seconds, said in ((40, "40s"), (150, "2m"), (9000, "2h"), (300_000, "3d"), (-5, "0s")):
-        assert age(now - timedelta(seconds=seconds), now) == said
+    for seconds, shown in ((40, "40s"), (150, "2m"), (9000, "2h"), (300_000, "3d"), (-5, "0s")):
+        assert age(now - timedelta(seconds=seconds), now) == shown
     assert age(None, now) == ""

@@ -105,13 +105,13 @@ def test_all_offences_of_an_input_are_named() -> None:
 
 
 @pytest.mark.parametrize("levels", [MAX_DEPTH, 900, 100_000])
-def test_what_is_nested_too_deeply_is_an_offence_and_never_a_crash(levels: int) -> None:
+def test_deep_nesting_is_an_offence_and_never_a_crash(levels: int) -> None:
     (offence,) = offences_of({"functions": [{"a": nested(levels)}]})
     assert "nested too deeply" in offence
     assert len(offence) < 200
 
 
-def test_what_contains_itself_is_an_offence() -> None:
+def test_a_value_that_contains_itself_is_an_offence() -> None:
     loop: dict[str, Any] = {}
     loop["itself"] = loop
     (offence,) = offences_of({"functions": [loop]})
@@ -132,7 +132,7 @@ anything = st.recursive(
 
 @settings(suppress_health_check=[HealthCheck.too_slow])  # the first text loads Unicode's tables
 @given(st.dictionaries(st.sampled_from(["request", "contexts", "functions", "turns"]), anything))
-def test_what_has_no_offence_can_be_stored_and_sent(value: dict[str, Any]) -> None:
+def test_an_input_without_offences_can_be_stored_and_sent(value: dict[str, Any]) -> None:
     if not offences_of(value):
         written = json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
         assert b"\\u0000" not in written
