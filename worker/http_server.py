@@ -1,4 +1,4 @@
-"""Serves an ASGI application on a port, in a background thread or in the foreground."""
+"""Serve an ASGI application on a port, in a background thread or in the foreground."""
 
 from __future__ import annotations
 

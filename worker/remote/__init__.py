@@ -1,14 +1,14 @@
-"""The client for the judge API: it sends requests and returns frozen values, and raises nothing.
+"""The client for the judge API sends requests, returns frozen values, and raises nothing.
 
 client          one method per endpoint
-pagination      reads the list page by page
-urls            builds URLs, and decides to which of the remote's the key may be sent
+pagination      the list, page by page
+urls            the API's URLs, and to which others the key may be sent
 transport       pooled connections
-deadline        limits the time of an exchange and the size of a body
-responses       turns a status code and a body into an outcome
+deadline        the limits of an exchange: its time and the size of its body
+responses       the outcome of a status code and a body
 error_messages  one-line reasons in the API's own words, without the key
-parsing         parses batch executions leniently
-json_values     converts single JSON values leniently
+parsing         batch executions, parsed leniently
+json_values     single JSON values, converted leniently
 """
 
 from worker.remote.client import JudgeAPI

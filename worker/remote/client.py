@@ -1,4 +1,4 @@
-"""Sends requests to the judge API, one request per call, and turns what happens into outcomes."""
+"""Send requests to the judge API, one request per call, and return what happened as outcomes."""
 
 from __future__ import annotations
 

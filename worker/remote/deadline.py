@@ -1,4 +1,4 @@
-"""Limits the time of a whole HTTP exchange, and the size of the body that is read.
+"""Limit the time of a whole HTTP exchange, and the size of the body that is read.
 
 httpcore applies its timeouts to each read and write. A peer that sends or accepts a byte now and
 then would keep an exchange going for hours, long after its caller's lease has expired and another

@@ -1,4 +1,4 @@
-"""Makes one-line error messages in the API's own words, without the key."""
+"""Make one-line error messages in the API's own words, without the key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Converts single JSON values of the remote leniently: what does not fit becomes None."""
+"""Convert single JSON values of the remote leniently: a value that does not fit becomes None."""
 
 from __future__ import annotations
 

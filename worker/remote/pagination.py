@@ -1,4 +1,4 @@
-"""Reads the remote's list of batch executions page by page, within a number of pages and a time."""
+"""Read the remote's list of batch executions page by page, within limits of pages and of time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parses batch executions leniently: contradictions are noted as oddities and raise nothing.
+"""Parse batch executions leniently: contradictions are noted as oddities and raise nothing.
 
 Every text of the remote is made storable here, keys included.
 """

@@ -1,4 +1,4 @@
-"""Turns responses into outcomes: the only module that knows what each status code means."""
+"""Turn responses into outcomes: only this module knows what each status code means."""
 
 from __future__ import annotations
 

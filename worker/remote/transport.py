@@ -1,6 +1,6 @@
-"""Carries requests to the API over pooled connections that obey `exchange_deadline`.
+"""Send requests over pooled connections that obey `exchange_deadline`.
 
-`httpx.HTTPTransport` does the same, but does not let us choose the network backend.
+This replaces `httpx.HTTPTransport`, which does not let us choose the network backend.
 """
 
 from __future__ import annotations

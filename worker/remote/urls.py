@@ -1,4 +1,4 @@
-"""Builds the API's URLs, and decides which URLs of the remote's the key may be sent to."""
+"""Build the API's URLs, and decide which URLs that the remote names may be sent the key."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""A local judge API for machines without a key: real HTTP, real measures, but no model.
+"""The sandbox is a local judge API without a key: real HTTP, real measures, but no model.
 
 app         the API's paths, responses and errors
 options     latency, throttling and failures, reproducible by a seed
 judges      named sets of evaluators, from `judges.toml`
 evaluators  deterministic measures, named for what they measure
-ledger      stores every batch, and counts how often each input was evaluated
-server      runs the sandbox in the background or in the foreground
+ledger      the stored batches, and how often each input was evaluated
+server      the sandbox on a port, in the background or in the foreground
 """

@@ -1,4 +1,4 @@
-"""The API's paths, responses and errors, as an ASGI application."""
+"""Serve the API's paths, responses and errors as an ASGI application."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class LostResponse(Response):
-    """Announces a body and sends none, so that the server has to close the connection."""
+    """A response that announces a body and sends none, so that the server closes the connection."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         headers = [(b"content-type", b"application/json"), (b"content-length", b"100")]

@@ -1,4 +1,4 @@
-"""Deterministic measures of a response, each from 0 to 1, that need no model.
+"""Measure responses deterministically, from 0 to 1 and without a model.
 
 An evaluator takes the fields of an input and returns a score and what was compared. A score of
 None means that the input has nothing to measure.

@@ -1,4 +1,4 @@
-"""Looks up the sandbox's judges by name or by id."""
+"""Look up the sandbox's judges by name or by id."""
 
 from __future__ import annotations
 

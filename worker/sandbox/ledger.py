@@ -1,4 +1,4 @@
-"""Stores the sandbox's batches in SQLite, and counts how often each input was evaluated.
+"""Store the sandbox's batches in SQLite, and count how often each input was evaluated.
 
 With a file, a sandbox that is killed and restarted still knows its batches, as a real API does.
 """

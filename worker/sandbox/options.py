@@ -1,4 +1,4 @@
-"""Options for how the sandbox behaves and misbehaves, reproducible by a seed."""
+"""Choose how the sandbox behaves and misbehaves, reproducibly by a seed."""
 
 from __future__ import annotations
 

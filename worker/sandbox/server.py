@@ -1,4 +1,4 @@
-"""Serves the sandbox: in a thread for the demo and for tests, or in the foreground."""
+"""Serve the sandbox: in a thread for the demo and for tests, or in the foreground."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sends signed webhooks, and guards against server-side request forgery (SSRF).
+"""Send signed webhooks, and guard against server-side request forgery (SSRF).
 
 The URL comes from anyone who can insert a job, while the worker runs inside the operator's
 network. So this client resolves the host itself, checks every address, and connects to one of the
@@ -55,7 +55,7 @@ class _ForbiddenAddressError(Exception):
 
 
 class WebhookClient:
-    """Signs and sends webhooks. Thread-safe; every result is a value, not an exception.
+    """A client that signs and sends webhooks. Thread-safe; each outcome is a value, no exception.
 
     Args:
         secrets: Each signs every webhook, so that a secret can be replaced without a gap.
