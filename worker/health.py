@@ -57,13 +57,8 @@ def worker_operations(app: App) -> Starlette:
 
     def state() -> dict[str, Any]:
         # A closed gate or a pause does not make a replica unready: a restart would not end it.
-        waiting_for = _closed(app.database)
-        return {
-            "dispatcher_turned_seconds_ago": round(app.dispatcher.turn_age(), 1),
-            "api_paused": any(gate["scope"].startswith("api") for gate in waiting_for),
-            "waiting_for": waiting_for,
-            "paused": _paused(app.database),
-        }
+        age = round(app.dispatcher.turn_age(), 1)
+        return {"dispatcher_turned_seconds_ago": age, **_blocked(app.database)}
 
     return _build(lambda: dead_threads(app.worker), checks, state, app.metrics)
 
@@ -122,23 +117,18 @@ def _dispatcher(turn_age: float) -> str:
     return OK if turn_age < STALE_TURN_SECONDS else f"no turn for {turn_age:.0f} s"
 
 
-def _closed(database: Database) -> list[dict[str, Any]]:
+def _blocked(database: Database) -> dict[str, Any]:
+    """Read what work waits for. A database that does not answer is among the failed checks."""
+    gates: list[dict[str, Any]] = []
+    paused: list[dict[str, Any]] = []
     with contextlib.suppress(SQLAlchemyError), database.read() as connection:
-        return [
-            {"scope": gate.scope, "reason": gate.reason, "next_try": gate.opens_at.isoformat()}
-            for gate in job_queries.closed_gates(connection)
-        ]
-    return []
-
-
-def _paused(database: Database) -> list[dict[str, Any]]:
-    with contextlib.suppress(SQLAlchemyError), database.read() as connection:
-        return [
-            {
-                "judge_id": pause.judge_id,
-                "reason": pause.reason,
-                "since": pause.since.isoformat(),
-            }
-            for pause in pauses.list_pauses(connection)
-        ]
-    return []
+        for gate in job_queries.closed_gates(connection):
+            opens_at = gate.opens_at.isoformat()
+            gates.append({"scope": gate.scope, "reason": gate.reason, "next_try": opens_at})
+        for pause in pauses.list_pauses(connection):
+            paused.append(pause._asdict() | {"since": pause.since.isoformat()})
+    return {
+        "api_paused": any(gate["scope"].startswith("api") for gate in gates),
+        "waiting_for": gates,
+        "paused": paused,
+    }

@@ -108,3 +108,10 @@ def test_the_version_has_one_source_and_leads_the_changelog() -> None:
     latest = re.search(r"^## (\d\S*?),? ", changelog, re.MULTILINE)
     assert latest is not None
     assert latest[1] == worker.__version__
+
+
+def test_links_and_paths_of_the_guide_exist() -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", CONTRIBUTING):
+        assert (ROOT / target).exists(), target
+    for path in re.findall(r"`((?:worker|tests|docs|migrations|deploy)/[\w./]+)`", CONTRIBUTING):
+        assert (ROOT / path).exists(), path
