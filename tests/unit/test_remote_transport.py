@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, get_args
 
+import httpcore
 import httpx
 import pytest
 from hypothesis import given, settings
@@ -25,6 +26,7 @@ from worker.domain.outcomes import (
 )
 from worker.errors import ConfigurationError
 from worker.remote import JudgeAPI
+from worker.remote.transport import HTTPX_ERRORS
 
 ID = "0190c7a2-0000-7000-8000-000000000001"
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -207,6 +209,12 @@ def test_a_connection_is_kept_and_serves_requests_after_a_deadline_has_passed() 
         time.sleep(0.25)
         assert api.submit("j", [{}]) == Accepted("b")
     assert len(connections) == 1
+
+
+def test_each_error_of_httpcore_becomes_the_error_of_httpx() -> None:
+    exported = [getattr(httpcore, name) for name in httpcore.__all__]
+    errors = {kind for kind in exported if isinstance(kind, type) and issubclass(kind, Exception)}
+    assert set(HTTPX_ERRORS) == errors - {httpcore.ConnectionNotAvailable}  # raised inside only
 
 
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")

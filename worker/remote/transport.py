@@ -19,17 +19,17 @@ from worker.remote.deadline import DeadlineBackend
 IDLE_CONNECTIONS = 64  # kept open for the next requests
 IDLE_SECONDS = 5.0
 
-_NAMES = (
+_ERROR_NAMES = (
     *("ConnectError", "ReadError", "WriteError", "NetworkError"),
     *("ConnectTimeout", "ReadTimeout", "WriteTimeout", "PoolTimeout", "TimeoutException"),
     *("LocalProtocolError", "RemoteProtocolError", "ProtocolError"),
     *("ProxyError", "UnsupportedProtocol"),
 )
-_HTTPX_ERRORS = {getattr(httpcore, name): getattr(httpx, name) for name in _NAMES}
+HTTPX_ERRORS = {getattr(httpcore, name): getattr(httpx, name) for name in _ERROR_NAMES}
 
 
 class DeadlineTransport(httpx.BaseTransport):
-    """Connects to one host, through the proxy that the environment names for it, if any."""
+    """A transport to one host, through the proxy that the environment names for it, if any."""
 
     def __init__(self, base_url: httpx.URL) -> None:
         self._pool = _connection_pool(base_url)
@@ -76,9 +76,9 @@ def _httpx_errors() -> Iterator[None]:
     """Raise httpx's error of the same name in place of httpcore's."""
     try:
         yield
-    except tuple(_HTTPX_ERRORS) as error:
-        kind = next(kind for kind in type(error).__mro__ if kind in _HTTPX_ERRORS)
-        raise _HTTPX_ERRORS[kind](str(error)) from error
+    except tuple(HTTPX_ERRORS) as error:
+        kind = next(kind for kind in type(error).__mro__ if kind in HTTPX_ERRORS)
+        raise HTTPX_ERRORS[kind](str(error)) from error
 
 
 def _connection_pool(base_url: httpx.URL) -> httpcore.ConnectionPool:

@@ -6,15 +6,17 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode
 from uuid import uuid4
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from worker.sandbox.judges import Judge, ad_hoc_judge, load_judges
 from worker.sandbox.ledger import Ledger, StoredBatch
@@ -33,10 +35,6 @@ from worker.wire.problems import (
 )
 from worker.wire.schemas import Accepted, Execution, Head, Item, Page, moment, shown_input
 from worker.wire.submission import CommonSubmission, read_submission
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-    from starlette.types import Receive, Scope, Send
 
 
 class LostResponse(Response):
