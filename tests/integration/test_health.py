@@ -1,4 +1,4 @@
-"""The operations port, as probes and Prometheus meet it."""
+"""The operations port serves probes and Prometheus."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ def _each_scrape_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collector, "CACHE_FACTOR", 0)
 
 
-# --- what the tables hold -----------------------------------------------------------------------
+# --- gauges of the database ---
 
 
-def test_items_wait_by_judge_and_batches_stand_by_state(
+def test_items_are_counted_by_judge_and_batches_by_state(
     database: Database, metrics: Metrics
 ) -> None:
     remote = FakeRemote()
@@ -71,7 +71,7 @@ def test_items_wait_by_judge_and_batches_stand_by_state(
     bench = Bench(database, remote, batch_size=2, max_in_flight=2)
     bench.enqueue(["a", "b", "c", "d", "e"], judge_id="first")
     bench.enqueue(["f"], judge_id="second")
-    bench.step()  # one batch of each judge is on its way
+    bench.step()  # one batch of each judge is in flight
     assert sample(metrics, "evalworker_items_waiting", judge="first") == 3
     assert sample(metrics, "evalworker_items_waiting", judge="second") is None
     assert sample(metrics, "evalworker_batches", state="submitted") == 2
@@ -89,7 +89,7 @@ def test_items_wait_by_judge_and_batches_stand_by_state(
     assert sample(metrics, "evalworker_batches", state="submitted") == 0
 
 
-def test_held_batches_and_closed_gates_show(database: Database, metrics: Metrics) -> None:
+def test_batches_on_hold_and_closed_gates_are_counted(database: Database, metrics: Metrics) -> None:
     bench = Bench(database, FakeRemote())
     bench.enqueue(["a"])
     bench.dispatcher.turn()
@@ -110,22 +110,18 @@ def test_held_batches_and_closed_gates_show(database: Database, metrics: Metrics
     assert sample(metrics, "evalworker_gate_closures_total", scope="judge") == 2
 
 
-def test_what_the_remote_lets_run_is_shown_as_long_as_it_is_less_than_the_setting(
-    database: Database, metrics: Metrics
-) -> None:
+def test_a_lowered_concurrency_limit_is_exported(database: Database, metrics: Metrics) -> None:
     assert sample(metrics, "evalworker_in_flight_limit") == 50
     bench = Bench(database, FakeRemote())
     bench.remote.done = False
     bench.enqueue(["a"])
-    bench.step()  # it runs there, when another one is refused
+    bench.step()  # one batch runs when another one is refused
     database.run(concurrency_limit.lower_limit)
     assert sample(metrics, "evalworker_in_flight_limit") == 1
     assert sample(metrics, "evalworker_pace_lowered_total") == 1
 
 
-def test_notices_are_counted_that_arrived_that_did_not_and_that_were_given_up(
-    database: Database, metrics: Metrics
-) -> None:
+def test_notices_are_counted_by_their_outcome(database: Database, metrics: Metrics) -> None:
     bench = Bench(database, FakeRemote())
     with receiving() as receiver:
         for status in (200, 410, 500):
@@ -156,7 +152,11 @@ def test_a_snapshot_that_took_long_is_served_for_longer(
     monkeypatch.setattr(collector, "read_snapshot", read_snapshot)
     gauges = collector.DatabaseCollector(database, max_in_flight=50, monotonic=lambda: time)
     list(gauges.collect())
-    for later in (1001.0, 1010.0, 1011.0):  # half a second, twenty times
+    for later in (
+        1001.0,
+        1010.0,
+        1011.0,
+    ):  # the read took 0.5 s, so it is served for 20 times as long
         time = later
         list(gauges.collect())
     assert reads == [1000.0, 1011.0]
@@ -192,10 +192,12 @@ def test_a_slow_read_leaves_the_previous_snapshot_in_force_until_it_hangs(
     wait_until(lambda: up() == 1.0)
 
 
-# --- what this process did ----------------------------------------------------------------------
+# --- counters of the process ---
 
 
-def test_a_transition_counts_with_its_commit_only(database: Database, metrics: Metrics) -> None:
+def test_a_transition_is_counted_only_after_its_commit(
+    database: Database, metrics: Metrics
+) -> None:
     def undone(tx: Transaction) -> None:
         tx.record_event(Event.BATCH_LOST)
         tx.count(CountedEvent.BATCH_POLLED)
@@ -232,7 +234,9 @@ def test_retries_repolls_and_lost_answers_are_counted(database: Database, metric
     assert sample(metrics, "evalworker_batch_seconds_count") == 2
 
 
-def test_a_lost_lease_is_seen_by_both_sides(database: Database, metrics: Metrics) -> None:
+def test_a_lost_lease_is_noticed_by_holder_and_successor(
+    database: Database, metrics: Metrics
+) -> None:
     remote = FakeRemote()
     bench = Bench(database, remote)
     bench.enqueue(["a"])
@@ -240,7 +244,7 @@ def test_a_lost_lease_is_seen_by_both_sides(database: Database, metrics: Metrics
     bench.pass_time()
     (_, batch_id) = ("poll", bench.rows("SELECT id FROM eval_batches")[0][0])
 
-    def meanwhile(_: Any) -> None:  # the lease ends, and another takes the batch up
+    def meanwhile(_: Any) -> None:  # the lease expires, and a successor claims the batch
         bench.pass_time()
         bench.poller.poll(batch_id)
 
@@ -251,7 +255,7 @@ def test_a_lost_lease_is_seen_by_both_sides(database: Database, metrics: Metrics
     assert sample(metrics, "evalworker_items_ended_total", outcome="completed") == 1
 
 
-def test_a_job_whose_times_are_nonsense_still_ends(sqlite_url: str) -> None:
+def test_a_job_with_an_invalid_time_still_ends(sqlite_url: str) -> None:
     """Plain SQL may write any text as a time on SQLite."""
     database = Database(sqlite_url)
     bench = Bench(database, FakeRemote())
@@ -284,7 +288,7 @@ def exported(text: str) -> dict[str, set[str]]:
     return found
 
 
-def test_a_worker_exports_exactly_the_metrics_that_are_named(
+def test_a_worker_exports_exactly_the_defined_metrics(
     database: Database, database_url: str, memory_url: str, judge: RunningSandbox
 ) -> None:
     settings = settings_for(database_url, memory_url, judge)
@@ -305,11 +309,13 @@ def test_a_worker_exports_exactly_the_metrics_that_are_named(
     assert "process_resident_memory_bytes" in answer.text
 
 
-def test_a_scrape_survives_a_database_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scrape_succeeds_without_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
     closed = Database(f"postgresql://127.0.0.1:{free_port()}/none")
     assert_scraped_without(closed)
     monkeypatch.setattr(collector, "SCRAPE_TIMEOUT_SECONDS", 0.1)
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, answers nothing
+    with socket.create_server(
+        ("127.0.0.1", 0)
+    ) as silent:  # accepts connections, but does not respond
         port = silent.getsockname()[1]
         assert_scraped_without(Database(f"postgresql://127.0.0.1:{port}/none?connect_timeout=2"))
 
@@ -329,7 +335,7 @@ def readiness(app: App) -> tuple[int, Any]:
     return answer.status_code, answer.json()
 
 
-def test_readiness_says_what_is_missing(
+def test_readiness_names_the_failed_check(
     database: Database, database_url: str, namespace: str, judge: RunningSandbox
 ) -> None:
     broker = ValkeyServer()

@@ -1,4 +1,4 @@
-"""One trace from `enqueue` to the recorded result; and nothing of it where nobody traces."""
+"""A trace leads from `enqueue` to the recorded result; without tracing there is no span."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def links_of(span: ReadableSpan) -> set[int]:
     return {link.context.span_id for link in span.links}
 
 
-def test_a_jobs_trace_leads_from_enqueue_over_submit_and_poll_to_its_end(
+def test_a_jobs_trace_spans_enqueue_submit_poll_and_its_end(
     bench: TracedBench, remote: FakeRemote, exporter: InMemorySpanExporter
 ) -> None:
     job_id, produced = bench.enqueue_in_span("good", "fail")
@@ -138,7 +138,7 @@ def test_a_jobs_trace_leads_from_enqueue_over_submit_and_poll_to_its_end(
     assert len(named(exporter, "judge API status")) >= 2
 
 
-def test_a_batch_of_several_jobs_links_them_all_and_ends_each_in_its_own_trace(
+def test_a_batch_links_to_the_traces_of_all_its_jobs(
     bench: TracedBench, exporter: InMemorySpanExporter
 ) -> None:
     produced = [bench.enqueue_in_span("a")[1], bench.enqueue_in_span("b")[1]]
@@ -168,9 +168,7 @@ def test_a_failed_job_and_a_request_without_an_answer_are_errors(
     assert not request.attributes
 
 
-def test_a_job_that_nobody_traces_leaves_no_span(
-    bench: TracedBench, exporter: InMemorySpanExporter
-) -> None:
+def test_an_untraced_job_leaves_no_span(bench: TracedBench, exporter: InMemorySpanExporter) -> None:
     bench.enqueue(["a"])
     bench.enqueue(["b"])
     with bench.database.engine.begin() as connection:  # plain SQL may write any text
@@ -192,7 +190,7 @@ TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 @pytest.mark.parametrize(("header", "kept"), [(TRACEPARENT, TRACEPARENT), ("nonsense", None)])
-def test_the_gateways_callers_name_their_trace(
+def test_the_gateway_continues_its_callers_trace(
     database: Database, header: str, kept: str | None
 ) -> None:
     with gateway_over(database) as url, client(url) as caller:
@@ -203,7 +201,7 @@ def test_the_gateways_callers_name_their_trace(
     assert context == kept
 
 
-def test_a_producer_that_does_not_trace_loads_nothing_of_it(sqlite_url: str) -> None:
+def test_a_producer_without_tracing_does_not_import_opentelemetry(sqlite_url: str) -> None:
     code = f"""
 import sys, sqlalchemy as sa
 from worker import enqueue
@@ -220,7 +218,7 @@ print([name for name in sys.modules if name.startswith("opentelemetry")])
 
 
 @pytest.mark.parametrize("prepare", [[], [hide_opentelemetry]], ids=["not set up", "not installed"])
-def test_a_worker_works_without_it(
+def test_a_worker_works_without_opentelemetry(
     database: Database, database_url: str, tracer: Tracer, prepare: list[Callable[[], None]]
 ) -> None:
     with running_sandbox(SandboxOptions(latency=(0.0, 0.1))) as judge:
@@ -231,7 +229,7 @@ def test_a_worker_works_without_it(
     assert finished_jobs(database) == 1
 
 
-def test_a_worker_sends_its_spans_to_the_collector_that_is_named(
+def test_a_worker_exports_its_spans_to_the_configured_collector(
     database: Database, database_url: str, tracer: Tracer
 ) -> None:
     with running_sandbox(SandboxOptions(latency=(0.0, 0.1))) as judge, collector() as (url, bodies):

@@ -1,4 +1,4 @@
-"""Dashboard, alerts and runbook speak of metrics and labels that the service really has."""
+"""Dashboard, alerts and runbook use metrics and labels that the service exports."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ DASHBOARD = ROOT / "deploy" / "grafana-dashboard.json"
 RUNBOOK = ROOT / "docs" / "runbook.md"
 
 BY_NAME = {metric.name: metric for metric in METRICS}
-OF_PROMETHEUS = {"job", "instance", "le"}  # labels that it adds, or that come with a histogram
-FOREIGN = {"up", "process_start_time_seconds"}  # what a rule may use beside our own
+OF_PROMETHEUS = {"job", "instance", "le"}  # added by Prometheus
+FOREIGN = {"up", "process_start_time_seconds"}  # metrics of Prometheus and of its client
 PROMTOOL = shutil.which("promtool")
 
 
@@ -56,7 +56,7 @@ QUERIES = list(queries())
 
 
 @pytest.mark.parametrize(("place", "query"), QUERIES, ids=[place for place, _ in QUERIES])
-def test_every_query_is_of_metrics_and_labels_that_are_exported(place: str, query: str) -> None:
+def test_queries_use_exported_metrics_and_labels(place: str, query: str) -> None:
     selectors = re.findall(r"\b([a-z]\w*?_\w+|up)\b(\{[^}]*\})?", query)
     used = [(name, labels) for name, labels in selectors if is_metric(name)]
     assert used, "a query of no metric"
@@ -98,13 +98,12 @@ def test_metrics_of_the_database_are_never_summed_over_replicas() -> None:
                 assert re.search(pattern, query), f"{place}: {metric.name}"
 
 
-def test_every_metric_of_trouble_is_watched_by_dashboard_or_alert() -> None:
-    """What nobody looks at is not worth exporting."""
+def test_every_metric_of_a_problem_is_used_by_dashboard_or_alert() -> None:
     shown = {base(name) for _, query in QUERIES for name in re.findall(r"evalworker_\w+", query)}
     assert set(BY_NAME) - shown == {
-        "evalworker_batches_planned_total",  # beside those submitted: for a closer look
-        "evalworker_batches_held_total",  # how many there are is on the dashboard
-        "evalworker_gate_closures_total",  # so are the gates that are closed
+        "evalworker_batches_planned_total",  # the submitted ones are shown
+        "evalworker_batches_held_total",  # their current number is shown
+        "evalworker_gate_closures_total",  # the closed gates are shown
     }
 
 
@@ -124,17 +123,17 @@ def test_the_runbook_has_a_section_for_each_alert_and_no_other() -> None:
 
 
 def test_panels_do_not_overlap() -> None:
-    taken: set[tuple[int, int]] = set()
+    occupied: set[tuple[int, int]] = set()
     for panel in panels():
         at = panel["gridPos"]
         cells = {(at["x"] + x, at["y"] + y) for x in range(at["w"]) for y in range(at["h"])}
-        assert not cells & taken, panel["title"]
-        taken |= cells
-    assert max(x for x, _ in taken) < 24
+        assert not cells & occupied, panel["title"]
+        occupied |= cells
+    assert max(x for x, _ in occupied) < 24
     assert len({panel["id"] for panel in panels()}) == len(panels())
 
 
-def test_the_table_of_metrics_is_that_of_the_code() -> None:
+def test_the_documented_metrics_are_those_of_the_code() -> None:
     text = METRICS_PAGE.read_text("utf-8")
     assert pages()[METRICS_PAGE] == text, "run `python -m scripts.generate_docs`"
 
@@ -145,14 +144,14 @@ with_promtool = pytest.mark.skipif(
 
 
 @with_promtool
-def test_prometheus_takes_the_queries_of_the_dashboard(tmp_path: Path) -> None:
-    told = [
+def test_prometheus_accepts_the_queries_of_the_dashboard(tmp_path: Path) -> None:
+    rules = [
         {"record": f"query_{number}", "expr": query.replace("$__rate_interval", "1m")}
         for number, (place, query) in enumerate(QUERIES)
         if not place.startswith("variable ")
     ]
-    (tmp_path / "rules.yaml").write_text(json.dumps({"groups": [{"name": "all", "rules": told}]}))
-    assert_taken("check", "rules", str(tmp_path / "rules.yaml"))
+    (tmp_path / "rules.yaml").write_text(json.dumps({"groups": [{"name": "all", "rules": rules}]}))
+    assert_accepted("check", "rules", str(tmp_path / "rules.yaml"))
 
 
 @with_promtool
@@ -161,10 +160,10 @@ def test_prometheus_takes_the_queries_of_the_dashboard(tmp_path: Path) -> None:
     [("check", "rules", str(ALERTS)), ("test", "rules", str(ROOT / "tests" / "alerts_test.yaml"))],
     ids=["check", "test"],
 )
-def test_prometheus_takes_the_rules(arguments: tuple[str, ...]) -> None:
-    assert_taken(*arguments)
+def test_prometheus_accepts_the_rules(arguments: tuple[str, ...]) -> None:
+    assert_accepted(*arguments)
 
 
-def assert_taken(*arguments: str) -> None:
+def assert_accepted(*arguments: str) -> None:
     found = subprocess.run([str(PROMTOOL), *arguments], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout + found.stderr

@@ -1,4 +1,4 @@
-"""Settings: where they come from, and that everything wrong is told at once, without a secret."""
+"""Settings are read from the environment, and invalid ones are reported without secrets."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_the_sources_show_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "k3y" not in str(found)
 
 
-def test_all_offences_are_told_at_once_by_the_names_of_their_variables() -> None:
+def test_all_offences_are_reported_together_by_variable() -> None:
     offences = offences_of(max_in_flight=0, batch_size=101, lease_seconds=31, log_level="loud")
     assert [offence.partition("=")[0] for offence in offences] == [
         "EVALWORKER_MAX_IN_FLIGHT",
@@ -90,14 +90,14 @@ def test_all_offences_are_told_at_once_by_the_names_of_their_variables() -> None
     assert "100" in offences[1].partition(": ")[2]
 
 
-def test_settings_that_disagree_are_told_beside_those_that_are_wrong() -> None:
+def test_conflicting_settings_are_reported_beside_invalid_ones() -> None:
     offences = offences_of(max_in_flight=0, poll_min_seconds=60, batch_timeout_seconds=30)
     assert len(offences) == 3
     assert "POLL_MIN_SECONDS (60) must not be more than EVALWORKER_POLL_MAX" in offences[1]
     assert "BATCH_TIMEOUT_SECONDS (30) must be more than EVALWORKER_POLL_MAX" in offences[2]
 
 
-def test_a_wrong_setting_is_not_said_to_disagree_with_others() -> None:
+def test_an_invalid_setting_is_in_no_conflict() -> None:
     assert len(offences_of(poll_max_seconds="soon", poll_min_seconds=60)) == 1
 
 
@@ -200,7 +200,7 @@ def test_no_offence_shows_a_secret(overrides: dict[str, object]) -> None:
     assert "s3cret" not in offence
 
 
-def test_a_signing_secret_is_one_or_two_of_the_standards_form() -> None:
+def test_a_webhook_secret_is_one_or_two_standard_secrets() -> None:
     one, two = ("whsec_" + base64.b64encode(bytes([n] * 32)).decode() for n in (1, 2))
     assert load_settings().webhook_secrets == []
     assert load_settings(webhook_secret=f" {one} {two}").webhook_secrets == [one, two]
@@ -230,7 +230,7 @@ def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
 
 
 @given(st.text())
-def test_hiding_never_fails_whatever_it_is_given(text: str) -> None:
+def test_hiding_a_password_never_fails(text: str) -> None:
     assert isinstance(hide_password(text), str)
 
 

@@ -20,7 +20,7 @@ def get(remote: FakeJudge, target: str) -> tuple[int, dict[str, Any]]:
     return status, json.loads(body)
 
 
-def test_the_pages_of_the_list_hold_every_batch_once_the_newest_first() -> None:
+def test_the_list_has_every_batch_once_newest_first() -> None:
     remote = FakeJudge(Options())
     ids = [submit(remote)[1]["batch_execution_id"] for _ in range(250)]
     listed, cursor = [], ""
@@ -34,7 +34,7 @@ def test_the_pages_of_the_list_hold_every_batch_once_the_newest_first() -> None:
     assert listed == ids[::-1]
 
 
-def test_the_list_keeps_to_its_filters() -> None:
+def test_the_list_applies_its_filters() -> None:
     remote = FakeJudge(Options(latency=(60, 60)))
     ours, theirs = (submit(remote, judge)[1]["batch_execution_id"] for judge in ("j", "k"))
     remote.batches[theirs].ends_at = 0

@@ -1,4 +1,4 @@
-"""Log lines: one format for our events and the libraries', and no secret in any of them."""
+"""Our events and the lines of libraries have one format, and no line shows a secret."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _logging_as_it_was() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
-    configured()  # with no secrets: what is redacted is the module's
+    configured()  # without secrets, because the module keeps them
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
     root.handlers[:] = handlers
@@ -94,7 +94,7 @@ def test_times_are_utc_in_iso_format() -> None:
         ("console", io.StringIO, False),
     ],
 )
-def test_auto_is_for_people_only_on_a_terminal(
+def test_auto_means_console_only_on_a_terminal(
     log_format: str, stream: type[io.StringIO], for_machines: bool
 ) -> None:
     out = configured(log_format, stream=stream())
@@ -110,7 +110,7 @@ def test_lines_under_the_level_are_not_written() -> None:
 
 
 @pytest.mark.parametrize("name", ["httpx", "alembic.runtime.migration", "uvicorn.access", "pika"])
-def test_the_ordinary_lines_of_chatty_libraries_are_left_out(name: str) -> None:
+def test_info_lines_of_chatty_libraries_are_dropped(name: str) -> None:
     out = configured(level="DEBUG")
     logging.getLogger(name).info("chat")
     logging.getLogger(name).warning("trouble")
@@ -143,7 +143,7 @@ def test_no_line_and_no_traceback_shows_a_secret(
         assert form[: len(form) * 3 // 4] not in written
 
 
-def test_a_line_for_machines_stays_json_when_it_is_redacted() -> None:
+def test_a_redacted_json_line_stays_valid() -> None:
     out = configured(secrets=SECRETS)
     structlog.get_logger("evalworker").info("x", values=SECRETS)
     assert lines_of(out)[0]["values"] == ["***"] * len(SECRETS)
@@ -171,7 +171,7 @@ def test_without_secrets_nothing_is_redacted() -> None:
     assert redact("as it is") == "as it is"
 
 
-def test_a_message_and_its_actor_are_in_every_line_while_it_is_worked_on() -> None:
+def test_lines_logged_by_an_actor_name_it_and_its_message() -> None:
     out = configured()
     broker = StubBroker(middleware=[])
     message: Message[None] = Message(
@@ -191,7 +191,7 @@ def test_a_message_and_its_actor_are_in_every_line_while_it_is_worked_on() -> No
     assert all("message_id" not in line and "actor" not in line for line in others)
 
 
-def test_a_traceback_for_people_has_the_lines_that_python_prints() -> None:
+def test_a_console_traceback_has_the_lines_that_python_prints() -> None:
     out = configured("console", stream=Terminal())
     try:
         fail("why", because=KeyError("reason"))

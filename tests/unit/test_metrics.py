@@ -1,4 +1,4 @@
-"""Metrics are named once, bounded, and count what was committed."""
+"""Metrics are bounded, and count what was committed."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from worker.metrics.counters import COUNTED
 from worker.metrics.definitions import METRICS, Scope
 from worker.pipeline.messages import MessageSender
 
-# Events that no counter shows, each for a reason.
+# Events that no counter of their own counts, and why.
 NOT_COUNTED = {
-    Event.BATCH_SUBMITTING,  # its outcome is counted
-    Event.BATCH_SEARCHED,  # `unknown` batches are, and the requests to the list
-    Event.BATCH_SUBMITTED,  # by how it came about
-    Event.BATCH_RESOLVED,  # by people, from the command line
+    Event.BATCH_SUBMITTING,  # its outcome is counted instead
+    Event.BATCH_SEARCHED,  # unknown batches and requests to the list are counted
+    Event.BATCH_SUBMITTED,  # counted by how it was found
+    Event.BATCH_RESOLVED,  # caused by people
     Event.BATCH_SUPERSEDED,
-    Event.BATCH_UNKNOWN_STATUS,  # as any other poll that found it running
-    Event.GATE_CLOSED,  # by its scope
+    Event.BATCH_UNKNOWN_STATUS,  # counted as a poll
+    Event.GATE_CLOSED,  # counted by scope
     Event.GATE_OPENED,
     Event.JOB_REOPENED,
-    Event.JOB_RETRY,  # by people, from the command line
+    Event.JOB_RETRY,  # caused by people
     Event.JOB_TEXTS_PRUNED,
     Event.JOBS_TEXTS_PRUNED,
     Event.JOBS_PRUNED,
 }
 
 
-def test_every_event_is_counted_or_said_not_to_be() -> None:
+def test_every_event_is_counted_or_listed_as_not_counted() -> None:
     assert {*Event, *CountedEvent} == set(COUNTED) | NOT_COUNTED
     assert not set(COUNTED) & NOT_COUNTED
 
 
-def test_names_say_what_they_measure() -> None:
+def test_names_follow_prometheus_conventions() -> None:
     assert len({metric.name for metric in METRICS}) == len(METRICS)
     for metric in METRICS:
         assert metric.name.startswith("evalworker_")
@@ -53,21 +53,21 @@ def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
     return metrics.registry.get_sample_value(name, labels)
 
 
-def test_two_processes_worth_of_metrics_share_nothing() -> None:
+def test_two_instances_of_metrics_share_nothing() -> None:
     first, second = Metrics(), Metrics()
     first.on_api_request("submit", 202, 0.1)
     assert sample(first, "evalworker_requests_total", endpoint="submit", status="202") == 1
     assert sample(second, "evalworker_requests_total", endpoint="submit", status="202") is None
 
 
-def test_counters_with_known_labels_are_there_before_they_count() -> None:
+def test_counters_with_known_labels_are_exported_as_zero() -> None:
     metrics = Metrics()
     for outcome in ("finished", "refused", "split", "lost"):
         assert sample(metrics, "evalworker_batches_ended_total", outcome=outcome) == 0
     assert sample(metrics, "evalworker_batches_unknown_total") == 0
 
 
-def test_a_batch_with_its_items_is_counted_by_its_end() -> None:
+def test_a_finished_batch_counts_its_items() -> None:
     metrics = Metrics()
     detail = {"completed": 97, "failed": 3, "seconds": 12.5}
     metrics.on_event(RecordedEvent(Event.BATCH_FINISHED, detail=detail))
@@ -98,7 +98,7 @@ def test_gates_of_judges_are_one_scope() -> None:
     assert sample(metrics, "evalworker_gate_closures_total", scope="api:submit") == 1
 
 
-def test_judges_beyond_the_limit_are_the_other_one() -> None:
+def test_judges_beyond_the_limit_are_exported_as_other() -> None:
     rows = [(f"judge-{n:03}", 1000 - n, float(n)) for n in range(definitions.MAX_JUDGES + 10)]
     found = top_judges([*rows, ("idle", 0, 5.0)])
     assert len(found) == definitions.MAX_JUDGES + 1
@@ -107,7 +107,7 @@ def test_judges_beyond_the_limit_are_the_other_one() -> None:
     assert found[definitions.OTHER] == (sum(count for _, count, _ in rest), rest[-1][2])
 
 
-def test_a_message_that_the_broker_did_not_take_is_counted() -> None:
+def test_a_message_that_the_broker_rejects_is_counted() -> None:
     class Away(StubBroker):
         def enqueue(self, *_: Any, **__: Any) -> Any:
             raise ConnectionRefusedError
@@ -118,7 +118,7 @@ def test_a_message_that_the_broker_did_not_take_is_counted() -> None:
     assert sample(metrics, "evalworker_messages_lost_total") == 1
 
 
-def test_the_text_is_what_prometheus_reads() -> None:
+def test_metrics_are_exported_in_prometheus_format() -> None:
     text = generate_latest(Metrics().registry).decode()
     assert "# TYPE evalworker_batches_ended_total counter" in text
     assert "# HELP evalworker_job_seconds Seconds from enqueue to the last result of" in text
