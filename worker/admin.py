@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
-import sqlalchemy as sa
-
 from worker import retention
 from worker.config import load_settings
 from worker.domain.lifecycle import LIVE_STATES, BatchState
@@ -448,8 +446,8 @@ def _not_paused(judge_id: str | None, paused: list[str | None]) -> str:
     return f"{what} is not paused, but {names} (`evalworker resume{options}`)"
 
 
-def _row(row: sa.Row[Any]) -> dict[str, Any]:
-    return dict(row._mapping)
+def _row(row: Any) -> dict[str, Any]:
+    return row._asdict()
 
 
 def _rows(rows: Collection[Any]) -> list[dict[str, Any]]:
