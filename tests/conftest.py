@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from typing import TYPE_CHECKING
 
@@ -16,13 +17,30 @@ from tests.support.servers import (
     delete_amqp_queues,
     rabbitmq_answers,
 )
+from tests.support.shared_servers import (
+    POSTGRES_TEMPLATE,
+    begin_run,
+    end_run,
+    shared_postgres,
+    shared_valkey,
+    sqlite_template,
+)
 from worker.config import load_settings
 from worker.store.database import Database
-from worker.store.migrate import upgrade
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # else a process of pytest-xdist's
+        begin_run()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        end_run()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -44,35 +62,13 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    server = PostgresServer()
-    try:
-        server.start()
-        yield server
-    finally:
-        server.close()
+def postgres() -> PostgresServer:
+    return shared_postgres()
 
 
 @pytest.fixture(scope="session")
-def valkey() -> Iterator[ValkeyServer]:
-    server = ValkeyServer()
-    try:
-        server.start()
-        yield server
-    finally:
-        server.close()
-
-
-@pytest.fixture(scope="session")
-def postgres_template(postgres: PostgresServer) -> str:
-    """A migrated database, copied for each test: cheaper than migrating each time."""
-    postgres.execute("CREATE DATABASE template_migrated")
-    database = Database(
-        load_settings(database_url=postgres.url("template_migrated")).sqlalchemy_url
-    )
-    upgrade(database)
-    database.close()
-    return "template_migrated"
+def valkey() -> ValkeyServer:
+    return shared_valkey()
 
 
 @pytest.fixture
@@ -82,9 +78,9 @@ def empty_postgres_url(postgres: PostgresServer) -> Iterator[str]:
 
 
 @pytest.fixture
-def postgres_url(postgres: PostgresServer, postgres_template: str) -> Iterator[str]:
+def postgres_url(postgres: PostgresServer) -> Iterator[str]:
     """A migrated PostgreSQL database of this test's own."""
-    with postgres.database(postgres_template) as url:
+    with postgres.database(POSTGRES_TEMPLATE) as url:
         yield url
 
 
@@ -96,9 +92,7 @@ def empty_sqlite_url(tmp_path: Path) -> str:
 @pytest.fixture
 def sqlite_url(empty_sqlite_url: str) -> str:
     """A migrated SQLite file of this test's own."""
-    database = Database(empty_sqlite_url)
-    upgrade(database)
-    database.close()
+    shutil.copyfile(sqlite_template(), empty_sqlite_url.removeprefix("sqlite:///"))
     return empty_sqlite_url
 
 

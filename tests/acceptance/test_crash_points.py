@@ -23,6 +23,7 @@ from tests.support.killed_process import COMPANIONS, WorkerProcess
 from tests.support.processes import account, environment
 from tests.support.receivers import SECRET, Receiver, answering, receiving
 from tests.support.servers import AMQP, delete_amqp_queues, rabbitmq_answers
+from tests.support.shared_servers import POSTGRES_TEMPLATE
 from worker.config import load_settings
 from worker.domain.lifecycle import NoticeState
 from worker.outbox import enqueue
@@ -53,7 +54,6 @@ class Grounds:
     home: Path
     sqlite_template: Path
     postgres: PostgresServer
-    postgres_template: str
     valkey: ValkeyServer
 
     @property
@@ -74,7 +74,7 @@ class Grounds:
     @contextlib.contextmanager
     def _database(self, kind: str) -> Iterator[str]:
         if kind == "postgres":
-            with self.postgres.database(self.postgres_template) as url:
+            with self.postgres.database(POSTGRES_TEMPLATE) as url:
                 yield url
             return
         file = self.home / f"{uuid.uuid4().hex}.db"
@@ -100,11 +100,10 @@ def grounds(
     tmp_path: Path,
     sqlite_url: str,
     postgres: PostgresServer,
-    postgres_template: str,
     valkey: ValkeyServer,
 ) -> Grounds:
     template = Path(sqlite_url.removeprefix("sqlite:///"))
-    return Grounds(tmp_path, template, postgres, postgres_template, valkey)
+    return Grounds(tmp_path, template, postgres, valkey)
 
 
 class Run:

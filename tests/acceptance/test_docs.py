@@ -22,6 +22,7 @@ from tests.support.harness import Bench, FakeRemote
 from tests.support.processes import environment, evalworker
 from tests.support.receivers import answering, receiving
 from tests.support.servers import free_port, wait_until
+from tests.support.shared_servers import command_client
 from worker.cli import app
 from worker.config import load_settings
 from worker.gateway.auth import read_keys
@@ -215,8 +216,7 @@ def with_the_command(folder: Path) -> dict[str, str]:
     """An environment in which `evalworker` is this checkout's."""
     bin_folder = folder / "bin"
     bin_folder.mkdir()
-    (bin_folder / "evalworker").write_text(f'#!/bin/sh\nexec {sys.executable} -m worker "$@"\n')
-    (bin_folder / "evalworker").chmod(0o755)
+    (bin_folder / "evalworker").symlink_to(command_client())
     env = environment()
     env["PATH"] = f"{bin_folder}{os.pathsep}{env['PATH']}"
     return env

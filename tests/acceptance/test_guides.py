@@ -18,6 +18,7 @@ from scripts.generate_docs import ROOT
 from tests.support.harness import Bench, FakeRemote
 from tests.support.processes import environment
 from tests.support.servers import free_port
+from tests.support.shared_servers import command_client
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,9 +60,9 @@ def with_commands(folder: Path) -> dict[str, str]:
     """An environment in which `evalworker` and `python3` are those of this checkout."""
     programs = folder / "bin"
     programs.mkdir()
-    for name, arguments in (("evalworker", "-m worker"), ("python3", "")):
-        (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} {arguments} "$@"\n')
-        (programs / name).chmod(0o755)
+    (programs / "evalworker").symlink_to(command_client())
+    (programs / "python3").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (programs / "python3").chmod(0o755)
     return environment() | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
 
 

@@ -15,8 +15,9 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from tests.support.harness import Bench, FakeRemote
-from tests.support.processes import EVALWORKER, environment, evalworker, started
+from tests.support.processes import environment, evalworker, started
 from tests.support.servers import wait_until
+from tests.support.shared_servers import command_client
 from worker.admin import Admin
 from worker.cli.live_status import follow
 from worker.store import pauses
@@ -68,7 +69,7 @@ def test_on_a_terminal_the_status_is_redrawn_until_ctrl_c(
             pass  # the other end is closed
 
     reader = threading.Thread(target=read)
-    command = [*EVALWORKER, "status", "--watch", "--every", "0.1"]
+    command = [str(command_client()), "status", "--watch", "--every", "0.1"]
     with ctrl_c_enabled():
         process = subprocess.Popen(command, env=env | {"TERM": "xterm"}, stdin=its, stdout=its)
     os.close(its)

@@ -56,7 +56,10 @@ def test_a_connection_that_breaks_in_the_middle_of_submissions_makes_whole_jobs(
     database_of_postgres: Database, url: str
 ) -> None:
     bench = Bench(database_of_postgres, FakeRemote())
-    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    waits = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
 
     def send(number: int) -> int:
         with client(url) as caller:

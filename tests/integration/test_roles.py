@@ -20,6 +20,7 @@ from tests.support.harness import Bench, FakeRemote
 from tests.support.processes import environment, evalworker
 from tests.support.receivers import SECRET, receiving
 from tests.support.servers import free_port
+from tests.support.shared_servers import POSTGRES_TEMPLATE
 from tests.support.working import settings_for
 from worker import InvalidInputs, enqueue
 from worker.app import App
@@ -83,8 +84,8 @@ ROLES = ("producer", "reader", "reader_without_texts", "worker")
 
 
 @contextlib.contextmanager
-def granted(postgres: PostgresServer, template: str) -> Iterator[Logins]:
-    with postgres.database(template) as url:
+def granted(postgres: PostgresServer) -> Iterator[Logins]:
+    with postgres.database(POSTGRES_TEMPLATE) as url:
         found = Logins(url, uuid.uuid4().hex[:12])
         with found.owning() as database:
             grant_roles(database)
@@ -101,15 +102,15 @@ def granted(postgres: PostgresServer, template: str) -> Iterator[Logins]:
 
 
 @pytest.fixture
-def logins(postgres: PostgresServer, postgres_template: str) -> Iterator[Logins]:
-    with granted(postgres, postgres_template) as found:
+def logins(postgres: PostgresServer) -> Iterator[Logins]:
+    with granted(postgres) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
-def standing(postgres: PostgresServer, postgres_template: str) -> Iterator[Logins]:
+def standing(postgres: PostgresServer) -> Iterator[Logins]:
     """For tests that leave nothing behind."""
-    with granted(postgres, postgres_template) as found:
+    with granted(postgres) as found:
         yield found
 
 

@@ -246,6 +246,7 @@ def test_a_deadlock_is_run_again(bench: Resilient, postgres_url: str) -> None:
 _WAITING = (
     "SELECT count(*) FROM pg_stat_activity"
     " WHERE wait_event_type = 'Lock' AND application_name = 'evalworker'"
+    " AND datname = current_database()"
 )
 _DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
 

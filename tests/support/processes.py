@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from tests.support.servers import wait_until
+from tests.support.shared_servers import command_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from worker.sandbox.server import RunningSandbox
 
 ROOT = Path(__file__).parents[2]
-EVALWORKER = [sys.executable, "-m", "worker"]
 
 
 def environment(**settings: object) -> dict[str, str]:
@@ -32,9 +32,9 @@ def environment(**settings: object) -> dict[str, str]:
 def evalworker(
     *arguments: object, env: Mapping[str, str], cwd: Path | None = None, seconds: float = 90
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a command to its end."""
+    """Run a command to its end."""
     return subprocess.run(
-        [*EVALWORKER, *map(str, arguments)],
+        [command_client(), *map(str, arguments)],
         env=env,
         cwd=cwd,
         capture_output=True,
@@ -57,7 +57,7 @@ def started(
     command: what a test changes in there.
     """
     process = subprocess.Popen(
-        [*(_program(prepare) if prepare else EVALWORKER), *map(str, arguments)],
+        [*(_program(prepare) if prepare else [command_client()]), *map(str, arguments)],
         env=env,
         cwd=cwd,
         stdout=subprocess.PIPE,
@@ -74,7 +74,8 @@ def started(
                 process.communicate()
 
 
-def _program(prepare: Sequence[Callable[[], None]]) -> list[str]:
+def _program(prepare: Sequence[Callable[[], None]]) -> list[str | Path]:
+    """Return a command of its own interpreter, which imports nothing before the changes."""
     lines = [f"import sys; sys.path.insert(0, {str(ROOT)!r})"]
     for change in prepare:
         lines += [f"from {change.__module__} import {change.__name__}", f"{change.__name__}()"]

@@ -36,23 +36,28 @@ class PostgresServer:
     Durability of the machine's disk is not what tests are about; benchmarks ask for it.
     """
 
-    def __init__(self, *, durable: bool = False) -> None:
+    def __init__(self, home: Path | None = None, *, durable: bool = False) -> None:
         self.fsync = "on" if durable else "off"
-        self.home = Path(tempfile.mkdtemp(prefix="evpg"))
+        self.home = home or Path(tempfile.mkdtemp(prefix="evpg"))
         self.data = self.home / "data"
         self._owner = UNPRIVILEGED if os.geteuid() == 0 else None
-        if self._owner:
-            shutil.chown(self.home, self._owner)
-        # Trust is fine on a socket in a directory of ours.
-        self._run("initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "-N")
 
     def start(self) -> None:
+        if not self.data.exists():
+            self._create()
         options = (
-            f"-c listen_addresses='' -k {self.home} -c fsync={self.fsync} -c max_connections=300"
+            f"-c listen_addresses='' -k {self.home} -c fsync={self.fsync} -c max_connections=500"
             " -c deadlock_timeout=200ms"
         )
         log = self.home / "log"
         self._run("pg_ctl", "-D", self.data, "-l", log, "-o", options, "-w", "start")
+
+    def _create(self) -> None:
+        self.home.mkdir(exist_ok=True)
+        if self._owner:
+            shutil.chown(self.home, self._owner)
+        # Trust is fine on a socket in a directory of ours.
+        self._run("initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "-N")
 
     def stop(self, *, immediate: bool = False) -> None:
         mode = "immediate" if immediate else "fast"
@@ -133,13 +138,14 @@ def _runs_unprivileged(program: Path) -> bool:
 class ValkeyServer:
     """Valkey on a loopback port, keeping its data over a restart."""
 
-    def __init__(self) -> None:
-        self.home = Path(tempfile.mkdtemp(prefix="evvk"))
-        self.port = free_port()
+    def __init__(self, home: Path | None = None) -> None:
+        self.home = home or Path(tempfile.mkdtemp(prefix="evvk"))
         self.socket = self.home / "socket"
+        self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        self.port = self.port or free_port()
         self._process = subprocess.Popen(
             [
                 get_binary_path(),
@@ -157,6 +163,10 @@ class ValkeyServer:
         )
         with redis.Redis(port=self.port) as client:
             wait_until(lambda: _answers(client))
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
 
     def stop(self, *, kill: bool = False) -> None:
         if self._process is not None:

@@ -1,0 +1,139 @@
+"""Servers that all processes of one test run share.
+
+The process that needs a server first starts it, under a lock. The process that began the run (the
+controller of pytest-xdist, or the only process) stops them all at its end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.support.command_server import CLIENT
+from tests.support.servers import PostgresServer, ValkeyServer, wait_until
+from worker.config import load_settings
+from worker.store.database import Database
+from worker.store.migrate import grant_roles, upgrade
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+FOLDER = "TEST_SERVERS_FOLDER"  # a variable of the environment, inherited by each process
+POSTGRES_TEMPLATE = "template_migrated"
+SQLITE_TEMPLATE = "template.db"
+ROOT = Path(__file__).parents[2]
+
+_children: list[subprocess.Popen[bytes]] = []  # kept: they outlive the process that started them
+
+
+def begin_run() -> None:
+    folder = tempfile.mkdtemp(prefix="evtests")
+    Path(folder).chmod(0o711)  # PostgreSQL's user has to reach its own folder in there
+    os.environ[FOLDER] = folder
+
+
+def end_run() -> None:
+    """Stop what was started, in the process that began the run."""
+    folder = _folder()
+    for file in folder.glob("*.started"):
+        pid = json.loads(file.read_text()).get("pid")
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+    if (folder / "postgres").exists():
+        PostgresServer(folder / "postgres").close()
+    shutil.rmtree(folder, ignore_errors=True)
+    del os.environ[FOLDER]
+
+
+def shared_postgres() -> PostgresServer:
+    """A server with a migrated database to copy, and with the roles of least privilege."""
+    server = PostgresServer(_folder() / "postgres")
+
+    def start() -> dict[str, Any]:
+        server.start()
+        server.execute(f"CREATE DATABASE {POSTGRES_TEMPLATE}")
+        _migrate(server.url(POSTGRES_TEMPLATE))
+        # Roles belong to all databases of a server: tests that run together cannot make them.
+        with server.database(POSTGRES_TEMPLATE) as url, _opened(url) as database:
+            grant_roles(database)
+        return {}
+
+    _start_once("postgres", start)
+    return server
+
+
+def shared_valkey() -> ValkeyServer:
+    server = ValkeyServer(_folder() / "valkey")
+
+    def start() -> dict[str, Any]:
+        server.home.mkdir()
+        server.start()
+        return {"pid": server.pid, "port": server.port}
+
+    server.port = _start_once("valkey", start)["port"]
+    return server
+
+
+def sqlite_template() -> Path:
+    """A migrated file, to copy."""
+    file = _folder() / SQLITE_TEMPLATE
+
+    def start() -> dict[str, Any]:
+        _migrate(f"sqlite:///{file}")
+        return {}
+
+    _start_once("sqlite", start)
+    return file
+
+
+def command_client() -> Path:
+    """A program that stands for the `evalworker` command; see `command_server`."""
+    client, address = _folder() / "evalworker", str(_folder() / "commands")
+
+    def start() -> dict[str, Any]:
+        module = "tests.support.command_server"
+        # The server's own output, if there is any, is that of the test run.
+        server = subprocess.Popen([sys.executable, "-m", module, address], cwd=ROOT)
+        _children.append(server)
+        wait_until(lambda: Path(address).exists(), seconds=90)
+        client.write_text(CLIENT.format(python=sys.executable, address=address))
+        client.chmod(0o755)
+        return {"pid": server.pid}
+
+    _start_once("commands", start)
+    return client
+
+
+def _start_once(name: str, start: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    started = _folder() / f"{name}.started"
+    with (_folder() / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not started.exists():
+            started.write_text(json.dumps(start()))
+        found: dict[str, Any] = json.loads(started.read_text())
+    return found
+
+
+def _folder() -> Path:
+    return Path(os.environ[FOLDER])
+
+
+def _migrate(url: str) -> None:
+    with _opened(url) as database:
+        upgrade(database)
+
+
+@contextlib.contextmanager
+def _opened(url: str) -> Iterator[Database]:
+    with contextlib.closing(Database(load_settings(database_url=url).sqlalchemy_url)) as database:
+        yield database
