@@ -43,9 +43,22 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         end_run()
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """In random order, but first of all those that wait for processes: none is alone at the end."""
+    """Run in random order, but begin with the tests that wait for processes: none ends alone."""
+    for item in items:
+        if _is_for_the_other_database(item):
+            item.add_marker(pytest.mark.long)
     items.sort(key=_seconds_allowed, reverse=True)
+
+
+def _is_for_the_other_database(item: pytest.Item) -> bool:
+    """Whether the ordinary run leaves this database out: what is tested does not depend on it."""
+    marked = item.get_closest_marker("one_database")
+    parameters = getattr(item, "callspec", None)
+    if marked is None or parameters is None:
+        return False
+    return bool(parameters.params.get("database_url", marked.args[0]) != marked.args[0])
 
 
 def _seconds_allowed(item: pytest.Item) -> float:
@@ -103,7 +116,7 @@ def empty_database_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def database_url(request: pytest.FixtureRequest) -> str:
-    """Each test that asks for it runs on both databases."""
+    """Each test that asks for it runs on both databases; see the marker `one_database`."""
     return str(request.getfixturevalue(f"{request.param}_url"))
 
 

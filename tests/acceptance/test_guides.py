@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from worker.store.database import Database
 
+pytestmark = pytest.mark.one_database("postgres")
+
 DOCS = ROOT / "docs"
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 

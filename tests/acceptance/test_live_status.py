@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from worker.store.database import Database
 
+pytestmark = pytest.mark.one_database("postgres")
+
 
 @contextmanager
 def ctrl_c_enabled() -> Iterator[None]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from worker.store.database import Database
 
+pytestmark = pytest.mark.one_database("postgres")
+
 
 @pytest.fixture
 def env(database_url: str) -> dict[str, str]:

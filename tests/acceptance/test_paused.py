@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from worker.store.database import Database
 
+pytestmark = pytest.mark.one_database("postgres")
+
 INPUTS = 20
 SHORT_LEASE = 2.0  # seconds: less than the setting allows, but for `shorten_waits`
 

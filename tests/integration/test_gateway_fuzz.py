@@ -21,6 +21,8 @@ from worker.store.database import Database
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.one_database("postgres")
+
 ORDINARY, LONG = 20, 2000  # examples for each operation and kind of data
 
 

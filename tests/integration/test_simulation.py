@@ -1,7 +1,7 @@
-"""Thousands of schedules under a virtual clock: nothing lost, nothing twice, whatever happens.
+"""Hundreds of schedules under a virtual clock: nothing is lost and nothing is evaluated twice.
 
-A failing seed is printed with the command that replays it; `python -m simulation` (in `tests/`)
-runs as many as one likes, on all cores.
+A failing seed is printed with the command that replays it; `python -m tests.simulation` runs as
+many schedules as one likes, on all cores.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from random import Random
 
+ORDINARY_SCHEDULES = 250  # of each part
 # Read here: no test sees what the machine has set.
-ORDINARY_SECONDS = float(os.environ.get("EVALWORKER_SIMULATION_SECONDS", "50"))
 LONG_SCHEDULES = int(os.environ.get("EVALWORKER_SIMULATION_SCHEDULES", "100000"))
 A_DAY = 24 * 3600
 
@@ -36,17 +36,12 @@ def simulation() -> Iterator[Simulation]:
         yield opened
 
 
-@pytest.mark.timeout(ORDINARY_SECONDS + 120)
-@pytest.mark.parametrize("part", [0, 1])  # two of pytest's processes, for more in the same time
-def test_no_schedule_loses_or_doubles_anything(
-    simulation: Simulation, capsys: pytest.CaptureFixture[str], part: int
-) -> None:
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("part", [0, 1])  # two of pytest's processes share the work
+def test_no_schedule_loses_or_doubles_anything(simulation: Simulation, part: int) -> None:
     # Other seeds in every run: what one run does not meet, the next may.
     first = int(time.time() * 1000) + part * APART
-    ran = simulation.run_many(first, schedules=None, seconds=ORDINARY_SECONDS)
-    with capsys.disabled():
-        print(f" {ran} schedules", end="", flush=True)  # noqa: T201
-    assert ran > 0
+    assert simulation.run_many(first, schedules=ORDINARY_SCHEDULES, seconds=None)
 
 
 @settings(max_examples=25, deadline=None, database=None, suppress_health_check=list(HealthCheck))

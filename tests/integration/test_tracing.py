@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from worker.store.database import Database
 
+pytestmark = pytest.mark.one_database("postgres")
+
 
 @pytest.fixture
 def exporter() -> InMemorySpanExporter:

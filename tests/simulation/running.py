@@ -2,7 +2,7 @@
 
 python -m tests.simulation --seed 7            one schedule: replays what failed
 python -m tests.simulation --schedules 100000  that many, from a first seed of the clock's
-python -m simulation --seconds 3600      as many as fit into an hour
+python -m tests.simulation --seconds 3600      as many as fit into an hour
 """
 
 from __future__ import annotations
@@ -142,11 +142,11 @@ class Simulation:
 
 
 def replay(seed: int) -> str:
-    return f"cd tests && python -m simulation --seed {seed}"
+    return f"python -m tests.simulation --seed {seed}"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m simulation", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seed", type=int, help="the schedule, or the first one of many")
     parser.add_argument("--schedules", type=int)
     parser.add_argument("--seconds", type=float)
