@@ -81,7 +81,7 @@ def serve_gateway(port: Connection, database_url: str) -> None:
 def serve_empty(port: Connection, _: str) -> None:
     """Do the same with the baseline."""
     settings = load_settings(gateway_keys=KEYS)
-    database = Database("sqlite://")
+    database = Database("sqlite:///unused.db")  # never connects
     app = EmptyGateway(
         DatabaseReader(database),
         NoCommit(database, on_commit=lambda: None),
@@ -195,6 +195,7 @@ def measure(serve: Any, database_url: str, given: argparse.Namespace, *, seconds
     ours, theirs = multiprocessing.Pipe()
     server = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs, database_url))
     server.start()
+    theirs.close()  # so that a server that dies ends the wait for its port
     ended = threading.Event()
     megabytes: list[float] = []
 

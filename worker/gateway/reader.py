@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 import sqlalchemy as sa
@@ -23,11 +24,8 @@ class DatabaseReader:
 
     async def run(self, query: Callable[[sa.Connection], Result]) -> Result:
         """Return what `query` returns, given a connection for reading."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, query)
-
-    def _read(self, query: Callable[[sa.Connection], Result]) -> Result:
-        with self._database.read() as connection:
-            return query(connection)
+        read = partial(self._database.read_autocommit, query)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, read)
 
     def close(self) -> None:
         self._threads.shutdown()

@@ -122,6 +122,10 @@ class Database:
     def __init__(self, url: sa.URL | str, *, clock: Callable[[], float] = time.time) -> None:
         self.engine = create_engine(url, clock=clock)
         self.on_postgresql = self.engine.dialect.name == "postgresql"
+        autocommit: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"}
+        if not self.on_postgresql:  # where transactions are begun by `_begin_on_sqlite`
+            autocommit = {"evalworker_autocommit": True}
+        self._autocommit_engine = self.engine.execution_options(**autocommit)
         self._observers: list[Observer] = []
 
     def observe(self, observer: Observer) -> None:
@@ -170,6 +174,18 @@ class Database:
             connection.close()
             raise
         return connection
+
+    def read_autocommit(self, query: Callable[[sa.Connection], Result]) -> Result:
+        """Run `query`, which only reads, outside a transaction: each statement sees all commits.
+
+        For short queries that run very often: it saves four of five round trips.
+        """
+
+        def attempt() -> Result:
+            with self._autocommit_engine.connect() as connection:
+                return query(connection)
+
+        return retry_transient(attempt)
 
     def detached_connection(self) -> psycopg.Connection[Any]:
         """Return a psycopg connection outside the pool, for LISTEN. The caller closes it."""
@@ -263,8 +279,9 @@ def _prepare_sqlite(connection: sqlite3.Connection, clock: Callable[[], float]) 
 def _begin_on_sqlite(connection: sa.Connection) -> None:
     # A deferred transaction that begins to write fails immediately while another one writes,
     # whatever the timeout; one that begins as IMMEDIATE waits its turn.
-    is_read = connection.get_execution_options().get("evalworker_read")
-    connection.exec_driver_sql("BEGIN" if is_read else "BEGIN IMMEDIATE")
+    options = connection.get_execution_options()
+    if not options.get("evalworker_autocommit"):
+        connection.exec_driver_sql("BEGIN" if options.get("evalworker_read") else "BEGIN IMMEDIATE")
 
 
 def open_database(settings: Settings) -> Database:
