@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from uuid import UUID
 
 from worker import retention
@@ -446,7 +446,7 @@ def _not_paused(judge_id: str | None, paused: list[str | None]) -> str:
     return f"{what} is not paused, but {names} (`evalworker resume{options}`)"
 
 
-def _row(row: Any) -> dict[str, Any]:
+def _row(row: sa.Row[Any] | NamedTuple) -> dict[str, Any]:
     return row._asdict()
 
 
