@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from uuid import UUID
 
+import sqlalchemy as sa
+
 from worker import retention
 from worker.config import load_settings
 from worker.domain.lifecycle import LIVE_STATES, BatchState
