@@ -29,10 +29,10 @@ from worker.gateway.submit import PendingSubmission, checked_idempotency_key, su
 from worker.store import gateway_queries
 from worker.tracing.context import request_traceparent
 from worker.validation import judge_offences
-from worker.wire.asgi import no_such_path, problem_answer, read_json
+from worker.wire.asgi import http_error_response, problem_response, read_json
 from worker.wire.list_query import ListQuery, read_query
 from worker.wire.paths import EXECUTE_PATH, EXECUTIONS, LIST_PATH, STATUS_PATH, path
-from worker.wire.problems import Problem, field_problem, no_such_execution
+from worker.wire.problems import Problem, execution_not_found, field_problem
 from worker.wire.schemas import Accepted, Page
 from worker.wire.submission import Submission, read_submission
 
@@ -74,7 +74,7 @@ class Gateway:
             self._route("status", STATUS_PATH, self.status, "GET"),
             Route(DOCUMENT_PATH, self.show_document, methods=["GET"]),
         ]
-        handlers: Mapping[Any, Any] = {HTTPException: no_such_path, Exception: _server_error}
+        handlers: Mapping[Any, Any] = {HTTPException: http_error_response, Exception: _server_error}
         app = Starlette(routes=routes, exception_handlers=handlers, lifespan=self._lifespan)
         # As at the judge API, a POST without the final slash is a 404: no client may rely on it.
         app.router.redirect_slashes = False
@@ -132,7 +132,7 @@ class Gateway:
         try:
             job_id = UUID(request.path_params["id"])
         except ValueError:
-            raise no_such_execution() from None
+            raise execution_not_found() from None
         return await self.reader.run(partial(_status, job_id, key.name))
 
     async def list(self, request: Request, key: Key) -> Response:
@@ -149,7 +149,7 @@ def _status(job_id: UUID, owner: str, connection: sa.Connection) -> Response:
     """Serialize in the reader's thread, too: a large job takes a while."""
     detail = gateway_queries.job_detail(connection, job_id, owner)
     if detail is None:
-        raise no_such_execution()
+        raise execution_not_found()
     return JSONResponse(execution_body(detail))
 
 
@@ -171,18 +171,18 @@ def _with_error_responses(handle: Endpoint) -> Endpoint:
         try:
             return await handle(request)
         except Problem as problem:
-            return problem_answer(problem)
+            return problem_response(problem)
         except ClientDisconnect:  # nobody receives this response
             return Response(status_code=400)
         except SQLAlchemyError as error:
             log.warning("gateway.database_unavailable", reason=str(error).splitlines()[0])
             detail = "Service temporarily unavailable."
             headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-            return problem_answer(Problem(503, "service_unavailable", detail, headers))
+            return problem_response(Problem(503, "service_unavailable", detail, headers))
 
     return endpoint
 
 
 async def _server_error(_request: Request, error: Exception) -> Response:
     log.error("gateway.failed", exc_info=error)
-    return problem_answer(Problem(500, "error", "A server error occurred."))
+    return problem_response(Problem(500, "error", "A server error occurred."))

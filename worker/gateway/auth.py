@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, Valid
 
 from worker.errors import ConfigurationError
 from worker.gateway.rate_limit import TokenBucket
-from worker.wire.auth import key_in
+from worker.wire.auth import key_from_header
 from worker.wire.inputs import NonEmpty
-from worker.wire.problems import Problem, not_authenticated, throttled, wrong_key
+from worker.wire.problems import Problem, invalid_key, not_authenticated, throttled
 
 VARIABLE = "EVALWORKER_GATEWAY_KEYS"
 MIN_KEY_LENGTH = 16  # characters
@@ -83,12 +83,12 @@ class Keys:
 
     def admit(self, header: str | None) -> Key:
         """Return the key in the `Authorization` header; raise `Problem`, 401 or 429."""
-        secret = key_in(header)
+        secret = key_from_header(header)
         if secret is None:
             raise not_authenticated()
         key = self.find(secret)
         if key is None:
-            raise wrong_key()
+            raise invalid_key()
         if key.bucket is not None:
             wait = key.bucket.take(self._monotonic())
             if wait:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from worker.store.gateway_queries import ExecutionFilter, JobSummary
-from worker.wire.list_query import ListQuery, wrong_cursor
+from worker.wire.list_query import ListQuery, invalid_cursor
 
 OLDER, NEWER = "o", "n"
 
@@ -34,9 +34,9 @@ def execution_filter(owner: str, query: ListQuery) -> ExecutionFilter:
         try:
             neighbour = UUID(query.cursor[1:])
         except ValueError:
-            raise wrong_cursor() from None
+            raise invalid_cursor() from None
         if query.cursor[0] not in (OLDER, NEWER):
-            raise wrong_cursor()
+            raise invalid_cursor()
         before, after = (neighbour, None) if query.cursor[0] == OLDER else (None, neighbour)
     return ExecutionFilter(
         owner=owner,

@@ -22,8 +22,8 @@ from worker.wire.schemas import (
     Item,
     ItemStatus,
     Judge,
-    moment,
-    shown_input,
+    format_time,
+    input_body,
 )
 
 CANCELLED = "Cancelled before it was evaluated."
@@ -78,7 +78,7 @@ def _item(row: ItemRow, results: Sequence[ResultRow]) -> Item:
     return Item(
         index=row.item_index,
         status="failed" if is_cancelled else cast("ItemStatus", row.status),
-        input=shown_input({**given, **(row.extra or {})}),
+        input=input_body({**given, **(row.extra or {})}),
         evaluator_results=(
             [_result(result) for result in results] if row.status == Status.COMPLETED else None
         ),
@@ -102,4 +102,4 @@ def _result(row: ResultRow) -> EvaluatorResult:
 
 
 def _moment(at: datetime | None) -> str | None:
-    return None if at is None else moment(at)
+    return None if at is None else format_time(at)

@@ -29,7 +29,7 @@ from worker.remote.responses import (
 from worker.remote.transport import DeadlineTransport
 from worker.remote.urls import BaseURL
 from worker.wire.auth import authorization
-from worker.wire.paths import EXECUTIONS, execute
+from worker.wire.paths import EXECUTIONS, batch_execute
 
 Observer = Callable[[str, int | None, float], None]
 
@@ -128,7 +128,7 @@ class JudgeAPI:
         if judge_version_id is not None:
             body["judge_version_id"] = judge_version_id
         try:
-            request = self._request("POST", self._base_url.join(*execute(judge_id)), body)
+            request = self._request("POST", self._base_url.join(*batch_execute(judge_id)), body)
         except _NOT_ENCODABLE as error:
             return Invalid(self._describe(error, "cannot be sent as JSON"))
         response = self._exchange("submit", request, may_send)

@@ -21,19 +21,19 @@ from starlette.types import Receive, Scope, Send
 from worker.sandbox.judges import Judge, ad_hoc_judge, load_judges
 from worker.sandbox.ledger import Ledger, StoredBatch
 from worker.sandbox.options import SandboxOptions
-from worker.wire.asgi import no_such_path, problem_answer, read_json
-from worker.wire.auth import key_in
-from worker.wire.list_query import ListQuery, read_query, wrong_cursor
+from worker.wire.asgi import http_error_response, problem_response, read_json
+from worker.wire.auth import key_from_header
+from worker.wire.list_query import ListQuery, invalid_cursor, read_query
 from worker.wire.paths import COMMON_PATH, EXECUTE_PATH, EXECUTIONS, LIST_PATH, STATUS_PATH, path
 from worker.wire.problems import (
     Problem,
+    execution_not_found,
     field_problem,
-    no_such_execution,
+    invalid_key,
     not_authenticated,
     throttled,
-    wrong_key,
 )
-from worker.wire.schemas import Accepted, Execution, Head, Item, Page, moment, shown_input
+from worker.wire.schemas import Accepted, Execution, Head, Item, Page, format_time, input_body
 from worker.wire.submission import CommonSubmission, read_submission
 
 
@@ -68,7 +68,7 @@ class Sandbox:
             self._route("status", STATUS_PATH, self.status, "GET"),
             self._route("account", "/sandbox/account/", self.account, "GET"),
         ]
-        app = Starlette(routes=routes, exception_handlers={HTTPException: no_such_path})
+        app = Starlette(routes=routes, exception_handlers={HTTPException: http_error_response})
         app.router.redirect_slashes = False
         return app
 
@@ -80,7 +80,7 @@ class Sandbox:
                 body = await self._admit(request, kind)
                 response = await run_in_threadpool(handle, request, body)
             except Problem as problem:
-                response = problem_answer(problem)
+                response = problem_response(problem)
             self.ledger.count_request(kind, response.status_code)
             return response
 
@@ -88,11 +88,11 @@ class Sandbox:
 
     async def _admit(self, request: Request, kind: str) -> Any:
         """Check the key, throttle, and return the parsed body of a POST."""
-        key = key_in(request.headers.get("authorization"))
+        key = key_from_header(request.headers.get("authorization"))
         if key is None:
             raise not_authenticated()
         if key != self.options.api_key:
-            raise wrong_key()
+            raise invalid_key()
         if kind != "account":
             self._throttle()
         if request.method != "POST":
@@ -165,7 +165,7 @@ class Sandbox:
     def _evaluate(self, judge: Judge, index: int, fields: dict[str, Any]) -> dict[str, Any]:
         """Return the item as it will end."""
         log_id = str(uuid4())
-        item = {"index": index, "input": shown_input(fields), "execution_log_id": log_id}
+        item = {"index": index, "input": input_body(fields), "execution_log_id": log_id}
         missing = judge.missing_fields(fields)
         if missing:
             error = f"Judge '{judge.name}' requires {' and '.join(missing)}."
@@ -179,7 +179,7 @@ class Sandbox:
     def status(self, request: Request, _: Any) -> Response:
         batch = self.ledger.get(request.path_params["id"])
         if batch is None:
-            raise no_such_execution()
+            raise execution_not_found()
         now = self.clock()
         items = [self._show_item(batch, item, now) for item in batch.items]
         ended = [item for item in items if item["status"] in ("completed", "failed")]
@@ -261,12 +261,12 @@ def _matches(query: ListQuery, row: Head) -> bool:
 
 
 def _iso(seconds: float) -> str:
-    return moment(datetime.fromtimestamp(seconds, UTC))
+    return format_time(datetime.fromtimestamp(seconds, UTC))
 
 
 def _number(cursor: str | None) -> int | None:
     if cursor is None:
         return None
     if not (cursor.isdecimal() and len(cursor) < 19):  # SQLite counts no further
-        raise wrong_cursor()
+        raise invalid_cursor()
     return int(cursor)

@@ -42,13 +42,13 @@ def _not_json(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def problem_answer(problem: Problem) -> Response:
+def problem_response(problem: Problem) -> Response:
     return JSONResponse(problem.body(), problem.status, headers=problem.headers)
 
 
-async def no_such_path(_request: Request, error: Exception) -> Response:
+async def http_error_response(_request: Request, error: Exception) -> Response:
     """For Starlette's own exceptions: no route, or not with this method."""
     status = error.status_code if isinstance(error, HTTPException) else 500
     headers = getattr(error, "headers", None)
     words = HTTPStatus(status).phrase + "."
-    return problem_answer(Problem(status, _CODES.get(status, "error"), words, headers))
+    return problem_response(Problem(status, _CODES.get(status, "error"), words, headers))

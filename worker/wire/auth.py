@@ -10,7 +10,7 @@ def authorization(key: str) -> str:
     return f"{SCHEME} {key}"
 
 
-def key_in(given: str | None) -> str | None:
+def key_from_header(given: str | None) -> str | None:
     """The key that the header's value carries; None where it carries none."""
     scheme, _, key = (given or "").strip().partition(" ")
     return key.strip() or None if scheme.lower() == SCHEME.lower() else None

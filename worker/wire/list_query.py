@@ -48,7 +48,7 @@ def read_query(asked: Mapping[str, str]) -> ListQuery:
     )
 
 
-def wrong_cursor() -> Exception:
+def invalid_cursor() -> Exception:
     return field_problem({"cursor": ["Invalid cursor."]})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 EXECUTIONS = ("v1", "judges", "batch-executions")
 
 
-def execute(judge_id: str) -> tuple[str, ...]:
+def batch_execute(judge_id: str) -> tuple[str, ...]:
     return ("v1", "judges", judge_id, "batch-execute")
 
 
@@ -14,7 +14,7 @@ def path(*segments: str) -> str:
     return f"/{'/'.join(segments)}/"
 
 
-EXECUTE_PATH = path(*execute("{judge_id}"))
+EXECUTE_PATH = path(*batch_execute("{judge_id}"))
 LIST_PATH = path(*EXECUTIONS)
 STATUS_PATH = path(*EXECUTIONS, "{id}")
 COMMON_PATH = path("v1", "batch-executions")  # of the newest servers, with the judge in the body

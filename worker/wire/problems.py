@@ -69,7 +69,7 @@ def not_authenticated() -> Problem:
     return Problem(401, "not_authenticated", words, {"WWW-Authenticate": SCHEME})
 
 
-def wrong_key() -> Problem:
+def invalid_key() -> Problem:
     return Problem(401, "authentication_failed", "Invalid API key.", {"WWW-Authenticate": SCHEME})
 
 
@@ -79,5 +79,5 @@ def throttled(seconds: float | None) -> Problem:
     return Problem(429, "throttled", "Request was throttled.", headers)
 
 
-def no_such_execution() -> Problem:
+def execution_not_found() -> Problem:
     return Problem(404, "not_found", "No BatchExecution matches the given query.")

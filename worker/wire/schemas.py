@@ -97,10 +97,10 @@ class ProblemBody(TypedDict):
     code: str
 
 
-def shown_input(given: Mapping[str, Any]) -> dict[str, Any]:
+def input_body(given: Mapping[str, Any]) -> dict[str, Any]:
     """An input as items show it: four fields always, of the others those that were sent."""
     return {**dict.fromkeys(_SHOWN), **given}
 
 
-def moment(at: datetime) -> str:
+def format_time(at: datetime) -> str:
     return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
