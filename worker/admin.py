@@ -11,7 +11,8 @@ are returned as dictionaries with the column names as keys. Times are `datetime`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -94,7 +95,7 @@ class Admin:
         with self.database.read() as connection:
             return {
                 "jobs": job_queries.job_counts(connection),
-                "batches": job_queries.batch_counts(connection),
+                "batches": _live_batches_by_state(connection),
                 "paused": _rows(pauses.list_pauses(connection)),
                 "waiting_for": _rows(job_queries.closed_gates(connection)),
                 "held": _rows(job_queries.held_batches(connection)),
@@ -162,12 +163,11 @@ class Admin:
             - `paused`: whether a pause applies to it.
         """
         with self.database.read() as connection:
-            found = {
-                row["judge_id"]: row for row in _rows(batch_queries.waiting_by_judge(connection))
-            }
-            for judge_id, state, count in batch_queries.batches_by_judge(connection):
+            found = {row["judge_id"]: row for row in _rows(batch_queries.work_by_judge(connection))}
+            for judge_id, state, count, _ in batch_queries.open_batch_counts(connection):
                 _entry(found, judge_id).setdefault("batches", {})[state] = count
-            for judge_id, inputs, since in batch_queries.ended_lately(connection, RATE_WINDOW):
+            recent = batch_queries.recent_output_by_judge(connection, RATE_WINDOW)
+            for judge_id, inputs, since in recent:
                 passed = max(1.0, min(RATE_WINDOW, (datetime.now(UTC) - since).total_seconds()))
                 _entry(found, judge_id)["per_minute"] = inputs / passed * 60
             for pause in pauses.list_pauses(connection):
@@ -262,7 +262,7 @@ class Admin:
         Batches on hold and paused work do not count, because they wait for a person.
         """
         with self.database.read() as connection:
-            return not job_queries.any_work(connection)
+            return job_queries.is_drained(connection)
 
     def means(self, job_id: UUID) -> list[dict[str, Any]]:
         """Return the mean score of each evaluator of a job.
@@ -448,9 +448,17 @@ def _not_paused(judge_id: str | None, paused: list[str | None]) -> str:
     return f"{what} is not paused, but {names} (`evalworker resume{options}`)"
 
 
-def _row(row: sa.Row[Any] | NamedTuple) -> dict[str, Any]:
+def _live_batches_by_state(connection: sa.Connection) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for count in batch_queries.open_batch_counts(connection):
+        if count.state in LIVE_STATES:
+            counts[count.state] += count.batches
+    return dict(counts)
+
+
+def _row(row: NamedTuple) -> dict[str, Any]:
     return row._asdict()
 
 
-def _rows(rows: Collection[Any]) -> list[dict[str, Any]]:
-    return [_row(row) for row in rows]
+def _rows(rows: Iterable[NamedTuple]) -> list[dict[str, Any]]:
+    return [row._asdict() for row in rows]

@@ -170,7 +170,7 @@ class App:
     def is_drained(self) -> bool:
         """Return whether nothing is left that the worker could do without a person."""
         with self.database.read() as connection:
-            return not job_queries.any_work(connection)
+            return job_queries.is_drained(connection)
 
     def _room(self) -> None:
         self.dispatcher.wake()

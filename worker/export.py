@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from worker.errors import EvalWorkerError
-from worker.store.job_queries import ItemResult
-from worker.store.views import item_results
+from worker.store.job_queries import Item, ItemResult
 
 ROWS = 10_000  # of a row group of Parquet, at most
 CHARACTERS = 32 * 1024 * 1024  # likewise, of its texts
 
-ITEM_COLUMNS = tuple(column.name for column in item_results.columns)
+ITEM_COLUMNS = Item._fields
 SCORE_COLUMNS = ("evaluator_name", "score", "justification", "confidence")
 
 
@@ -103,7 +102,7 @@ def _flat(found: Iterable[ItemResult]) -> Iterator[dict[str, Any]]:
 
 def _nested(result: ItemResult) -> dict[str, Any]:
     given = [{name: getattr(score, name) for name in SCORE_COLUMNS} for score in result.scores]
-    return {**result.item._mapping, "scores": given}
+    return {**result.item._asdict(), "scores": given}
 
 
 def _types(arrow: Any) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def test_cancelling_tells_what_had_been_sent(bench: Bench, admin: Admin) -> None
 def test_the_history_of_a_job_has_the_batches_that_it_left(
     bench: Bench, admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_queries, "READ_AT_ONCE", 3)
+    monkeypatch.setattr(batch_queries, "CHUNK_SIZE", 3)
     bench.remote.next_answer(lambda _: REFUSED)
     job_id = bench.enqueue(["a", "fail"])
     other = bench.enqueue(["elsewhere"], judge_id="other")

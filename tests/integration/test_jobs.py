@@ -72,7 +72,7 @@ def test_an_unknown_job_is_an_error(bench: Bench) -> None:
 def test_results_come_in_order_with_their_scores(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job_queries, "READ_AT_ONCE", 2)
+    monkeypatch.setattr(job_queries, "CHUNK_SIZE", 2)
     job_id = bench.enqueue(["a", "bb", "fail", "dddd", "eeeee"])
     bench.finish()
     with bench.database.read() as connection:

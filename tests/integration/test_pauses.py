@@ -30,7 +30,7 @@ def resume(bench: Bench, judge_id: str | None = None) -> bool:
 
 def has_work(bench: Bench, *, also_paused: bool = False) -> bool:
     with bench.database.read() as connection:
-        return job_queries.any_work(connection, also_paused=also_paused)
+        return not job_queries.is_drained(connection, include_paused=also_paused)
 
 
 @pytest.mark.parametrize("judge_id", [None, "judge"])

@@ -270,7 +270,7 @@ def test_a_batch_whose_holders_keep_dying_is_set_aside_and_can_be_resolved(
     ((state, error),) = bench.batches()
     assert (state, error) == ("held", "5 processes in a row died while they held it")
     with bench.database.read() as connection:
-        assert not job_queries.any_work(connection)
+        assert job_queries.is_drained(connection)
         (held,) = job_queries.held_batches(connection)
     assert held.item_count == 1
     assert bench.database.run(partial(leases.resolve, batch_id=held.id, resubmit=False))

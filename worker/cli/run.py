@@ -64,8 +64,8 @@ def _warnings(worker: App, failed_before: int) -> list[str]:
     with worker.database.read() as connection:
         if job_queries.held_batches(connection):
             warnings.append("batches are on hold until you decide: `evalworker status`")
-        if not job_queries.any_work(connection) and job_queries.any_work(
-            connection, also_paused=True
+        if job_queries.is_drained(connection) and not job_queries.is_drained(
+            connection, include_paused=True
         ):
             warnings.append("the work that is left is paused: `evalworker status`")
     return warnings

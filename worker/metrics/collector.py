@@ -19,7 +19,7 @@ from worker.domain.lifecycle import LIVE_STATES, BatchState
 from worker.metrics import definitions
 from worker.metrics.counters import scope_label
 from worker.metrics.definitions import Metric
-from worker.store import concurrency_limit, metric_queries, pauses
+from worker.store import batch_queries, concurrency_limit, metric_queries, pauses
 from worker.store.database import Database
 
 MIN_CACHE_SECONDS = 5.0
@@ -102,15 +102,18 @@ class DatabaseCollector(Collector):
 def read_snapshot(database: Database, max_in_flight: int) -> list[GaugeMetricFamily]:
     """Read all gauges of the database in one transaction."""
     with database.read() as connection:
-        metric_queries.bound(connection, seconds=SNAPSHOT_TIMEOUT_SECONDS)
+        metric_queries.limit_duration(connection, seconds=SNAPSHOT_TIMEOUT_SECONDS)
         waiting = metric_queries.waiting_by_judge(connection)
         due = metric_queries.due_by_judge(connection)
-        batches = metric_queries.batches_by_state(connection)
+        batches = batch_queries.open_batch_counts(connection)
         closed = metric_queries.closed_scopes(connection)
         paused = pauses.list_pauses(connection)
         allowed = concurrency_limit.allowed_in_flight(connection, max_in_flight)
-    counts = dict.fromkeys(STATES, 0.0) | {row.state: float(row.batches) for row in batches}
-    ages = {row.state: max(0.0, row.oldest or 0.0) for row in batches}
+    counts: dict[str, float] = dict.fromkeys(STATES, 0.0)
+    ages: dict[str, float] = {}
+    for row in batches:
+        counts[row.state] += row.batches
+        ages[row.state] = max(ages.get(row.state, 0.0), row.oldest or 0.0)
     gates = dict.fromkeys(SCOPES, 0.0)
     for scope in closed:
         gates[scope_label(scope)] += 1

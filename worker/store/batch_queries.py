@@ -1,27 +1,90 @@
-"""What people look at beyond single jobs: batches by state, histories, the work of each judge."""
+"""Read batches for people: by state, with their history, and the work of each judge."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator
+from datetime import datetime
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
 
 from worker.domain.lifecycle import BatchState, Status
-from worker.store.sql_functions import later
-from worker.store.tables import batches, events, item_is_live, items, jobs
+from worker.store.rows import read_rows, select_rows
+from worker.store.sql_functions import later, now, seconds_between
+from worker.store.tables import (
+    batch_is_held,
+    batch_is_live,
+    batches,
+    events,
+    item_is_live,
+    items,
+    jobs,
+)
 
-READ_AT_ONCE = 1000  # events
+CHUNK_SIZE = 1000  # events that are read at a time
 
-_SHOWN = [
-    batches.c[name]
-    for name in (
-        *("id", "judge_id", "judge_version_id", "tags", "state", "item_count", "remote_batch_id"),
-        *("remote_status", "submissions", "polls", "failures", "gate", "error"),
-        *("created_at", "submitted_at", "due_at", "finished_at", "lease_holder"),
-    )
-]
+
+class Batch(NamedTuple):
+    """A row of `eval_batches`, with the columns that matter to people."""
+
+    id: UUID
+    judge_id: str
+    judge_version_id: str | None
+    tags: Any
+    state: str
+    item_count: int
+    remote_batch_id: str | None
+    remote_status: str | None
+    submissions: int
+    polls: int
+    failures: int
+    gate: str | None
+    error: str | None
+    created_at: datetime
+    submitted_at: datetime | None
+    due_at: datetime | None
+    finished_at: datetime | None
+    lease_holder: str | None
+
+
+class BatchCount(NamedTuple):
+    """The open batches of one judge and state."""
+
+    judge_id: str
+    state: str
+    batches: int
+    oldest: float | None  # seconds since the first of them was planned
+
+
+class EventRow(NamedTuple):
+    """A row of `eval_events`."""
+
+    id: int
+    at: datetime
+    event: str
+    job_id: UUID | None
+    item_index: int | None
+    batch_id: UUID | None
+    detail: Any
+
+
+class JudgeWork(NamedTuple):
+    """The inputs of a judge that have not ended."""
+
+    judge_id: str
+    jobs: int
+    waiting: int
+    in_flight: int
+    oldest: datetime  # when the first of these jobs was enqueued
+
+
+class JudgeOutput(NamedTuple):
+    """The inputs in batches of a judge that finished recently."""
+
+    judge_id: str
+    inputs: int
+    since: datetime  # when the first of these batches was submitted
 
 
 def list_batches(
@@ -31,49 +94,59 @@ def list_batches(
     judge_id: str | None = None,
     job_id: UUID | None = None,
     limit: int,
-) -> Sequence[Any]:
-    """Batches in one of these states, the newest first; of a job: those its inputs are in now."""
-    chosen = sa.select(*_SHOWN).where(batches.c.state.in_(sorted(states)))
+) -> list[Batch]:
+    """Return batches in one of these states, newest first; of a job, those its inputs are in."""
+    chosen = select_rows(Batch, batches).where(batches.c.state.in_(sorted(states)))
     if judge_id is not None:
         chosen = chosen.where(batches.c.judge_id == judge_id)
     if job_id is not None:
         chosen = chosen.where(batches.c.id.in_(_batches_of(job_id)))
-    return connection.execute(chosen.order_by(batches.c.id.desc()).limit(limit)).all()
-
-
-def count_batches(connection: sa.Connection, states: Collection[BatchState]) -> int:
-    counted = sa.select(sa.func.count()).where(batches.c.state.in_(sorted(states)))
-    return int(connection.scalar(counted) or 0)
+    return read_rows(connection, Batch, chosen.order_by(batches.c.id.desc()).limit(limit))
 
 
 def _batches_of(job_id: UUID) -> sa.Select[Any]:
     return sa.select(items.c.batch_id).where(items.c.job_id == job_id, items.c.batch_id.isnot(None))
 
 
-def history_of(connection: sa.Connection, job_id: UUID) -> Iterator[Any]:
-    """The events of a job, its inputs and its batches, also those that it has left; oldest first.
+def open_batch_counts(connection: sa.Connection) -> list[BatchCount]:
+    """Count the batches that are live or on hold, by judge and state."""
+    return [BatchCount._make(row) for row in connection.execute(_OPEN_BATCHES)]
 
-    Columns: id, at, event, job_id, item_index, batch_id, detail.
+
+def _count_batches(condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    age = sa.func.max(seconds_between(batches.c.created_at, now()))
+    return (
+        sa.select(batches.c.judge_id, batches.c.state, sa.func.count(), age)
+        .where(condition)
+        .group_by(batches.c.judge_id, batches.c.state)
+    )
+
+
+# Two selects, because each condition has a partial index.
+_OPEN_BATCHES = _count_batches(batch_is_live).union_all(_count_batches(batch_is_held))
+
+
+def history_of(connection: sa.Connection, job_id: UUID) -> Iterator[EventRow]:
+    """Yield the events of a job, its inputs and its batches, oldest first.
+
+    This includes batches that its inputs have left.
     """
     left = sa.select(events.c.batch_id).where(
         events.c.job_id == job_id, events.c.batch_id.isnot(None)
     )
     own = _batches_of(job_id).union(left).subquery()
-    # What a batch tells of other jobs that it also carries is theirs.
+    # Events of a batch that name another job belong to that job only.
     of_batch = sa.and_(events.c.batch_id.in_(sa.select(own.c.batch_id)), events.c.job_id.is_(None))
+    chosen = select_rows(EventRow, events).where(sa.or_(events.c.job_id == job_id, of_batch))
+    chosen = chosen.order_by(events.c.id).limit(CHUNK_SIZE)
     last = 0
-    while chunk := connection.execute(
-        sa.select(events)
-        .where(sa.or_(events.c.job_id == job_id, of_batch), events.c.id > last)
-        .order_by(events.c.id)
-        .limit(READ_AT_ONCE)
-    ).all():
+    while chunk := read_rows(connection, EventRow, chosen.where(events.c.id > last)):
         yield from chunk
         last = chunk[-1].id
 
 
-def waiting_by_judge(connection: sa.Connection) -> Sequence[Any]:
-    """Of each judge with open jobs: judge_id, jobs, waiting, in_flight, and since when (oldest)."""
+def work_by_judge(connection: sa.Connection) -> list[JudgeWork]:
+    """Return the open work of each judge that has some."""
     per_job = (
         sa.select(
             items.c.job_id,
@@ -84,45 +157,37 @@ def waiting_by_judge(connection: sa.Connection) -> Sequence[Any]:
         .group_by(items.c.job_id)
         .subquery()
     )
-    return connection.execute(
+    chosen = (
         sa.select(
             jobs.c.judge_id,
-            sa.func.count().label("jobs"),
-            _sum(per_job.c.waiting).label("waiting"),
-            _sum(per_job.c.in_flight).label("in_flight"),
-            sa.func.min(jobs.c.created_at).label("oldest"),
+            sa.func.count(),
+            _sum(per_job.c.waiting),
+            _sum(per_job.c.in_flight),
+            sa.func.min(jobs.c.created_at),
         )
         .join_from(jobs, per_job, per_job.c.job_id == jobs.c.id)
         .group_by(jobs.c.judge_id)
         .order_by(jobs.c.judge_id)
-    ).all()
+    )
+    return read_rows(connection, JudgeWork, chosen)
 
 
-def batches_by_judge(connection: sa.Connection) -> Sequence[Any]:
-    """Live and held batches: judge_id, state, batches."""
-    return connection.execute(
-        sa.select(batches.c.judge_id, batches.c.state, sa.func.count().label("batches"))
-        .where(sa.or_(batches.c.due_at.isnot(None), batches.c.state == BatchState.HELD))
-        .group_by(batches.c.judge_id, batches.c.state)
-        .order_by(batches.c.judge_id, batches.c.state)
-    ).all()
-
-
-def ended_lately(connection: sa.Connection, seconds: float) -> Sequence[Any]:
-    """What came back in the last so many seconds: judge_id, inputs, and since when it was there."""
-    return connection.execute(
+def recent_output_by_judge(connection: sa.Connection, seconds: float) -> list[JudgeOutput]:
+    """Return what each judge finished in the last `seconds`."""
+    chosen = (
         sa.select(
             batches.c.judge_id,
-            _sum(batches.c.item_count).label("inputs"),
-            sa.func.min(batches.c.submitted_at).label("since"),
+            _sum(batches.c.item_count),
+            sa.func.min(batches.c.submitted_at),
         )
         .where(
             batches.c.state == BatchState.FINISHED,
             batches.c.finished_at > later(sa.literal(-seconds)),
         )
         .group_by(batches.c.judge_id)
-    ).all()
+    )
+    return read_rows(connection, JudgeOutput, chosen)
 
 
 def _sum(counts: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
-    return sa.cast(sa.func.sum(counts), sa.BigInteger)  # PostgreSQL makes a decimal of it
+    return sa.cast(sa.func.sum(counts), sa.BigInteger)  # PostgreSQL sums to a decimal

@@ -1,37 +1,42 @@
-"""How much there is right now, for whoever watches: read often, so each is a look into an index.
+"""Count what is in the database right now, for the metrics.
 
-The partial indexes hold live rows alone: what is looked through is what waits, never what was done.
+Scrapes are frequent, so each query reads a partial index of live rows only, never ended ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import sqlalchemy as sa
 
-from worker.domain.lifecycle import BatchState
 from worker.store.sql_functions import now, seconds_between
-from worker.store.tables import batches, gates, item_is_in_flight, item_is_live, items, jobs
+from worker.store.tables import (
+    batch_is_held,
+    batch_is_live,
+    batches,
+    gates,
+    item_is_in_flight,
+    item_is_live,
+    items,
+    jobs,
+)
 
 
-def bound(connection: sa.Connection, *, seconds: float) -> None:
-    """Ends what takes longer; on SQLite, where nobody else is held up, nothing does."""
+def limit_duration(connection: sa.Connection, *, seconds: float) -> None:
+    """Cancel statements of this transaction that take longer; not on SQLite, which has no limit."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.text(f"SET LOCAL statement_timeout = {int(seconds * 1000)}"))
 
 
 def waiting_by_judge(connection: sa.Connection) -> dict[str, int]:
-    """How many items wait for each judge that has live ones."""
+    """Return the number of waiting items of each judge that has live items."""
     in_flight = dict(tuple(row) for row in connection.execute(_IN_FLIGHT))
     live = connection.execute(_LIVE)
     return {judge: max(0, int(n) - in_flight.get(judge, 0)) for judge, n in live}
 
 
-_HELD = batches.c.state == sa.literal_column(f"'{BatchState.HELD}'")
-
-# The index of live items does not tell those that wait from those in flight, and the table with
-# its texts is not to be read for it: the few in flight are counted apart, and taken off.
+# The index of live items does not distinguish waiting items from those in flight, and the table
+# is too large to read. So the few items in flight are counted apart, and subtracted.
 _LIVE_OF_JOB = (
     sa.select(items.c.job_id, sa.func.count().label("number"))
     .where(item_is_live)
@@ -46,13 +51,13 @@ _LIVE = (
 _IN_FLIGHT = (
     sa.select(batches.c.judge_id, sa.func.count())
     .join_from(batches, items, items.c.batch_id == batches.c.id)
-    .where(sa.or_(batches.c.due_at.isnot(None), _HELD), item_is_in_flight)
+    .where(sa.or_(batch_is_live, batch_is_held), item_is_in_flight)
     .group_by(batches.c.judge_id)
 )
 
 
 def due_by_judge(connection: sa.Connection) -> dict[str, float]:
-    """For how many seconds the longest waiting job of each judge has been due."""
+    """Return for how many seconds the job of each judge that waits longest has been due."""
     return dict(tuple(row) for row in connection.execute(_DUE))
 
 
@@ -66,25 +71,6 @@ _DUE = (
 )
 
 
-def batches_by_state(connection: sa.Connection) -> Sequence[sa.Row[Any]]:
-    """Of each state that has not ended: state, batches, oldest (seconds since it was planned)."""
-    return connection.execute(_BATCHES).all()
-
-
-def _counted(*which: sa.ColumnElement[bool]) -> sa.Select[Any]:
-    age = seconds_between(batches.c.created_at, now())
-    return (
-        sa.select(
-            batches.c.state, sa.func.count().label("batches"), sa.func.max(age).label("oldest")
-        )
-        .where(*which)
-        .group_by(batches.c.state)
-    )
-
-
-_BATCHES = _counted(batches.c.due_at.isnot(None)).union_all(_counted(_HELD))
-
-
 def closed_scopes(connection: sa.Connection) -> Sequence[str]:
-    """The scopes of `eval_gates` behind which work waits."""
+    """Return the scopes of the closed gates."""
     return connection.scalars(sa.select(gates.c.scope).where(gates.c.closed_at.isnot(None))).all()

@@ -1,20 +1,25 @@
-"""Which traces of producers a batch, or a job, belongs to."""
+"""Read which traces of producers a batch or a job belongs to."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
 
 from worker.store.tables import item_is_in_flight, items, jobs
 
-MOST = 128  # links of one span, as OpenTelemetry limits them
+MAX_LINKS = 128  # of one span, as OpenTelemetry limits them
 
 
-def of_batch(connection: sa.Connection, batch_id: UUID) -> Sequence[str]:
-    """The trace contexts of the jobs whose items are in this batch, each once."""
+class TracedJob(NamedTuple):
+    trace_context: str
+    judge_id: str
+
+
+def contexts_of_batch(connection: sa.Connection, batch_id: UUID) -> Sequence[str]:
+    """Return the distinct trace contexts of the jobs whose items are in this batch."""
     return connection.scalars(_OF_BATCH, {"of_batch": batch_id}).all()
 
 
@@ -27,13 +32,14 @@ _OF_BATCH = (
         item_is_in_flight,
         jobs.c.trace_context.isnot(None),
     )
-    .limit(MOST)
+    .limit(MAX_LINKS)
 )
 
 
-def of_job(connection: sa.Connection, job_id: UUID) -> Any:
-    """trace_context and judge_id of a job that is traced; else None."""
-    return connection.execute(_OF_JOB, {"of_job": job_id}).one_or_none()
+def traced_job(connection: sa.Connection, job_id: UUID) -> TracedJob | None:
+    """Return a job if it has a trace context."""
+    row = connection.execute(_OF_JOB, {"of_job": job_id}).one_or_none()
+    return None if row is None else TracedJob._make(row)
 
 
 _OF_JOB = sa.select(jobs.c.trace_context, jobs.c.judge_id).where(

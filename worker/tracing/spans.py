@@ -78,7 +78,7 @@ class Tracing:
     def _job_ended(self, recorded: RecordedEvent, job_id: UUID) -> None:
         try:
             with self._database.read() as connection:
-                job = trace_queries.of_job(connection, job_id)
+                job = trace_queries.traced_job(connection, job_id)
         except SQLAlchemyError:
             return
         context = _context(job.trace_context) if job is not None else None
@@ -100,7 +100,7 @@ class Tracing:
     def _contexts(self, batch_id: UUID) -> list[Context]:
         try:
             with self._database.read() as connection:
-                found = trace_queries.of_batch(connection, batch_id)
+                found = trace_queries.contexts_of_batch(connection, batch_id)
         except SQLAlchemyError:
             return []
         return [context for text in found if (context := _context(text)) is not None]
