@@ -392,7 +392,7 @@ class Admin:
         """
         state = self.database.run(lambda tx: leases.resolve(tx, batch_id, resubmit=resubmit))
         if state is None:
-            raise NotPossible(f"there is no held batch {batch_id} (`evalworker batches`)")
+            raise NotPossible(f"no batch on hold has the id {batch_id} (`evalworker batches`)")
         return state
 
     def prune(
@@ -440,12 +440,12 @@ def _entry(found: dict[str, dict[str, Any]], judge_id: str) -> dict[str, Any]:
 
 
 def _not_paused(judge_id: str | None, paused: list[str | None]) -> str:
-    what = "everything" if judge_id is None else f"judge {judge_id}"
+    wanted = "no pause of all judges" if judge_id is None else f"no pause of judge {judge_id}"
     if not paused:
-        return f"{what} is not paused, nor is anything else"
-    names = ", ".join("everything" if name is None else f"judge {name}" for name in paused)
-    options = " or ".join("" if name is None else f" --judge {name}" for name in paused)
-    return f"{what} is not paused, but {names} (`evalworker resume{options}`)"
+        return f"there is {wanted}, nor any other pause"
+    commands = [f"resume --judge {name}" if name is not None else "resume" for name in paused]
+    others = " or ".join(f"`evalworker {command}`" for command in commands)
+    return f"there is {wanted}; end another one with {others}"
 
 
 def _live_batches_by_state(connection: sa.Connection) -> dict[str, int]:

@@ -66,7 +66,8 @@ def test_a_judge_is_paused_and_resumed_and_every_overview_shows_it(
     assert checked["schema"]
     wrong = refused(env, "resume", "--judge", "other")
     assert wrong.returncode == 1
-    assert "is not paused, but everything, judge judge" in wrong.stderr
+    assert "there is no pause of judge other" in wrong.stderr
+    assert "`evalworker resume` or `evalworker resume --judge judge`" in wrong.stderr
     assert "still paused: judge judge: a [new] prompt" in output_of(env, "resume")
     assert output_of(env, "resume", "--judge", "judge") == "judge judge is resumed\n"
     bench.finish()
@@ -130,7 +131,7 @@ def test_batches_are_listed_and_one_on_hold_is_released(
     assert batch["id"] in listed
     assert f"evalworker resolve {batch['id']}" in listed
     assert json_of(env, "resolve", batch["id"]) == {"state": "unknown"}
-    assert "there is no held batch" in refused(env, "resolve", batch["id"]).stderr
+    assert "no batch on hold has the id" in refused(env, "resolve", batch["id"]).stderr
     bench.finish()
     assert output_of(env, "batches").startswith("no batch is held or planned or ")
     assert "finished" in output_of(env, "batches", "--job", job_id)

@@ -151,7 +151,7 @@ def test_batches_are_listed_by_state_judge_and_job(bench: Bench, admin: Admin) -
     (batch,) = admin.batches(job_id=job_id)
     assert (batch["judge_id"], batch["item_count"], batch["state"]) == ("one", 2, "submitted")
     assert admin.batches(judge_id="two", job_id=job_id) == []
-    with pytest.raises(NotPossible, match="no held batch"):
+    with pytest.raises(NotPossible, match="no batch on hold"):
         admin.resolve(batch["id"])
     bench.remote.done = True
     bench.finish()
@@ -177,10 +177,10 @@ def test_judges_are_shown_with_their_work_their_rate_and_their_pauses(
 
 
 def test_resuming_what_is_not_paused_names_what_is(admin: Admin) -> None:
-    with pytest.raises(NotPossible, match="everything is not paused, nor is anything else"):
+    with pytest.raises(NotPossible, match="there is no pause of all judges, nor any other pause"):
         admin.resume()
     admin.pause("one", reason="its prompt changes")
-    with pytest.raises(NotPossible, match=r"judge oen is not paused, but judge one .*--judge one"):
+    with pytest.raises(NotPossible, match=r"there is no pause of judge oen; .*--judge one"):
         admin.resume("oen")
     assert admin.pause("one") is False
     admin.resume("one")
