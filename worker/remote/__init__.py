@@ -2,7 +2,7 @@
 
 client          one method per endpoint
 pagination      the list, page by page
-urls            the API's URLs, and to which others the key may be sent
+urls            the API's URLs; the key is sent nowhere else
 transport       pooled connections
 deadline        the limits of an exchange: its time and the size of its body
 responses       the outcome of a status code and a body

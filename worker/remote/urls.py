@@ -1,4 +1,4 @@
-"""Build the API's URLs, and decide which URLs that the remote names may be sent the key."""
+"""Build the API's URLs, and resolve those in its responses: the key is sent nowhere else."""
 
 from __future__ import annotations
 
