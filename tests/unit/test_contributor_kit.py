@@ -115,3 +115,11 @@ def test_links_and_paths_of_the_guide_exist() -> None:
         assert (ROOT / target).exists(), target
     for path in re.findall(r"`((?:worker|tests|docs|migrations|deploy)/[\w./]+)`", CONTRIBUTING):
         assert (ROOT / path).exists(), path
+
+
+def test_the_core_of_the_tests_exists() -> None:
+    """`.ci/lowest` names its tests one by one."""
+    named = re.findall(r"tests/[\w/]+\.py", (ROOT / ".ci" / "lowest").read_text("utf-8"))
+    assert named
+    for path in named:
+        assert (ROOT / path).exists(), path

@@ -1,4 +1,4 @@
-"""Dependencies are bounded on both sides, their least versions tried, their licences known."""
+"""Dependencies have lower and upper bounds, which are tested, and known licences."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def bound(given: Requirement, operator: str) -> Version | None:
 
 
 @pytest.mark.parametrize("given", REQUIRED, ids=lambda given: given.name)
-def test_every_dependency_has_a_least_version_and_a_first_one_that_is_too_new(
+def test_every_dependency_has_a_lower_and_an_upper_bound(
     given: Requirement,
 ) -> None:
-    least, too_new = bound(given, ">="), bound(given, "<")
-    assert least is not None
+    lowest, too_new = bound(given, ">="), bound(given, "<")
+    assert lowest is not None
     assert too_new is not None
-    assert least < too_new
+    assert lowest < too_new
 
 
-def test_the_least_versions_are_those_that_are_tried() -> None:
+def test_the_lowest_versions_are_those_that_are_tested() -> None:
     tried = dict(
         re.findall(r"^([\w-]+)==(\S+)$", (ROOT / "tests/lowest.txt").read_text("utf-8"), re.M)
     )
