@@ -1,9 +1,9 @@
-"""The broker named by a URL, and the Dramatiq worker on it, set up for what is known of both.
+"""Build the broker that a URL names, and the Dramatiq worker on it.
 
 Dramatiq is a wake-up bus here: rows say what is to be done, messages only that something is. So
-brokers are tuned for prompt delivery, and nothing is asked of them after a crash.
+brokers are tuned for prompt delivery, and recovery after a crash does not rely on them.
 
-A `namespace` in the URL's query keeps installations that share a broker apart.
+A `namespace` in the URL's query separates installations that share a broker.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import dramatiq
+import dramatiq_postgres
+import dramatiq_postgres.schema
 import pika.exceptions
 import psycopg
 import psycopg.conninfo
@@ -32,7 +34,7 @@ from worker.store.scripts import read_script
 NAMESPACE = "evalworker"
 POSTGRES_SCHEMA = "eval_dramatiq"  # of the queue's own tables, beside the producer's
 
-# What the libraries raise when the broker is away; some of it reaches the caller unwrapped.
+# What the libraries raise when the broker is away; some errors reach the caller unwrapped.
 SEND_ERRORS: tuple[type[Exception], ...] = (
     BrokerError,
     redis.RedisError,
@@ -44,32 +46,33 @@ SEND_ERRORS: tuple[type[Exception], ...] = (
 
 _CONNECT_ERRORS: tuple[type[Exception], ...] = (*SEND_ERRORS, ValueError)
 
-# Delayed messages wait in the worker's memory, in the order in which they were fetched: one that
-# is not fetched because the buffer is full of later ones is late. So the buffer is never full.
+# Delayed messages wait in the worker's memory, in the order in which they were fetched. A message
+# behind a full buffer of later ones would be late, so the buffer is large enough never to be full.
 DELAY_PREFETCH = 60_000
-# How long an idle consumer sleeps between fetches; Dramatiq's own second is felt by people.
+# How long an idle consumer sleeps between fetches; with Dramatiq's second, people notice the delay.
 WORKER_TIMEOUT_MS = 200
-# Of a million fetches, so many also look for messages of dead workers. At some five fetches a
-# second and consumer that is every ten seconds, instead of every few minutes.
+# Of a million fetches, this many also recover messages of dead workers. A consumer fetches about
+# five times a second, so that is every ten seconds instead of every few minutes.
 REDIS_MAINTENANCE_CHANCE = 20_000
-# A consumer fetches, which is its heartbeat, five times a second: half a minute without is dead.
+# Each fetch, five a second, is a heartbeat: a consumer without one for half a minute is dead.
 REDIS_HEARTBEAT_MS = 30_000
-# RabbitMQ with an alarm stops reading: without the second limit, a send would wait for ever and
-# hold the dispatcher. The first notices a peer that went away without a word.
+# RabbitMQ stops reading during an alarm: without `blocked_connection_timeout`, a send would wait
+# for ever and block the dispatcher. The heartbeat notices a peer that disappeared.
 AMQP_DEFAULTS = {"heartbeat": "30", "blocked_connection_timeout": "30"}
 SOCKET_SECONDS = 10.0
 
 
 def queue_name(url: str) -> str:
-    """The queue of this installation: its namespace, as queues of RabbitMQ are global."""
+    """Return the queue of this installation: its namespace, as queues of RabbitMQ are global."""
     return dict(parse_qsl(urlsplit(url).query)).get("namespace", NAMESPACE)
 
 
 def make_broker(url: str) -> dramatiq.Broker:
-    """The broker; nothing is connected yet, except that PostgreSQL's pool opens in the background.
+    """Build the broker without connecting; only PostgreSQL's pool opens in the background.
 
-    No retries, no age limit, no callbacks: an actor's outcome is a row, never a message. `Retries`
-    is there only because it owns the option `max_retries`, and rejects what raises all the same.
+    There are no retries, no age limit and no callbacks, as an actor's outcome is a row and never a
+    message. `Retries` is there because it owns the option `max_retries` and rejects messages whose
+    actor raised.
     """
     chain = [TimeLimit(), Retries(max_retries=0), LogContext()]
     plain, name = _without_namespace(url), queue_name(url)
@@ -85,13 +88,11 @@ def make_broker(url: str) -> dramatiq.Broker:
                 middleware=chain,
             )
         case "amqp" | "amqps":
-            # Without confirms a publish into a dying connection is lost without an error.
+            # Without confirms, a publish into a dying connection is lost without an error.
             return RabbitmqBroker(url=_amqp(plain), confirm_delivery=True, middleware=chain)
         case "postgresql" | "postgres":
-            from dramatiq_postgres import PostgresBroker
-
-            # Parsed by libpq: given the URL, it would lose the slashes of `postgresql:///name`.
-            broker: dramatiq.Broker = PostgresBroker(
+            # Parsed by libpq: the broker would drop the slashes of `postgresql:///name`.
+            broker: dramatiq.Broker = dramatiq_postgres.PostgresBroker(
                 url={**TCP_KEEPALIVE, **psycopg.conninfo.conninfo_to_dict(plain)},
                 results=False,
                 schema=POSTGRES_SCHEMA,
@@ -103,12 +104,12 @@ def make_broker(url: str) -> dramatiq.Broker:
 
 
 def prepare_broker(url: str) -> None:
-    """Tries the connection, and creates what the broker needs; raises `Unreachable`."""
+    """Connect once and create what the broker needs; raises `Unreachable`."""
     check_broker(url, prepare=True)
 
 
 def check_broker(url: str, *, prepare: bool = False) -> None:
-    """Tries the connection; raises `Unreachable`."""
+    """Connect once; raises `Unreachable`."""
     plain = _without_namespace(url)
     try:
         match urlsplit(url).scheme:
@@ -119,18 +120,16 @@ def check_broker(url: str, *, prepare: bool = False) -> None:
             case "amqp" | "amqps":
                 pika.BlockingConnection(pika.URLParameters(_amqp(plain))).close()
             case "postgresql" | "postgres":
-                from dramatiq_postgres import schema
-
                 with psycopg.connect(plain, **TCP_KEEPALIVE, connect_timeout=10) as connection:
                     if prepare:
-                        schema.init(connection.cursor(), schema=POSTGRES_SCHEMA)
+                        dramatiq_postgres.schema.init(connection.cursor(), schema=POSTGRES_SCHEMA)
     except _CONNECT_ERRORS as error:
         cause = error if str(error) else repr(error)
         raise Unreachable("broker", hide_password(url), cause) from error
 
 
 def grant_queue(url: str) -> None:
-    """On PostgreSQL, creates the queue and gives it to the worker's role; else does nothing."""
+    """Create the queue on PostgreSQL and grant it to the worker's role; do nothing elsewhere."""
     if urlsplit(url).scheme not in ("postgresql", "postgres"):
         return
     prepare_broker(url)
@@ -139,7 +138,7 @@ def grant_queue(url: str) -> None:
 
 
 def close_broker(broker: dramatiq.Broker) -> None:
-    """Closes its connections, also that of PostgreSQL's listening thread, which closes late."""
+    """Close its connections, and wait for the one of PostgreSQL's listening thread."""
     broker.close()
     notifier = getattr(broker, "notifier", None)
     if notifier is not None and notifier.is_alive():
@@ -147,24 +146,24 @@ def close_broker(broker: dramatiq.Broker) -> None:
 
 
 def make_worker(broker: dramatiq.Broker, *, threads: int) -> dramatiq.Worker:
-    """A Dramatiq worker, not started yet."""
+    """Build a Dramatiq worker without starting it."""
     worker = dramatiq.Worker(broker, worker_threads=threads, worker_timeout=WORKER_TIMEOUT_MS)
     worker.delay_prefetch = DELAY_PREFETCH
     if isinstance(broker, StubBroker):
-        # It counts its delay queues among the ordinary ones, whose limit they then have. Nobody
-        # else could take what is fetched here, so a high one does no harm.
+        # The stub broker applies the limit of ordinary queues to its delay queues. No other process
+        # could take its messages, so a high limit does no harm.
         worker.queue_prefetch = DELAY_PREFETCH
     return worker
 
 
 def start_worker(worker: dramatiq.Worker) -> None:
-    """Starts it; outside Dramatiq's own command line, time limits hold only after this signal."""
+    """Start a worker; outside Dramatiq's command line, time limits need the signal sent here."""
     worker.broker.emit_after("process_boot")
     worker.start()
 
 
 def dead_threads(worker: dramatiq.Worker) -> list[str]:
-    """Consumers and workers whose thread has died: the process looks well, but does nothing."""
+    """Return consumers and workers whose thread has died: the process looks healthy, but is not."""
     consumers = [f"consumer {n}" for n, c in worker.consumers.items() if not c.is_alive()]
     return consumers + [f"worker {n}" for n, w in enumerate(worker.workers) if not w.is_alive()]
 
@@ -185,15 +184,15 @@ def _amqp(url: str) -> str:
 
 
 def _without_namespace(url: str) -> str:
-    # By hand: `urlunsplit` drops the slashes of `postgresql:///name`, and to decode and encode
-    # again would make a blank a '+', which libpq takes as it stands.
+    # Not by `urlunsplit`, which drops the slashes of `postgresql:///name`. Nor by decoding and
+    # encoding the query, which turns a blank into '+', and libpq takes that literally.
     base, _, query = url.partition("?")
     kept = [part for part in query.split("&") if part and not part.startswith("namespace=")]
     return f"{base}?{'&'.join(kept)}" if kept else base
 
 
 class LogContext(dramatiq.Middleware):
-    """Binds the message's id and actor to every line that is logged while it is worked on."""
+    """Binds the message's id and actor to every log line of its actor."""
 
     def before_process_message(
         self,
