@@ -1,4 +1,4 @@
-"""The OpenAPI document of what is served, made of the wire's own types."""
+"""The OpenAPI document of what is served, derived from the wire's types."""
 
 from __future__ import annotations
 
@@ -9,139 +9,116 @@ from pydantic import TypeAdapter
 from worker import __version__
 from worker.gateway.submit import KEY_PATTERN
 from worker.wire.auth import SCHEME
+from worker.wire.list_query import ListQuery
 from worker.wire.paths import EXECUTE_PATH, LIST_PATH, STATUS_PATH
-from worker.wire.schemas import STATUSES, Accepted, Execution, Page, ProblemBody
+from worker.wire.schemas import Accepted, Execution, FieldErrors, Page, ProblemBody
 from worker.wire.submission import MAX_INPUTS, Submission
 
-_ASKED = (Submission,)
-_ANSWERED = (Accepted, Execution, Page, ProblemBody)
+_RESPONSES = (Accepted, Execution, Page, ProblemBody, FieldErrors)
 _ERRORS = {
-    400: "Something that was sent is wrong.",
-    401: "No key, or none that is known.",
-    403: "Out of this key's scope.",
-    404: "No such batch execution, or another key's.",
+    400: "A part of the request is invalid.",
+    401: "The key is missing or unknown.",
+    403: "This key may not use the judge.",
+    404: "This key has no such batch execution.",
     413: "The body is too large.",
     422: "The Idempotency-Key was used for another submission.",
-    429: "More requests than this key may make.",
-    503: "The database is away for a moment.",
+    429: "The key has reached its rate limit.",
+    503: "The database is unavailable for a moment.",
 }
-_FIELD_ERRORS = {
-    "type": "object",
-    "description": "What is wrong, by field; of inputs, an object for each.",
-    "additionalProperties": {"type": "array", "items": {"type": ["string", "object"]}},
-}
+_ERRORS_OF_EVERY_PATH = (401, 403, 429, 503)
 
 
 def document(*, max_inputs: int = MAX_INPUTS) -> dict[str, Any]:
-    """OpenAPI 3.1, as JSON."""
+    """Return the document, OpenAPI 3.1."""
     schemas = _schemas()
-    schemas["FieldErrors"] = _FIELD_ERRORS
-    inputs = schemas["Submission"]["properties"]["inputs"]
-    inputs |= {"minItems": 1, "maxItems": max_inputs}
+    schemas["Submission"]["properties"]["inputs"] |= {"minItems": 1, "maxItems": max_inputs}
+    key = _parameter("header", "Idempotency-Key", {"type": "string", "pattern": KEY_PATTERN})
+    key["description"] = "A repeated key returns the first submission's id and adds nothing."
+    submit = {
+        "operationId": "judges_batch_execute_create",
+        "summary": "Submit a batch of inputs; the response comes after the commit.",
+        "parameters": [
+            _parameter("path", "judge_id", {"type": "string"}),
+            key,
+        ],
+        "requestBody": {"required": True, "content": _content("Submission")},
+        "responses": _responses(202, "Accepted", schemas, 400, 413, 422),
+    }
+    list_ = {
+        "operationId": "judges_batch_executions_list",
+        "summary": "List batch executions without their items, newest first.",
+        "parameters": _query_parameters(),
+        "responses": _responses(200, "Page", schemas, 400),
+    }
+    status = {
+        "operationId": "judges_batch_executions_retrieve",
+        "summary": "Get a batch execution with its inputs and the results so far.",
+        "parameters": [_parameter("path", "id", {"type": "string", "format": "uuid"})],
+        "responses": _responses(200, "Execution", schemas, 404),
+    }
+    authorization = {"in": "header", "name": "Authorization", "description": f"`{SCHEME} <key>`"}
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "Judge batch executions, served by evalworker",
             "version": __version__,
-            "description": "Batches of inputs for a judge, taken durably and evaluated later.",
+            "description": "Batches of inputs for a judge, stored durably and evaluated later.",
         },
         "paths": {
-            EXECUTE_PATH: {"post": _submit()},
-            LIST_PATH: {"get": _list()},
-            STATUS_PATH: {"get": _status()},
+            EXECUTE_PATH: {"post": submit},
+            LIST_PATH: {"get": list_},
+            STATUS_PATH: {"get": status},
         },
         "components": {
             "schemas": dict(sorted(schemas.items())),
-            "securitySchemes": {
-                "key": {
-                    "type": "apiKey",
-                    "in": "header",
-                    "name": "Authorization",
-                    "description": f"`{SCHEME} <key>`",
-                }
-            },
+            "securitySchemes": {"key": {"type": "apiKey", **authorization}},
         },
         "security": [{"key": []}],
     }
 
 
 def _schemas() -> dict[str, Any]:
-    """Of all types by their names, those inside of others too."""
-    kinds: list[tuple[Any, str]] = [(kind, "validation") for kind in _ASKED]
-    kinds += [(kind, "serialization") for kind in _ANSWERED]
-    adapters: list[Any] = [(kind.__name__, mode, TypeAdapter(kind)) for kind, mode in kinds]
+    """Return the schemas of all bodies, and of the types inside them, by name."""
+    adapters: list[Any] = [("Submission", "validation", TypeAdapter(Submission))]
+    adapters += [(model.__name__, "serialization", TypeAdapter(model)) for model in _RESPONSES]
     found, shared = TypeAdapter.json_schemas(adapters, ref_template="#/components/schemas/{model}")
     whole = {name: schema for (name, _), schema in found.items() if "$ref" not in schema}
     return {**shared.get("$defs", {}), **whole}
 
 
-def _submit() -> dict[str, Any]:
-    key = _parameter("Idempotency-Key", "header", pattern=KEY_PATTERN)
-    key["description"] = "The same key again answers the first submission's id, and takes nothing."
-    return {
-        "operationId": "judges_batch_execute_create",
-        "summary": "Submit a batch of inputs; answered when it is committed.",
-        "parameters": [_parameter("judge_id", "path"), key],
-        "requestBody": {"required": True, "content": _json("Submission")},
-        "responses": {"202": _answer("Taken.", "Accepted"), **_errors(400, 413, 422)},
-    }
+def _query_parameters() -> list[dict[str, Any]]:
+    parameters = []
+    for name, schema in TypeAdapter(ListQuery).json_schema()["properties"].items():
+        schema = schema.get("anyOf", [schema])[0]  # a query cannot carry the other one, null
+        kept = {key: schema[key] for key in ("type", "enum", "format", "minimum") if key in schema}
+        parameters.append(_parameter("query", name, kept))
+    return parameters
 
 
-def _list() -> dict[str, Any]:
-    return {
-        "operationId": "judges_batch_executions_list",
-        "summary": "List batch executions without their items, newest first.",
-        "parameters": [
-            _parameter("judge_id", "query"),
-            _parameter("status", "query", enum=list(STATUSES)),
-            _parameter("date_from", "query", format="date-time"),
-            _parameter("date_to", "query", format="date-time"),
-            _parameter("project_id", "query"),
-            _parameter("page_size", "query", type="integer", minimum=1),
-            _parameter("cursor", "query"),
-        ],
-        "responses": {"200": _answer("A page.", "Page"), **_errors(400)},
-    }
+def _parameter(location: str, name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    required = {"required": True} if location == "path" else {}
+    return {"name": name, "in": location, "schema": schema, **required}
 
 
-def _status() -> dict[str, Any]:
-    return {
-        "operationId": "judges_batch_executions_retrieve",
-        "summary": "How far a batch execution is, with each input and its results.",
-        "parameters": [_parameter("id", "path", format="uuid")],
-        "responses": {"200": _answer("As it is now.", "Execution"), **_errors(404)},
-    }
-
-
-def _parameter(name: str, place: str, **schema: Any) -> dict[str, Any]:
-    given = {"name": name, "in": place, "schema": {"type": "string", **schema}}
-    return {**given, "required": True} if place == "path" else given
-
-
-def _errors(*statuses: int) -> dict[str, Any]:
-    """Those of every path, and these."""
-    return {str(status): _error(status) for status in sorted({401, 403, 429, 503, *statuses})}
+def _responses(
+    status: int, model: str, schemas: dict[str, Any], *errors: int
+) -> dict[str, dict[str, Any]]:
+    success = {"description": schemas[model]["description"], "content": _content(model)}
+    statuses = sorted({*errors, *_ERRORS_OF_EVERY_PATH})
+    return {str(status): success, **{str(error): _error(error) for error in statuses}}
 
 
 def _error(status: int) -> dict[str, Any]:
-    answer = _answer(_ERRORS[status], "ProblemBody")
+    response: dict[str, Any] = {"description": _ERRORS[status], "content": _content("ProblemBody")}
     if status == 400:
-        schema = {"anyOf": [_ref("ProblemBody"), _ref("FieldErrors")]}
-        answer["content"] = {"application/json": {"schema": schema}}
+        response["content"] = _content("ProblemBody", "FieldErrors")
     if status in (429, 503):
-        answer["headers"] = {
-            "Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}
-        }
-    return answer
+        seconds = {"description": "Seconds.", "schema": {"type": "integer"}}
+        response["headers"] = {"Retry-After": seconds}
+    return response
 
 
-def _answer(description: str, name: str) -> dict[str, Any]:
-    return {"description": description, "content": _json(name)}
-
-
-def _json(name: str) -> dict[str, Any]:
-    return {"application/json": {"schema": _ref(name)}}
-
-
-def _ref(name: str) -> dict[str, str]:
-    return {"$ref": f"#/components/schemas/{name}"}
+def _content(*models: str) -> dict[str, Any]:
+    references = [{"$ref": f"#/components/schemas/{model}"} for model in models]
+    schema = references[0] if len(references) == 1 else {"anyOf": references}
+    return {"application/json": {"schema": schema}}

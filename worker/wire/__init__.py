@@ -1,14 +1,15 @@
-"""The judge API's definition, once: for its client, for the sandbox and for the gateway.
+"""The judge API's definition, shared by its client, the sandbox and the gateway.
 
-inputs      one input; checked by `enqueue`, too
-submission  the body of a POST
-queries     what the list can be asked for
-shapes      what is answered
-problems    the bodies of errors
-headers     the key of a request
-paths       where everything is
-serving     what both servers do with a request before they look into it
+paths       the URLs
+auth        the key of a request
+inputs      one input of a submission; `enqueue` validates it, too
+submission  the body of a submission
+list_query  the query parameters of the list
+schemas     the response bodies
+problems    the error bodies
+asgi        request bodies and error responses of the two servers
 
-Source: the vendor's OpenAPI documents of 2025-11 to 2026-10, and its Python clients. Answers are
-read leniently, in `worker.remote`; what we send, accept and answer is strict, here.
+Source: the vendor's OpenAPI documents of 2025-11 to 2026-10, and its Python clients. What this
+project sends, accepts and serves is strict, as defined here; `worker.remote` reads responses
+leniently.
 """

@@ -1,4 +1,4 @@
-"""What both servers do with a request before they look into it, and with an error after."""
+"""Request bodies and error responses, for the gateway and the sandbox."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
 async def read_json(request: Request, *, max_bytes: int) -> Any:
-    """The parsed body; raises `Problem` where it is too large, 413, or no JSON, 400."""
+    """Return the parsed body; raise `Problem`, 413 if it is too large, 400 if it is not JSON."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and (len(declared) > len(str(max_bytes)) or int(declared) > max_bytes):
         raise _too_large()
@@ -34,7 +34,7 @@ async def read_json(request: Request, *, max_bytes: int) -> Any:
 
 
 def _too_large() -> Problem:
-    # The rest of the body is not read: the connection cannot be used again.
+    # The rest of the body stays unread, so that the connection cannot be reused.
     return Problem(413, "too_large", "Request body is too large.", {"Connection": "close"})
 
 
@@ -47,8 +47,8 @@ def problem_response(problem: Problem) -> Response:
 
 
 async def http_error_response(_request: Request, error: Exception) -> Response:
-    """For Starlette's own exceptions: no route, or not with this method."""
+    """Respond to Starlette's own exceptions: unknown path, or method not allowed."""
     status = error.status_code if isinstance(error, HTTPException) else 500
     headers = getattr(error, "headers", None)
-    words = HTTPStatus(status).phrase + "."
-    return problem_response(Problem(status, _CODES.get(status, "error"), words, headers))
+    detail = HTTPStatus(status).phrase + "."
+    return problem_response(Problem(status, _CODES.get(status, "error"), detail, headers))

@@ -1,4 +1,4 @@
-"""The key of a request: `Authorization: Api-Key …`."""
+"""The API key of a request, in the header `Authorization: Api-Key …`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ SCHEME = "Api-Key"
 
 
 def authorization(key: str) -> str:
-    """The header's value that carries this key."""
+    """Return the value of the header for this key."""
     return f"{SCHEME} {key}"
 
 
-def key_from_header(given: str | None) -> str | None:
-    """The key that the header's value carries; None where it carries none."""
-    scheme, _, key = (given or "").strip().partition(" ")
+def key_from_header(value: str | None) -> str | None:
+    """Return the key in the header's value, if there is one."""
+    scheme, _, key = (value or "").strip().partition(" ")
     return key.strip() or None if scheme.lower() == SCHEME.lower() else None

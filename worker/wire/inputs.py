@@ -1,4 +1,4 @@
-"""One input of a submission."""
+"""One input of a submission, as pydantic validates it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ShortText = Annotated[str, Field(max_length=255)]
 
 
 class Turn(BaseModel):
-    """One message of a conversation; servers add fields, so unknown ones pass."""
+    """One message of a conversation; unknown fields are kept, as servers add fields."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -26,7 +26,7 @@ class Turn(BaseModel):
 
 
 class Input(BaseModel):
-    """One input. No field is required by the API; a judge may need some of them."""
+    """One input. The API requires no field; a judge may require some of them."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -46,6 +46,6 @@ class Input(BaseModel):
 
 
 COLUMN_FIELDS = ("request", "response", "contexts", "functions", "expected_output")
-"""Input fields with a column of their own in `eval_items`; every other one travels in `extra`."""
+"""Input fields with a column of their own in `eval_items`; all others are stored in `extra`."""
 
 EXTRA_FIELDS = tuple(name for name in Input.model_fields if name not in COLUMN_FIELDS)

@@ -1,4 +1,4 @@
-"""Where everything is: segments for who puts a URL together, templates for who serves it."""
+"""The API's paths: segments for clients, which build URLs, and templates for servers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ def batch_execute(judge_id: str) -> tuple[str, ...]:
 
 
 def path(*segments: str) -> str:
-    """Every path of the API ends in a slash."""
+    """Return a path; every path of the API ends in a slash."""
     return f"/{'/'.join(segments)}/"
 
 
 EXECUTE_PATH = path(*batch_execute("{judge_id}"))
 LIST_PATH = path(*EXECUTIONS)
 STATUS_PATH = path(*EXECUTIONS, "{id}")
-COMMON_PATH = path("v1", "batch-executions")  # of the newest servers, with the judge in the body
+COMMON_PATH = path("v1", "batch-executions")  # of newer servers, with the judge in the body

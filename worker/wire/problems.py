@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 
-_TITLES = {"throttled": "Throttled."}  # the one that a source shows; others say it once more
+_TITLES = {"throttled": "Throttled."}  # of every other error the title is the detail
 
 
 class Problem(Exception):
-    """An error as the API answers it."""
+    """An error with the API's body for it."""
 
     def __init__(
         self, status: int, code: str, detail: Any, headers: Mapping[str, str] | None = None
@@ -40,24 +40,24 @@ class Problem(Exception):
 
 
 def field_problem(fields: Mapping[str, Any]) -> Problem:
-    """400 with a body that names each field: `{"inputs": [{}, {"contexts": ["…"]}]}`."""
+    """Return a 400 whose body names each field: `{"inputs": [{}, {"contexts": ["…"]}]}`."""
     problem = Problem(400, "invalid", "Invalid input.")
     problem.fields = fields
     return problem
 
 
 def field_errors(error: ValidationError) -> dict[str, Any]:
-    """Pydantic's errors by field; those of inputs as a list with an object for each input."""
+    """Group pydantic's errors by field; those of `inputs` in a list with an object per input."""
     fields: dict[str, Any] = {}
     inputs: dict[int, dict[str, list[str]]] = {}
     for part in error.errors():
-        place = [str(step) for step in part["loc"]]
+        path = [str(step) for step in part["loc"]]
         if len(part["loc"]) > 1 and part["loc"][0] == "inputs":
             index = int(part["loc"][1])
-            name = ".".join(place[2:]) or "non_field_errors"
+            name = ".".join(path[2:]) or "non_field_errors"
             inputs.setdefault(index, {}).setdefault(name, []).append(part["msg"])
         else:
-            name = ".".join(place) or "non_field_errors"
+            name = ".".join(path) or "non_field_errors"
             fields.setdefault(name, []).append(part["msg"])
     if inputs:
         fields["inputs"] = [inputs.get(index, {}) for index in range(max(inputs) + 1)]
@@ -65,8 +65,8 @@ def field_errors(error: ValidationError) -> dict[str, Any]:
 
 
 def not_authenticated() -> Problem:
-    words = "Authentication credentials were not provided."
-    return Problem(401, "not_authenticated", words, {"WWW-Authenticate": SCHEME})
+    detail = "Authentication credentials were not provided."
+    return Problem(401, "not_authenticated", detail, {"WWW-Authenticate": SCHEME})
 
 
 def invalid_key() -> Problem:
@@ -74,7 +74,7 @@ def invalid_key() -> Problem:
 
 
 def throttled(seconds: float | None) -> Problem:
-    """429, and after how many seconds to come back where that is to be told."""
+    """Return a 429, with `Retry-After` if the seconds are given."""
     headers = {} if seconds is None else {"Retry-After": str(max(1, math.ceil(seconds)))}
     return Problem(429, "throttled", "Request was throttled.", headers)
 

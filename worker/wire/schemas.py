@@ -1,27 +1,27 @@
-"""What the API answers, as the types that its OpenAPI document is made of."""
+"""The API's response bodies; the OpenAPI document is derived from these types."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired, get_args
 
-from pydantic import Field, WithJsonSchema
+from pydantic import Field, RootModel, WithJsonSchema
 from typing_extensions import TypedDict
 
 ItemStatus = Literal["pending", "processing", "completed", "failed"]
 ExecutionStatus = Literal["pending", "processing", "completed", "failed", "partial"]
-STATUSES = ("pending", "processing", "completed", "failed", "partial")
+STATUSES: tuple[ExecutionStatus, ...] = get_args(ExecutionStatus)
 
 Uuid = Annotated[str, WithJsonSchema({"type": "string", "format": "uuid"})]
-Moment = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
+Timestamp = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 Count = Annotated[int, Field(ge=0)]
 
-_SHOWN = ("request", "response", "contexts", "expected_output")
+_ALWAYS_SHOWN = ("request", "response", "contexts", "expected_output")
 
 
 class Accepted(TypedDict):
-    """The batch was taken."""
+    """The batch was accepted."""
 
     batch_execution_id: Uuid
     status_url: Annotated[str, Field(description="Relative to the API's own URL.")]
@@ -30,11 +30,11 @@ class Accepted(TypedDict):
 class Judge(TypedDict):
     id: str
     name: str
-    version_id: Annotated[str, Field(description="The one that ran; empty while not known.")]
+    version_id: Annotated[str, Field(description="The version that ran; empty while unknown.")]
 
 
 class EvaluatorResult(TypedDict):
-    """One evaluator's verdict; servers add fields."""
+    """One evaluator's verdict on an item; servers may add fields."""
 
     evaluator_name: str
     score: float | None
@@ -45,7 +45,7 @@ class EvaluatorResult(TypedDict):
 
 
 class Item(TypedDict):
-    """One input and what became of it."""
+    """One input and its outcome."""
 
     index: Count
     status: ItemStatus
@@ -53,27 +53,27 @@ class Item(TypedDict):
     evaluator_results: list[EvaluatorResult] | None
     error_message: Annotated[str, Field(description="Empty when there is no error.")]
     execution_log_id: str | None
-    started_at: Moment | None
-    completed_at: Moment | None
+    started_at: Timestamp | None
+    completed_at: Timestamp | None
 
 
 class Head(TypedDict):
-    """A batch execution in the list."""
+    """A batch execution without its items."""
 
     batch_execution_id: Uuid
     status: ExecutionStatus
     total_count: Count
     completed_count: Count
     failed_count: Count
-    created_at: Moment | None
-    started_at: Moment | None
-    completed_at: Moment | None
+    created_at: Timestamp | None
+    started_at: Timestamp | None
+    completed_at: Timestamp | None
     judge: Judge
     tags: NotRequired[list[str]]
 
 
 class Execution(Head):
-    """A whole batch execution."""
+    """A batch execution with its items."""
 
     items: list[Item]
 
@@ -81,13 +81,13 @@ class Execution(Head):
 class Page(TypedDict):
     """A page of the list, newest first."""
 
-    next: Annotated[str | None, Field(description="The whole URL of the page after this one.")]
+    next: Annotated[str | None, Field(description="The absolute URL of the next page.")]
     previous: str | None
     results: list[Head]
 
 
 class ProblemBody(TypedDict):
-    """What went wrong."""
+    """An error."""
 
     type: str
     status: int
@@ -97,9 +97,13 @@ class ProblemBody(TypedDict):
     code: str
 
 
-def input_body(given: Mapping[str, Any]) -> dict[str, Any]:
-    """An input as items show it: four fields always, of the others those that were sent."""
-    return {**dict.fromkeys(_SHOWN), **given}
+class FieldErrors(RootModel[dict[str, list[str | dict[str, Any]]]]):
+    """The errors by field; those of `inputs` are an object for each input."""
+
+
+def input_body(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an input as items show it: four fields always, the others if they were sent."""
+    return {**dict.fromkeys(_ALWAYS_SHOWN), **fields}
 
 
 def format_time(at: datetime) -> str:

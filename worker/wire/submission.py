@@ -24,13 +24,13 @@ Uuid = Annotated[str, AfterValidator(_uuid), Field(json_schema_extra={"format": 
 
 
 class TolerantInput(Input):
-    """An input as a server takes it: fields that it does not know are passed over."""
+    """An input as servers accept it: unknown fields are ignored."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
 
 class Submission(BaseModel):
-    """To a judge's own path."""
+    """The body for a judge's own path."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
@@ -41,23 +41,23 @@ class Submission(BaseModel):
 
 
 class CommonSubmission(Submission):
-    """To the path that all judges share."""
+    """The body for the path that all judges share."""
 
     judge_id: str | None = None
     evaluator_ids: list[str] | None = None
 
 
-Kind = TypeVar("Kind", bound=Submission)
+Body = TypeVar("Body", bound=Submission)
 
 
-def read_submission(body: Any, kind: type[Kind], *, max_inputs: int = MAX_INPUTS) -> Kind:
-    """Raises `Problem`, 400, naming every field that is wrong."""
+def read_submission(body: Any, model: type[Body], *, max_inputs: int = MAX_INPUTS) -> Body:
+    """Validate a parsed body; raise `Problem`, 400, that names every invalid field."""
     try:
-        given = kind.model_validate(body)
+        submission = model.model_validate(body)
     except ValidationError as error:
         raise field_problem(field_errors(error)) from None
     except RecursionError:
         raise Problem(400, "parse_error", "JSON parse error: nested too deeply.") from None
-    if not 1 <= len(given.inputs) <= max_inputs:
+    if not 1 <= len(submission.inputs) <= max_inputs:
         raise field_problem({"inputs": [f"Between 1 and {max_inputs} inputs are allowed."]})
-    return given
+    return submission
