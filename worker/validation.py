@@ -54,7 +54,7 @@ def offences_of(value: object) -> list[str]:
 
 
 def _is_plain(value: object) -> bool:
-    """Whether an input has only storable strings, as most have; it then needs no model."""
+    """Return whether an input has only storable strings, as most do; it then needs no model."""
     if type(value) is not dict or not value.keys() <= _PLAIN_FIELDS:
         return False
     for text in value.values():
@@ -109,7 +109,7 @@ def url_offences(url: object, name: str = "callback_url") -> list[str]:
 
 
 def _is_unambiguous(url: str) -> bool:
-    """Whether all URL parsers agree: some end the host at a space or backslash, others do not."""
+    """Return whether all parsers read a URL alike; at spaces and backslashes they differ."""
     return url.isascii() and url.isprintable() and not set(url) & set(" \\")
 
 

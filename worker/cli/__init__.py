@@ -94,6 +94,6 @@ def main() -> None:
 
 
 def _is_operational(error: DBAPIError) -> bool:
-    """Whether the database is away, locked or full, or denies access: not a fault of the code."""
+    """Return whether the database is away, locked or full, or denies access to its user."""
     denied = getattr(error.orig, "sqlstate", None) == NO_PRIVILEGE
     return denied or isinstance(error, OperationalError | InterfaceError)

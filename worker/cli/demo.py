@@ -41,7 +41,9 @@ def demo(
         Path | None,
         typer.Option(exists=True, dir_okay=False, help="A JSONL or CSV file of your own inputs."),
     ] = None,
-    judge: Annotated[str, typer.Option(help="A judge of the sandbox.")] = "answer-quality",
+    judge: Annotated[
+        str, typer.Option(help="Which of the sandbox's judges to use.")
+    ] = "answer-quality",
 ) -> None:
     file = file or INPUTS
     checked = check_file(file)

@@ -25,9 +25,9 @@ def enqueue(
         str | None, typer.Option(help="The judge version's id; by default the latest version.")
     ] = None,
     idempotency_key: Annotated[
-        str | None, typer.Option(help="A key that is enqueued only once, however often it is sent.")
+        str | None, typer.Option(help="With a key that was used before, nothing is enqueued.")
     ] = None,
-    priority: Annotated[int, typer.Option(help="Jobs of higher priority are sent first.")] = 0,
+    priority: Annotated[int, typer.Option(help="Jobs with a higher priority are sent first.")] = 0,
     callback_url: Annotated[
         str | None, typer.Option(help="URL that receives a signed notice when the job has ended.")
     ] = None,

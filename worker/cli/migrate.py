@@ -17,7 +17,7 @@ from worker.store.migrate import grant_roles, upgrade
 def migrate(
     roles: Annotated[
         bool,
-        typer.Option("--roles", help="Also create or update PostgreSQL roles of least privilege."),
+        typer.Option("--roles", help="Also create or update least-privilege PostgreSQL roles."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:

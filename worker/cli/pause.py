@@ -14,7 +14,7 @@ from worker.cli.tables import quantity
 
 def pause(
     judge: PausedJudge = None,
-    reason: Annotated[str, typer.Option(help="Why; shown wherever the pause is.")] = NO_REASON,
+    reason: Annotated[str, typer.Option(help="Reason, shown by `status` and `check`.")] = NO_REASON,
     as_json: AsJson = False,
 ) -> None:
     with open_admin() as admin:

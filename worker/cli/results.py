@@ -38,12 +38,12 @@ def results(
     output_format: Annotated[
         OutputFormat | None,
         typer.Option(
-            "--format", help="By default a table, or the format of the file name's extension."
+            "--format", help="By default a table, or what the extension of --output says."
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(dir_okay=False, help="Write to this file, which appears when it is complete."),
+        typer.Option(dir_okay=False, help="Write to this file, which appears once it is complete."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -14,11 +14,11 @@ def retry(
     job: JobId,
     everything: Annotated[
         bool,
-        typer.Option("--all", help="Every input that has ended; each is evaluated, billed again."),
+        typer.Option("--all", help="Every input that has ended; all are billed again."),
     ] = False,
     item: Annotated[
         int | None,
-        typer.Option(metavar="INDEX", min=0, help="Only this input, whatever its result was."),
+        typer.Option(metavar="INDEX", min=0, help="Only this input, whatever its result."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -15,7 +15,8 @@ def sandbox(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     state: Annotated[str, typer.Option(help="SQLite file that keeps its batches.")] = ":memory:",
     latency: Annotated[
-        tuple[float, float], typer.Option(help="Minimum and maximum duration of a batch, seconds.")
+        tuple[float, float],
+        typer.Option(help="Minimum and maximum duration of a batch, in seconds."),
     ] = (0.5, 1.5),
     max_running: Annotated[
         int | None, typer.Option(help="Maximum number of running batches; more are throttled.")
