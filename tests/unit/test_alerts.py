@@ -122,6 +122,18 @@ def test_the_runbook_has_a_section_for_each_alert_and_no_other() -> None:
         assert anchor in {section.lower() for section in sections}
 
 
+def test_the_runbook_names_log_events_and_panels_that_exist() -> None:
+    text = RUNBOOK.read_text("utf-8")
+    code = "".join(path.read_text("utf-8") for path in ROOT.glob("worker/**/*.py"))
+    events = re.findall(r"`([a-z_]+\.[a-z_]+)` in the log", text)
+    assert len(events) >= 4
+    for event in events:
+        assert f'"{event}"' in code, event
+    dashboard = DASHBOARD.read_text("utf-8")
+    for title in re.findall(r'"([^"]+)" (?:with|on the\s+dashboard|rises)', text):
+        assert f'"{title}"' in dashboard, title
+
+
 def test_panels_do_not_overlap() -> None:
     occupied: set[tuple[int, int]] = set()
     for panel in panels():
