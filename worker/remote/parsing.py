@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from worker.domain.lifecycle import ENDED_AT_REMOTE
@@ -24,12 +24,7 @@ from worker.remote.json_values import (
 MAX_ID = 255  # characters, because an id is a key of an index
 MAX_ODDITIES = 20  # listed one by one; the rest is counted
 
-_RESULT_FIELDS = frozenset(
-    {
-        *("evaluator_name", "score", "justification"),
-        *("evaluator_id", "evaluator_version_id", "confidence"),
-    }
-)
+_RESULT_FIELDS = {field.name for field in fields(EvaluatorResult)} - {"extra"}
 
 
 class UnreadableExecution(Exception):

@@ -55,15 +55,18 @@ class ApiResponse:
     def is_success(self) -> bool:
         return 200 <= self.status < 300
 
-    def one_line(self, text: str) -> str:
+    def clean(self, text: str) -> str:
         return one_line(text, self.secrets)
+
+    def explain(self, text: str) -> str:
+        return self.clean(f"{text} ({self.reason()})")
 
     def reason(self) -> str:
         """Return what went wrong, in the API's own words where it has some."""
         code = self.body.get("code") if isinstance(self.body, dict) else None
         label = f"{self.status} {code}" if isinstance(code, str) and code else str(self.status)
         message = self._message()
-        return self.one_line(f"{label}: {message}" if message.strip() else label)
+        return self.clean(f"{label}: {message}" if message.strip() else label)
 
     def _message(self) -> str:
         if self.body is NOT_JSON:
@@ -78,15 +81,13 @@ class ApiResponse:
 def parse_response(
     status: int, headers: Mapping[str, str], content: bytes, secrets: Collection[str]
 ) -> ApiResponse:
-    if len(content) <= MAX_EXCERPT:
-        excerpt = content.decode("utf-8", "replace")
-    else:
-        excerpt = _excerpt(content, secrets)
-    return ApiResponse(status, headers, _parse(content), excerpt, secrets)
+    return ApiResponse(status, headers, _parse(content), _excerpt(content, secrets), secrets)
 
 
 def _excerpt(content: bytes, secrets: Collection[str]) -> str:
     """Cut the content so that it cannot end in the first part of a secret."""
+    if len(content) <= MAX_EXCERPT:
+        return content.decode("utf-8", "replace")
     longest = max((len(secret) for secret in secrets), default=0)
     text = content[: MAX_EXCERPT + longest].decode("utf-8", "replace")
     for secret in secrets:
@@ -117,8 +118,7 @@ def submit_outcome(response: ApiResponse, own_url: str | None) -> SubmitOutcome:
     batch_id = read_batch_id(response.body)
     if batch_id is not None:
         return Accepted(batch_id, own_url)
-    message = f"no batch_execution_id in the response ({response.reason()})"
-    return Unavailable(response.one_line(message))
+    return Unavailable(response.explain("the response has no batch_execution_id"))
 
 
 def status_outcome(response: ApiResponse, batch_execution_id: str) -> StatusOutcome:
@@ -131,7 +131,7 @@ def status_outcome(response: ApiResponse, batch_execution_id: str) -> StatusOutc
     try:
         return Found(read_execution(response.body, expected_id=batch_execution_id))
     except UnreadableExecution as error:
-        return Unavailable(response.one_line(f"{error} ({response.reason()})"))
+        return Unavailable(response.explain(str(error)))
 
 
 def list_outcome(response: ApiResponse, *, first_page: bool) -> ListOutcome:
@@ -140,8 +140,7 @@ def list_outcome(response: ApiResponse, *, first_page: bool) -> ListOutcome:
         return _failed_list(response, _refusal(response), first_page=first_page)
     body = response.body
     if not isinstance(body, dict) or not isinstance(body.get("results"), list):
-        message = f"the response is not a list of batches ({response.reason()})"
-        return Unavailable(response.one_line(message))
+        return Unavailable(response.explain("the response is not a list of batches"))
     rows = (read_list_row(row) for row in body["results"])
     return Listed(tuple(row for row in rows if row is not None), _cursor(body.get("next")))
 
@@ -150,13 +149,12 @@ def _failed_list(response: ApiResponse, refusal: Refusal, *, first_page: bool) -
     is_invalid = isinstance(refusal, Invalid)
     if not first_page and (is_invalid or isinstance(refusal, NotFound)):
         # The list exists, because its first page was read. A new read may well succeed.
-        message = f"the list refuses its own cursor: {refusal.reason}"
-        return Unavailable(response.one_line(message))
+        return Unavailable(response.clean(f"the list refuses its own cursor: {refusal.reason}"))
     if is_invalid:
         # A list that refuses our query is of no more use than none.
-        return NotFound(response.one_line(f"the list endpoint refuses the query: {refusal.reason}"))
+        return NotFound(response.clean(f"the list endpoint refuses the query: {refusal.reason}"))
     if response.status in (405, 501):
-        return NotFound(response.one_line(f"there is no list endpoint: {refusal.reason}"))
+        return NotFound(response.clean(f"there is no list endpoint: {refusal.reason}"))
     return _without_input_errors(refusal)
 
 
@@ -166,8 +164,9 @@ def _refusal(response: ApiResponse) -> Refusal:
         case 400 | 422:
             return Invalid(reason)
         case 404 if response.body is NOT_JSON:
-            message = f"{reason} (is this the judge API? its errors are JSON)"
-            return NotFound(response.one_line(message))
+            return NotFound(
+                response.clean(f"{reason} (is this the judge API? its errors are JSON)")
+            )
         case 404:
             return NotFound(reason)
         case 413:
@@ -180,8 +179,8 @@ def _refusal(response: ApiResponse) -> Refusal:
             return Unavailable(reason)
         case status if 300 <= status < 400:
             location = response.headers.get("location", "nowhere")
-            message = f"{status}: redirected to {location}, which is not followed"
-            return Denied(response.one_line(message))
+            reason = f"{status}: redirected to {location}, which is not followed"
+            return Denied(response.clean(reason))
         case status if 400 <= status < 500:
             return Denied(reason)
         case _:
