@@ -10,7 +10,7 @@ Statements are module constants, as building one costs several times as much as 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -60,35 +60,15 @@ class Claim:
 
 
 _other = batches.alias("other")
+_LIVE_BATCHES = sa.select(sa.func.count()).where(_other.c.due_at.isnot(None)).scalar_subquery()
+_TROUBLE = sa.or_(*(sa.exists(sa.select(1).select_from(table)) for table in (gates, pauses)))
 _CLAIMED = (
-    batches.c.id,
-    batches.c.epoch,
-    batches.c.claims,
-    batches.c.state,
-    batches.c.judge_id,
-    batches.c.judge_version_id,
-    batches.c.tags,
-    batches.c.item_count,
-    batches.c.failures,
-    batches.c.submissions,
-    batches.c.looks,
-    batches.c.polls,
-    batches.c.gate,
-    batches.c.own_tag,
-    batches.c.remote_batch_id,
-    batches.c.remote_status,
-    batches.c.status_url,
-    batches.c.submitting_at,
+    *(batches.c[field.name] for field in fields(Claim) if field.name in batches.c),
     batches.c.submitted_at,
     now().label("claimed_at"),
     # Read with the claim, to save another statement.
-    sa.select(sa.func.count())
-    .where(_other.c.due_at.isnot(None))
-    .scalar_subquery()
-    .label("live_batches"),
-    sa.or_(
-        sa.exists(sa.select(1).select_from(gates)), sa.exists(sa.select(1).select_from(pauses))
-    ).label("trouble"),
+    _LIVE_BATCHES.label("live_batches"),
+    _TROUBLE.label("trouble"),
 )
 
 
@@ -135,12 +115,12 @@ def claim_batch(
 
 
 def _read_claim(row: sa.Row[Any]) -> Claim:
-    fields = dict(row._mapping)
-    moment, submitted_at = fields["claimed_at"], fields.pop("submitted_at")
-    fields["state"] = BatchState(fields["state"])
-    fields["tags"] = tuple(fields["tags"])
-    elapsed = (moment - submitted_at).total_seconds() if submitted_at else None
-    return Claim(**fields, seconds_submitted=elapsed)
+    values = row._asdict()
+    submitted_at = values.pop("submitted_at")
+    values["state"] = BatchState(values["state"])
+    values["tags"] = tuple(values["tags"])
+    elapsed = (row.claimed_at - submitted_at).total_seconds() if submitted_at else None
+    return Claim(**values, seconds_submitted=elapsed)
 
 
 def move(

@@ -10,7 +10,7 @@ the same. It is claimed like a batch, by a lease with an epoch; see `leases`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -122,7 +122,7 @@ def claim_notice(
     """
     given = {"notice_id": notice_id, "holder": holder, "lease": lease}
     row = tx.execute(_CLAIM, given).one_or_none()
-    return NoticeClaim(**row._mapping) if row is not None else None
+    return NoticeClaim(**row._asdict()) if row is not None else None
 
 
 _CLAIM = (
@@ -134,14 +134,7 @@ _CLAIM = (
         lease_holder=sa.bindparam("holder"),
         due_at=later(sa.bindparam("lease", type_=sa.Double)),
     )
-    .returning(
-        notices.c.id,
-        notices.c.epoch,
-        notices.c.attempts,
-        notices.c.job_id,
-        notices.c.url,
-        notices.c.payload,
-    )
+    .returning(*(notices.c[field.name] for field in fields(NoticeClaim)))
 )
 
 
