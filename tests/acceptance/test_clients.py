@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.gateways import JSON_KEYS, KEY, OTHER_KEY, answers
-from tests.support.notebook import Notebook
+from tests.support.notebook_client import NotebookClient
 from tests.support.processes import environment, evalworker, started, wait_until
 from tests.support.servers import free_port
 from worker.sandbox.options import SandboxOptions
@@ -129,7 +129,7 @@ def test_a_plain_client_submits_all_chunks_and_polls_each(url: str) -> None:
     inputs = [
         {"request": f"q{n}", "response": f"{n}", "expected_output": f"{n}"} for n in range(25)
     ]
-    items = Notebook(url, KEY, judge=JUDGE, chunk=10, pause=0.1).evaluate(inputs)
+    items = NotebookClient(url, KEY, judge=JUDGE, chunk=10, pause=0.1).evaluate(inputs)
     assert [item["input"]["request"] for item in items] == [given["request"] for given in inputs]
     assert {item["status"] for item in items} == {"completed"}
 

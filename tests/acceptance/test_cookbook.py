@@ -16,7 +16,7 @@ import pytest
 import sqlalchemy as sa
 
 from scripts.generate_docs import ROOT
-from tests.support.working import settings_for
+from tests.support.worker_thread import settings_for
 from worker import enqueue
 from worker.app import App
 from worker.sandbox.judges import Judge

@@ -22,9 +22,9 @@ import worker
 from tests.support.crash_points import PLAIN, SCENARIOS, UNPLACED
 from tests.support.killed_process import COMPANIONS, WorkerProcess
 from tests.support.processes import account, environment
-from tests.support.receivers import SECRET, Receiver, answering, receiving
 from tests.support.servers import AMQP, delete_amqp_queues, rabbitmq_answers
 from tests.support.shared_servers import POSTGRES_TEMPLATE
+from tests.support.webhook_receiver import SECRET, WebhookReceiver, answer_with, running_receiver
 from worker.config import load_settings
 from worker.domain.lifecycle import NoticeState
 from worker.outbox import enqueue
@@ -123,14 +123,14 @@ class Run:
         """A process dies at this place, and another one does what is left to do."""
         self.stack = stack
         told = self.scenario.told
-        with receiving() if told else contextlib.nullcontext() as receiver:
+        with running_receiver() if told else contextlib.nullcontext() as receiver:
             if receiver and told is NoticeState.WAITING:
-                receiver.always = answering(500)
+                receiver.always = answer_with(500)
             self.live_and_die(dies, receiver.url if receiver else None)
             if receiver:
                 self.check_notice(receiver)
 
-    def check_notice(self, receiver: Receiver) -> None:
+    def check_notice(self, receiver: WebhookReceiver) -> None:
         """There is one, whatever died: sent once or more, but under its own id."""
         with self.database() as database, database.read() as connection:
             (notice,) = connection.execute(sa.select(notices)).all()

@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from scripts.generate_docs import ROOT
-from tests.support.harness import Bench, FakeRemote
+from tests.support.fake_judge_api import FakeJudgeAPI
+from tests.support.manual_replica import ManualReplica
 from tests.support.processes import environment, evalworker, started
 from tests.support.servers import free_port, wait_until
 from worker.config import Settings
@@ -107,13 +108,13 @@ def test_manifests_agree_with_the_image_and_with_each_other() -> None:
 
 
 def test_the_query_of_the_autoscaler_counts_what_waits(database_of_postgres: Database) -> None:
-    bench = Bench(database_of_postgres, FakeRemote())
+    replica = ManualReplica(database_of_postgres, FakeJudgeAPI())
     trigger = manifest("ScaledObject")["spec"]["triggers"][0]
-    assert bench.one(trigger["metadata"]["query"]) == 0
-    bench.enqueue(["one", "two"])
-    assert bench.one(trigger["metadata"]["query"]) == 2
-    bench.finish()
-    assert bench.one(trigger["metadata"]["query"]) == 0
+    assert replica.one(trigger["metadata"]["query"]) == 0
+    replica.enqueue(["one", "two"])
+    assert replica.one(trigger["metadata"]["query"]) == 2
+    replica.finish()
+    assert replica.one(trigger["metadata"]["query"]) == 0
 
 
 def test_the_images_health_check_asks_a_worker_that_runs(sqlite_url: str) -> None:

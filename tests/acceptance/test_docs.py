@@ -18,11 +18,12 @@ import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from scripts.generate_docs import METRICS_PAGE, README, pages
-from tests.support.harness import Bench, FakeRemote
+from tests.support.fake_judge_api import FakeJudgeAPI
+from tests.support.manual_replica import ManualReplica
 from tests.support.processes import environment, evalworker
-from tests.support.receivers import answering, receiving
 from tests.support.servers import free_port, wait_until
 from tests.support.shared_servers import command_client
+from tests.support.webhook_receiver import answer_with, running_receiver
 from worker.cli import app
 from worker.config import load_settings
 from worker.gateway.auth import read_keys
@@ -173,16 +174,18 @@ wait $listening
 
 
 def test_failed_notices_are_sent_again_as_their_page_says(postgres_url: str) -> None:
-    bench = Bench(Database(load_settings(database_url=postgres_url).sqlalchemy_url), FakeRemote())
-    with contextlib.closing(bench.database), receiving() as receiver:
-        receiver.answers = [answering(410)]
-        bench.enqueue(["q"], callback_url=receiver.url)
-        bench.finish()
-        bench.step()
+    replica = ManualReplica(
+        Database(load_settings(database_url=postgres_url).sqlalchemy_url), FakeJudgeAPI()
+    )
+    with contextlib.closing(replica.database), running_receiver() as receiver:
+        receiver.answers = [answer_with(410)]
+        replica.enqueue(["q"], callback_url=receiver.url)
+        replica.finish()
+        replica.step()
         (again,) = blocks("sql postgresql", NOTICES_PAGE)
-        run_sql(bench.database.engine, again)
-        bench.step()
-        assert bench.rows("SELECT state, attempts FROM eval_notices") == [("sent", 1)]
+        run_sql(replica.database.engine, again)
+        replica.step()
+        assert replica.rows("SELECT state, attempts FROM eval_notices") == [("sent", 1)]
         assert len(receiver.ids) == 2
 
 
@@ -258,9 +261,9 @@ def test_the_operators_commands_do_what_they_say(folder: Path) -> None:
     url = env["EVALWORKER_DATABASE_URL"] = f"sqlite:///{folder}/evalworker.db"
     database = Database(url)
     upgrade(database)
-    bench = Bench(database, FakeRemote(), batch_size=2)
-    env["JOB"] = str(bench.enqueue(["good", "fail"], judge_id="answer-quality"))
-    bench.finish()
+    replica = ManualReplica(database, FakeJudgeAPI(), batch_size=2)
+    env["JOB"] = str(replica.enqueue(["good", "fail"], judge_id="answer-quality"))
+    replica.finish()
     with running_sandbox(SandboxOptions()) as judge:
         env |= {"EVALWORKER_API_URL": judge.url, "EVALWORKER_API_KEY": judge.api_key}
         run_shell("\n".join(blocks("sh", OPERATING_PAGE)), folder, env)
@@ -269,8 +272,8 @@ def test_the_operators_commands_do_what_they_say(folder: Path) -> None:
         run_shell(export, folder, env)
     assert len(pq.read_table(folder / "results.parquet")) == 2
     for line in blocks("sh resolve", OPERATING_PAGE)[0].splitlines():
-        bench.enqueue(["held"])
-        bench.dispatcher.turn()
+        replica.enqueue(["held"])
+        replica.dispatcher.turn()
         with database.engine.begin() as connection:
             held = sa.update(batches).where(batches.c.state == "planned")
             env["BATCH"] = str(
@@ -281,8 +284,8 @@ def test_the_operators_commands_do_what_they_say(folder: Path) -> None:
                 )
             )
         assert "again" in run_shell(line, folder, env)
-        bench.pass_time()
-        bench.finish()
+        replica.pass_time()
+        replica.finish()
     (python,) = blocks("python", OPERATING_PAGE)
     subprocess.run([sys.executable, "-c", python], cwd=folder, env=env, check=True)
     database.close()

@@ -15,7 +15,8 @@ import pytest
 import sqlalchemy as sa
 
 from scripts.generate_docs import ROOT
-from tests.support.harness import Bench, FakeRemote
+from tests.support.fake_judge_api import FakeJudgeAPI
+from tests.support.manual_replica import ManualReplica
 from tests.support.processes import environment
 from tests.support.servers import free_port
 from tests.support.shared_servers import command_client
@@ -94,9 +95,9 @@ def blocks(language: str, page: Path) -> list[str]:
 
 
 @pytest.fixture
-def bench(database_of_postgres: Database) -> Bench:
+def replica(database_of_postgres: Database) -> ManualReplica:
     """Works what a guide enqueued; the score of an input is the length of its request."""
-    return Bench(database_of_postgres, FakeRemote())
+    return ManualReplica(database_of_postgres, FakeJudgeAPI())
 
 
 def place(postgres_url: str) -> dict[str, str]:
@@ -145,14 +146,14 @@ print(first)
 
 
 def test_django_enqueues_in_its_own_transaction_and_reads_the_view(
-    tmp_path: Path, bench: Bench, postgres_url: str
+    tmp_path: Path, replica: ManualReplica, postgres_url: str
 ) -> None:
     shell_of(DOCS / "howto" / "django.md", tmp_path)
     env = environment() | place(postgres_url)
     program = [sys.executable, "-W", "error", "-c", DJANGO]
     job_id = subprocess.check_output(program, cwd=tmp_path, env=env, text=True).strip()
-    assert str(bench.one("SELECT id FROM eval_jobs")) == job_id
-    bench.finish()
+    assert str(replica.one("SELECT id FROM eval_jobs")) == job_id
+    replica.finish()
     mean = subprocess.check_output([*program, job_id], cwd=tmp_path, env=env, text=True)
     assert float(mean) == len("The capital of Peru?") / 100
 
@@ -178,30 +179,30 @@ print(job_id)
 
 def test_fastapi_enqueues_in_the_requests_transaction(tmp_path: Path, database: Database) -> None:
     shell_of(DOCS / "howto" / "fastapi.md", tmp_path)
-    bench = Bench(database, FakeRemote())
+    replica = ManualReplica(database, FakeJudgeAPI())
     url = database.engine.url.render_as_string(hide_password=False)
     env = environment() | {"DATABASE_URL": url}
     program = [sys.executable, "-c", FASTAPI]
     job_id = subprocess.check_output(program, cwd=tmp_path, env=env, text=True).strip()
-    bench.finish()
+    replica.finish()
     shown = subprocess.check_output([*program, job_id], cwd=tmp_path, env=env, text=True)
     assert [score["evaluator_name"] for score in json.loads(shown)] == ["length"]
 
 
-def test_node_enqueues_and_reads(tmp_path: Path, bench: Bench, postgres_url: str) -> None:
+def test_node_enqueues_and_reads(tmp_path: Path, replica: ManualReplica, postgres_url: str) -> None:
     if shutil.which("npm") is None:
         pytest.skip("no Node.js is installed")
     (script,) = shell_of(DOCS / "howto" / "node.md", tmp_path)
     env = environment() | place(postgres_url)
     run(script.replace("npm install", "npm install --silent --no-audit --no-fund"), tmp_path, env)
-    assert bench.one("SELECT request FROM eval_items") == "The capital of Peru?"
-    bench.finish()
+    assert replica.one("SELECT request FROM eval_items") == "The capital of Peru?"
+    replica.finish()
     *_, scores = run("node shop.mjs", tmp_path, env).splitlines()  # the same key: no second job
     assert json.loads(scores) == [{"evaluator_name": "length", "score": 0.2}]
-    assert bench.one("SELECT metadata->>'answer' FROM eval_jobs") == "1"
+    assert replica.one("SELECT metadata->>'answer' FROM eval_jobs") == "1"
 
 
-def test_the_statements_of_go_run_as_they_are(bench: Bench, postgres_url: str) -> None:
+def test_the_statements_of_go_run_as_they_are(replica: ManualReplica, postgres_url: str) -> None:
     """Its driver is not at hand, but PostgreSQL takes the same statements with their parameters."""
     (program,) = blocks("go", DOCS / "howto" / "go.md")
     enqueue, scores = re.findall(r"^const \w+ = `(.*)`$", program, re.MULTILINE)
@@ -211,6 +212,6 @@ def test_the_statements_of_go_run_as_they_are(bench: Bench, postgres_url: str) -
         (job_id,) = connection.execute(enqueue.encode(), given).fetchone() or ("",)
         assert connection.execute(enqueue.encode(), given).fetchone() == (job_id,)
         connection.commit()
-        bench.finish()
+        replica.finish()
         found = connection.execute(scores.encode(), [job_id]).fetchall()
     assert found == [("length", 0.2, "The capital of Peru?")]

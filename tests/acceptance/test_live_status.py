@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from tests.support.harness import Bench, FakeRemote
+from tests.support.fake_judge_api import FakeJudgeAPI
+from tests.support.manual_replica import ManualReplica
 from tests.support.processes import environment, evalworker, started
 from tests.support.servers import wait_until
 from tests.support.shared_servers import command_client
@@ -49,17 +50,17 @@ def env(database_url: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def bench(database: Database) -> Bench:
-    return Bench(database, FakeRemote(), batch_size=2, max_in_flight=2)
+def replica(database: Database) -> ManualReplica:
+    return ManualReplica(database, FakeJudgeAPI(), batch_size=2, max_in_flight=2)
 
 
 def test_on_a_terminal_the_status_is_redrawn_until_ctrl_c(
-    env: dict[str, str], bench: Bench
+    env: dict[str, str], replica: ManualReplica
 ) -> None:
-    bench.remote.done = False
-    job_id = bench.enqueue([f"q{n}" for n in range(6)])
-    bench.step()
-    bench.database.run(lambda tx: pauses.pause(tx, "other", "its prompt"))
+    replica.remote.done = False
+    job_id = replica.enqueue([f"q{n}" for n in range(6)])
+    replica.step()
+    replica.database.run(lambda tx: pauses.pause(tx, "other", "its prompt"))
     ours, its = pty.openpty()
     shown = bytearray()
 
@@ -92,13 +93,13 @@ def test_on_a_terminal_the_status_is_redrawn_until_ctrl_c(
 
 
 def test_in_a_pipe_each_refresh_is_a_line_until_no_work_is_left(
-    env: dict[str, str], bench: Bench
+    env: dict[str, str], replica: ManualReplica
 ) -> None:
-    bench.enqueue(["a", "b", "c"])
+    replica.enqueue(["a", "b", "c"])
     with started("status", "--watch", "--until-drained", "--every", "0.1", env=env) as process:
         assert process.stdout is not None
         assert "3 inputs left" in process.stdout.readline()
-        bench.finish()
+        replica.finish()
         *_, last = process.stdout.readlines()
         assert process.wait(30) == 0
     assert "jobs: 1 completed" in last
@@ -110,17 +111,17 @@ def test_in_a_pipe_each_refresh_is_a_line_until_no_work_is_left(
 
 
 def test_a_job_is_followed_to_its_end_and_decides_the_exit_status(
-    env: dict[str, str], bench: Bench
+    env: dict[str, str], replica: ManualReplica
 ) -> None:
-    good = bench.enqueue(["a"])
-    bad = bench.enqueue(["fail"])
+    good = replica.enqueue(["a"])
+    bad = replica.enqueue(["fail"])
     with (
         started("status", good, "--watch", "--every", "0.1", env=env) as first,
         started("status", bad, "--watch", "--every", "0.1", env=env) as second,
     ):
         assert first.stdout is not None
         assert "pending, 0 failed" in first.stdout.readline()
-        bench.finish()
+        replica.finish()
         assert first.wait(60) == 0
         assert second.wait(60) == 1
         assert "completed" in first.stdout.read()

@@ -8,7 +8,8 @@ from uuid import uuid4
 
 import pytest
 
-from tests.support.harness import Bench, FakeRemote
+from tests.support.fake_judge_api import FakeJudgeAPI
+from tests.support.manual_replica import ManualReplica
 from tests.support.processes import environment, evalworker
 from worker.domain.lifecycle import BatchState
 from worker.store.tables import batches
@@ -27,8 +28,8 @@ def env(database_url: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def bench(database: Database) -> Bench:
-    return Bench(database, FakeRemote(), batch_size=2, max_in_flight=3)
+def replica(database: Database) -> ManualReplica:
+    return ManualReplica(database, FakeJudgeAPI(), batch_size=2, max_in_flight=3)
 
 
 def output_of(env: dict[str, str], *command: object) -> str:
@@ -50,13 +51,13 @@ def refused(env: dict[str, str], *command: object) -> subprocess.CompletedProces
 
 
 def test_a_judge_is_paused_and_resumed_and_every_overview_shows_it(
-    env: dict[str, str], bench: Bench
+    env: dict[str, str], replica: ManualReplica
 ) -> None:
-    bench.enqueue(["a", "b", "c"])
+    replica.enqueue(["a", "b", "c"])
     printed = output_of(env, "pause", "--judge", "judge", "--reason", "a [new] prompt")
     assert printed == "judge judge is paused: a [new] prompt; 3 inputs waiting\n"
-    bench.step()
-    assert bench.remote.posts() == 0
+    replica.step()
+    assert replica.remote.posts() == 0
     assert "evalworker resume --judge judge" in output_of(env, "status")
     (shown,) = json_of(env, "status")["paused"]
     assert (shown["judge_id"], shown["reason"]) == ("judge", "a [new] prompt")
@@ -70,14 +71,14 @@ def test_a_judge_is_paused_and_resumed_and_every_overview_shows_it(
     assert "`evalworker resume` or `evalworker resume --judge judge`" in wrong.stderr
     assert "still paused: judge judge: a [new] prompt" in output_of(env, "resume")
     assert output_of(env, "resume", "--judge", "judge") == "judge judge is resumed\n"
-    bench.finish()
-    assert bench.remote.posts() == 2
+    replica.finish()
+    assert replica.remote.posts() == 2
 
 
 def test_a_drained_run_ends_when_only_paused_work_is_left(
-    env: dict[str, str], bench: Bench
+    env: dict[str, str], replica: ManualReplica
 ) -> None:
-    bench.enqueue(["a"])
+    replica.enqueue(["a"])
     output_of(env, "pause")
     with_api = env | environment(api_url="http://127.0.0.1:9", api_key="k")
     ended = evalworker(
@@ -94,14 +95,14 @@ def test_a_drained_run_ends_when_only_paused_work_is_left(
     assert "the work that is left is paused" in ended.stderr
 
 
-def test_jobs_are_retried_and_cancelled(env: dict[str, str], bench: Bench) -> None:
-    job_id = bench.enqueue(["good", "fail"])
-    bench.finish()
+def test_jobs_are_retried_and_cancelled(env: dict[str, str], replica: ManualReplica) -> None:
+    job_id = replica.enqueue(["good", "fail"])
+    replica.finish()
     assert json_of(env, "retry", job_id) == {"inputs": 1}
     assert output_of(env, "retry", job_id, "--item", 0) == "1 input to be evaluated again\n"
-    bench.finish()
+    replica.finish()
     assert output_of(env, "retry", job_id, "--all") == "2 inputs to be evaluated again\n"
-    bench.step()
+    replica.step()
     printed = output_of(env, "cancel", job_id)
     assert "2 inputs cancelled\n2 of them were already sent" in printed
     assert output_of(env, "cancel", job_id) == "nothing is left to cancel: the job is cancelled\n"
@@ -116,12 +117,12 @@ def test_jobs_are_retried_and_cancelled(env: dict[str, str], bench: Bench) -> No
 
 
 def test_batches_are_listed_and_one_on_hold_is_released(
-    env: dict[str, str], bench: Bench, database: Database
+    env: dict[str, str], replica: ManualReplica, database: Database
 ) -> None:
-    job_id = bench.enqueue(["a"])
+    job_id = replica.enqueue(["a"])
     assert output_of(env, "batches", "--state", "held") == "no batch is held\n"
-    bench.remote.next_answer(bench.remote.accept_and_lose)
-    bench.step()
+    replica.remote.next_answer(replica.remote.accept_and_lose)
+    replica.step()
     (batch,) = json_of(env, "batches", "--state", "unknown")
     assert batch["judge_id"] == "judge"
     assert "connection reset" in batch["error"]
@@ -132,16 +133,18 @@ def test_batches_are_listed_and_one_on_hold_is_released(
     assert f"evalworker resolve {batch['id']}" in listed
     assert json_of(env, "resolve", batch["id"]) == {"state": "unknown"}
     assert "no batch on hold has the id" in refused(env, "resolve", batch["id"]).stderr
-    bench.finish()
+    replica.finish()
     assert output_of(env, "batches").startswith("no batch is held or planned or ")
     assert "finished" in output_of(env, "batches", "--job", job_id)
     assert refused(env, "batches", "--state", "lots").returncode == 2
     assert refused(env, "batches", "--job", uuid4()).returncode == 1
 
 
-def test_the_history_of_a_job_is_a_line_for_each_event(env: dict[str, str], bench: Bench) -> None:
-    job_id = bench.enqueue(["good", "fail"])
-    bench.finish()
+def test_the_history_of_a_job_is_a_line_for_each_event(
+    env: dict[str, str], replica: ManualReplica
+) -> None:
+    job_id = replica.enqueue(["good", "fail"])
+    replica.finish()
     lines = output_of(env, "events", job_id).splitlines()
     printed = [json.loads(line) for line in output_of(env, "events", job_id, "--json").splitlines()]
     assert len(lines) == len(printed)
@@ -155,13 +158,13 @@ def test_the_history_of_a_job_is_a_line_for_each_event(env: dict[str, str], benc
     assert refused(env, "events", uuid4()).returncode == 1
 
 
-def test_jobs_that_ended_long_ago_are_pruned(env: dict[str, str], bench: Bench) -> None:
-    bench.enqueue(["good", "fail"])
-    bench.finish()
+def test_jobs_that_ended_long_ago_are_pruned(env: dict[str, str], replica: ManualReplica) -> None:
+    replica.enqueue(["good", "fail"])
+    replica.finish()
     assert output_of(env, "prune", "--older-than", "90d") == (
         "0 jobs, 0 inputs, 0 batches, 0 events deleted\n"
     )
-    with bench.database.engine.begin() as connection:
+    with replica.database.engine.begin() as connection:
         for table in ("jobs", "batches"):
             connection.exec_driver_sql(
                 f"UPDATE eval_{table} SET finished_at = '2020-01-01 00:00:00.000000+00:00'"
@@ -172,6 +175,6 @@ def test_jobs_that_ended_long_ago_are_pruned(env: dict[str, str], bench: Bench) 
     assert texts == "the texts of 2 inputs of 1 job deleted\n"
     pruned = json_of(env, "prune", "--older-than", "90d")
     assert (pruned["jobs"], pruned["inputs"], pruned["batches"]) == (1, 2, 3)
-    assert bench.rows("SELECT 1 FROM eval_items") == []
+    assert replica.rows("SELECT 1 FROM eval_items") == []
     for age in ("90", "soon", "-1d"):
         assert "is not an age" in refused(env, "prune", "--older-than", age).stderr

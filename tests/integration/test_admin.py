@@ -10,7 +10,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.support.harness import Bench, FakeRemote
+from tests.support.fake_judge_api import FakeJudgeAPI
+from tests.support.manual_replica import ManualReplica
 from worker.admin import Admin
 from worker.domain.lifecycle import BatchState
 from worker.errors import ConfigurationError, NotPossible, SchemaMismatch, UnknownJob, Unreachable
@@ -28,8 +29,8 @@ LONG = timedelta(days=90)
 
 
 @pytest.fixture
-def bench(database: Database) -> Bench:
-    return Bench(database, FakeRemote(), batch_size=2, max_in_flight=3)
+def replica(database: Database) -> ManualReplica:
+    return ManualReplica(database, FakeJudgeAPI(), batch_size=2, max_in_flight=3)
 
 
 @pytest.fixture
@@ -42,64 +43,70 @@ def admin(database_url: str) -> Iterator[Admin]:
 
 
 def test_retrying_one_input_evaluates_it_alone_and_replaces_its_result(
-    bench: Bench, admin: Admin
+    replica: ManualReplica, admin: Admin
 ) -> None:
-    job_id = bench.enqueue(["a", "bb", "ccc"])
-    bench.finish()
+    job_id = replica.enqueue(["a", "bb", "ccc"])
+    replica.finish()
     assert admin.retry(job_id, item_index=1) == 1
     assert admin.job(job_id)["status"] == "processing"
-    assert bench.one("SELECT count(*) FROM eval_scores") == 2
-    bench.finish()
-    assert [given["request"] for given in bench.remote.inputs()] == ["a", "bb", "ccc", "bb"]
-    assert bench.one("SELECT count(*) FROM eval_scores") == 3
-    assert bench.every_result_is_at_its_own_input()
+    assert replica.one("SELECT count(*) FROM eval_scores") == 2
+    replica.finish()
+    assert [given["request"] for given in replica.remote.inputs()] == ["a", "bb", "ccc", "bb"]
+    assert replica.one("SELECT count(*) FROM eval_scores") == 3
+    assert replica.every_result_is_at_its_own_input()
     assert admin.job(job_id)["status"] == "completed"
 
 
-def test_retrying_all_evaluates_whatever_has_ended_anew(bench: Bench, admin: Admin) -> None:
-    job_id = bench.enqueue(["a", "fail", "ccc"])
-    bench.finish()
-    before = len(bench.remote.inputs())
+def test_retrying_all_evaluates_whatever_has_ended_anew(
+    replica: ManualReplica, admin: Admin
+) -> None:
+    job_id = replica.enqueue(["a", "fail", "ccc"])
+    replica.finish()
+    before = len(replica.remote.inputs())
     assert admin.retry(job_id, everything=True) == 3
-    assert bench.rows("SELECT * FROM eval_scores") == []
-    bench.finish()
-    assert len(bench.remote.inputs()) == 2 * before
+    assert replica.rows("SELECT * FROM eval_scores") == []
+    replica.finish()
+    assert len(replica.remote.inputs()) == 2 * before
     assert admin.job(job_id)["completed"] == 2
     told = [event["event"] for event in admin.events(job_id)]
     assert told.count("batch.superseded") == 2  # the failed input has its own events
-    assert told.count("batch.finished") == len(bench.states())
+    assert told.count("batch.finished") == len(replica.states())
 
 
-def test_a_cancelled_job_can_be_taken_up_again(bench: Bench, admin: Admin) -> None:
-    job_id = bench.enqueue(["a", "b", "c"])
+def test_a_cancelled_job_can_be_taken_up_again(replica: ManualReplica, admin: Admin) -> None:
+    job_id = replica.enqueue(["a", "b", "c"])
     assert admin.cancel(job_id) == {"inputs": 3, "at_judge": 0}
     assert admin.retry(job_id) == 0  # nothing has failed
     assert admin.retry(job_id, everything=True) == 3
-    bench.finish()
+    replica.finish()
     assert admin.job(job_id)["completed"] == 3
 
 
-def test_what_a_batch_in_doubt_is_known_by_is_not_taken_from_it(bench: Bench, admin: Admin) -> None:
+def test_what_a_batch_in_doubt_is_known_by_is_not_taken_from_it(
+    replica: ManualReplica, admin: Admin
+) -> None:
     """Its cancelled inputs are needed to find it again, with the others that it carries."""
-    bench.remote.shows_tags = False
-    job_id = bench.enqueue(["a"])
-    other = bench.enqueue(["b"])
-    bench.remote.next_answer(bench.remote.accept_and_lose)
-    bench.step()
+    replica.remote.shows_tags = False
+    job_id = replica.enqueue(["a"])
+    other = replica.enqueue(["b"])
+    replica.remote.next_answer(replica.remote.accept_and_lose)
+    replica.step()
     assert admin.cancel(job_id) == {"inputs": 1, "at_judge": 1}
     for choice in ({"everything": True}, {"item_index": 0}):
         with pytest.raises(NotPossible, match=r"1 cancelled input .* has not ended"):
             admin.retry(job_id, **choice)
-    bench.finish()
-    assert bench.remote.posts() == 1
+    replica.finish()
+    assert replica.remote.posts() == 1
     assert admin.job(other)["completed"] == 1
     assert admin.retry(job_id, everything=True) == 1
-    bench.finish()
+    replica.finish()
     assert admin.job(job_id)["completed"] == 1
 
 
-def test_a_retry_of_what_is_not_there_or_has_not_ended_says_so(bench: Bench, admin: Admin) -> None:
-    job_id = bench.enqueue(["a", "b"])
+def test_a_retry_of_what_is_not_there_or_has_not_ended_says_so(
+    replica: ManualReplica, admin: Admin
+) -> None:
+    job_id = replica.enqueue(["a", "b"])
     with pytest.raises(NotPossible, match="has no input 7"):
         admin.retry(job_id, item_index=7)
     with pytest.raises(NotPossible, match=r"input 1 of job .* has not ended: it is pending"):
@@ -108,10 +115,10 @@ def test_a_retry_of_what_is_not_there_or_has_not_ended_says_so(bench: Bench, adm
         admin.retry(uuid4())
 
 
-def test_cancelling_tells_what_had_been_sent(bench: Bench, admin: Admin) -> None:
-    bench.remote.done = False
-    job_id = bench.enqueue([f"q{n}" for n in range(8)])
-    bench.step()
+def test_cancelling_tells_what_had_been_sent(replica: ManualReplica, admin: Admin) -> None:
+    replica.remote.done = False
+    job_id = replica.enqueue([f"q{n}" for n in range(8)])
+    replica.step()
     assert admin.cancel(job_id) == {"inputs": 8, "at_judge": 6}
     assert admin.cancel(job_id) == {"inputs": 0, "at_judge": 6}
 
@@ -120,13 +127,13 @@ def test_cancelling_tells_what_had_been_sent(bench: Bench, admin: Admin) -> None
 
 
 def test_the_history_of_a_job_has_the_batches_that_it_left(
-    bench: Bench, admin: Admin, monkeypatch: pytest.MonkeyPatch
+    replica: ManualReplica, admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch_queries, "CHUNK_SIZE", 3)
-    bench.remote.next_answer(lambda _: REFUSED)
-    job_id = bench.enqueue(["a", "fail"])
-    other = bench.enqueue(["elsewhere"], judge_id="other")
-    bench.finish()
+    replica.remote.next_answer(lambda _: REFUSED)
+    job_id = replica.enqueue(["a", "fail"])
+    other = replica.enqueue(["elsewhere"], judge_id="other")
+    replica.finish()
     told = list(admin.events(job_id))
     names = [event["event"] for event in told]
     assert names.count("batch.planned") == 1 + 2 + 2  # the whole, two halves, two retries
@@ -140,11 +147,11 @@ def test_the_history_of_a_job_has_the_batches_that_it_left(
         list(admin.events(uuid4()))
 
 
-def test_batches_are_listed_by_state_judge_and_job(bench: Bench, admin: Admin) -> None:
-    bench.remote.done = False
-    job_id = bench.enqueue(["a", "b"], judge_id="one")
-    bench.enqueue(["c"], judge_id="two")
-    bench.step()
+def test_batches_are_listed_by_state_judge_and_job(replica: ManualReplica, admin: Admin) -> None:
+    replica.remote.done = False
+    job_id = replica.enqueue(["a", "b"], judge_id="one")
+    replica.enqueue(["c"], judge_id="two")
+    replica.step()
     assert [batch["judge_id"] for batch in admin.batches()] == ["two", "one"]
     assert [batch["judge_id"] for batch in admin.batches(limit=1)] == ["two"]
     assert admin.batches([BatchState.UNKNOWN]) == []
@@ -153,19 +160,19 @@ def test_batches_are_listed_by_state_judge_and_job(bench: Bench, admin: Admin) -
     assert admin.batches(judge_id="two", job_id=job_id) == []
     with pytest.raises(NotPossible, match="no batch on hold"):
         admin.resolve(batch["id"])
-    bench.remote.done = True
-    bench.finish()
+    replica.remote.done = True
+    replica.finish()
     assert admin.batches() == []
 
 
 def test_judges_are_shown_with_their_work_their_rate_and_their_pauses(
-    bench: Bench, admin: Admin
+    replica: ManualReplica, admin: Admin
 ) -> None:
-    bench.enqueue(["a", "b"], judge_id="done")
-    bench.finish()
-    bench.remote.done = False
-    bench.enqueue([f"q{n}" for n in range(8)], judge_id="busy")
-    bench.step()
+    replica.enqueue(["a", "b"], judge_id="done")
+    replica.finish()
+    replica.remote.done = False
+    replica.enqueue([f"q{n}" for n in range(8)], judge_id="busy")
+    replica.step()
     admin.pause("asleep")
     busy, done, asleep = sorted(admin.judges(), key=lambda row: row["judge_id"] == "asleep")
     assert (busy["waiting"], busy["in_flight"], busy["batches"]) == (2, 6, {"submitted": 3})
@@ -201,37 +208,41 @@ def test_an_admin_of_what_is_no_database_is_an_error_at_once(empty_database_url:
 # --- prune ---
 
 
-def rows_left(bench: Bench) -> dict[str, int]:
+def rows_left(replica: ManualReplica) -> dict[str, int]:
     tables = ("jobs", "items", "evaluator_results", "batches", "events")
-    return {name: bench.one(f"SELECT count(*) FROM eval_{name}") for name in tables}
+    return {name: replica.one(f"SELECT count(*) FROM eval_{name}") for name in tables}
 
 
-def test_pruning_deletes_ended_jobs_and_all_that_is_theirs(bench: Bench, admin: Admin) -> None:
-    bench.remote.next_answer(lambda _: REFUSED)  # halves, too, and retries
+def test_pruning_deletes_ended_jobs_and_all_that_is_theirs(
+    replica: ManualReplica, admin: Admin
+) -> None:
+    replica.remote.next_answer(lambda _: REFUSED)  # halves, too, and retries
     for n in range(4):
-        bench.enqueue([f"good {n}", f"fail {n}"])
-    bench.finish()
+        replica.enqueue([f"good {n}", f"fail {n}"])
+    replica.finish()
     assert admin.prune(LONG).jobs == 0
-    before = rows_left(bench)
+    before = rows_left(replica)
     would = admin.prune(NOW, dry_run=True)
     assert (would.jobs, would.inputs) == (4, 8)
-    assert rows_left(bench) == before
+    assert rows_left(replica) == before
     seen: list[Pruned] = []
     pruned = admin.prune(NOW, on_progress=seen.append)
     assert (pruned.jobs, pruned.inputs, pruned.batches) == (4, 8, before["batches"])
     assert pruned.events == before["events"]
     assert seen[-1].inputs == 8
-    assert bench.events() == ["jobs.pruned"]
-    assert rows_left(bench) | {"events": 0} == dict.fromkeys(before, 0)
+    assert replica.events() == ["jobs.pruned"]
+    assert rows_left(replica) | {"events": 0} == dict.fromkeys(before, 0)
 
 
-def test_pruning_leaves_what_is_open_and_what_others_refer_to(bench: Bench, admin: Admin) -> None:
-    pruned_with_others = bench.enqueue(["a"])  # in one batch with the next one
-    kept = bench.enqueue(["b", "fail"])
-    bench.finish()
-    bench.remote.done = False
-    waiting = bench.enqueue(["c"])
-    bench.step()
+def test_pruning_leaves_what_is_open_and_what_others_refer_to(
+    replica: ManualReplica, admin: Admin
+) -> None:
+    pruned_with_others = replica.enqueue(["a"])  # in one batch with the next one
+    kept = replica.enqueue(["b", "fail"])
+    replica.finish()
+    replica.remote.done = False
+    waiting = replica.enqueue(["c"])
+    replica.step()
     admin.retry(kept)
     pruned = admin.prune(NOW)
     assert (pruned.jobs, pruned.batches) == (1, 0)
@@ -241,49 +252,51 @@ def test_pruning_leaves_what_is_open_and_what_others_refer_to(bench: Bench, admi
     told = [event["event"] for event in admin.events(kept)]
     assert "batch.finished" in told
     assert told.count("item.retried") == 2
-    bench.remote.done = True
-    bench.finish()
-    assert bench.every_result_is_at_its_own_input()
+    replica.remote.done = True
+    replica.finish()
+    assert replica.every_result_is_at_its_own_input()
     assert admin.prune(NOW).jobs == 2
-    assert rows_left(bench)["batches"] == 0
+    assert rows_left(replica)["batches"] == 0
 
 
-def test_a_cancelled_job_stays_until_its_batch_has_ended(bench: Bench, admin: Admin) -> None:
-    bench.remote.shows_tags = False
-    cancelled = bench.enqueue(["a"])
-    other = bench.enqueue(["b"])
-    bench.remote.next_answer(bench.remote.accept_and_lose)
-    bench.step()
+def test_a_cancelled_job_stays_until_its_batch_has_ended(
+    replica: ManualReplica, admin: Admin
+) -> None:
+    replica.remote.shows_tags = False
+    cancelled = replica.enqueue(["a"])
+    other = replica.enqueue(["b"])
+    replica.remote.next_answer(replica.remote.accept_and_lose)
+    replica.step()
     admin.cancel(cancelled)
     assert admin.prune(NOW).jobs == 0
     assert admin.prune(NOW, texts_only=True).jobs == 0
-    bench.finish()
-    assert bench.remote.posts() == 1  # it was found by all of its inputs
+    replica.finish()
+    assert replica.remote.posts() == 1  # it was found by all of its inputs
     assert admin.job(other)["completed"] == 1
     assert admin.prune(NOW).jobs == 2
 
 
 def test_a_job_larger_than_a_transaction_goes_in_pieces(
-    bench: Bench, admin: Admin, monkeypatch: pytest.MonkeyPatch
+    replica: ManualReplica, admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(expired_rows, "AT_ONCE", 3)
-    bench.enqueue(["small"])
-    bench.enqueue([f"fail {n}" if n % 2 else f"q{n}" for n in range(8)])
-    bench.enqueue(["small", "too"])
-    bench.finish()
+    replica.enqueue(["small"])
+    replica.enqueue([f"fail {n}" if n % 2 else f"q{n}" for n in range(8)])
+    replica.enqueue(["small", "too"])
+    replica.finish()
     steps: list[Pruned] = []
     admin.prune(NOW, on_progress=steps.append)
     inputs = [after.inputs - before.inputs for before, after in itertools.pairwise(steps)]
     assert max(inputs) == 3
-    assert rows_left(bench) == dict.fromkeys(rows_left(bench), 0) | {"events": 1}
+    assert rows_left(replica) == dict.fromkeys(rows_left(replica), 0) | {"events": 1}
 
 
 def test_an_interrupted_prune_goes_on_with_the_next_run(
-    bench: Bench, admin: Admin, monkeypatch: pytest.MonkeyPatch
+    replica: ManualReplica, admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(expired_rows, "AT_ONCE", 2)
-    job_id = bench.enqueue([f"q{n}" for n in range(8)])
-    bench.finish()
+    job_id = replica.enqueue([f"q{n}" for n in range(8)])
+    replica.finish()
 
     def interrupt(_: Pruned) -> None:
         raise KeyboardInterrupt
@@ -293,48 +306,48 @@ def test_an_interrupted_prune_goes_on_with_the_next_run(
     assert admin.job(job_id)["total"] == 6
     assert [result.item.item_index for result in admin.results(job_id)] == list(range(6))
     assert admin.prune(NOW).inputs == 6
-    assert rows_left(bench) == dict.fromkeys(rows_left(bench), 0) | {"events": 1}
+    assert rows_left(replica) == dict.fromkeys(rows_left(replica), 0) | {"events": 1}
 
 
 def test_pruning_texts_keeps_the_scores_and_the_job_cannot_be_sent_again(
-    bench: Bench, admin: Admin, monkeypatch: pytest.MonkeyPatch
+    replica: ManualReplica, admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(expired_rows, "AT_ONCE", 2)
-    job_id = bench.enqueue(["a", "bb", "fail", "dddd", "eeeee"])
-    bench.finish()
-    scores = bench.rows("SELECT * FROM eval_scores ORDER BY item_index")
+    job_id = replica.enqueue(["a", "bb", "fail", "dddd", "eeeee"])
+    replica.finish()
+    scores = replica.rows("SELECT * FROM eval_scores ORDER BY item_index")
     assert admin.prune(NOW, texts_only=True, dry_run=True).inputs == 5
     assert admin.prune(NOW, texts_only=True).inputs == 5
-    assert bench.rows("SELECT * FROM eval_scores ORDER BY item_index") == scores
+    assert replica.rows("SELECT * FROM eval_scores ORDER BY item_index") == scores
     texts = "coalesce(request, response, expected_output)"
-    assert bench.rows(f"SELECT 1 FROM eval_items WHERE {texts} IS NOT NULL") == []
+    assert replica.rows(f"SELECT 1 FROM eval_items WHERE {texts} IS NOT NULL") == []
     assert admin.job(job_id)["failed"] == 1
     assert admin.prune(NOW, texts_only=True).jobs == 0
     with pytest.raises(NotPossible, match=r"texts of job .* were pruned"):
         admin.retry(job_id)
-    assert bench.events().count("job.texts_pruned") == 1
+    assert replica.events().count("job.texts_pruned") == 1
 
 
-def test_a_job_that_is_retried_meanwhile_stays(bench: Bench, admin: Admin) -> None:
-    job_id = bench.enqueue(["good", "fail"])
-    bench.finish()
+def test_a_job_that_is_retried_meanwhile_stays(replica: ManualReplica, admin: Admin) -> None:
+    job_id = replica.enqueue(["good", "fail"])
+    replica.finish()
     would = admin.prune(NOW, dry_run=True)
     admin.retry(job_id)
-    deleted = bench.database.run(lambda tx: expired_rows.delete_jobs(tx, [job_id], would.before))
+    deleted = replica.database.run(lambda tx: expired_rows.delete_jobs(tx, [job_id], would.before))
     assert (deleted.jobs, deleted.inputs, deleted.events) == (0, 0, 0)
-    bench.finish()
+    replica.finish()
     assert admin.job(job_id)["completed"] == 1
 
 
-def test_a_job_whose_notice_is_still_to_be_sent_stays(bench: Bench, admin: Admin) -> None:
-    job_id = bench.enqueue(["a"], callback_url="https://shop.test/done")
-    bench.finish()  # the notice is due with the next turn
+def test_a_job_whose_notice_is_still_to_be_sent_stays(replica: ManualReplica, admin: Admin) -> None:
+    job_id = replica.enqueue(["a"], callback_url="https://shop.test/done")
+    replica.finish()  # the notice is due with the next turn
     assert admin.prune(NOW).jobs == 0
-    with bench.database.engine.begin() as connection:
+    with replica.database.engine.begin() as connection:
         connection.exec_driver_sql(
             "UPDATE eval_notices SET state = 'sent', due_at = NULL, finished_at = created_at"
         )
     assert admin.prune(NOW).jobs == 1
     with pytest.raises(UnknownJob):
         admin.job(job_id)
-    assert bench.rows("SELECT 1 FROM eval_notices") == []
+    assert replica.rows("SELECT 1 FROM eval_notices") == []

@@ -17,15 +17,15 @@ from tests.support.changed_brokers import (
     record_submissions_slowly,
 )
 from tests.support.processes import ends_well, environment, started, wait_until
-from tests.support.proxy import Proxy, proxy_to
 from tests.support.servers import AMQP, ValkeyServer, free_port
-from tests.support.working import (
+from tests.support.tcp_proxy import TcpProxy, proxy_to
+from tests.support.worker_thread import (
     RECOVERY_SECONDS,
-    count,
-    everything_is_there_once,
-    put,
+    all_results_are_recorded_once,
+    count_rows,
+    enqueue_inputs,
+    running_worker,
     settings_for,
-    working,
 )
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import RunningSandbox, running_sandbox
@@ -99,18 +99,20 @@ def test_an_outcome_while_redis_is_away_is_no_message_that_could_be_swallowed(
     away: float,
 ) -> None:
     """Dramatiq would retry by a message, fail to send it, and acknowledge the first: lost."""
-    put(database_of_postgres, 1)
+    enqueue_inputs(database_of_postgres, 1)
     gate = Gate()
     settings = settings_for(postgres_url, own_valkey.url(namespace), judge)
-    with working(settings, transport=gate) as app:
+    with running_worker(settings, transport=gate) as app:
         assert gate.reached.wait(RECOVERY_SECONDS)
         own_valkey.stop(kill=True)
         gate.opened.set()
-        wait_until(lambda: count(database_of_postgres, "eval_batches WHERE state='unknown'") == 1)
+        wait_until(
+            lambda: count_rows(database_of_postgres, "eval_batches WHERE state='unknown'") == 1
+        )
         threading.Event().wait(away)
         own_valkey.start()
         wait_until(app.is_drained, seconds=RECOVERY_SECONDS)
-    assert everything_is_there_once(database_of_postgres, judge, 1)
+    assert all_results_are_recorded_once(database_of_postgres, judge, 1)
 
 
 def test_delayed_messages_that_a_restart_of_redis_strands_are_sent_again(
@@ -121,16 +123,16 @@ def test_delayed_messages_that_a_restart_of_redis_strands_are_sent_again(
     namespace: str,
 ) -> None:
     """Its data is whole, but they stay with a consumer that no longer knows of them."""
-    put(database_of_postgres, 25)
+    enqueue_inputs(database_of_postgres, 25)
     settings = settings_for(
         postgres_url, own_valkey.url(namespace), judge, batch_size=5, poll_min_seconds=3
     )
-    with working(settings) as app:
+    with running_worker(settings) as app:
         submitted = "eval_batches WHERE state = 'submitted' AND lease_holder IS NULL"
-        wait_until(lambda: count(database_of_postgres, submitted) == 5)
+        wait_until(lambda: count_rows(database_of_postgres, submitted) == 5)
         own_valkey.restart()
         wait_until(app.is_drained, seconds=RECOVERY_SECONDS)
-    assert everything_is_there_once(database_of_postgres, judge, 25)
+    assert all_results_are_recorded_once(database_of_postgres, judge, 25)
 
 
 def test_a_dead_delay_consumer_ends_the_process_which_is_whole_after_its_restart(
@@ -141,7 +143,7 @@ def test_a_dead_delay_consumer_ends_the_process_which_is_whole_after_its_restart
     namespace: str,
 ) -> None:
     """The buffer of delayed messages full, Redis away when the first is due: its thread dies."""
-    put(database_of_postgres, 25)
+    enqueue_inputs(database_of_postgres, 25)
     port = free_port()
     env = of_process(
         postgres_url, own_valkey.url(namespace), judge, ops_port=port, poll_min_seconds=3
@@ -162,7 +164,7 @@ def test_a_dead_delay_consumer_ends_the_process_which_is_whole_after_its_restart
     own_valkey.start()
     with started("run", "--until-drained", env=env) as process:
         assert ends_well(process, seconds=RECOVERY_SECONDS)
-    assert everything_is_there_once(database_of_postgres, judge, 25)
+    assert all_results_are_recorded_once(database_of_postgres, judge, 25)
 
 
 def _delayed_messages_held(server: ValkeyServer) -> int:
@@ -181,7 +183,7 @@ def test_messages_that_a_stale_delivery_tag_acknowledged_are_not_missed(
 ) -> None:
     """Connections to RabbitMQ drop under running steps; then the process is killed."""
     server = urlsplit(AMQP)
-    put(database_of_postgres, 100)
+    enqueue_inputs(database_of_postgres, 100)
     with proxy_to(str(server.hostname), server.port or 5672) as proxy:
         through = amqp_url.replace(f":{server.port}/", f":{proxy.port}/")
         env = of_process(postgres_url, through, judge, max_in_flight=6)
@@ -193,10 +195,10 @@ def test_messages_that_a_stale_delivery_tag_acknowledged_are_not_missed(
             process.kill()
         with started("run", "--until-drained", env=env) as process:
             assert ends_well(process, seconds=2 * RECOVERY_SECONDS)
-    assert everything_is_there_once(database_of_postgres, judge, 100)
+    assert all_results_are_recorded_once(database_of_postgres, judge, 100)
 
 
-def _cut(proxy: Proxy) -> int:
+def _cut(proxy: TcpProxy) -> int:
     wait_until(lambda: proxy.connections() > 0)
     return proxy.cut()
 
@@ -214,7 +216,7 @@ def test_a_killed_process_is_replaced_without_waiting_for_redis_to_hand_back_its
     lease: int,
 ) -> None:
     """Which took minutes; here Redis never does."""
-    put(database_of_postgres, 25)
+    enqueue_inputs(database_of_postgres, 25)
     env = of_process(postgres_url, redis_url, judge, lease_seconds=lease)
     with started("run", env=env, prepare=[record_submissions_slowly]) as process:
         wait_until(_has_taken(judge, 5))
@@ -223,4 +225,4 @@ def test_a_killed_process_is_replaced_without_waiting_for_redis_to_hand_back_its
         assert ends_well(
             process, seconds=RECOVERY_SECONDS + 5
         )  # the promise, and the batches themselves
-    assert everything_is_there_once(database_of_postgres, judge, 25)
+    assert all_results_are_recorded_once(database_of_postgres, judge, 25)

@@ -11,7 +11,8 @@ from uuid import uuid4
 import pyarrow.parquet as pq
 import pytest
 
-from tests.support.harness import Bench, FakeRemote
+from tests.support.fake_judge_api import FakeJudgeAPI
+from tests.support.manual_replica import ManualReplica
 from worker import export
 from worker.admin import Admin
 from worker.errors import EvalWorkerError, UnknownJob
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def bench(database: Database) -> Bench:
-    return Bench(database, FakeRemote())
+def replica(database: Database) -> ManualReplica:
+    return ManualReplica(database, FakeJudgeAPI())
 
 
 @pytest.fixture
@@ -38,9 +39,9 @@ def admin(database_url: str) -> Iterator[Admin]:
 
 
 @pytest.fixture
-def job_id(bench: Bench) -> UUID:
-    job_id = bench.enqueue(["a", "fail", 'ccc, "quoted"\nand more', "ädd"])
-    bench.finish()
+def job_id(replica: ManualReplica) -> UUID:
+    job_id = replica.enqueue(["a", "fail", 'ccc, "quoted"\nand more', "ädd"])
+    replica.finish()
     return job_id
 
 
@@ -69,13 +70,13 @@ def test_every_format_has_every_result(admin: Admin, job_id: UUID, tmp_path: Pat
 
 
 def test_parquet_is_written_a_row_group_at_a_time(
-    admin: Admin, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    admin: Admin, replica: ManualReplica, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export, "ROWS", 3)
     monkeypatch.setattr(export, "CHARACTERS", 1000)
     texts = ["q"] * 7 + ["long" * 300] * 2
-    job_id = bench.enqueue(texts)
-    bench.finish()
+    job_id = replica.enqueue(texts)
+    replica.finish()
     path = tmp_path / "results.parquet"
     admin.export(job_id, path, Format.PARQUET)
     written = pq.ParquetFile(path)

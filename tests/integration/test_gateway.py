@@ -16,16 +16,17 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
+from tests.support.fake_judge_api import FakeJudgeAPI
 from tests.support.gateways import (
     KEY,
     NARROW_KEY,
     OTHER_KEY,
     SLOW_KEY,
     client,
-    gateway_over,
+    running_gateway,
     submit,
 )
-from tests.support.harness import Bench, FakeRemote
+from tests.support.manual_replica import ManualReplica
 from worker.gateway import app, responses
 from worker.gateway.group_commit import MAX_GROUP_INPUTS
 from worker.store import gateway_queries, job_commands
@@ -42,7 +43,7 @@ EXECUTIONS = "/v1/judges/batch-executions/"
 
 @pytest.fixture
 def url(database: Database) -> Iterator[str]:
-    with gateway_over(database) as found:
+    with running_gateway(database) as found:
         yield found
 
 
@@ -53,8 +54,8 @@ def caller(url: str) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def bench(database: Database) -> Bench:
-    return Bench(database, FakeRemote())
+def replica(database: Database) -> ManualReplica:
+    return ManualReplica(database, FakeJudgeAPI())
 
 
 def problem(answer: httpx.Response) -> tuple[int, str]:
@@ -70,13 +71,13 @@ def ids(page: Any) -> list[str]:
 
 
 def test_a_submission_is_a_job_and_its_items_fill_in_as_they_end(
-    caller: httpx.Client, bench: Bench
+    caller: httpx.Client, replica: ManualReplica
 ) -> None:
     answer = submit(caller, "one", "fail two", judge="judge-7", tags=["b", "a"])
     assert answer.status_code == 202
     taken = answer.json()
     assert taken["status_url"] == f"{EXECUTIONS}{taken['batch_execution_id']}/"
-    (row,) = bench.rows("SELECT judge_id, owner FROM eval_jobs")
+    (row,) = replica.rows("SELECT judge_id, owner FROM eval_jobs")
     assert tuple(row) == ("judge-7", "team-a")
 
     shown = caller.get(taken["status_url"]).json()
@@ -85,17 +86,17 @@ def test_a_submission_is_a_job_and_its_items_fill_in_as_they_end(
     assert [item["status"] for item in shown["items"]] == ["pending", "pending"]
     assert shown["judge"] == {"id": "judge-7", "name": "judge-7", "version_id": ""}
 
-    bench.remote.done = False
-    bench.step()
+    replica.remote.done = False
+    replica.step()
     shown = caller.get(taken["status_url"]).json()
     assert shown["status"] == "processing"
     assert shown["started_at"] is not None
     assert shown["items"][0]["started_at"] is not None
     assert shown["items"][0]["evaluator_results"] is None
 
-    bench.remote.done = True
-    bench.pass_time()
-    bench.step()
+    replica.remote.done = True
+    replica.pass_time()
+    replica.step()
     shown = caller.get(taken["status_url"]).json()
     assert (shown["status"], shown["completed_count"], shown["failed_count"]) == (
         "processing",
@@ -105,7 +106,7 @@ def test_a_submission_is_a_job_and_its_items_fill_in_as_they_end(
     assert shown["items"][0]["status"] == "completed"
     assert shown["items"][1]["error_message"] == "", "it is tried again"
 
-    bench.finish()
+    replica.finish()
     shown = caller.get(taken["status_url"]).json()
     assert (shown["status"], shown["completed_count"], shown["failed_count"]) == ("completed", 1, 1)
     assert shown["judge"]["version_id"] == "version-that-ran"
@@ -126,7 +127,9 @@ def test_a_submission_is_a_job_and_its_items_fill_in_as_they_end(
     assert second["completed_at"] is not None
 
 
-def test_every_field_of_an_input_is_sent_on_and_shown(caller: httpx.Client, bench: Bench) -> None:
+def test_every_field_of_an_input_is_sent_on_and_shown(
+    caller: httpx.Client, replica: ManualReplica
+) -> None:
     given = {
         "request": "q",
         "contexts": ["c"],
@@ -141,8 +144,8 @@ def test_every_field_of_an_input_is_sent_on_and_shown(caller: httpx.Client, benc
         "/v1/judges/j/batch-execute/",
         json={"inputs": [given], "project_id": project, "judge_version_id": project},
     )
-    bench.finish()
-    (sent,) = bench.remote.inputs()
+    replica.finish()
+    (sent,) = replica.remote.inputs()
     expected = {name: part for name, part in given.items() if name != "unknown"}
     assert sent == {**expected, "project_id": project}
     shown = caller.get(answer.json()["status_url"]).json()["items"][0]["input"]
@@ -150,20 +153,20 @@ def test_every_field_of_an_input_is_sent_on_and_shown(caller: httpx.Client, benc
 
 
 def test_a_job_of_which_nothing_could_be_evaluated_is_failed(
-    caller: httpx.Client, bench: Bench
+    caller: httpx.Client, replica: ManualReplica
 ) -> None:
     answer = submit(caller, "fail one")
-    bench.finish()
+    replica.finish()
     assert caller.get(answer.json()["status_url"]).json()["status"] == "failed"
 
 
 def test_a_cancelled_job_is_partial_or_failed_in_the_apis_words(
-    caller: httpx.Client, bench: Bench, database: Database
+    caller: httpx.Client, replica: ManualReplica, database: Database
 ) -> None:
     half = submit(caller, "one", "fail two").json()
-    bench.step()
-    bench.pass_time()
-    bench.step()
+    replica.step()
+    replica.pass_time()
+    replica.step()
     none = submit(caller, "three").json()
     for taken in (half, none):
         database.run(partial(job_commands.cancel, job_id=UUID(taken["batch_execution_id"])))
@@ -177,26 +180,28 @@ def test_a_cancelled_job_is_partial_or_failed_in_the_apis_words(
         assert page["results"][0]["status"] == status
 
 
-def test_the_same_idempotency_key_answers_the_first_id(caller: httpx.Client, bench: Bench) -> None:
+def test_the_same_idempotency_key_answers_the_first_id(
+    caller: httpx.Client, replica: ManualReplica
+) -> None:
     first = submit(caller, "one", key="k").json()
     assert submit(caller, "one", key="k").json() == first
     assert submit(caller, "one").json() != first
-    assert bench.one("SELECT count(*) FROM eval_jobs") == 2
-    assert bench.events().count("job.taken") == 2
+    assert replica.one("SELECT count(*) FROM eval_jobs") == 2
+    assert replica.events().count("job.taken") == 2
 
 
 def test_an_idempotency_key_of_another_submission_is_refused(
-    caller: httpx.Client, bench: Bench
+    caller: httpx.Client, replica: ManualReplica
 ) -> None:
     """Or one of the two would never be evaluated, and nobody would know."""
     submit(caller, "one", key="k")
     assert problem(submit(caller, "two", key="k")) == (422, "idempotency_key_reused")
     assert problem(submit(caller, "one", judge="j2", key="k")) == (422, "idempotency_key_reused")
-    assert bench.one("SELECT count(*) FROM eval_items") == 1
+    assert replica.one("SELECT count(*) FROM eval_items") == 1
 
 
 def test_an_idempotency_key_is_short_and_visible(sqlite_url: str) -> None:
-    with gateway_over(Database(sqlite_url)) as url, client(url) as caller:
+    with running_gateway(Database(sqlite_url)) as url, client(url) as caller:
         for key in ("", "k k", "k" * 256, "\u00e9"):
             answer = caller.post(
                 "/v1/judges/j/batch-execute/",
@@ -208,13 +213,13 @@ def test_an_idempotency_key_is_short_and_visible(sqlite_url: str) -> None:
 
 
 def test_an_idempotency_key_is_its_callers_alone(
-    caller: httpx.Client, url: str, bench: Bench
+    caller: httpx.Client, url: str, replica: ManualReplica
 ) -> None:
     with client(url, OTHER_KEY) as other:
         assert submit(caller, "one", key="k").json() != submit(other, "one", key="k").json()
 
 
-def test_the_same_submission_from_many_at_once_is_one_job(url: str, bench: Bench) -> None:
+def test_the_same_submission_from_many_at_once_is_one_job(url: str, replica: ManualReplica) -> None:
     together = threading.Barrier(12)
 
     def send(_: int) -> Any:
@@ -224,10 +229,12 @@ def test_the_same_submission_from_many_at_once_is_one_job(url: str, bench: Bench
 
     with ThreadPoolExecutor(12) as pool:
         assert len(set(pool.map(send, range(12)))) == 1
-    assert bench.one("SELECT count(*) FROM eval_items") == 1
+    assert replica.one("SELECT count(*) FROM eval_items") == 1
 
 
-def test_a_bad_submission_among_many_at_once_is_refused_alone(url: str, bench: Bench) -> None:
+def test_a_bad_submission_among_many_at_once_is_refused_alone(
+    url: str, replica: ManualReplica
+) -> None:
     together = threading.Barrier(12)
 
     def send(number: int) -> int:
@@ -239,13 +246,15 @@ def test_a_bad_submission_among_many_at_once_is_refused_alone(url: str, bench: B
     with ThreadPoolExecutor(12) as pool:
         found = list(pool.map(send, range(12)))
     assert found == [400 if number % 3 == 0 else 202 for number in range(12)]
-    assert bench.one("SELECT count(*) FROM eval_jobs") == 8
-    assert bench.one("SELECT count(*) FROM eval_items") == 16
+    assert replica.one("SELECT count(*) FROM eval_jobs") == 8
+    assert replica.one("SELECT count(*) FROM eval_items") == 16
 
 
-def test_a_key_sees_its_own_jobs_only(caller: httpx.Client, url: str, bench: Bench) -> None:
+def test_a_key_sees_its_own_jobs_only(
+    caller: httpx.Client, url: str, replica: ManualReplica
+) -> None:
     taken = submit(caller, "one").json()
-    producers = bench.enqueue(["nobody's"])
+    producers = replica.enqueue(["nobody's"])
     with client(url, OTHER_KEY) as other:
         assert problem(other.get(taken["status_url"])) == (404, "not_found")
         assert ids(other.get(EXECUTIONS).json()) == []
@@ -265,7 +274,7 @@ KEYLESS = [
 
 
 def test_without_a_key_that_is_known_nothing_is_answered(sqlite_url: str) -> None:
-    with gateway_over(Database(sqlite_url)) as url, client(url, None) as nobody:
+    with running_gateway(Database(sqlite_url)) as url, client(url, None) as nobody:
         for header, code in KEYLESS:
             headers = {} if header is None else {"Authorization": header}
             answers = [
@@ -308,7 +317,7 @@ WRONG_BODIES: list[tuple[Any, set[str]]] = [
 
 
 def test_what_is_wrong_is_told_by_field(sqlite_url: str) -> None:
-    with gateway_over(Database(sqlite_url)) as url, client(url) as caller:
+    with running_gateway(Database(sqlite_url)) as url, client(url) as caller:
         for body, fields in WRONG_BODIES:
             # As text: the client's own JSON has no half of a surrogate pair.
             answer = caller.post("/v1/judges/j/batch-execute/", content=json.dumps(body))
@@ -317,7 +326,7 @@ def test_what_is_wrong_is_told_by_field(sqlite_url: str) -> None:
 
 
 def test_a_body_that_is_no_json_is_a_parse_error(sqlite_url: str) -> None:
-    with gateway_over(Database(sqlite_url)) as url, client(url) as caller:
+    with running_gateway(Database(sqlite_url)) as url, client(url) as caller:
         for body in (b"", b"{", b'{"inputs": [NaN]}', b"[" * 100_000, b"\xff"):
             answer = caller.post("/v1/judges/j/batch-execute/", content=body)
             assert problem(answer) == (400, "parse_error"), body[:20]
@@ -331,7 +340,10 @@ def test_a_body_beyond_the_limit_is_not_read_to_its_end(sqlite_url: str) -> None
             next(sent)
             yield b" " * 65536
 
-    with gateway_over(Database(sqlite_url), max_body_bytes=100_000) as url, client(url) as caller:
+    with (
+        running_gateway(Database(sqlite_url), max_body_bytes=100_000) as url,
+        client(url) as caller,
+    ):
         told = caller.post("/v1/judges/j/batch-execute/", content=b" " * 100_001)
         assert problem(told) == (413, "too_large")
         try:
@@ -347,12 +359,12 @@ def test_more_inputs_than_the_api_takes_are_taken_where_the_setting_allows(
     sqlite_url: str,
 ) -> None:
     database = Database(sqlite_url)
-    bench = Bench(database, FakeRemote())
-    with gateway_over(database, max_inputs=250) as url, client(url) as caller:
+    replica = ManualReplica(database, FakeJudgeAPI())
+    with running_gateway(database, max_inputs=250) as url, client(url) as caller:
         answer = submit(caller, *(f"q{n}" for n in range(250)))
         assert submit(caller, *(f"q{n}" for n in range(251))).status_code == 400
-        bench.finish()
-        assert bench.remote.posts() == 3
+        replica.finish()
+        assert replica.remote.posts() == 3
         shown = caller.get(answer.json()["status_url"]).json()
     assert shown["completed_count"] == 250
     assert [item["input"]["request"] for item in shown["items"]] == [f"q{n}" for n in range(250)]
@@ -362,7 +374,9 @@ def test_more_inputs_than_the_api_takes_are_taken_where_the_setting_allows(
     database.close()
 
 
-def test_the_list_is_walked_in_both_directions(caller: httpx.Client, bench: Bench) -> None:
+def test_the_list_is_walked_in_both_directions(
+    caller: httpx.Client, replica: ManualReplica
+) -> None:
     taken = [submit(caller, f"q{n}").json()["batch_execution_id"] for n in range(5)]
     newest_first = taken[::-1]
     page = caller.get(EXECUTIONS, params={"page_size": 2}).json()
@@ -380,10 +394,10 @@ def test_the_list_is_walked_in_both_directions(caller: httpx.Client, bench: Benc
     assert ids(caller.get(first["next"]).json()) == newest_first[2:4]
 
 
-def test_the_list_is_filtered(caller: httpx.Client, bench: Bench) -> None:
+def test_the_list_is_filtered(caller: httpx.Client, replica: ManualReplica) -> None:
     project = "01932f5e-0000-7000-8000-000000000001"
     one = submit(caller, "one", judge="a").json()["batch_execution_id"]
-    bench.finish()
+    replica.finish()
     two = submit(caller, "two", judge="b", project_id=project).json()["batch_execution_id"]
     shown = {row["batch_execution_id"]: row for row in caller.get(EXECUTIONS).json()["results"]}
     counted = [shown[one][name] for name in ("total_count", "completed_count", "failed_count")]
@@ -421,14 +435,14 @@ UNASKABLE: list[dict[str, str]] = [
 
 
 def test_what_the_list_cannot_be_asked_is_refused(sqlite_url: str) -> None:
-    with gateway_over(Database(sqlite_url)) as url, client(url) as caller:
+    with running_gateway(Database(sqlite_url)) as url, client(url) as caller:
         for params in UNASKABLE:
             answer = caller.get(EXECUTIONS, params=params)
             assert (answer.status_code, answer.json().keys()) == (400, params.keys())
 
 
 def test_a_path_without_its_slash_or_with_another_method_is_not_there(sqlite_url: str) -> None:
-    with gateway_over(Database(sqlite_url)) as url, client(url) as caller:
+    with running_gateway(Database(sqlite_url)) as url, client(url) as caller:
         assert problem(caller.post("/v1/judges/j/batch-execute", json={})) == (404, "not_found")
         assert problem(caller.get("/v1/judges/j/execute/")) == (404, "not_found")
         answer = caller.delete(EXECUTIONS)
@@ -440,7 +454,7 @@ def test_a_path_without_its_slash_or_with_another_method_is_not_there(sqlite_url
 def test_while_the_database_is_away_clients_are_told_to_come_back(sqlite_url: str) -> None:
     """And what was not committed is not answered as taken."""
     database = Database(sqlite_url)
-    with gateway_over(database) as url, client(url) as caller:
+    with running_gateway(database) as url, client(url) as caller:
         with database.engine.begin() as connection:
             connection.exec_driver_sql("ALTER TABLE eval_jobs RENAME TO hidden")
         for answer in (submit(caller, "one"), caller.get(EXECUTIONS)):
@@ -453,7 +467,7 @@ def test_while_the_database_is_away_clients_are_told_to_come_back(sqlite_url: st
 
 
 def test_polls_are_answered_while_submissions_wait_for_their_commit(
-    url: str, caller: httpx.Client, database: Database, bench: Bench
+    url: str, caller: httpx.Client, database: Database, replica: ManualReplica
 ) -> None:
     """More of them than there are readers: nothing that waits to write is in the way of a read."""
     status_url = submit(caller, "one").json()["status_url"]
@@ -467,11 +481,11 @@ def test_polls_are_answered_while_submissions_wait_for_their_commit(
             assert ids(caller.get(EXECUTIONS).json()) == [status_url.split("/")[-2]]
             assert not any(one.done() for one in waiting)
         assert [one.result() for one in waiting] == [202] * 8
-    assert bench.one("SELECT count(*) FROM eval_jobs") == 9
+    assert replica.one("SELECT count(*) FROM eval_jobs") == 9
 
 
 def test_polls_are_answered_while_a_very_large_job_is_serialized(
-    database: Database, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    database: Database, replica: ManualReplica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on = threading.Event()
 
@@ -482,9 +496,9 @@ def test_polls_are_answered_while_a_very_large_job_is_serialized(
 
     monkeypatch.setattr(app, "execution_body", slow_execution_body)
     texts = [str(number) for number in range(500)]
-    with gateway_over(database, max_inputs=len(texts)) as url, client(url) as caller:
+    with running_gateway(database, max_inputs=len(texts)) as url, client(url) as caller:
         large, small = (submit(caller, *given).json() for given in (texts, ["one"]))
-        bench.finish()
+        replica.finish()
         with ThreadPoolExecutor() as pool:
             polled = pool.submit(caller.get, large["status_url"])
             assert caller.get(small["status_url"]).json()["completed_count"] == 1
@@ -509,10 +523,13 @@ def test_polls_of_what_is_not_there_keep_no_connection(
 
 
 def test_a_job_that_is_deleted_during_a_poll_is_not_shown_without_its_results(
-    caller: httpx.Client, database: Database, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    caller: httpx.Client,
+    database: Database,
+    replica: ManualReplica,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     status_url = submit(caller, "one").json()["status_url"]
-    bench.finish()
+    replica.finish()
     job_results = gateway_queries.job_results
 
     def after_deletion(connection: sa.Connection, job_id: UUID) -> Any:
@@ -530,7 +547,9 @@ def _submit_alone(url: str) -> int:
         return submit(own, "late").status_code
 
 
-def test_a_commit_whose_answer_was_lost_makes_one_job(database: Database, bench: Bench) -> None:
+def test_a_commit_whose_answer_was_lost_makes_one_job(
+    database: Database, replica: ManualReplica
+) -> None:
     """The transaction is run again, and finds what it had written."""
     texts = [str(number) for number in range(MAX_GROUP_INPUTS + 1)]
     lose = [True]
@@ -541,17 +560,17 @@ def test_a_commit_whose_answer_was_lost_makes_one_job(database: Database, bench:
             connection.connection.commit()
             raise sa.exc.InterfaceError("COMMIT", None, ConnectionError("lost"))
 
-    with gateway_over(database, max_inputs=len(texts)) as url, client(url) as caller:
+    with running_gateway(database, max_inputs=len(texts)) as url, client(url) as caller:
         sa.event.listen(database.engine, "commit", lost)
         assert submit(caller, *texts).status_code == 202
         sa.event.remove(database.engine, "commit", lost)
     assert not lose
-    assert bench.one("SELECT count(*) FROM eval_jobs") == 1
-    assert bench.one("SELECT count(*) FROM eval_items") == len(texts)
+    assert replica.one("SELECT count(*) FROM eval_jobs") == 1
+    assert replica.one("SELECT count(*) FROM eval_items") == len(texts)
 
 
 def test_keys_are_given_as_hashes_too(sqlite_url: str) -> None:
     digest = hashlib.sha256(KEY.encode()).hexdigest()
     keys = json.dumps({"hashed": {"sha256": digest}})
-    with gateway_over(Database(sqlite_url), keys=keys) as url, client(url) as caller:
+    with running_gateway(Database(sqlite_url), keys=keys) as url, client(url) as caller:
         assert submit(caller, "one").status_code == 202

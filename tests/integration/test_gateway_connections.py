@@ -9,8 +9,9 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from tests.support.gateways import client, gateway_over, submit
-from tests.support.harness import Bench, FakeRemote
+from tests.support.fake_judge_api import FakeJudgeAPI
+from tests.support.gateways import client, running_gateway, submit
+from tests.support.manual_replica import ManualReplica
 from tests.support.servers import wait_until
 from worker.gateway.group_commit import MAX_GROUP_INPUTS
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def url(database_of_postgres: Database) -> Iterator[str]:
-    with gateway_over(database_of_postgres) as found:
+    with running_gateway(database_of_postgres) as found:
         yield found
 
 
@@ -41,21 +42,21 @@ def test_a_connection_that_breaks_between_a_job_and_its_inputs_makes_one_whole_j
             broken.append(statement)
             end_sessions(database, connection)
 
-    with gateway_over(database, max_inputs=len(texts)) as url, client(url) as caller:
+    with running_gateway(database, max_inputs=len(texts)) as url, client(url) as caller:
         sa.event.listen(database.engine, "after_cursor_execute", cut)
         answer = submit(caller, *texts)
         sa.event.remove(database.engine, "after_cursor_execute", cut)
     assert broken
     assert answer.status_code == 202, answer.text
-    bench = Bench(database, FakeRemote())
-    assert bench.one("SELECT count(*) FROM eval_jobs") == 1
-    assert bench.one("SELECT count(*) FROM eval_items") == len(texts)
+    replica = ManualReplica(database, FakeJudgeAPI())
+    assert replica.one("SELECT count(*) FROM eval_jobs") == 1
+    assert replica.one("SELECT count(*) FROM eval_items") == len(texts)
 
 
 def test_a_connection_that_breaks_in_the_middle_of_submissions_makes_whole_jobs(
     database_of_postgres: Database, url: str
 ) -> None:
-    bench = Bench(database_of_postgres, FakeRemote())
+    replica = ManualReplica(database_of_postgres, FakeJudgeAPI())
     waits = (
         "SELECT count(*) FROM pg_stat_activity"
         " WHERE wait_event_type = 'Lock' AND datname = current_database()"
@@ -70,13 +71,13 @@ def test_a_connection_that_breaks_in_the_middle_of_submissions_makes_whole_jobs(
             held.exec_driver_sql("LOCK TABLE eval_items IN SHARE ROW EXCLUSIVE MODE")
             sent = [pool.submit(send, number) for number in range(8)]
             for _ in range(2):
-                wait_until(lambda: bench.one(waits) == 1)
+                wait_until(lambda: replica.one(waits) == 1)
                 end_sessions(database_of_postgres, waiting=True)
-            wait_until(lambda: bench.one(waits) == 1)
+            wait_until(lambda: replica.one(waits) == 1)
         assert [one.result() for one in sent] == [202] * 8
-    assert bench.one("SELECT count(*) FROM eval_jobs") == 8
-    assert bench.one("SELECT count(*) FROM eval_items") == 16
-    assert bench.events() == ["job.taken"] * 8
+    assert replica.one("SELECT count(*) FROM eval_jobs") == 8
+    assert replica.one("SELECT count(*) FROM eval_items") == 16
+    assert replica.events() == ["job.taken"] * 8
 
 
 def test_readers_whose_connections_have_all_broken_answer_as_if_nothing_was(

@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, Phase
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from scripts.generate_docs import OPENAPI, openapi_text
-from tests.support.gateways import JSON_KEYS, KEY, client, gateway_over, submit
-from tests.support.harness import Bench, FakeRemote
+from tests.support.fake_judge_api import FakeJudgeAPI
+from tests.support.gateways import JSON_KEYS, KEY, client, running_gateway, submit
+from tests.support.manual_replica import ManualReplica
 from worker.config import load_settings
 from worker.store.database import Database
 
@@ -31,7 +32,7 @@ def test_the_document_in_the_docs_is_that_of_the_code() -> None:
 
 
 def test_the_document_is_served_to_anybody(sqlite_url: str) -> None:
-    with gateway_over(Database(sqlite_url), max_inputs=500) as url, client(url, None) as nobody:
+    with running_gateway(Database(sqlite_url), max_inputs=500) as url, client(url, None) as nobody:
         served = nobody.get("/openapi.json").json()
     assert served["components"]["schemas"]["Submission"]["properties"]["inputs"]["maxItems"] == 500
     assert served["paths"] == json.loads(openapi_text())["paths"]
@@ -41,13 +42,13 @@ def test_the_document_is_served_to_anybody(sqlite_url: str) -> None:
 def url(database_url: str) -> Iterator[str]:
     """With jobs in each state, so that there is something to answer."""
     database = Database(load_settings(database_url=database_url).sqlalchemy_url)
-    bench = Bench(database, FakeRemote())
-    with gateway_over(database, keys=JSON_KEYS) as found:
+    replica = ManualReplica(database, FakeJudgeAPI())
+    with running_gateway(database, keys=JSON_KEYS) as found:
         with client(found) as caller:
             submit(caller, "one", "fail two")
-            bench.finish()
+            replica.finish()
             submit(caller, "fail three")
-            bench.finish()
+            replica.finish()
             submit(caller, "four")
         yield found
     database.close()

@@ -9,7 +9,8 @@ import pytest
 import sqlalchemy as sa
 
 import worker.gateway.submit as submit_module
-from tests.support.harness import Bench, FakeRemote
+from tests.support.fake_judge_api import FakeJudgeAPI
+from tests.support.manual_replica import ManualReplica
 from worker.gateway.group_commit import MAX_GROUP_INPUTS, GroupCommit
 from worker.gateway.reader import DatabaseReader
 from worker.gateway.submit import PendingSubmission, submit
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def bench(database: Database) -> Bench:
-    return Bench(database, FakeRemote())
+def replica(database: Database) -> ManualReplica:
+    return ManualReplica(database, FakeJudgeAPI())
 
 
 def pending(*texts: str, judge: str = "judge", key: str | None = None) -> PendingSubmission:
@@ -54,7 +55,9 @@ async def insert_all(group_commit: GroupCommit, *submissions: PendingSubmission)
     return await asyncio.gather(*inserts, return_exceptions=True)
 
 
-def test_submissions_that_wait_together_share_one_commit(database: Database, bench: Bench) -> None:
+def test_submissions_that_wait_together_share_one_commit(
+    database: Database, replica: ManualReplica
+) -> None:
     commits: list[None] = []
     submissions = [pending(f"{n}", "second") for n in range(20)]
     found = with_group_commit(
@@ -62,14 +65,14 @@ def test_submissions_that_wait_together_share_one_commit(database: Database, ben
     )
     assert found == [True] * 20
     assert len(commits) == 1
-    assert bench.events() == ["job.taken"] * 20
+    assert replica.events() == ["job.taken"] * 20
     for n, one in enumerate(submissions):
         texts = f"SELECT request FROM eval_items WHERE job_id = '{one.id}' ORDER BY item_index"
-        assert bench.rows(texts) == [(f"{n}",), ("second",)]
+        assert replica.rows(texts) == [(f"{n}",), ("second",)]
 
 
 def test_a_submission_that_the_database_refuses_fails_alone(
-    database: Database, bench: Bench
+    database: Database, replica: ManualReplica
 ) -> None:
     refuse(database, "forbidden")
     submissions = [pending("q", judge="forbidden" if n % 3 == 0 else "judge") for n in range(9)]
@@ -77,11 +80,13 @@ def test_a_submission_that_the_database_refuses_fails_alone(
     refused = [index for index, one in enumerate(found) if isinstance(one, Exception)]
     assert refused == [0, 3, 6]
     assert all("no such judge" in str(found[index]) for index in refused)
-    assert bench.one("SELECT count(*) FROM eval_jobs") == 6
-    assert bench.one("SELECT count(*) FROM eval_items") == 6
+    assert replica.one("SELECT count(*) FROM eval_jobs") == 6
+    assert replica.one("SELECT count(*) FROM eval_items") == 6
 
 
-def test_a_text_that_cannot_be_encoded_fails_alone(database: Database, bench: Bench) -> None:
+def test_a_text_that_cannot_be_encoded_fails_alone(
+    database: Database, replica: ManualReplica
+) -> None:
     """Validation refuses such texts earlier; here one must not fail the rest of its group."""
 
     async def insert(group_commit: GroupCommit) -> list[Any]:
@@ -93,7 +98,7 @@ def test_a_text_that_cannot_be_encoded_fails_alone(database: Database, bench: Be
     one, two, three, four = with_group_commit(database, insert)
     assert (one, three, four) == (True, True, True)
     assert isinstance(two, UnicodeEncodeError)
-    assert sorted(bench.rows("SELECT request FROM eval_items")) == [("1",), ("2",), ("3",)]
+    assert sorted(replica.rows("SELECT request FROM eval_items")) == [("1",), ("2",), ("3",)]
 
 
 def refuse(database: Database, judge_id: str) -> None:
@@ -115,37 +120,39 @@ def refuse(database: Database, judge_id: str) -> None:
         )
 
 
-def test_equal_keys_in_one_group_make_one_job(database: Database, bench: Bench) -> None:
+def test_equal_keys_in_one_group_make_one_job(database: Database, replica: ManualReplica) -> None:
     submissions = [pending("q", key="k") for _ in range(5)]
     assert sorted(with_group_commit(database, lambda g: insert_all(g, *submissions))) == [
         False
     ] * 4 + [True]
-    assert bench.one("SELECT count(*) FROM eval_items") == 1
-    assert bench.events() == ["job.taken"]
+    assert replica.one("SELECT count(*) FROM eval_items") == 1
+    assert replica.events() == ["job.taken"]
 
 
 @pytest.mark.parametrize("inputs", [1, MAX_GROUP_INPUTS, MAX_GROUP_INPUTS + 1])
 def test_a_submission_of_any_size_is_stored_whole(
-    database: Database, bench: Bench, inputs: int
+    database: Database, replica: ManualReplica, inputs: int
 ) -> None:
     texts = [f'{n} é\\"\t' * 2000 for n in range(inputs)]
     assert with_group_commit(database, lambda g: insert_all(g, pending(*texts))) == [True]
-    found = bench.rows("SELECT request FROM eval_items ORDER BY item_index")
+    found = replica.rows("SELECT request FROM eval_items ORDER BY item_index")
     assert [text for (text,) in found] == texts
 
 
-def test_queued_submissions_are_committed_before_closing(database: Database, bench: Bench) -> None:
+def test_queued_submissions_are_committed_before_closing(
+    database: Database, replica: ManualReplica
+) -> None:
     async def leave(group_commit: GroupCommit) -> list[asyncio.Task[bool]]:
         inserts = [asyncio.create_task(group_commit.insert(pending("q").job)) for _ in range(3)]
         await asyncio.sleep(0)  # they wait now
         return inserts
 
     with_group_commit(database, leave)
-    assert bench.one("SELECT count(*) FROM eval_jobs") == 3
+    assert replica.one("SELECT count(*) FROM eval_jobs") == 3
 
 
 def test_a_queued_submission_of_a_disconnected_client_is_dropped(
-    database: Database, bench: Bench
+    database: Database, replica: ManualReplica
 ) -> None:
     async def go(group_commit: GroupCommit) -> Any:
         first = asyncio.create_task(group_commit.insert(pending("first").job))
@@ -159,11 +166,11 @@ def test_a_queued_submission_of_a_disconnected_client_is_dropped(
         return found
 
     assert with_group_commit(database, go) is True
-    assert bench.rows("SELECT request FROM eval_items") == [("first",)]
+    assert replica.rows("SELECT request FROM eval_items") == [("first",)]
 
 
 def test_a_key_whose_job_was_deleted_meanwhile_makes_a_new_job(
-    database: Database, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    database: Database, replica: ManualReplica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def after_deletion(connection: sa.Connection, key: str) -> Any:
         with database.engine.begin() as other:
@@ -180,4 +187,4 @@ def test_a_key_whose_job_was_deleted_meanwhile_makes_a_new_job(
 
     first, second = with_group_commit(database, twice)
     assert first != second
-    assert bench.one("SELECT id FROM eval_jobs") in (second, str(second))
+    assert replica.one("SELECT id FROM eval_jobs") in (second, str(second))

@@ -13,10 +13,11 @@ import pytest
 import sqlalchemy as sa
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.harness import Bench, FakeRemote
-from tests.support.receivers import answering, receiving
+from tests.support.fake_judge_api import FakeJudgeAPI
+from tests.support.manual_replica import ManualReplica
 from tests.support.servers import ValkeyServer, free_port, wait_until
-from tests.support.working import settings_for, working
+from tests.support.webhook_receiver import answer_with, running_receiver
+from tests.support.worker_thread import running_worker, settings_for
 from worker.events import CountedEvent, Event
 from worker.health import gateway_operations, worker_operations
 from worker.http_server import bind_socket, serve_in_background
@@ -66,17 +67,17 @@ def _each_scrape_reads(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_items_are_counted_by_judge_and_batches_by_state(
     database: Database, metrics: Metrics
 ) -> None:
-    remote = FakeRemote()
+    remote = FakeJudgeAPI()
     remote.done = False
-    bench = Bench(database, remote, batch_size=2, max_in_flight=2)
-    bench.enqueue(["a", "b", "c", "d", "e"], judge_id="first")
-    bench.enqueue(["f"], judge_id="second")
-    bench.step()  # one batch of each judge is in flight
+    replica = ManualReplica(database, remote, batch_size=2, max_in_flight=2)
+    replica.enqueue(["a", "b", "c", "d", "e"], judge_id="first")
+    replica.enqueue(["f"], judge_id="second")
+    replica.step()  # one batch of each judge is in flight
     assert sample(metrics, "evalworker_items_waiting", judge="first") == 3
     assert sample(metrics, "evalworker_items_waiting", judge="second") is None
     assert sample(metrics, "evalworker_batches", state="submitted") == 2
     assert sample(metrics, "evalworker_batches", state="held") == 0
-    bench.pass_time()
+    replica.pass_time()
     oldest = sample(metrics, "evalworker_oldest_waiting_seconds", judge="first")
     assert oldest is not None
     assert 60 <= oldest < 90
@@ -84,15 +85,15 @@ def test_items_are_counted_by_judge_and_batches_by_state(
     assert age is not None
     assert 0 <= age < 60
     remote.done = True
-    bench.finish()
+    replica.finish()
     assert sample(metrics, "evalworker_items_waiting", judge="first") is None
     assert sample(metrics, "evalworker_batches", state="submitted") == 0
 
 
 def test_batches_on_hold_and_closed_gates_are_counted(database: Database, metrics: Metrics) -> None:
-    bench = Bench(database, FakeRemote())
-    bench.enqueue(["a"])
-    bench.dispatcher.turn()
+    replica = ManualReplica(database, FakeJudgeAPI())
+    replica.enqueue(["a"])
+    replica.dispatcher.turn()
 
     def hold_and_close(tx: Transaction) -> None:
         tx.connection.exec_driver_sql("UPDATE eval_batches SET state = 'held', due_at = NULL")
@@ -112,23 +113,23 @@ def test_batches_on_hold_and_closed_gates_are_counted(database: Database, metric
 
 def test_a_lowered_concurrency_limit_is_exported(database: Database, metrics: Metrics) -> None:
     assert sample(metrics, "evalworker_in_flight_limit") == 50
-    bench = Bench(database, FakeRemote())
-    bench.remote.done = False
-    bench.enqueue(["a"])
-    bench.step()  # one batch runs when another one is refused
+    replica = ManualReplica(database, FakeJudgeAPI())
+    replica.remote.done = False
+    replica.enqueue(["a"])
+    replica.step()  # one batch runs when another one is refused
     database.run(concurrency_limit.lower_limit)
     assert sample(metrics, "evalworker_in_flight_limit") == 1
     assert sample(metrics, "evalworker_pace_lowered_total") == 1
 
 
 def test_notices_are_counted_by_their_outcome(database: Database, metrics: Metrics) -> None:
-    bench = Bench(database, FakeRemote())
-    with receiving() as receiver:
+    replica = ManualReplica(database, FakeJudgeAPI())
+    with running_receiver() as receiver:
         for status in (200, 410, 500):
-            receiver.always = answering(status)
-            bench.enqueue(["a"], callback_url=receiver.url)
-            bench.finish()
-            bench.step()
+            receiver.always = answer_with(status)
+            replica.enqueue(["a"], callback_url=receiver.url)
+            replica.finish()
+            replica.step()
         assert len(receiver.ids) == 3
     assert sample(metrics, "evalworker_notices_ended_total", outcome="sent") == 1
     assert sample(metrics, "evalworker_notices_put_off_total") == 1
@@ -210,18 +211,18 @@ def test_a_transition_is_counted_only_after_its_commit(
 
 
 def test_retries_repolls_and_lost_answers_are_counted(database: Database, metrics: Metrics) -> None:
-    remote = FakeRemote()
+    remote = FakeJudgeAPI()
     remote.done = False
-    bench = Bench(database, remote, max_item_attempts=2)
+    replica = ManualReplica(database, remote, max_item_attempts=2)
     remote.next_answer(remote.accept_and_lose)
-    bench.enqueue(["good", "fail always"])
-    bench.step()
-    bench.pass_time()
-    bench.step()  # found at the remote
-    bench.pass_time()
-    bench.step()  # still running
+    replica.enqueue(["good", "fail always"])
+    replica.step()
+    replica.pass_time()
+    replica.step()  # found at the remote
+    replica.pass_time()
+    replica.step()  # still running
     remote.done = True
-    bench.finish()
+    replica.finish()
     assert sample(metrics, "evalworker_batches_unknown_total") == 1
     assert sample(metrics, "evalworker_batches_submitted_total", how="found") == 1
     assert sample(metrics, "evalworker_batches_submitted_total", how="answered") == 1
@@ -237,19 +238,19 @@ def test_retries_repolls_and_lost_answers_are_counted(database: Database, metric
 def test_a_lost_lease_is_noticed_by_holder_and_successor(
     database: Database, metrics: Metrics
 ) -> None:
-    remote = FakeRemote()
-    bench = Bench(database, remote)
-    bench.enqueue(["a"])
-    bench.step()
-    bench.pass_time()
-    (_, batch_id) = ("poll", bench.rows("SELECT id FROM eval_batches")[0][0])
+    remote = FakeJudgeAPI()
+    replica = ManualReplica(database, remote)
+    replica.enqueue(["a"])
+    replica.step()
+    replica.pass_time()
+    (_, batch_id) = ("poll", replica.rows("SELECT id FROM eval_batches")[0][0])
 
     def meanwhile(_: Any) -> None:  # the lease expires, and a successor claims the batch
-        bench.pass_time()
-        bench.poller.poll(batch_id)
+        replica.pass_time()
+        replica.poller.poll(batch_id)
 
     remote.next_answer(meanwhile)
-    bench.poller.poll(batch_id)
+    replica.poller.poll(batch_id)
     assert sample(metrics, "evalworker_leases_lost_total", seen_by="holder") == 1
     assert sample(metrics, "evalworker_leases_lost_total", seen_by="successor") == 1
     assert sample(metrics, "evalworker_items_ended_total", outcome="completed") == 1
@@ -258,12 +259,12 @@ def test_a_lost_lease_is_noticed_by_holder_and_successor(
 def test_a_job_with_an_invalid_time_still_ends(sqlite_url: str) -> None:
     """Plain SQL may write any text as a time on SQLite."""
     database = Database(sqlite_url)
-    bench = Bench(database, FakeRemote())
-    bench.enqueue(["a"])
+    replica = ManualReplica(database, FakeJudgeAPI())
+    replica.enqueue(["a"])
     with database.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE eval_jobs SET created_at = 'yesterday'")
-    bench.finish()
-    assert bench.one("SELECT status FROM eval_jobs") == "completed"
+    replica.finish()
+    assert replica.one("SELECT status FROM eval_jobs") == "completed"
     database.close()
 
 
@@ -292,10 +293,10 @@ def test_a_worker_exports_exactly_the_defined_metrics(
     database: Database, database_url: str, memory_url: str, judge: RunningSandbox
 ) -> None:
     settings = settings_for(database_url, memory_url, judge)
-    Bench(database, FakeRemote()).enqueue(["a", "b"], judge_id="response-checks")
-    with working(settings) as app:
+    ManualReplica(database, FakeJudgeAPI()).enqueue(["a", "b"], judge_id="response-checks")
+    with running_worker(settings) as app:
         wait_until(app.is_drained)
-        Bench(database, FakeRemote()).enqueue(["waits"], judge_id="x" * 300)
+        ManualReplica(database, FakeJudgeAPI()).enqueue(["waits"], judge_id="x" * 300)
         app.metrics.on_gateway_request("submit", 202, 0.01)
         answer = asked(worker_operations(app), "/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=")
@@ -341,7 +342,7 @@ def test_readiness_names_the_failed_check(
     broker = ValkeyServer()
     broker.start()
     try:
-        with working(settings_for(database_url, broker.url(namespace), judge)) as app:
+        with running_worker(settings_for(database_url, broker.url(namespace), judge)) as app:
             status, body = readiness(app)
             assert (status, body["ok"], set(body["checks"].values())) == (200, True, {"ok"})
             close_gate(database, gates.SUBMIT)

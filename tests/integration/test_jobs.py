@@ -8,7 +8,8 @@ from uuid import uuid4
 
 import pytest
 
-from tests.support.harness import Bench, FakeRemote
+from tests.support.fake_judge_api import FakeJudgeAPI
+from tests.support.manual_replica import ManualReplica
 from worker.errors import UnknownJob
 from worker.store import job_commands, job_queries
 
@@ -17,65 +18,67 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def bench(database: Database) -> Bench:
-    return Bench(database, FakeRemote(), batch_size=2, max_in_flight=1)
+def replica(database: Database) -> ManualReplica:
+    return ManualReplica(database, FakeJudgeAPI(), batch_size=2, max_in_flight=1)
 
 
-def test_cancelling_sends_nothing_more_and_drops_what_comes_back(bench: Bench) -> None:
-    job_id = bench.enqueue([f"q{n}" for n in range(6)])
-    bench.step()
-    assert bench.database.run(lambda tx: job_commands.cancel(tx, job_id)) == 6
-    bench.pass_time()
+def test_cancelling_sends_nothing_more_and_drops_what_comes_back(replica: ManualReplica) -> None:
+    job_id = replica.enqueue([f"q{n}" for n in range(6)])
+    replica.step()
+    assert replica.database.run(lambda tx: job_commands.cancel(tx, job_id)) == 6
+    replica.pass_time()
     for _ in range(4):
-        bench.step()
-        bench.pass_time()
-    assert bench.one("SELECT status, cancelled, completed FROM eval_job_progress") == (
+        replica.step()
+        replica.pass_time()
+    assert replica.one("SELECT status, cancelled, completed FROM eval_job_progress") == (
         "cancelled",
         6,
         0,
     )
-    assert len(bench.remote.inputs()) == 2
-    assert bench.states() == ["finished"]
-    assert bench.rows("SELECT * FROM eval_scores") == []
+    assert len(replica.remote.inputs()) == 2
+    assert replica.states() == ["finished"]
+    assert replica.rows("SELECT * FROM eval_scores") == []
 
 
-def test_inputs_cancelled_between_planning_and_submitting_close_ranks(bench: Bench) -> None:
-    first = bench.enqueue(["cancelled"])
-    second = bench.enqueue(["kept"])
-    bench.dispatcher.turn()
-    bench.database.run(lambda tx: job_commands.cancel(tx, first))
-    bench.finish()
-    assert [given["request"] for given in bench.remote.inputs()] == ["kept"]
-    assert bench.every_result_is_at_its_own_input()
-    with bench.database.read() as connection:
+def test_inputs_cancelled_between_planning_and_submitting_close_ranks(
+    replica: ManualReplica,
+) -> None:
+    first = replica.enqueue(["cancelled"])
+    second = replica.enqueue(["kept"])
+    replica.dispatcher.turn()
+    replica.database.run(lambda tx: job_commands.cancel(tx, first))
+    replica.finish()
+    assert [given["request"] for given in replica.remote.inputs()] == ["kept"]
+    assert replica.every_result_is_at_its_own_input()
+    with replica.database.read() as connection:
         assert job_queries.progress_of(connection, second).completed == 1
 
 
-def test_retrying_sends_the_failed_inputs_alone(bench: Bench) -> None:
-    job_id = bench.enqueue(["good", "fail"])
-    bench.finish()
-    assert len(bench.remote.inputs()) == 4
-    assert bench.database.run(lambda tx: job_commands.retry(tx, job_id)) == 1
-    with bench.database.read() as connection:
+def test_retrying_sends_the_failed_inputs_alone(replica: ManualReplica) -> None:
+    job_id = replica.enqueue(["good", "fail"])
+    replica.finish()
+    assert len(replica.remote.inputs()) == 4
+    assert replica.database.run(lambda tx: job_commands.retry(tx, job_id)) == 1
+    with replica.database.read() as connection:
         assert job_queries.progress_of(connection, job_id).status == "processing"
-    bench.finish()
-    assert [given["request"] for given in bench.remote.inputs()] == ["good"] + ["fail"] * 6
-    assert bench.one("SELECT count(*) FROM eval_scores") == 1
+    replica.finish()
+    assert [given["request"] for given in replica.remote.inputs()] == ["good"] + ["fail"] * 6
+    assert replica.one("SELECT count(*) FROM eval_scores") == 1
 
 
-def test_an_unknown_job_is_an_error(bench: Bench) -> None:
+def test_an_unknown_job_is_an_error(replica: ManualReplica) -> None:
     for ask in (job_commands.cancel, job_commands.retry):
         with pytest.raises(UnknownJob):
-            bench.database.run(partial(ask, job_id=uuid4()))
+            replica.database.run(partial(ask, job_id=uuid4()))
 
 
 def test_results_come_in_order_with_their_scores(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    replica: ManualReplica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job_queries, "CHUNK_SIZE", 2)
-    job_id = bench.enqueue(["a", "bb", "fail", "dddd", "eeeee"])
-    bench.finish()
-    with bench.database.read() as connection:
+    job_id = replica.enqueue(["a", "bb", "fail", "dddd", "eeeee"])
+    replica.finish()
+    with replica.database.read() as connection:
         found = list(job_queries.results_of(connection, job_id))
         (mean,) = job_queries.mean_scores(connection, job_id)
         (failure,) = job_queries.failures_of(connection, job_id, 10)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.servers import PostgresServer, ValkeyServer, free_port, wait_until
-from tests.support.working import count, put, settings_for
+from tests.support.worker_thread import count_rows, enqueue_inputs, settings_for
 from worker.app import App
 from worker.config import load_settings
 from worker.errors import ConfigurationError, SchemaMismatch, Unreachable
@@ -31,11 +31,11 @@ def judge() -> Iterator[RunningSandbox]:
 
 
 def do_the_main_job(database: Database, settings: Settings, judge: RunningSandbox) -> None:
-    put(database, 250)
+    enqueue_inputs(database, 250)
     with App(settings) as app:
         app.run(until=app.is_drained)
-    assert count(database, "eval_jobs WHERE status = 'completed'") == 1
-    assert count(database, "eval_scores WHERE score = 1.0") == 500
+    assert count_rows(database, "eval_jobs WHERE status = 'completed'") == 1
+    assert count_rows(database, "eval_scores WHERE score = 1.0") == 500
     account = judge.ledger.account()
     assert (account["batches"], account["evaluated_again"]) == (3, 0)
 
@@ -56,7 +56,7 @@ def test_two_replicas_share_the_work_and_never_exceed_what_is_allowed(
 ) -> None:
     options = SandboxOptions(latency=(0.1, 0.3), max_running=4)
     with running_sandbox(options) as judge:
-        put(database_of_postgres, 300)
+        enqueue_inputs(database_of_postgres, 300)
         settings = settings_for(postgres_url, redis_url, judge).model_copy(
             update={"batch_size": 10, "max_in_flight": 4}
         )
@@ -89,8 +89,8 @@ def test_new_work_is_noticed_at_once_on_postgresql(
         thread = threading.Thread(target=app.run)
         thread.start()
         wait_until(lambda: app.dispatcher._sweeps_at > float("-inf"))
-        put(database_of_postgres, 1)
-        wait_until(lambda: count(database_of_postgres, "eval_batches") == 1, seconds=10)
+        enqueue_inputs(database_of_postgres, 1)
+        wait_until(lambda: count_rows(database_of_postgres, "eval_batches") == 1, seconds=10)
         app.end()
         thread.join()
 
@@ -102,12 +102,12 @@ def test_work_goes_on_when_the_broker_lost_everything(
     server.start()
     try:
         with running_sandbox(SandboxOptions(latency=(1.0, 2.0))) as judge:
-            put(database_of_postgres, 50)
+            enqueue_inputs(database_of_postgres, 50)
             settings = settings_for(postgres_url, server.url(namespace), judge)
             with App(settings) as app:
                 thread = threading.Thread(target=app.run, kwargs={"until": app.is_drained})
                 thread.start()
-                wait_until(lambda: count(database_of_postgres, "eval_batches") == 1)
+                wait_until(lambda: count_rows(database_of_postgres, "eval_batches") == 1)
                 server.stop(kill=True)
                 for left in server.home.glob("appendonlydir/*"):
                     left.unlink()
@@ -117,7 +117,7 @@ def test_work_goes_on_when_the_broker_lost_everything(
             assert judge.ledger.account()["evaluated_again"] == 0
     finally:
         server.close()
-    assert count(database_of_postgres, "eval_jobs WHERE status = 'completed'") == 1
+    assert count_rows(database_of_postgres, "eval_jobs WHERE status = 'completed'") == 1
 
 
 def test_work_goes_on_when_the_database_was_restarted(namespace: str) -> None:
@@ -128,7 +128,7 @@ def test_work_goes_on_when_the_database_was_restarted(namespace: str) -> None:
         database = Database(load_settings(database_url=url).sqlalchemy_url)
         upgrade(database)
         with running_sandbox(SandboxOptions(latency=(1.0, 2.0))) as judge:
-            put(database, 60)
+            enqueue_inputs(database, 60)
             settings = settings_for(url, f"memory://?namespace={namespace}", judge).model_copy(
                 update={"batch_size": 10, "max_in_flight": 3, "lease_seconds": 5.0}
             )
@@ -142,7 +142,7 @@ def test_work_goes_on_when_the_database_was_restarted(namespace: str) -> None:
                 assert not thread.is_alive()
             account = judge.ledger.account()
         assert (account["inputs_evaluated"], account["evaluated_again"]) == (60, 0)
-        assert count(database, "eval_scores WHERE score = 1.0") == 120
+        assert count_rows(database, "eval_scores WHERE score = 1.0") == 120
         database.close()
     finally:
         server.close()

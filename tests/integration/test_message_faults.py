@@ -12,13 +12,13 @@ import pytest
 import redis
 
 from tests.support.servers import AMQP, BESIDES_MEMORY, PostgresServer, wait_until
-from tests.support.working import (
+from tests.support.worker_thread import (
     RECOVERY_SECONDS,
-    count,
-    everything_is_there_once,
-    put,
+    all_results_are_recorded_once,
+    count_rows,
+    enqueue_inputs,
+    running_worker,
     settings_for,
-    working,
 )
 from worker.pipeline.brokers import POSTGRES_SCHEMA
 from worker.pipeline.messages import MessageSender
@@ -56,24 +56,26 @@ def test_messages_that_come_twice_late_and_in_another_order_change_nothing(
             send(mailbox, actor, batch_id, delay + rng.uniform(0.0, 1.0))
 
     monkeypatch.setattr(MessageSender, "_send", misbehave)
-    put(database_of_postgres, INPUTS)
-    with working(settings_for(postgres_url, broker_url, judge, batch_size=5)) as app:
+    enqueue_inputs(database_of_postgres, INPUTS)
+    with running_worker(settings_for(postgres_url, broker_url, judge, batch_size=5)) as app:
         wait_until(app.is_drained, seconds=RECOVERY_SECONDS)
-    assert everything_is_there_once(database_of_postgres, judge, INPUTS)
-    assert count(database_of_postgres, "eval_events WHERE event = 'batch.finished'") == INPUTS / 5
+    assert all_results_are_recorded_once(database_of_postgres, judge, INPUTS)
+    assert (
+        count_rows(database_of_postgres, "eval_events WHERE event = 'batch.finished'") == INPUTS / 5
+    )
 
 
 @pytest.mark.parametrize("broker_url", BESIDES_MEMORY, indirect=True)
 def test_work_goes_on_when_somebody_deletes_all_messages(
     postgres_url: str, database_of_postgres: Database, broker_url: str, judge: RunningSandbox
 ) -> None:
-    put(database_of_postgres, INPUTS)
+    enqueue_inputs(database_of_postgres, INPUTS)
     settings = settings_for(postgres_url, broker_url, judge, batch_size=5, poll_min_seconds=2)
-    with working(settings) as app:
-        wait_until(lambda: count(database_of_postgres, SUBMITTED) > 0)
+    with running_worker(settings) as app:
+        wait_until(lambda: count_rows(database_of_postgres, SUBMITTED) > 0)
         delete_all_messages(broker_url)
         wait_until(app.is_drained, seconds=RECOVERY_SECONDS)
-    assert everything_is_there_once(database_of_postgres, judge, INPUTS)
+    assert all_results_are_recorded_once(database_of_postgres, judge, INPUTS)
 
 
 def delete_all_messages(broker_url: str) -> None:
@@ -97,12 +99,12 @@ def test_work_goes_on_when_the_postgresql_that_carries_messages_was_restarted(
     server = PostgresServer()
     try:
         server.start()
-        put(database_of_postgres, INPUTS)
+        enqueue_inputs(database_of_postgres, INPUTS)
         settings = settings_for(postgres_url, server.url(), judge, batch_size=5, poll_min_seconds=2)
-        with working(settings) as app:
-            wait_until(lambda: count(database_of_postgres, SUBMITTED) > 0)
+        with running_worker(settings) as app:
+            wait_until(lambda: count_rows(database_of_postgres, SUBMITTED) > 0)
             server.restart(immediate=True)
             wait_until(app.is_drained, seconds=RECOVERY_SECONDS)
     finally:
         server.close()
-    assert everything_is_there_once(database_of_postgres, judge, INPUTS)
+    assert all_results_are_recorded_once(database_of_postgres, judge, INPUTS)

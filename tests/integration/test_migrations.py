@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from tests.support.harness import Bench, FakeRemote
+from tests.support.fake_judge_api import FakeJudgeAPI
+from tests.support.manual_replica import ManualReplica
 from worker.config import load_settings
 from worker.domain.lifecycle import LIVE_STATES, BatchState, Status
 from worker.errors import SchemaMismatch
@@ -149,22 +150,22 @@ def test_containers_that_start_together_migrate_one_after_the_other(
 
 def test_pauses_move_out_of_the_gates_while_work_is_under_way(database: Database) -> None:
     """Downgraded, the database is as version 0.1.0 wrote it: a pause is a gate that never opens."""
-    remote = FakeRemote()
-    bench = Bench(database, remote, batch_size=1, max_in_flight=4)
-    bench.enqueue(["submitted"], judge_id="running")
-    bench.step()
-    bench.enqueue(["planned"], judge_id="paused")
-    bench.dispatcher.turn()
+    remote = FakeJudgeAPI()
+    replica = ManualReplica(database, remote, batch_size=1, max_in_flight=4)
+    replica.enqueue(["submitted"], judge_id="running")
+    replica.step()
+    replica.enqueue(["planned"], judge_id="paused")
+    replica.dispatcher.turn()
     database.run(lambda tx: pauses.pause(tx, "paused", "its prompt is being changed"))
     database.run(lambda tx: pauses.pause(tx, None, "maintenance"))
-    bench.deliver()
+    replica.deliver()
     downgrade(database, "0004")
-    assert bench.rows("SELECT scope, reason FROM eval_gates ORDER BY scope") == [
+    assert replica.rows("SELECT scope, reason FROM eval_gates ORDER BY scope") == [
         ("pause", "maintenance"),
         ("pause:paused", "its prompt is being changed"),
     ]
     upgrade(database)
-    assert bench.rows("SELECT scope FROM eval_gates") == []
+    assert replica.rows("SELECT scope FROM eval_gates") == []
     with database.read() as connection:
         found = pauses.list_pauses(connection)
     assert [(one.judge_id, one.reason) for one in found] == [
@@ -173,5 +174,5 @@ def test_pauses_move_out_of_the_gates_while_work_is_under_way(database: Database
     ]
     for judge_id in (None, "paused"):
         assert database.run(partial(pauses.resume, judge_id=judge_id))
-    bench.finish()
+    replica.finish()
     assert len(remote.inputs()) == 2

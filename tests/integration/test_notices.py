@@ -16,9 +16,10 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from tests.support.harness import Bench, FakeRemote
+from tests.support.fake_judge_api import FakeJudgeAPI
+from tests.support.manual_replica import ManualReplica
 from tests.support.processes import environment, evalworker, started
-from tests.support.receivers import SECRET, Receiver, answering, receiving
+from tests.support.webhook_receiver import SECRET, WebhookReceiver, answer_with, running_receiver
 from worker import InvalidInputs
 from worker.domain.backoff import NOTICE_WAITS
 from worker.domain.lifecycle import Status
@@ -36,39 +37,41 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with receiving() as found:
+def receiver() -> Iterator[WebhookReceiver]:
+    with running_receiver() as found:
         yield found
 
 
 @pytest.fixture
-def bench(database: Database) -> Bench:
-    return Bench(database, FakeRemote())
+def replica(database: Database) -> ManualReplica:
+    return ManualReplica(database, FakeJudgeAPI())
 
 
-def tell(bench: Bench, rounds: int = 1) -> None:
+def tell(replica: ManualReplica, rounds: int = 1) -> None:
     """Every notice that is due, so many times."""
     for _ in range(rounds):
-        bench.step()
-        bench.pass_time()
+        replica.step()
+        replica.pass_time()
 
 
-def states(bench: Bench) -> list[Any]:
+def states(replica: ManualReplica) -> list[Any]:
     return [
         tuple(row)
-        for row in bench.rows("SELECT state, attempts, error FROM eval_notices ORDER BY created_at")
+        for row in replica.rows(
+            "SELECT state, attempts, error FROM eval_notices ORDER BY created_at"
+        )
     ]
 
 
 def test_the_end_of_a_job_is_told_once_with_what_came_of_it(
-    bench: Bench, receiver: Receiver
+    replica: ManualReplica, receiver: WebhookReceiver
 ) -> None:
-    job_id = bench.enqueue(["good", "fail"], callback_url=receiver.url, metadata={"order": 17})
-    bench.enqueue(["nobody is told of this one"])
-    bench.finish()
-    tell(bench, rounds=3)
+    job_id = replica.enqueue(["good", "fail"], callback_url=receiver.url, metadata={"order": 17})
+    replica.enqueue(["nobody is told of this one"])
+    replica.finish()
+    tell(replica, rounds=3)
     ((finished_at,),) = (
-        bench.database.run(
+        replica.database.run(
             lambda tx: tx.execute(
                 sa.select(job_progress.c.finished_at).where(job_progress.c.job_id == job_id)
             ).all()
@@ -89,49 +92,51 @@ def test_the_end_of_a_job_is_told_once_with_what_came_of_it(
     ]
     assert receiver.paths == ["/notices?of=jobs"]
     assert receiver.headers[0]["content-type"] == "application/json"
-    assert states(bench) == [("sent", 1, None)]
-    assert bench.events()[-1] == "notice.sent"
+    assert states(replica) == [("sent", 1, None)]
+    assert replica.events()[-1] == "notice.sent"
     assert [UUID(sent).version for sent in receiver.ids] == [7]
 
 
 def test_a_job_that_ends_again_gives_a_new_notice_with_a_new_id(
-    bench: Bench, receiver: Receiver
+    replica: ManualReplica, receiver: WebhookReceiver
 ) -> None:
-    job_id = bench.enqueue(["good", "fail"], callback_url=receiver.url)
-    bench.finish()
-    tell(bench)
-    bench.database.run(lambda tx: job_commands.retry(tx, job_id))
-    bench.finish()
-    tell(bench)
-    with bench.database.engine.begin() as connection:
+    job_id = replica.enqueue(["good", "fail"], callback_url=receiver.url)
+    replica.finish()
+    tell(replica)
+    replica.database.run(lambda tx: job_commands.retry(tx, job_id))
+    replica.finish()
+    tell(replica)
+    with replica.database.engine.begin() as connection:
         connection.exec_driver_sql(
             "INSERT INTO eval_items (job_id, item_index, request)"
             f" VALUES ('{job_id}', 2, 'came late')"
         )
-    bench.database.run(job_completion.wake_stray_jobs)
-    bench.finish()
-    tell(bench)
+    replica.database.run(job_completion.wake_stray_jobs)
+    replica.finish()
+    tell(replica)
     assert [payload["data"]["counts"]["total"] for payload in receiver.payloads] == [2, 2, 3]
     assert len(set(receiver.ids)) == 3
 
 
 @pytest.mark.parametrize("end", ["cancelled", "failed", "without inputs", "without a judge"])
-def test_every_way_to_end_is_told(bench: Bench, receiver: Receiver, end: str) -> None:
+def test_every_way_to_end_is_told(
+    replica: ManualReplica, receiver: WebhookReceiver, end: str
+) -> None:
     if end == "without inputs":
-        plain_job(bench, receiver.url, created_at="2020-01-01 00:00:00+00:00")
+        plain_job(replica, receiver.url, created_at="2020-01-01 00:00:00+00:00")
     elif end == "without a judge":
-        plain_job(bench, receiver.url, judge_id="")
+        plain_job(replica, receiver.url, judge_id="")
     else:
-        job_id = bench.enqueue(["fail"], callback_url=receiver.url)
+        job_id = replica.enqueue(["fail"], callback_url=receiver.url)
         if end == "cancelled":
-            bench.database.run(lambda tx: job_commands.cancel(tx, job_id))
-    bench.finish()
-    tell(bench)
+            replica.database.run(lambda tx: job_commands.cancel(tx, job_id))
+    replica.finish()
+    tell(replica)
     (payload,) = receiver.payloads
     assert payload["data"]["status"] == ("cancelled" if end == "cancelled" else "failed")
 
 
-def plain_job(bench: Bench, url: str, **columns: str) -> None:
+def plain_job(replica: ManualReplica, url: str, **columns: str) -> None:
     """As plain SQL inserts it, whatever it says."""
     given = {
         "id": "01932f5e-0000-7000-8000-000000000001",
@@ -140,17 +145,17 @@ def plain_job(bench: Bench, url: str, **columns: str) -> None:
         **columns,
     }
     names, values = ", ".join(given), ", ".join(f"'{value}'" for value in given.values())
-    with bench.database.engine.begin() as connection:
+    with replica.database.engine.begin() as connection:
         connection.exec_driver_sql(f"INSERT INTO eval_jobs ({names}) VALUES ({values})")
 
 
 def test_a_notice_is_written_with_the_end_of_its_job_or_not_at_all(
-    bench: Bench, receiver: Receiver
+    replica: ManualReplica, receiver: WebhookReceiver
 ) -> None:
-    job_id = bench.enqueue(["q"], callback_url=receiver.url)
+    job_id = replica.enqueue(["q"], callback_url=receiver.url)
     with pytest.raises(ZeroDivisionError):
-        bench.database.run(partial(end_and_break, job_id=job_id))
-    assert states(bench) == []
+        replica.database.run(partial(end_and_break, job_id=job_id))
+    assert states(replica) == []
 
 
 def end_and_break(tx: Transaction, job_id: UUID) -> float:
@@ -159,38 +164,38 @@ def end_and_break(tx: Transaction, job_id: UUID) -> float:
 
 
 def test_a_receiver_that_fails_is_told_again_under_the_same_id_in_the_same_words(
-    bench: Bench, receiver: Receiver
+    replica: ManualReplica, receiver: WebhookReceiver
 ) -> None:
-    receiver.answers = [answering(500), answering(503), answering(429)]
-    bench.enqueue(["q"], callback_url=receiver.url)
-    bench.finish()
-    tell(bench, rounds=5)
+    receiver.answers = [answer_with(500), answer_with(503), answer_with(429)]
+    replica.enqueue(["q"], callback_url=receiver.url)
+    replica.finish()
+    tell(replica, rounds=5)
     assert len(receiver.ids) == 4
     assert len(set(receiver.ids)) == 1
     assert all(payload == receiver.payloads[0] for payload in receiver.payloads)
-    assert states(bench) == [("sent", 4, None)]
+    assert states(replica) == [("sent", 4, None)]
 
 
-def test_between_two_tries_it_waits(bench: Bench, receiver: Receiver) -> None:
-    receiver.always = answering(500)
-    bench.enqueue(["q"], callback_url=receiver.url)
-    bench.finish()
+def test_between_two_tries_it_waits(replica: ManualReplica, receiver: WebhookReceiver) -> None:
+    receiver.always = answer_with(500)
+    replica.enqueue(["q"], callback_url=receiver.url)
+    replica.finish()
     for _ in range(3):
-        bench.step()
+        replica.step()
     assert len(receiver.ids) == 1
-    assert states(bench) == [("waiting", 1, "answered 500")]
+    assert states(replica) == [("waiting", 1, "answered 500")]
 
 
 def test_after_most_of_a_day_it_has_failed_and_the_status_says_so(
-    bench: Bench, receiver: Receiver, database_url: str
+    replica: ManualReplica, receiver: WebhookReceiver, database_url: str
 ) -> None:
-    receiver.always = answering(500)
-    job_id = bench.enqueue(["q"], callback_url=receiver.url)
-    bench.finish()
-    tell(bench, rounds=12)
+    receiver.always = answer_with(500)
+    job_id = replica.enqueue(["q"], callback_url=receiver.url)
+    replica.finish()
+    tell(replica, rounds=12)
     tries = len(NOTICE_WAITS) + 1
     assert len(receiver.ids) == tries
-    assert states(bench) == [("failed", tries, "answered 500")]
+    assert states(replica) == [("failed", tries, "answered 500")]
     assert 12 * 3600 < sum(NOTICE_WAITS) < 24 * 3600
     env = environment(database_url=database_url)
     overview = json.loads(evalworker("status", "--json", env=env).stdout)["notices"]
@@ -205,36 +210,38 @@ def test_after_most_of_a_day_it_has_failed_and_the_status_says_so(
     )
 
 
-def test_a_receiver_that_is_gone_is_not_told_again(bench: Bench, receiver: Receiver) -> None:
-    receiver.always = answering(410)
-    bench.enqueue(["q"], callback_url=receiver.url)
-    bench.finish()
-    tell(bench, rounds=3)
-    assert states(bench) == [("failed", 1, "answered 410")]
+def test_a_receiver_that_is_gone_is_not_told_again(
+    replica: ManualReplica, receiver: WebhookReceiver
+) -> None:
+    receiver.always = answer_with(410)
+    replica.enqueue(["q"], callback_url=receiver.url)
+    replica.finish()
+    tell(replica, rounds=3)
+    assert states(replica) == [("failed", 1, "answered 410")]
 
 
-def test_a_redirect_is_not_followed(bench: Bench, receiver: Receiver) -> None:
-    with receiving() as elsewhere:
-        receiver.always = answering(307, Location=elsewhere.url)
-        bench.enqueue(["q"], callback_url=receiver.url)
-        bench.finish()
-        tell(bench)
+def test_a_redirect_is_not_followed(replica: ManualReplica, receiver: WebhookReceiver) -> None:
+    with running_receiver() as elsewhere:
+        receiver.always = answer_with(307, Location=elsewhere.url)
+        replica.enqueue(["q"], callback_url=receiver.url)
+        replica.finish()
+        tell(replica)
         assert elsewhere.ids == []
-    assert states(bench) == [("waiting", 1, "answered 307: redirects are not followed")]
+    assert states(replica) == [("waiting", 1, "answered 307: redirects are not followed")]
 
 
-def test_a_receiver_without_anybody_behind_it_is_asked_again(bench: Bench) -> None:
+def test_a_receiver_without_anybody_behind_it_is_asked_again(replica: ManualReplica) -> None:
     with socket.socket() as taken:  # bound, and nobody listens
         taken.bind(("127.0.0.1", 0))
-        bench.enqueue(["q"], callback_url=f"http://127.0.0.1:{taken.getsockname()[1]}/")
-        bench.finish()
-        tell(bench)
-    ((state, attempts, error),) = states(bench)
+        replica.enqueue(["q"], callback_url=f"http://127.0.0.1:{taken.getsockname()[1]}/")
+        replica.finish()
+        tell(replica)
+    ((state, attempts, error),) = states(replica)
     assert (state, attempts) == ("waiting", 1)
     assert "ConnectError" in error
 
 
-def test_slow_answers_are_broken_off(bench: Bench, receiver: Receiver) -> None:
+def test_slow_answers_are_broken_off(replica: ManualReplica, receiver: WebhookReceiver) -> None:
     """One that says nothing, and one that says a little all the time."""
     over = threading.Event()
 
@@ -247,20 +254,22 @@ def test_slow_answers_are_broken_off(bench: Bench, receiver: Receiver) -> None:
             request.wfile.write(b"X-More: and more\r\n")
 
     receiver.answers = [silent, dripping]
-    bench.webhooks = WebhookClient([SECRET], allow_private=True, deadline=0.4)
-    bench.enqueue(["q"], callback_url=receiver.url)
-    bench.finish()
-    tell(bench)
-    ((state, _, first),) = states(bench)
-    tell(bench)
-    ((_, attempts, second),) = states(bench)
+    replica.webhooks = WebhookClient([SECRET], allow_private=True, deadline=0.4)
+    replica.enqueue(["q"], callback_url=receiver.url)
+    replica.finish()
+    tell(replica)
+    ((state, _, first),) = states(replica)
+    tell(replica)
+    ((_, attempts, second),) = states(replica)
     over.set()
     assert (state, attempts) == ("waiting", 2)
     assert "ReadTimeout" in first or "no complete response" in first
     assert "no complete response within 0.4 s" in second or "ReadTimeout" in second
 
 
-def test_of_a_long_answer_no_more_than_its_status_is_read(bench: Bench, receiver: Receiver) -> None:
+def test_of_a_long_answer_no_more_than_its_status_is_read(
+    replica: ManualReplica, receiver: WebhookReceiver
+) -> None:
     sent = 0
 
     def endless(request: BaseHTTPRequestHandler) -> None:
@@ -270,32 +279,34 @@ def test_of_a_long_answer_no_more_than_its_status_is_read(bench: Bench, receiver
             sent += request.wfile.write(b"x" * 65536)
 
     receiver.always = endless
-    bench.enqueue(["q"], callback_url=receiver.url)
-    bench.finish()
-    tell(bench)
-    assert states(bench) == [("sent", 1, None)]
+    replica.enqueue(["q"], callback_url=receiver.url)
+    replica.finish()
+    tell(replica)
+    assert states(replica) == [("sent", 1, None)]
     assert receiver.arrived.acquire(timeout=10)  # the connection was closed under it
     assert sent < 10**8
 
 
-def test_an_answer_with_endless_headers_is_refused(bench: Bench, receiver: Receiver) -> None:
+def test_an_answer_with_endless_headers_is_refused(
+    replica: ManualReplica, receiver: WebhookReceiver
+) -> None:
     def endless(request: BaseHTTPRequestHandler) -> None:
         request.wfile.write(b"HTTP/1.1 200 OK\r\n")
         for _ in range(100_000):
             request.wfile.write(b"X-More: " + b"x" * 1000 + b"\r\n")
 
     receiver.always = endless
-    bench.enqueue(["q"], callback_url=receiver.url)
-    bench.finish()
-    tell(bench)
-    ((state, _, error),) = states(bench)
+    replica.enqueue(["q"], callback_url=receiver.url)
+    replica.finish()
+    tell(replica)
+    ((state, _, error),) = states(replica)
     assert state == "waiting"
     assert "ProtocolError" in error
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "127.1", "0.0.0.0"])
 def test_private_addresses_are_refused_however_they_are_written(
-    receiver: Receiver, host: str
+    receiver: WebhookReceiver, host: str
 ) -> None:
     url = receiver.url.replace("127.0.0.1", host).replace("http:", "https:")
     with WebhookClient([SECRET], allow_private=False) as webhooks:
@@ -307,13 +318,15 @@ def test_private_addresses_are_refused_however_they_are_written(
     assert receiver.ids == []
 
 
-def test_a_refused_address_ends_the_notice_and_says_why(bench: Bench, receiver: Receiver) -> None:
-    bench.webhooks = WebhookClient([SECRET], allow_private=False)
-    bench.enqueue(["q"], callback_url=receiver.url.replace("http:", "https:"))
-    bench.enqueue(["q"], callback_url=receiver.url)
-    bench.finish()
-    tell(bench, rounds=2)
-    (one, two) = states(bench)
+def test_a_refused_address_ends_the_notice_and_says_why(
+    replica: ManualReplica, receiver: WebhookReceiver
+) -> None:
+    replica.webhooks = WebhookClient([SECRET], allow_private=False)
+    replica.enqueue(["q"], callback_url=receiver.url.replace("http:", "https:"))
+    replica.enqueue(["q"], callback_url=receiver.url)
+    replica.finish()
+    tell(replica, rounds=2)
+    (one, two) = states(replica)
     assert one[:2] == two[:2] == ("failed", 1)
     assert {"not a public" in one[2], "not a public" in two[2]} == {True, False}
     assert "must begin with https://" in one[2] + two[2]
@@ -368,7 +381,7 @@ def noted_connections(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_the_proxy_of_the_environment_is_not_asked(
-    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would look names up by itself."""
     for name in ("http_proxy", "https_proxy", "all_proxy"):
@@ -377,98 +390,106 @@ def test_the_proxy_of_the_environment_is_not_asked(
         assert webhooks.send(receiver.url, "an-id", {}) == Delivered()
 
 
-def test_nothing_is_sent_unsigned(bench: Bench, receiver: Receiver, database_url: str) -> None:
-    bench.webhooks = WebhookClient([], allow_private=True)
-    bench.enqueue(["q"], callback_url=receiver.url)
+def test_nothing_is_sent_unsigned(
+    replica: ManualReplica, receiver: WebhookReceiver, database_url: str
+) -> None:
+    replica.webhooks = WebhookClient([], allow_private=True)
+    replica.enqueue(["q"], callback_url=receiver.url)
     env = environment(database_url=database_url, api_key="key", api_url="http://127.0.0.1:9")
     named = json.loads(evalworker("check", "--json", env=env).stdout)["checks"]["notices"]
     assert "EVALWORKER_WEBHOOK_SECRET is not set" in named
-    bench.finish()
-    tell(bench)
+    replica.finish()
+    tell(replica)
     assert receiver.ids == []
-    assert states(bench) == [("failed", 1, NO_SECRET)]
+    assert states(replica) == [("failed", 1, NO_SECRET)]
 
 
-def test_a_doubled_message_sends_nothing_again(bench: Bench, receiver: Receiver) -> None:
-    bench.enqueue(["q"], callback_url=receiver.url)
-    bench.finish()
-    bench.pass_time()
-    bench.dispatcher.turn()
-    ((name, notice_id),) = bench.sent
+def test_a_doubled_message_sends_nothing_again(
+    replica: ManualReplica, receiver: WebhookReceiver
+) -> None:
+    replica.enqueue(["q"], callback_url=receiver.url)
+    replica.finish()
+    replica.pass_time()
+    replica.dispatcher.turn()
+    ((name, notice_id),) = replica.sent
     assert name == "notify"
     for _ in range(3):
-        bench.notices.notify(notice_id)
+        replica.notices.notify(notice_id)
     assert len(receiver.ids) == 1
 
 
-def test_a_lost_message_is_sent_again(bench: Bench, receiver: Receiver) -> None:
-    bench.enqueue(["q"], callback_url=receiver.url)
-    bench.finish()
-    bench.pass_time()
-    bench.dispatcher.turn()
-    bench.sent.clear()
-    bench.dispatcher.turn()
-    assert bench.sent == []  # not yet
-    tell(bench, rounds=2)
+def test_a_lost_message_is_sent_again(replica: ManualReplica, receiver: WebhookReceiver) -> None:
+    replica.enqueue(["q"], callback_url=receiver.url)
+    replica.finish()
+    replica.pass_time()
+    replica.dispatcher.turn()
+    replica.sent.clear()
+    replica.dispatcher.turn()
+    assert replica.sent == []  # not yet
+    tell(replica, rounds=2)
     assert len(receiver.ids) == 1
 
 
-def test_who_has_lost_the_claim_records_nothing(bench: Bench, receiver: Receiver) -> None:
-    bench.enqueue(["q"], callback_url=receiver.url)
-    bench.finish()
-    bench.pass_time()
-    (notice_id,) = bench.database.run(webhook_deliveries.nudge_due)
+def test_who_has_lost_the_claim_records_nothing(
+    replica: ManualReplica, receiver: WebhookReceiver
+) -> None:
+    replica.enqueue(["q"], callback_url=receiver.url)
+    replica.finish()
+    replica.pass_time()
+    (notice_id,) = replica.database.run(webhook_deliveries.nudge_due)
 
     def claim() -> webhook_deliveries.NoticeClaim:
-        held = bench.database.run(
+        held = replica.database.run(
             lambda tx: webhook_deliveries.claim_notice(tx, notice_id, holder="a", lease=30.0)
         )
         assert held is not None
         return held
 
     asleep = claim()
-    bench.pass_time()
+    replica.pass_time()
     awake = claim()
-    assert bench.database.run(lambda tx: webhook_deliveries.record_sent(tx, awake))
-    assert not bench.database.run(lambda tx: webhook_deliveries.record_sent(tx, awake))
-    assert not bench.database.run(
+    assert replica.database.run(lambda tx: webhook_deliveries.record_sent(tx, awake))
+    assert not replica.database.run(lambda tx: webhook_deliveries.record_sent(tx, awake))
+    assert not replica.database.run(
         lambda tx: webhook_deliveries.record_failed(tx, asleep, reason="slept")
     )
-    assert not bench.database.run(
+    assert not replica.database.run(
         lambda tx: webhook_deliveries.record_waiting(tx, asleep, reason="slept", wait=1.0)
     )
-    assert states(bench) == [("sent", 2, None)]
+    assert states(replica) == [("sent", 2, None)]
 
 
-def test_a_notice_whose_senders_die_comes_to_an_end(bench: Bench, receiver: Receiver) -> None:
-    bench.enqueue(["q"], callback_url=receiver.url)
-    bench.finish()
-    bench.pass_time()
-    (notice_id,) = bench.database.run(webhook_deliveries.nudge_due)
+def test_a_notice_whose_senders_die_comes_to_an_end(
+    replica: ManualReplica, receiver: WebhookReceiver
+) -> None:
+    replica.enqueue(["q"], callback_url=receiver.url)
+    replica.finish()
+    replica.pass_time()
+    (notice_id,) = replica.database.run(webhook_deliveries.nudge_due)
     for _ in range(len(NOTICE_WAITS) + 1):
-        bench.database.run(
+        replica.database.run(
             lambda tx: webhook_deliveries.claim_notice(tx, notice_id, holder="dies", lease=30.0)
         )
-        bench.pass_time()
-    tell(bench, rounds=2)
+        replica.pass_time()
+    tell(replica, rounds=2)
     assert receiver.ids == []
-    assert states(bench) == [("failed", 9, "the processes that sent it died")]
+    assert states(replica) == [("failed", 9, "the processes that sent it died")]
 
 
 def test_receivers_that_are_slow_take_up_a_few_places_only(
-    bench: Bench, receiver: Receiver
+    replica: ManualReplica, receiver: WebhookReceiver
 ) -> None:
     for _ in range(webhook_deliveries.MAX_IN_DELIVERY + 5):
-        bench.enqueue(["q"], callback_url=receiver.url)
-    bench.finish()
-    bench.pass_time()
-    bench.dispatcher.turn()
-    assert len(bench.sent) == webhook_deliveries.MAX_IN_DELIVERY
-    bench.dispatcher.turn()
-    assert len(bench.sent) == webhook_deliveries.MAX_IN_DELIVERY
-    bench.deliver()
-    bench.dispatcher.turn()
-    assert len(bench.sent) == 5
+        replica.enqueue(["q"], callback_url=receiver.url)
+    replica.finish()
+    replica.pass_time()
+    replica.dispatcher.turn()
+    assert len(replica.sent) == webhook_deliveries.MAX_IN_DELIVERY
+    replica.dispatcher.turn()
+    assert len(replica.sent) == webhook_deliveries.MAX_IN_DELIVERY
+    replica.deliver()
+    replica.dispatcher.turn()
+    assert len(replica.sent) == 5
 
 
 @pytest.mark.parametrize(
@@ -489,59 +510,59 @@ def test_receivers_that_are_slow_take_up_a_few_places_only(
     ],
 )
 def test_a_url_that_cannot_be_told_is_refused_by_enqueue_and_ends_if_sql_put_it_there(
-    bench: Bench, url: Any
+    replica: ManualReplica, url: Any
 ) -> None:
     with pytest.raises(InvalidInputs, match="callback_url"):
-        bench.enqueue(["q"], callback_url=url)
-    plain_job(bench, url, created_at="2020-01-01 00:00:00+00:00")
-    bench.finish()
-    tell(bench)
-    ((state, attempts, error),) = states(bench)
+        replica.enqueue(["q"], callback_url=url)
+    plain_job(replica, url, created_at="2020-01-01 00:00:00+00:00")
+    replica.finish()
+    tell(replica)
+    ((state, attempts, error),) = states(replica)
     assert (state, attempts) == ("failed", 1)
     assert "callback_url" in error
     assert "secret" not in error
 
 
 def test_the_postgresql_function_takes_a_url_as_its_last_argument(
-    database_of_postgres: Database, receiver: Receiver
+    database_of_postgres: Database, receiver: WebhookReceiver
 ) -> None:
-    bench = Bench(database_of_postgres, FakeRemote())
-    with bench.database.engine.begin() as connection:
+    replica = ManualReplica(database_of_postgres, FakeJudgeAPI())
+    with replica.database.engine.begin() as connection:
         connection.exec_driver_sql(
             "SELECT eval_enqueue('judge', '[{\"request\": \"q\"}]', '[]', NULL, 'k', 0, NULL,"
             f" '{receiver.url}')"
         )
         connection.exec_driver_sql("SELECT eval_enqueue('judge', '[{\"request\": \"q\"}]')")
-    bench.finish()
-    tell(bench)
+    replica.finish()
+    tell(replica)
     assert len(receiver.ids) == 1
 
 
 def test_postgresql_notifies_whoever_listens_of_each_end_with_its_commit(
     database_of_postgres: Database, postgres_url: str
 ) -> None:
-    bench = Bench(database_of_postgres, FakeRemote())
-    one, two = bench.enqueue(["q"]), bench.enqueue(["fail"])
+    replica = ManualReplica(database_of_postgres, FakeJudgeAPI())
+    one, two = replica.enqueue(["q"]), replica.enqueue(["fail"])
     with psycopg.connect(postgres_url, autocommit=True) as listener:
         listener.execute("LISTEN eval_job_finished")
         with pytest.raises(ZeroDivisionError):  # rolled back
-            bench.database.run(partial(end_and_break, job_id=one))
-        bench.finish()
+            replica.database.run(partial(end_and_break, job_id=one))
+        replica.finish()
         heard = [notice.payload for notice in listener.notifies(timeout=5, stop_after=2)]
         assert sorted(heard) == sorted([str(one), str(two)])
-        bench.database.run(lambda tx: job_commands.retry(tx, two))
-        bench.finish()
+        replica.database.run(lambda tx: job_commands.retry(tx, two))
+        replica.finish()
         again = [notice.payload for notice in listener.notifies(timeout=5, stop_after=1)]
         assert again == [str(two)]
         assert list(listener.notifies(timeout=0.2)) == []
 
 
 def test_killed_between_sending_and_recording_it_sends_again_under_the_same_id(
-    database: Database, database_url: str, receiver: Receiver
+    database: Database, database_url: str, receiver: WebhookReceiver
 ) -> None:
     """The first process dies when its receiver has the notice and has not answered yet."""
-    bench = Bench(database, FakeRemote())
-    bench.enqueue(["q"], callback_url=receiver.url)
+    replica = ManualReplica(database, FakeJudgeAPI())
+    replica.enqueue(["q"], callback_url=receiver.url)
     with running_sandbox(SandboxOptions(latency=(0.1, 0.2))) as judge:
         with database.engine.begin() as connection:
             connection.exec_driver_sql("UPDATE eval_jobs SET judge_id = 'response-checks'")
@@ -565,4 +586,4 @@ def test_killed_between_sending_and_recording_it_sends_again_under_the_same_id(
     assert len(receiver.ids) == 2
     assert len(set(receiver.ids)) == 1
     assert receiver.payloads[0] == receiver.payloads[1]
-    assert states(bench) == [("sent", 2, None)]
+    assert states(replica) == [("sent", 2, None)]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from tests.support.harness import Bench, FakeRemote
+from tests.support.fake_judge_api import FakeJudgeAPI
+from tests.support.manual_replica import ManualReplica
 from worker import enqueue
 from worker.metrics.collector import read_snapshot
 
@@ -48,10 +49,10 @@ def plan_of(connection: sa.Connection, sql: str, given: Any) -> str:
 
 def test_no_step_of_a_batch_reads_a_whole_table(database: Database) -> None:
     statements: dict[str, Any] = {}
-    remote = FakeRemote()
-    bench = Bench(database, remote, batch_size=2, max_item_attempts=2)
-    cancelled = bench.enqueue(["cancelled"])
-    bench.enqueue([f"question {n}" for n in range(5)] + ["fail always"])
+    remote = FakeJudgeAPI()
+    replica = ManualReplica(database, remote, batch_size=2, max_item_attempts=2)
+    cancelled = replica.enqueue(["cancelled"])
+    replica.enqueue([f"question {n}" for n in range(5)] + ["fail always"])
     with database.engine.begin() as connection:
         connection.exec_driver_sql(
             f"UPDATE eval_items SET status = 'cancelled', finished_at = due_at"
@@ -59,13 +60,13 @@ def test_no_step_of_a_batch_reads_a_whole_table(database: Database) -> None:
         )
     remote.next_answer(remote.accept_and_lose)
     with noticing(database, statements):
-        bench.step()
-        bench.list_watcher.turn()
+        replica.step()
+        replica.list_watcher.turn()
     for _ in range(10):
-        bench.pass_time()
+        replica.pass_time()
         with noticing(database, statements):
-            bench.step()
-    assert bench.open_jobs() == 0
+            replica.step()
+    assert replica.open_jobs() == 0
     assert len(statements) > 20
     found = []
     with database.engine.connect() as connection:
@@ -102,7 +103,7 @@ def test_a_large_job_that_no_statistics_know_is_planned_item_by_item(database: D
         if connection.dialect.name == "postgresql":  # as right after it was enqueued
             connection.exec_driver_sql("ALTER TABLE eval_items SET (autovacuum_enabled = off)")
     with noticing(database, statements):
-        Bench(database, FakeRemote(), batch_size=100).dispatcher.turn()
+        ManualReplica(database, FakeJudgeAPI(), batch_size=100).dispatcher.turn()
     [(sql, given)] = [(s, g) for s, g in statements.items() if s.startswith("UPDATE eval_items")]
     with database.engine.connect() as connection:
         plan = plan_of(connection, sql, given)

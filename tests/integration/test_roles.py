@@ -16,12 +16,13 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from tests.support.harness import Bench, FakeRemote
+from tests.support.fake_judge_api import FakeJudgeAPI
+from tests.support.manual_replica import ManualReplica
 from tests.support.processes import environment, evalworker
-from tests.support.receivers import SECRET, receiving
 from tests.support.servers import free_port
 from tests.support.shared_servers import POSTGRES_TEMPLATE
-from tests.support.working import settings_for
+from tests.support.webhook_receiver import SECRET, running_receiver
+from tests.support.worker_thread import settings_for
 from worker import InvalidInputs, enqueue
 from worker.app import App
 from worker.config import load_settings
@@ -344,7 +345,10 @@ def test_a_whole_job_with_each_part_under_its_own_role(logins: Logins) -> None:
     """Enqueued in three ways, worked on with messages over the same database, told, and read."""
     url = logins.of("worker")
     put_a_job, call = (text.replace("'judge'", "'response-checks'") for text in (PUT_A_JOB, CALL))
-    with running_sandbox(SandboxOptions(latency=(0.05, 0.1))) as judge, receiving() as receiver:
+    with (
+        running_sandbox(SandboxOptions(latency=(0.05, 0.1))) as judge,
+        running_receiver() as receiver,
+    ):
         settings = settings_for(url, url, judge, webhook_secret=SECRET, webhook_allow_private=True)
         engine = logins.engine("producer")
         with engine.begin() as connection:
@@ -394,9 +398,9 @@ def test_a_worker_operates_but_does_not_prune(logins: Logins) -> None:
         assert evalworker(*command, env=env).returncode == 0
     database = Database(load_settings(database_url=logins.of("worker")).sqlalchemy_url)
     with contextlib.closing(database):
-        bench = Bench(database, FakeRemote())
-        bench.enqueue(["a"])
-        bench.finish()
+        replica = ManualReplica(database, FakeJudgeAPI())
+        replica.enqueue(["a"])
+        replica.finish()
     refused = evalworker("prune", "--older-than", "0s", env=env)
     assert refused.returncode == 1
     assert refused.stderr.startswith("evalworker: the database says: permission denied for table")

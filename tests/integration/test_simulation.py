@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.simulation.running import APART, ROOT, Simulation, replay
+from tests.simulation.runner import APART, ROOT, Simulation, replay
 from worker.pipeline.recover import Absent
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from structlog.testing import capture_logs
 
-from tests.support.harness import Bench, FakeRemote
+from tests.support.fake_judge_api import FakeJudgeAPI
+from tests.support.manual_replica import ManualReplica
 from tests.support.servers import wait_until
 from worker.domain.backoff import MAX_CLAIMS
 from worker.pipeline.actors import _guard
@@ -40,8 +41,8 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-class Resilient(Bench):
-    """A bench whose steps are taken as actors take them, and whose dispatcher is never gone."""
+class Resilient(ManualReplica):
+    """A replica whose steps are taken as actors take them, and whose dispatcher is never gone."""
 
     at_work = False  # or else the test itself looks or changes something
 
@@ -62,7 +63,7 @@ class Resilient(Bench):
 
 
 class Cuts:
-    """Ends the connections of a bench at work, where `wanted` says so.
+    """Ends the connections of a replica at work, where `wanted` says so.
 
     It is asked before every statement, and at COMMIT, with all statements of the transaction so
     far. PostgreSQL itself ends the session, so what the client meets is the real thing. `after`:
@@ -70,12 +71,12 @@ class Cuts:
     """
 
     def __init__(
-        self, bench: Resilient, wanted: Callable[[tuple[str, ...]], bool], *, after: bool
+        self, replica: Resilient, wanted: Callable[[tuple[str, ...]], bool], *, after: bool
     ) -> None:
-        self.bench, self.wanted, self.after = bench, wanted, after
+        self.replica, self.wanted, self.after = replica, wanted, after
         self.transaction: tuple[str, ...] = ()
         self.cut: list[tuple[str, ...]] = []
-        engine = bench.database.engine
+        engine = replica.database.engine
         event.listen(engine, "begin", self._begin)
         event.listen(engine, "before_cursor_execute", self._before)
         event.listen(engine, "after_cursor_execute", self._after)
@@ -95,41 +96,41 @@ class Cuts:
 
     def _commit(self, connection: sa.Connection) -> None:
         self.transaction += ("COMMIT",)
-        if self.bench.at_work and self.wanted(self.transaction):
+        if self.replica.at_work and self.wanted(self.transaction):
             if self.after:
                 connection.connection.commit()
             self._kill(connection)
 
     def _maybe_cut(self, connection: sa.Connection) -> None:
-        if self.bench.at_work and self.wanted(self.transaction):
+        if self.replica.at_work and self.wanted(self.transaction):
             self._kill(connection)
 
     def _kill(self, connection: sa.Connection) -> None:
         self.cut.append(self.transaction)
         pid = connection.connection.dbapi_connection.info.backend_pid  # type: ignore[union-attr]
-        url = self.bench.database.engine.url.set(drivername="postgresql")
+        url = self.replica.database.engine.url.set(drivername="postgresql")
         dsn = url.render_as_string(hide_password=False)
         with psycopg.connect(dsn, autocommit=True) as other:
             other.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
 
 
-def the_life_of_a_job(bench: Bench, remote: FakeRemote) -> None:
+def the_life_of_a_job(replica: ManualReplica, remote: FakeJudgeAPI) -> None:
     """All kinds of transactions: planned, split, lost and found, polled, retried, failed."""
     remote.answers.clear()
     remote.batches.clear()
-    bench.enqueue(INPUTS)
+    replica.enqueue(INPUTS)
     remote.next_answer(_too_large)
     remote.next_answer(remote.accept_and_lose)
-    bench.finish()
+    replica.finish()
 
 
 def _too_large(_: Any) -> Any:
     return httpx.Response(413, json={"detail": "too large"})
 
 
-def everything_ended_once(bench: Bench, remote: FakeRemote) -> None:
+def everything_ended_once(replica: ManualReplica, remote: FakeJudgeAPI) -> None:
     """The one that fails was tried three times, as set; the others were evaluated once."""
-    ended = bench.rows(
+    ended = replica.rows(
         "SELECT i.request, i.status, i.attempts, count(s.job_id) FROM eval_items i"
         " LEFT JOIN eval_scores s ON s.job_id = i.job_id AND s.item_index = i.item_index"
         " GROUP BY i.job_id, i.item_index, i.request, i.status, i.attempts ORDER BY i.item_index"
@@ -140,25 +141,25 @@ def everything_ended_once(bench: Bench, remote: FakeRemote) -> None:
         ("q3", "completed", 1, 1),
         ("q4", "completed", 1, 1),
     ]
-    assert bench.every_result_is_at_its_own_input()
-    assert bench.one("SELECT status FROM eval_jobs") == "completed"
+    assert replica.every_result_is_at_its_own_input()
+    assert replica.one("SELECT status FROM eval_jobs") == "completed"
     sent = sorted(given["request"] for given in remote.inputs())
     assert sent == sorted([*INPUTS, "fail q2", "fail q2"])
-    names = bench.events()
+    names = replica.events()
     assert names.count("job.completed") == 1
-    finished = bench.one("SELECT count(*) FROM eval_batches WHERE state = 'finished'")
+    finished = replica.one("SELECT count(*) FROM eval_batches WHERE state = 'finished'")
     assert names.count("batch.finished") == finished == len(remote.batches)
 
 
 @pytest.fixture
-def bench(database_of_postgres: Database, monkeypatch: pytest.MonkeyPatch) -> Resilient:
+def replica(database_of_postgres: Database, monkeypatch: pytest.MonkeyPatch) -> Resilient:
     monkeypatch.setattr("worker.store.database.PAUSE_SECONDS", 0.001)
-    return Resilient(database_of_postgres, FakeRemote())
+    return Resilient(database_of_postgres, FakeJudgeAPI())
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_connection_that_is_cut_at_any_statement_costs_no_result_and_doubles_none(
-    bench: Resilient, after: bool
+    replica: Resilient, after: bool
 ) -> None:
     """One that was never cut before in every turn, until each place of each transaction was."""
     known: set[tuple[str, ...]] = set()
@@ -171,13 +172,13 @@ def test_a_connection_that_is_cut_at_any_statement_costs_no_result_and_doubles_n
         this_turn.append(True)
         return True
 
-    turn = bench.dispatcher.turn
-    bench.dispatcher.turn = lambda: this_turn.clear() or turn()  # type: ignore[method-assign,func-returns-value]
-    cuts = Cuts(bench, wanted, after=after)
+    turn = replica.dispatcher.turn
+    replica.dispatcher.turn = lambda: this_turn.clear() or turn()  # type: ignore[method-assign,func-returns-value]
+    cuts = Cuts(replica, wanted, after=after)
     lives = 0
     while lives == 0 or cuts.cut:
         cuts.cut.clear()
-        live_through(bench)
+        live_through(replica)
         lives += 1
     assert {transaction[-1].split()[0] for transaction in known} >= WORDS
     assert len(known) > 60
@@ -187,7 +188,7 @@ def test_a_connection_that_is_cut_at_any_statement_costs_no_result_and_doubles_n
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_connection_that_is_cut_once_at_the_nth_statement_costs_nothing_either(
-    bench: Resilient, after: bool
+    replica: Resilient, after: bool
 ) -> None:
     """At the first statement of a job's life, the second, and so on to the last."""
     seen = 0
@@ -198,49 +199,49 @@ def test_a_connection_that_is_cut_once_at_the_nth_statement_costs_nothing_either
         seen += 1
         return seen == place
 
-    cuts = Cuts(bench, wanted, after=after)
+    cuts = Cuts(replica, wanted, after=after)
     while place == 0 or cuts.cut:
         cuts.cut.clear()
         seen, place = 0, place + 1
-        live_through(bench)
+        live_through(replica)
     assert place > 100
 
 
-def live_through(bench: Resilient) -> None:
+def live_through(replica: Resilient) -> None:
     """A job's whole life, in an empty database."""
     tables = "eval_jobs, eval_batches, eval_events, eval_gates"
-    with bench.database.engine.begin() as connection:
+    with replica.database.engine.begin() as connection:
         connection.exec_driver_sql(f"TRUNCATE {tables} CASCADE")
-    bench.sent.clear()
-    the_life_of_a_job(bench, bench.remote)
-    everything_ended_once(bench, bench.remote)
+    replica.sent.clear()
+    the_life_of_a_job(replica, replica.remote)
+    everything_ended_once(replica, replica.remote)
 
 
 # --- what the database refuses ------------------------------------------------------------------
 
 
-def test_a_deadlock_is_run_again(bench: Resilient, postgres_url: str) -> None:
+def test_a_deadlock_is_run_again(replica: Resilient, postgres_url: str) -> None:
     """A real one: somebody else has a job's row and wants its batch, this worker the other way."""
-    with bench.database.engine.begin() as connection:
+    with replica.database.engine.begin() as connection:
         # The worker is the first to look for a deadlock, and so the one who is chosen.
         name = connection.engine.url.database
         connection.exec_driver_sql(f"ALTER DATABASE {name} SET deadlock_timeout = '1s'")
-    bench.database.engine.dispose()
-    bench.enqueue(["q1"])
-    bench.step()
-    bench.pass_time()
+    replica.database.engine.dispose()
+    replica.enqueue(["q1"])
+    replica.step()
+    replica.pass_time()
     with psycopg.connect(postgres_url) as other:
         other.execute("SET deadlock_timeout = '60s'")
         other.execute("SELECT 1 FROM eval_jobs FOR UPDATE")
-        polling = threading.Thread(target=bench.step)
+        polling = threading.Thread(target=replica.step)
         polling.start()
-        wait_until(lambda: bool(bench.one(_WAITING)))
+        wait_until(lambda: bool(replica.one(_WAITING)))
         other.execute("UPDATE eval_batches SET polls = polls")  # until the worker is chosen
         other.rollback()
         polling.join()
-    bench.finish()
-    assert bench.one("SELECT count(*) FROM eval_scores") == 1
-    assert bench.one(_DEADLOCKS) == 1
+    replica.finish()
+    assert replica.one("SELECT count(*) FROM eval_scores") == 1
+    assert replica.one(_DEADLOCKS) == 1
 
 
 _WAITING = (
@@ -253,20 +254,20 @@ _DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_dat
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
 def test_stricter_isolation_by_default_changes_nothing(
-    bench: Resilient, level: str, monkeypatch: pytest.MonkeyPatch
+    replica: Resilient, level: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of two batches that end a job together, the second must see what the first recorded."""
-    with bench.database.engine.begin() as connection:
+    with replica.database.engine.begin() as connection:
         name = connection.engine.url.database
         connection.exec_driver_sql(
             f"ALTER DATABASE {name} SET default_transaction_isolation = '{level}'"
         )
-    bench.database.engine.dispose()
-    bench.dispatcher.batch_size = 1
-    bench.enqueue(["q1", "q2"])
-    bench.step()
-    bench.pass_time()
-    bench.dispatcher.turn()
+    replica.database.engine.dispose()
+    replica.dispatcher.batch_size = 1
+    replica.enqueue(["q1", "q2"])
+    replica.step()
+    replica.pass_time()
+    replica.dispatcher.turn()
     both = threading.Barrier(2)
     lock_jobs = job_completion.lock_jobs
 
@@ -276,24 +277,24 @@ def test_stricter_isolation_by_default_changes_nothing(
         lock_jobs(tx, job_ids)
 
     monkeypatch.setattr("worker.store.job_completion.lock_jobs", together)
-    polls = [threading.Thread(target=bench.poller.poll, args=[i]) for _, i in bench.sent]
+    polls = [threading.Thread(target=replica.poller.poll, args=[i]) for _, i in replica.sent]
     for poll in polls:
         poll.start()
     for poll in polls:
         poll.join()
-    assert bench.one("SELECT status FROM eval_jobs") == "completed"
-    assert bench.one("SELECT count(*) FROM eval_scores") == 2
+    assert replica.one("SELECT status FROM eval_jobs") == "completed"
+    assert replica.one("SELECT count(*) FROM eval_scores") == 2
 
 
-def test_a_serialization_failure_is_run_again(bench: Resilient) -> None:
+def test_a_serialization_failure_is_run_again(replica: Resilient) -> None:
     """A real one: somebody commits a change of the row between this worker's look and its write."""
-    strict = bench.database.engine.execution_options(isolation_level="REPEATABLE READ")
-    looking, bench.database.engine = bench.database.engine, strict
-    bench.enqueue(["q1"])
+    strict = replica.database.engine.execution_options(isolation_level="REPEATABLE READ")
+    looking, replica.database.engine = replica.database.engine, strict
+    replica.enqueue(["q1"])
     interfered: list[str] = []
 
     def interfere(connection: sa.Connection, _: Any, statement: str, *rest: Any) -> None:
-        if statement.startswith("UPDATE eval_batches") and bench.at_work:
+        if statement.startswith("UPDATE eval_batches") and replica.at_work:
             interfered.append(statement)
             if len(interfered) in (1, 3):
                 connection.exec_driver_sql("SELECT 1")  # its snapshot is taken
@@ -301,10 +302,10 @@ def test_a_serialization_failure_is_run_again(bench: Resilient) -> None:
                     other.exec_driver_sql("UPDATE eval_batches SET polls = polls")
 
     event.listen(strict, "before_cursor_execute", interfere)
-    bench.finish()
+    replica.finish()
     assert len(interfered) > 3
-    assert bench.one("SELECT count(*) FROM eval_scores") == 1
-    assert bench.remote.posts() == 1
+    assert replica.one("SELECT count(*) FROM eval_scores") == 1
+    assert replica.remote.posts() == 1
 
 
 # --- SQLite --------------------------------------------------------------------------------------
@@ -315,7 +316,7 @@ def lite(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Resilient
     monkeypatch.setattr("worker.store.database.PAUSE_SECONDS", 0.001)
     database = Database(sqlite_url)
     event.listen(database.engine, "connect", _patient_for_a_moment)
-    yield Resilient(database, FakeRemote())
+    yield Resilient(database, FakeJudgeAPI())
     database.close()
 
 

@@ -16,8 +16,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 from tests.support.changed_environment import hide_opentelemetry
-from tests.support.gateways import client, gateway_over, submit
-from tests.support.harness import Bench, FakeRemote
+from tests.support.fake_judge_api import FakeJudgeAPI
+from tests.support.gateways import client, running_gateway, submit
+from tests.support.manual_replica import ManualReplica
 from tests.support.processes import environment, started
 from tests.support.servers import wait_until
 from worker import enqueue
@@ -49,10 +50,10 @@ def tracer(exporter: InMemorySpanExporter) -> Tracer:
     return provider.get_tracer("test")
 
 
-class TracedBench(Bench):
+class TracedReplica(ManualReplica):
     """Delivers messages as the actors of a traced process do."""
 
-    def __init__(self, database: Database, remote: FakeRemote, tracer: Tracer) -> None:
+    def __init__(self, database: Database, remote: FakeJudgeAPI, tracer: Tracer) -> None:
         super().__init__(database, remote, max_item_attempts=1)
         self.tracing = Tracing(database, tracer)
         self.tracer = tracer
@@ -77,13 +78,13 @@ class TracedBench(Bench):
 
 
 @pytest.fixture
-def remote() -> FakeRemote:
-    return FakeRemote()
+def remote() -> FakeJudgeAPI:
+    return FakeJudgeAPI()
 
 
 @pytest.fixture
-def bench(database: Database, remote: FakeRemote, tracer: Tracer) -> TracedBench:
-    return TracedBench(database, remote, tracer)
+def replica(database: Database, remote: FakeJudgeAPI, tracer: Tracer) -> TracedReplica:
+    return TracedReplica(database, remote, tracer)
 
 
 def named(exporter: InMemorySpanExporter, name: str) -> list[ReadableSpan]:
@@ -105,17 +106,17 @@ def links_of(span: ReadableSpan) -> set[int]:
 
 
 def test_a_jobs_trace_spans_enqueue_submit_poll_and_its_end(
-    bench: TracedBench, remote: FakeRemote, exporter: InMemorySpanExporter
+    replica: TracedReplica, remote: FakeJudgeAPI, exporter: InMemorySpanExporter
 ) -> None:
-    job_id, produced = bench.enqueue_in_span("good", "fail")
-    context = bench.one("SELECT trace_context FROM eval_jobs")
+    job_id, produced = replica.enqueue_in_span("good", "fail")
+    context = replica.one("SELECT trace_context FROM eval_jobs")
     assert context.startswith(f"00-{trace_of(produced):032x}-{id_of(produced):016x}-0")
     remote.done = False
-    bench.step()
-    bench.pass_time()
-    bench.step()
+    replica.step()
+    replica.pass_time()
+    replica.step()
     remote.done = True
-    bench.finish()
+    replica.finish()
     spans = exporter.get_finished_spans()
     assert {trace_of(span) for span in spans} == {trace_of(produced)}
     (submit,) = named(exporter, "evalworker submit")
@@ -141,11 +142,11 @@ def test_a_jobs_trace_spans_enqueue_submit_poll_and_its_end(
 
 
 def test_a_batch_links_to_the_traces_of_all_its_jobs(
-    bench: TracedBench, exporter: InMemorySpanExporter
+    replica: TracedReplica, exporter: InMemorySpanExporter
 ) -> None:
-    produced = [bench.enqueue_in_span("a")[1], bench.enqueue_in_span("b")[1]]
-    bench.enqueue(["untraced"])
-    bench.finish()
+    produced = [replica.enqueue_in_span("a")[1], replica.enqueue_in_span("b")[1]]
+    replica.enqueue(["untraced"])
+    replica.finish()
     (submit,) = named(exporter, "evalworker submit")
     assert links_of(submit) == {id_of(span) for span in produced}
     assert submit.parent is None
@@ -157,11 +158,11 @@ def test_a_batch_links_to_the_traces_of_all_its_jobs(
 
 
 def test_a_failed_job_and_a_request_without_an_answer_are_errors(
-    bench: TracedBench, remote: FakeRemote, exporter: InMemorySpanExporter
+    replica: TracedReplica, remote: FakeJudgeAPI, exporter: InMemorySpanExporter
 ) -> None:
-    bench.enqueue_in_span("fail")
+    replica.enqueue_in_span("fail")
     remote.next_answer(remote.accept_and_lose)
-    bench.finish()
+    replica.finish()
     (job,) = named(exporter, "evalworker job")
     assert job.status.status_code is StatusCode.ERROR
     assert "cannot judge fail" in (job.status.description or "")
@@ -170,20 +171,24 @@ def test_a_failed_job_and_a_request_without_an_answer_are_errors(
     assert not request.attributes
 
 
-def test_an_untraced_job_leaves_no_span(bench: TracedBench, exporter: InMemorySpanExporter) -> None:
-    bench.enqueue(["a"])
-    bench.enqueue(["b"])
-    with bench.database.engine.begin() as connection:  # plain SQL may write any text
+def test_an_untraced_job_leaves_no_span(
+    replica: TracedReplica, exporter: InMemorySpanExporter
+) -> None:
+    replica.enqueue(["a"])
+    replica.enqueue(["b"])
+    with replica.database.engine.begin() as connection:  # plain SQL may write any text
         connection.exec_driver_sql("UPDATE eval_jobs SET trace_context = 'nonsense'")
-    bench.finish()
+    replica.finish()
     assert exporter.get_finished_spans() == ()
 
 
-def test_plain_sql_may_name_its_trace(bench: TracedBench, exporter: InMemorySpanExporter) -> None:
-    bench.enqueue(["a"])
-    with bench.database.engine.begin() as connection:
+def test_plain_sql_may_name_its_trace(
+    replica: TracedReplica, exporter: InMemorySpanExporter
+) -> None:
+    replica.enqueue(["a"])
+    with replica.database.engine.begin() as connection:
         connection.exec_driver_sql(f"UPDATE eval_jobs SET trace_context = '{TRACEPARENT}'")
-    bench.finish()
+    replica.finish()
     (job,) = named(exporter, "evalworker job")
     assert trace_of(job) == 0x0AF7651916CD43DD8448EB211C80319C
 
@@ -195,7 +200,7 @@ TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 def test_the_gateway_continues_its_callers_trace(
     database: Database, header: str, kept: str | None
 ) -> None:
-    with gateway_over(database) as url, client(url) as caller:
+    with running_gateway(database) as url, client(url) as caller:
         caller.headers["traceparent"] = header
         assert submit(caller, "question").status_code == 202
     with database.read() as connection:

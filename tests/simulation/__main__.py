@@ -1,6 +1,6 @@
 import sys
 
-from tests.simulation.running import main
+from tests.simulation.runner import main
 
 if __name__ == "__main__":
     sys.exit(main())

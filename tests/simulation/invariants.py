@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from tests.simulation.remote import POISON
+from tests.simulation.judge_api import POISON
 from worker.domain.lifecycle import TRANSITIONS
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from tests.simulation.remote import Taken
+    from tests.simulation.judge_api import Taken
     from tests.simulation.world import World
 
 

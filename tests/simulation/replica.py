@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from greenlet import greenlet
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
+from tests.simulation.fast_engine import FastEngine
 from tests.simulation.faults import happens
-from tests.simulation.quick import QuickEngine
 from worker.pipeline.context import Policy, StepContext
 from worker.pipeline.dispatcher import TROUBLE_SECONDS, Dispatcher
 from worker.pipeline.list_watcher import ListWatcher
@@ -211,7 +211,7 @@ class SimulatedDatabase(Database):
         if plain:
             self._trouble_commits()
         else:
-            self.engine = QuickEngine(raw, self._trouble)  # type: ignore[assignment]
+            self.engine = FastEngine(raw, self._trouble)  # type: ignore[assignment]
 
     def _trouble_commits(self) -> None:
         dialect = self.engine.dialect

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from tests.simulation import faults, invariants
-from tests.simulation.outside import Outside
-from tests.simulation.remote import Remote
+from tests.simulation.judge_api import SimulatedJudgeAPI
 from tests.simulation.replica import Crash, Replica, Task
+from tests.simulation.users import Users
 from worker.pipeline.dispatcher import SWEEP_SECONDS
 from worker.store.column_types import time_text
 from worker.store.leases import NUDGE_AFTER, NUDGE_AGAIN
@@ -71,8 +71,8 @@ class World:
         self.linger = rng.choice([0.0, 0.0, 5.0])
         self.lease = 30.0
         self.resubmit_unlisted = not faults.happens(rng, 0.3)
-        self.remote = Remote(self)
-        self.outside = Outside(self)
+        self.remote = SimulatedJudgeAPI(self)
+        self.users = Users(self)
         self.replicas = [Replica(self, place) for place in range(rng.choice([1, 2, 3]))]
         self._turned_at = self._turn_wanted_at = BEGINNING
         self._woken, self._seen_changes = True, -1
@@ -152,10 +152,10 @@ class World:
 
     def run(self) -> None:
         """From the first enqueue to the end of every job; raises where a promise is broken."""
-        self.outside.plan()
+        self.users.plan()
         self._go_on(EVENTS)
         self.faults = faults.Faults()
-        self.outside.mend()
+        self.users.mend()
         self.rng = Random(2)
         self._go_on(CALM_EVENTS, calm=True)
         assert self._is_over(), f"no end: {self.sql('SELECT state, error FROM eval_batches')}"
@@ -164,7 +164,7 @@ class World:
     def _go_on(self, events: int, *, calm: bool = False) -> None:
         for _ in range(events):
             if calm:
-                self.outside.resolve(resubmit=self.remote.lists == "none")
+                self.users.resolve(resubmit=self.remote.lists == "none")
             if not self.event():
                 return
             if self.raw.total_changes != self._written:

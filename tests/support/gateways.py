@@ -36,7 +36,7 @@ def client(url: str, key: str | None = KEY) -> httpx.Client:
 
 
 @contextlib.contextmanager
-def gateway_over(database: Database, **settings: Any) -> Iterator[str]:
+def running_gateway(database: Database, **settings: Any) -> Iterator[str]:
     """Its URL. Settings by their names, without the prefix of the gateway's."""
     given = {f"gateway_{name}": value for name, value in settings.items()}
     defaults = {"gateway_port": 0, "gateway_keys": JSON_KEYS}

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-class Proxy:
+class TcpProxy:
     """Passes bytes between its own loopback `port` and a target, until told otherwise."""
 
     def __init__(self, target: tuple[str, int]) -> None:
@@ -79,8 +79,8 @@ def _pass_on(source: socket.socket, sink: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def proxy_to(host: str, port: int) -> Iterator[Proxy]:
-    proxy = Proxy((host, port))
+def proxy_to(host: str, port: int) -> Iterator[TcpProxy]:
+    proxy = TcpProxy((host, port))
     try:
         yield proxy
     finally:

@@ -17,7 +17,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 Answer = "Callable[[BaseHTTPRequestHandler], None]"
 
 
-def answering(status: int, **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:
+def answer_with(status: int, **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:
     def answer(request: BaseHTTPRequestHandler) -> None:
         request.send_response(status)
         for name, value in headers.items():
@@ -28,7 +28,7 @@ def answering(status: int, **headers: str) -> Callable[[BaseHTTPRequestHandler],
     return answer
 
 
-class Receiver:
+class WebhookReceiver:
     """What arrived, as its verified payloads, and the headers of each."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Receiver:
         self.headers: list[dict[str, str]] = []
         self.payloads: list[Any] = []
         self.answers: list[Callable[[BaseHTTPRequestHandler], None]] = []
-        self.always = answering(204)
+        self.always = answer_with(204)
         self.arrived = threading.Semaphore(0)  # released once for each, after its answer
         self.url = ""
 
@@ -58,8 +58,8 @@ class Receiver:
 
 
 @contextmanager
-def receiving() -> Iterator[Receiver]:
-    receiver = Receiver()
+def running_receiver() -> Iterator[WebhookReceiver]:
+    receiver = WebhookReceiver()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

@@ -35,7 +35,9 @@ def settings_for(
 
 
 @contextlib.contextmanager
-def working(settings: Settings, transport: httpx.BaseTransport | None = None) -> Iterator[App]:
+def running_worker(
+    settings: Settings, transport: httpx.BaseTransport | None = None
+) -> Iterator[App]:
     """A worker in a thread of its own, which ends in order with the block."""
     with App(settings, transport=transport) as app:
         thread = threading.Thread(target=app.run)
@@ -47,7 +49,7 @@ def working(settings: Settings, transport: httpx.BaseTransport | None = None) ->
             thread.join()
 
 
-def put(database: Database, count: int, *, prefix: str = "q", **job: Any) -> None:
+def enqueue_inputs(database: Database, count: int, *, prefix: str = "q", **job: Any) -> None:
     with database.engine.begin() as connection:
         enqueue(
             connection,
@@ -57,16 +59,16 @@ def put(database: Database, count: int, *, prefix: str = "q", **job: Any) -> Non
         )
 
 
-def count(database: Database, what: str) -> int:
+def count_rows(database: Database, what: str) -> int:
     with database.read() as connection:
         return int(connection.exec_driver_sql(f"SELECT count(*) FROM {what}").scalar() or 0)
 
 
-def everything_is_there_once(database: Database, judge: RunningSandbox, inputs: int) -> bool:
+def all_results_are_recorded_once(database: Database, judge: RunningSandbox, inputs: int) -> bool:
     """Each input has its results, and none was evaluated twice: by both accounts."""
     account = judge.ledger.account()
     assert (account["inputs_evaluated"], account["evaluated_again"]) == (inputs, 0)
-    assert count(database, "eval_items WHERE status = 'completed'") == inputs
-    assert count(database, "eval_scores") == 2 * inputs  # this judge has two evaluators
-    assert count(database, "eval_jobs WHERE status <> 'completed'") == 0
+    assert count_rows(database, "eval_items WHERE status = 'completed'") == inputs
+    assert count_rows(database, "eval_scores") == 2 * inputs  # this judge has two evaluators
+    assert count_rows(database, "eval_jobs WHERE status <> 'completed'") == 0
     return True

@@ -22,7 +22,12 @@ from tests.support.stopped_process import (
     stop_in_a_claiming_transaction,
     stop_in_the_planning_transaction,
 )
-from tests.support.working import RECOVERY_SECONDS, count, everything_is_there_once, put
+from tests.support.worker_thread import (
+    RECOVERY_SECONDS,
+    all_results_are_recorded_once,
+    count_rows,
+    enqueue_inputs,
+)
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import RunningSandbox, running_sandbox
 
@@ -111,17 +116,17 @@ def stop_and_take_over(
     database_url: str, database: Database, judge: RunningSandbox, stop: Callable[[], None]
 ) -> None:
     """One process stops itself, another finishes the work, and the first one changes nothing."""
-    put(database, INPUTS)
+    enqueue_inputs(database, INPUTS)
     env = environment_of(database_url, judge, lease_seconds=SHORT_LEASE)
     with started("run", "--until-drained", env=env, prepare=[shorten_waits, stop]) as sleeper:
         wait_until_stopped(sleeper)
         with started("run", "--until-drained", env=env, prepare=[shorten_waits]) as other:
             assert ends_well(other, seconds=2 * RECOVERY_SECONDS)
-        assert everything_is_there_once(database, judge, INPUTS)
+        assert all_results_are_recorded_once(database, judge, INPUTS)
         before = history(database)
         sleeper.send_signal(signal.SIGCONT)
         assert ends_well(sleeper, seconds=RECOVERY_SECONDS)
-    assert everything_is_there_once(database, judge, INPUTS)
+    assert all_results_are_recorded_once(database, judge, INPUTS)
     assert history(database) == before
 
 
@@ -131,25 +136,25 @@ def test_processes_that_are_stopped_and_woken_at_any_time_evaluate_nothing_twice
     postgres_url: str, database_of_postgres: Database, redis_url: str, judge: RunningSandbox
 ) -> None:
     rng = random.Random(7)
-    put(database_of_postgres, 1500)
+    enqueue_inputs(database_of_postgres, 1500)
     env = environment_of(postgres_url, judge, broker_url=redis_url, max_in_flight=4)
     with ExitStack() as stack:
         ours = [stack.enter_context(started("run", env=env)) for _ in range(3)]
-        while count(database_of_postgres, "eval_jobs WHERE finished_at IS NULL"):
+        while count_rows(database_of_postgres, "eval_jobs WHERE finished_at IS NULL"):
             victim = rng.choice(ours)
             victim.send_signal(signal.SIGSTOP)
             pause = rng.choice([0.5, 6.0, 12.0])
             with pytest.raises(TimeoutError):
                 wait_until(lambda: False, seconds=pause)
             victim.send_signal(signal.SIGCONT)
-    assert everything_is_there_once(database_of_postgres, judge, 1500)
+    assert all_results_are_recorded_once(database_of_postgres, judge, 1500)
 
 
 def test_two_machines_whose_clocks_are_a_minute_apart_share_the_work(
     postgres_url: str, database_of_postgres: Database, redis_url: str, judge: RunningSandbox
 ) -> None:
     """Leases and due times are by the database's clock; the brokers' delays are only hints."""
-    put(database_of_postgres, 200)
+    enqueue_inputs(database_of_postgres, 200)
     env = environment_of(postgres_url, judge, broker_url=redis_url, max_in_flight=4)
     with (
         started("run", "--until-drained", env=env, prepare=[put_the_clock_back]) as behind,
@@ -157,6 +162,6 @@ def test_two_machines_whose_clocks_are_a_minute_apart_share_the_work(
     ):
         assert ends_well(behind, seconds=2 * RECOVERY_SECONDS)
         assert ends_well(ahead, seconds=RECOVERY_SECONDS)
-    assert everything_is_there_once(database_of_postgres, judge, 200)
+    assert all_results_are_recorded_once(database_of_postgres, judge, 200)
     claimed_again = "eval_batches WHERE submissions > 1"
-    assert count(database_of_postgres, claimed_again) == 0
+    assert count_rows(database_of_postgres, claimed_again) == 0

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 ENDED = ("completed", "partial", "failed")
 
 
-class Notebook:
+class NotebookClient:
     """Tries again where no connection is to be had, as any client would; nothing else."""
 
     def __init__(

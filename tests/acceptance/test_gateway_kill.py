@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.support.gateways import JSON_KEYS, KEY, answers, client, submit
-from tests.support.notebook import Notebook
+from tests.support.notebook_client import NotebookClient
 from tests.support.processes import account, environment, evalworker, started, wait_until
 from tests.support.servers import free_port
 from worker.sandbox.options import SandboxOptions
@@ -58,7 +58,7 @@ def test_a_client_cannot_tell_that_the_worker_is_killed_and_started_again(
     env = environment(**settings, database_url=request.getfixturevalue(f"{database}_url"))
     url = f"http://127.0.0.1:{settings['gateway_port']}"
     inputs = [{"request": f"question {n}", "response": f"answer {n}"} for n in range(INPUTS)]
-    notebook = Notebook(url, KEY, judge="response-checks", chunk=25)
+    notebook = NotebookClient(url, KEY, judge="response-checks", chunk=25)
     with _killed_and_started_again(judge, env, after_batches=(1, 5, 9)):
         items = notebook.evaluate(inputs)
         found = account(judge)
@@ -78,7 +78,7 @@ def test_a_client_of_a_gateway_alone_does_not_notice_that_workers_are_killed(
     env = environment(**settings, database_url=postgres_url)
     url = f"http://127.0.0.1:{settings['gateway_port']}"
     inputs = [{"request": f"question {n}", "response": f"answer {n}"} for n in range(INPUTS)]
-    notebook = Notebook(url, KEY, judge="response-checks", chunk=25)
+    notebook = NotebookClient(url, KEY, judge="response-checks", chunk=25)
     with started("gateway", env=env):
         wait_until(lambda: answers(url), seconds=90)
         with _killed_and_started_again(judge, env, after_batches=(1, 5, 9), command=("run",)):

@@ -50,7 +50,7 @@ class Taken:
 class Exchange:
     """A request under way: it goes on when its sender has given up, or is dead."""
 
-    def __init__(self, remote: Remote, request: httpx.Request, task: Task) -> None:
+    def __init__(self, remote: SimulatedJudgeAPI, request: httpx.Request, task: Task) -> None:
         self.remote = remote
         self.request = request
         self.task = task
@@ -78,7 +78,7 @@ class Exchange:
         self.end(httpx.ReadTimeout("no answer", request=self.request))
 
 
-class Remote:
+class SimulatedJudgeAPI:
     def __init__(self, world: World) -> None:
         rng = world.rng
         self.world = world

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from tests.simulation import invariants
 from tests.simulation.faults import happens
-from tests.simulation.remote import POISON, UNKNOWN_JUDGE
+from tests.simulation.judge_api import POISON, UNKNOWN_JUDGE
 from worker import enqueue
 from worker.domain.lifecycle import ENDED, BatchState, Status
 from worker.errors import NotPossible
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SPAN = 120.0  # seconds within which things happen outside
 
 
-class Outside:
+class Users:
     def __init__(self, world: World) -> None:
         self.world = world
         self.jobs: list[UUID] = []

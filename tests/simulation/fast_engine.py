@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.compiler import SQLCompiler
 
 
-class QuickEngine:
+class FastEngine:
     """As much of an engine as the product uses; `trouble` may raise before and after commits."""
 
     def __init__(self, raw: sqlite3.Connection, trouble: Callable[[str], None]) -> None:
         self.raw = raw
         self.trouble = trouble
         self._plain = sa.create_engine("sqlite://", creator=lambda: raw, poolclass=StaticPool)
-        self.connection = QuickConnection(raw, self._plain.connect())
+        self.connection = FastConnection(raw, self._plain.connect())
 
     @contextmanager
-    def begin(self) -> Iterator[QuickConnection]:
+    def begin(self) -> Iterator[FastConnection]:
         self.raw.execute("BEGIN IMMEDIATE")
         try:
             yield self.connection
@@ -50,7 +50,7 @@ class QuickEngine:
         self._plain.dispose()
 
 
-class QuickConnection:
+class FastConnection:
     """As much of a connection as the product uses."""
 
     def __init__(self, raw: sqlite3.Connection, plain: sa.Connection) -> None:
