@@ -477,6 +477,15 @@ def test_an_encoded_response_is_unusable(encoding: str) -> None:
     assert f"encoded as '{encoding.lower()}'" in outcome.reason
 
 
+def test_the_status_of_an_encoded_error_counts() -> None:
+    response = httpx.Response(429, headers={"Content-Encoding": "br", "Retry-After": "7"})
+    response.stream = httpx.ByteStream(b"compressed")
+    with api_with(response) as api:
+        outcome = api.submit("j", [{}])
+    assert isinstance(outcome, Throttled)
+    assert outcome.retry_after == 7
+
+
 def test_a_response_that_says_that_it_is_not_encoded_is_read() -> None:
     content = json.dumps({"batch_execution_id": ID}).encode()
     response = httpx.Response(202, content=content, headers={"Content-Encoding": "Identity"})

@@ -127,10 +127,13 @@ class DeadlineStream(httpcore.NetworkStream):
 def read_body(response: httpx.Response, deadline: Deadline, max_bytes: int) -> bytes:
     """Read the whole body. Raise `ExchangeAborted` where it is too long, too slow or encoded.
 
-    Nothing is decompressed, so that a few bytes cannot grow into more than `max_bytes`.
+    Nothing is decompressed, so that a few bytes cannot grow into more than `max_bytes`. The encoded
+    body of an error is left out: its status says what matters.
     """
     encoding = response.headers.get("content-encoding", "").strip().lower()
     if encoding not in ("", "identity"):
+        if response.is_error:
+            return b""
         raise ExchangeAborted(f"the response is encoded as {encoding!r}, although we refuse that")
     chunks, size = [], 0
     # Not `iter_raw`, which refuses a response that was created with its content.
