@@ -337,7 +337,7 @@ class Admin:
 
         def work(tx: Transaction) -> dict[str, int]:
             inputs = job_commands.cancel(tx, job_id)
-            return {"inputs": inputs, "at_judge": job_commands.dropped(tx, job_id)}
+            return {"inputs": inputs, "at_judge": job_commands.count_dropped(tx, job_id)}
 
         return self.database.run(work)
 

@@ -1,4 +1,4 @@
-"""Deletes what ended long ago, in many small transactions; others work on between them."""
+"""Delete jobs that ended long ago, in many small transactions, so that others can work between."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
 from worker.store import expired_rows
@@ -15,26 +15,26 @@ from worker.store.database import Database, Transaction
 
 Result = TypeVar("Result")
 
-JOBS_AT_ONCE = 100
-BATCHES_AT_ONCE = 100
+MAX_JOBS = 100  # in one transaction
+MAX_BATCHES = 100  # in one transaction
 
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What is gone, or would be; of texts, the inputs that lost theirs."""
+    """What was deleted, or would be."""
 
-    before: datetime  # of the jobs: they had ended by then
+    before: datetime  # the jobs had ended by then
     jobs: int = 0
-    inputs: int = 0
+    inputs: int = 0  # if only texts are deleted, those that lost theirs
     batches: int = 0
     events: int = 0
 
 
 def count(database: Database, older_than: timedelta, *, texts_only: bool) -> Pruned:
-    """What `prune` would delete, batches and events aside: they depend on what else is left."""
+    """Count what `prune` would delete, without batches and events, which depend on what is left."""
     before = datetime.now(UTC) - older_than
     with database.read() as connection:
-        found = expired_rows.ended_jobs(connection, before, texts_only=texts_only)
+        found = expired_rows.expired_jobs(connection, before, texts_only=texts_only)
     return Pruned(before, len(found), sum(job.inputs for job in found))
 
 
@@ -45,47 +45,47 @@ def prune(
     texts_only: bool = False,
     on_progress: Callable[[Pruned], None] = lambda _: None,
 ) -> Pruned:
-    """Whole jobs that ended so long ago, or only their texts; then batches nobody refers to.
+    """Delete jobs that ended so long ago, or only their texts; then batches that none refers to.
 
-    A job that fits into a transaction goes in one; a larger one piece by piece, from its end.
+    A small job is deleted in one transaction, a large one in several, beginning with its end.
     """
-    sofar = Pruned(datetime.now(UTC) - older_than)
+    total = Pruned(datetime.now(UTC) - older_than)
     change = expired_rows.delete_texts if texts_only else expired_rows.delete_jobs
-    for job_ids in _groups(database, sofar.before, texts_only=texts_only):
-        step, done = partial(change, job_ids=job_ids, before=sofar.before), False
+    for job_ids in _groups(database, total.before, texts_only=texts_only):
+        step, done = partial(change, job_ids=job_ids, before=total.before), False
         while not done:
-            deleted = _unhurried(database, step)
-            sofar = replace(
-                sofar,
-                jobs=sofar.jobs + deleted.jobs,
-                inputs=sofar.inputs + deleted.inputs,
-                events=sofar.events + deleted.events,
+            deleted = _run_and_rest(database, step)
+            total = replace(
+                total,
+                jobs=total.jobs + deleted.jobs,
+                inputs=total.inputs + deleted.inputs,
+                events=total.events + deleted.events,
             )
-            on_progress(sofar)
+            on_progress(total)
             done = deleted.done
     if not texts_only:
-        sofar = _prune_batches(database, sofar)
-    if sofar.jobs or sofar.batches:
+        total = _prune_batches(database, total)
+    if total.jobs or total.batches:
         database.run(
-            lambda tx: expired_rows.note(
-                tx, sofar.before, jobs=sofar.jobs, inputs=sofar.inputs, texts_only=texts_only
+            lambda tx: expired_rows.record_prune(
+                tx, total.before, jobs=total.jobs, inputs=total.inputs, texts_only=texts_only
             )
         )
-    return sofar
+    return total
 
 
 def _groups(database: Database, before: datetime, *, texts_only: bool) -> Iterator[Sequence[UUID]]:
-    """Jobs that fit into one transaction together, or one that is larger by itself."""
+    """Yield groups of jobs that fit into one transaction; a larger job is a group by itself."""
     last: UUID | None = None
     while True:
         with database.read() as connection:
-            found: Sequence[Any] = expired_rows.ended_jobs(
-                connection, before, texts_only=texts_only, after=last, limit=JOBS_AT_ONCE
+            found = expired_rows.expired_jobs(
+                connection, before, texts_only=texts_only, after=last, limit=MAX_JOBS
             )
         group: list[UUID] = []
         inputs = 0
         for job in found:
-            if group and inputs + job.inputs >= expired_rows.AT_ONCE:
+            if group and inputs + job.inputs >= expired_rows.MAX_ROWS:
                 yield group
                 group, inputs = [], 0
             group.append(job.id)
@@ -96,18 +96,20 @@ def _groups(database: Database, before: datetime, *, texts_only: bool) -> Iterat
         last = group[-1]
 
 
-def _prune_batches(database: Database, sofar: Pruned) -> Pruned:
+def _prune_batches(database: Database, total: Pruned) -> Pruned:
     with database.read() as connection:
-        found = expired_rows.unreferenced_batches(connection, sofar.before)
-    for start in range(0, len(found), BATCHES_AT_ONCE):
-        some = found[start : start + BATCHES_AT_ONCE]
-        batches, events = _unhurried(database, partial(expired_rows.delete_batches, batch_ids=some))
-        sofar = replace(sofar, batches=sofar.batches + batches, events=sofar.events + events)
-    return sofar
+        found = expired_rows.unreferenced_batches(connection, total.before)
+    for start in range(0, len(found), MAX_BATCHES):
+        chunk = found[start : start + MAX_BATCHES]
+        batches, events = _run_and_rest(
+            database, partial(expired_rows.delete_batches, batch_ids=chunk)
+        )
+        total = replace(total, batches=total.batches + batches, events=total.events + events)
+    return total
 
 
-def _unhurried(database: Database, work: Callable[[Transaction], Result]) -> Result:
-    """A transaction, and then a rest as long as it took: SQLite has one writer at a time."""
+def _run_and_rest(database: Database, work: Callable[[Transaction], Result]) -> Result:
+    """Run a transaction, then rest for as long as it took, as SQLite has one writer at a time."""
     began = time.monotonic()
     result = database.run(work)
     time.sleep(time.monotonic() - began)

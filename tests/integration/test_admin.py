@@ -279,7 +279,7 @@ def test_a_cancelled_job_stays_until_its_batch_has_ended(
 def test_a_job_larger_than_a_transaction_goes_in_pieces(
     replica: ManualReplica, admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(expired_rows, "AT_ONCE", 3)
+    monkeypatch.setattr(expired_rows, "MAX_ROWS", 3)
     replica.enqueue(["small"])
     replica.enqueue([f"fail {n}" if n % 2 else f"q{n}" for n in range(8)])
     replica.enqueue(["small", "too"])
@@ -294,7 +294,7 @@ def test_a_job_larger_than_a_transaction_goes_in_pieces(
 def test_an_interrupted_prune_goes_on_with_the_next_run(
     replica: ManualReplica, admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(expired_rows, "AT_ONCE", 2)
+    monkeypatch.setattr(expired_rows, "MAX_ROWS", 2)
     job_id = replica.enqueue([f"q{n}" for n in range(8)])
     replica.finish()
 
@@ -312,7 +312,7 @@ def test_an_interrupted_prune_goes_on_with_the_next_run(
 def test_pruning_texts_keeps_the_scores_and_the_job_cannot_be_sent_again(
     replica: ManualReplica, admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(expired_rows, "AT_ONCE", 2)
+    monkeypatch.setattr(expired_rows, "MAX_ROWS", 2)
     job_id = replica.enqueue(["a", "bb", "fail", "dddd", "eeeee"])
     replica.finish()
     scores = replica.rows("SELECT * FROM eval_scores ORDER BY item_index")

@@ -72,8 +72,8 @@ def test_every_format_has_every_result(admin: Admin, job_id: UUID, tmp_path: Pat
 def test_parquet_is_written_a_row_group_at_a_time(
     admin: Admin, replica: ManualReplica, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "ROWS", 3)
-    monkeypatch.setattr(export, "CHARACTERS", 1000)
+    monkeypatch.setattr(export, "MAX_ROWS", 3)
+    monkeypatch.setattr(export, "MAX_CHARACTERS", 1000)
     texts = ["q"] * 7 + ["long" * 300] * 2
     job_id = replica.enqueue(texts)
     replica.finish()

@@ -1,17 +1,15 @@
-"""Every SQL statement of the worker, one function per transition.
+"""Every SQL statement of the worker, as functions that take an open transaction or connection.
 
-The functions take a `Transaction` and never commit; `Database.run` opens it, commits it, and
-tells the log what happened once it did. Each transition is one guarded statement: where no row
-moves, the caller is stale and does nothing.
+`Database.run` opens a transaction, commits it, and publishes its events; `Database.read` opens a
+connection that only reads. The functions themselves never commit. Each transition is one guarded
+statement: if no row moves, the caller's knowledge is outdated, and it does nothing.
 
-    planning    waiting items become batches
-    submitting  a batch on its way to the remote
-    polling     a batch at the remote, up to its results
-    settling    what an item's end means for its job
-    notices     that a job has ended, to whom its producer named
-    gates       what must wait because the API, one judge, or a person says so
-    jobs        how far jobs are, and what came out of them
-    changing    what a person changes about a job: cancel, retry
-    viewing     what people look at beyond it: batches, history, the work of each judge
-    pruning     what has ended long ago is deleted
+- Schema: `tables`, `views` and `comments`; `column_types` and `sql_functions`; `migrate`,
+  `schema_version` and `scripts`.
+- Connections: `database`. Typed rows and many rows: `rows`, `bulk`.
+- Transitions of batches: `leases` (claims), `planning`, `submission`, `polling`, `batch_items`.
+- Transitions of jobs: `job_insert`, `job_completion`, `job_commands`, `expired_rows`.
+- What holds work back: `gates`, `pauses`, `concurrency_limit`. The remote's list: `list_watch`.
+- Webhooks: `webhook_deliveries`.
+- Reading: `job_queries`, `batch_queries`, `gateway_queries`, `metric_queries`, `trace_queries`.
 """

@@ -1,4 +1,4 @@
-"""One Python value, stored in the best form of each database."""
+"""Column types that store one Python type in the form that suits each database."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Python = TypeVar("Python")
 
 
 class _OnSqlite(sa.types.TypeDecorator[Python]):
-    """What only SQLite converts: PostgreSQL's driver takes and gives the Python value itself.
+    """A type whose values only SQLite converts; PostgreSQL's driver does so by itself.
 
-    There nothing is called per value: a call that changes nothing costs more than the value.
+    On PostgreSQL no function is called per value, as it would cost more than the value itself.
     """
 
     def bind_processor(self, dialect: sa.Dialect) -> Any:
@@ -31,7 +31,7 @@ class _OnSqlite(sa.types.TypeDecorator[Python]):
 
 
 class Id(_OnSqlite[UUID]):
-    """A UUID: native on PostgreSQL, its usual text with dashes on SQLite."""
+    """A UUID: native on PostgreSQL, text with dashes on SQLite."""
 
     impl = sa.Uuid
     cache_ok = True
@@ -47,7 +47,7 @@ class Id(_OnSqlite[UUID]):
 
 
 class UtcTime(_OnSqlite[datetime]):
-    """A moment, always aware: `timestamptz`, or on SQLite text that sorts as time does."""
+    """A time with zone: `timestamptz` on PostgreSQL, text that sorts by time on SQLite."""
 
     impl = sa.TIMESTAMP(timezone=True)
     cache_ok = True
@@ -60,21 +60,23 @@ class UtcTime(_OnSqlite[datetime]):
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002 (the base's signature)
         moment = datetime.fromisoformat(value) if isinstance(value, str) else value
-        if moment is not None and moment.tzinfo is None:  # plain SQL on SQLite: datetime('now')
+        if (
+            moment is not None and moment.tzinfo is None
+        ):  # from plain SQL on SQLite, such as datetime('now')
             return moment.replace(tzinfo=UTC)
         return moment
 
 
 def time_text(moment: datetime) -> str:
-    """The form of a moment on SQLite: fixed width, so that text order is time order."""
+    """Return the form of a time on SQLite, of fixed width, so that its texts sort by time."""
     return moment.astimezone(UTC).isoformat(sep=" ", timespec="microseconds")
 
 
 class Json(_OnSqlite[Any]):
-    """JSON: `jsonb`, or text on SQLite.
+    """JSON: `jsonb` on PostgreSQL, text on SQLite.
 
-    On SQLite anybody may have written anything; text that is not JSON is returned as that text,
-    for validation to refuse, so that one bad row stops nothing.
+    On SQLite, plain SQL can write invalid JSON. It is returned as a string, which validation
+    rejects, so that one bad row does not stop the others.
     """
 
     impl = sa.JSON

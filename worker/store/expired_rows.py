@@ -1,15 +1,14 @@
-"""Ended jobs are deleted, with all that only they referred to; or their texts alone are.
+"""Delete jobs that ended long ago with all that only they refer to, or only their texts.
 
-A function is what one small transaction does. It looks again whether a job may go: nothing open is
-touched, nor anything of a batch that has not ended. What was interrupted goes on with the next run.
+Each function that deletes is one small transaction. It checks again that a job has expired, so that
+neither open jobs nor batches that have not ended are touched. An interrupted run can be repeated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -18,6 +17,7 @@ from worker.domain.lifecycle import ENDED
 from worker.events import Event
 from worker.store import job_completion
 from worker.store.database import Transaction
+from worker.store.rows import read_rows
 from worker.store.tables import (
     batches,
     events,
@@ -28,52 +28,19 @@ from worker.store.tables import (
     notices,
 )
 
-AT_ONCE = 1000  # rows of a kind in one transaction
+MAX_ROWS = 1000  # of each table in one transaction
 
 _TEXTS = ("request", "response", "contexts", "functions", "expected_output", "extra")
 _HAS_TEXT = sa.or_(*(items.c[name].isnot(None) for name in _TEXTS))
 
 
-def _may_go(before: datetime) -> sa.ColumnElement[bool]:
-    """Of a job: it ended before that time, and everything of it did."""
-    of_job = items.c.job_id == jobs.c.id
-    live = sa.exists().where(of_job, item_is_live)
-    # Cancelled inputs are still what a batch on its way is known by.
-    under_way = jobs.c.id.in_(
-        sa.select(items.c.job_id)
-        .join_from(batches, items, items.c.batch_id == batches.c.id)
-        .where(batches.c.finished_at.is_(None), item_is_in_batch)
-    )
-    untold = sa.exists().where(notices.c.job_id == jobs.c.id, notices.c.due_at.isnot(None))
-    ended = sa.and_(jobs.c.status.in_(sorted(ENDED)), jobs.c.finished_at < before)
-    return sa.and_(ended, sa.not_(sa.or_(live, under_way, untold)))
+class ExpiredJob(NamedTuple):
+    id: UUID
+    inputs: int  # how many it has
 
 
-def _with_texts() -> sa.ColumnElement[bool]:
-    return sa.exists().where(items.c.job_id == jobs.c.id, _HAS_TEXT)
-
-
-def ended_jobs(
-    connection: sa.Connection,
-    before: datetime,
-    *,
-    texts_only: bool,
-    after: UUID | None = None,
-    limit: int | None = None,
-) -> Sequence[Any]:
-    """Jobs that may go, from the next `after` one on: id, inputs."""
-    inputs = sa.select(sa.func.count()).where(items.c.job_id == jobs.c.id)
-    chosen = sa.select(jobs.c.id, inputs.scalar_subquery().label("inputs")).where(_may_go(before))
-    if texts_only:
-        chosen = chosen.where(_with_texts())
-    if after is not None:
-        chosen = chosen.where(jobs.c.id > after)
-    return connection.execute(chosen.order_by(jobs.c.id).limit(limit)).all()
-
-
-@dataclass(frozen=True, slots=True)
-class Deleted:
-    """What one transaction came to; `done` when nothing of these jobs is left."""
+class Deletion(NamedTuple):
+    """What one transaction deleted; `done` if nothing of these jobs is left."""
 
     jobs: int
     inputs: int
@@ -81,76 +48,116 @@ class Deleted:
     done: bool
 
 
-def delete_jobs(tx: Transaction, job_ids: Sequence[UUID], before: datetime) -> Deleted:
-    """Some of the rows of these jobs go; the jobs themselves with the last of their rows."""
-    going = _still_going(tx, job_ids, before)
-    gone_events = _delete_events(tx, events.c.job_id.in_(going))
-    gone_items = tx.execute(_some(sa.delete(items), items.c.job_id.in_(going))).rowcount
-    done = gone_events < AT_ONCE and gone_items < AT_ONCE
-    gone = tx.execute(sa.delete(jobs).where(jobs.c.id.in_(going))).rowcount if done else 0
-    return Deleted(gone, gone_items, gone_events, done)
+def _is_expired(before: datetime) -> sa.ColumnElement[bool]:
+    """Build the condition that a job and everything that belongs to it ended before that time."""
+    live = sa.exists().where(items.c.job_id == jobs.c.id, item_is_live)
+    # A search identifies a batch by its inputs, cancelled ones included.
+    in_open_batch = jobs.c.id.in_(
+        sa.select(items.c.job_id)
+        .join_from(batches, items, items.c.batch_id == batches.c.id)
+        .where(batches.c.finished_at.is_(None), item_is_in_batch)
+    )
+    unsent_notice = sa.exists().where(notices.c.job_id == jobs.c.id, notices.c.due_at.isnot(None))
+    ended = sa.and_(jobs.c.status.in_(sorted(ENDED)), jobs.c.finished_at < before)
+    return sa.and_(ended, sa.not_(sa.or_(live, in_open_batch, unsent_notice)))
 
 
-def delete_texts(tx: Transaction, job_ids: Sequence[UUID], before: datetime) -> Deleted:
-    """Some of the texts of these jobs go; scores, justifications and reasons stay."""
-    going = _still_going(tx, job_ids, before)
-    emptying = sa.update(items).values(dict.fromkeys(_TEXTS, sa.null()))
-    emptied = tx.execute(_some(emptying, sa.and_(items.c.job_id.in_(going), _HAS_TEXT))).rowcount
-    done = emptied < AT_ONCE
+def expired_jobs(
+    connection: sa.Connection,
+    before: datetime,
+    *,
+    texts_only: bool,
+    after: UUID | None = None,
+    limit: int | None = None,
+) -> list[ExpiredJob]:
+    """Return the jobs that ended before that time, by id, from the first one after `after`."""
+    inputs = sa.select(sa.func.count()).where(items.c.job_id == jobs.c.id)
+    chosen = sa.select(jobs.c.id, inputs.scalar_subquery().label("inputs")).where(
+        _is_expired(before)
+    )
+    if texts_only:
+        chosen = chosen.where(sa.exists().where(items.c.job_id == jobs.c.id, _HAS_TEXT))
+    if after is not None:
+        chosen = chosen.where(jobs.c.id > after)
+    return read_rows(connection, ExpiredJob, chosen.order_by(jobs.c.id).limit(limit))
+
+
+def delete_jobs(tx: Transaction, job_ids: Sequence[UUID], before: datetime) -> Deletion:
+    """Delete up to `MAX_ROWS` inputs and events of these jobs, and at last the jobs."""
+    expired = _lock_expired(tx, job_ids, before)
+    deleted_events = _delete_events(tx, events.c.job_id.in_(expired))
+    deleted_items = tx.execute(_last_items(sa.delete(items), items.c.job_id.in_(expired))).rowcount
+    done = deleted_events < MAX_ROWS and deleted_items < MAX_ROWS
+    if not done:
+        return Deletion(0, deleted_items, deleted_events, done)
+    deleted_jobs = tx.execute(sa.delete(jobs).where(jobs.c.id.in_(expired))).rowcount
+    return Deletion(deleted_jobs, deleted_items, deleted_events, done)
+
+
+def delete_texts(tx: Transaction, job_ids: Sequence[UUID], before: datetime) -> Deletion:
+    """Delete the texts of up to `MAX_ROWS` inputs; scores, justifications and errors stay."""
+    expired = _lock_expired(tx, job_ids, before)
+    update = sa.update(items).values(dict.fromkeys(_TEXTS, sa.null()))
+    emptied = tx.execute(
+        _last_items(update, sa.and_(items.c.job_id.in_(expired), _HAS_TEXT))
+    ).rowcount
+    done = emptied < MAX_ROWS
     if done:
-        for job_id in going:
+        for job_id in expired:
             tx.record_event(Event.JOB_TEXTS_PRUNED, job_id=job_id)
-    return Deleted(len(going) if done else 0, emptied, 0, done)
+    return Deletion(len(expired) if done else 0, emptied, 0, done)
 
 
-def _still_going(tx: Transaction, job_ids: Sequence[UUID], before: datetime) -> Sequence[UUID]:
-    """First the rows, so that no input can be added meanwhile; then the look."""
+def _lock_expired(tx: Transaction, job_ids: Sequence[UUID], before: datetime) -> Sequence[UUID]:
+    """Lock these jobs, so that no input can be added, and return those that have expired."""
     job_completion.lock_jobs(tx, job_ids)
-    chosen = sa.select(jobs.c.id).where(jobs.c.id.in_(job_ids), _may_go(before))
+    chosen = sa.select(jobs.c.id).where(jobs.c.id.in_(job_ids), _is_expired(before))
     return tx.scalars(chosen.order_by(jobs.c.id)).all()
 
 
-def _some(change: sa.Delete | sa.Update, which: sa.ColumnElement[bool]) -> Any:
-    """The change, of so many items at most."""
+def _last_items(change: sa.Delete | sa.Update, condition: sa.ColumnElement[bool]) -> Any:
+    """Restrict a change to `MAX_ROWS` of the items that meet the condition."""
     key = (items.c.job_id, items.c.item_index)
-    # From the end: what is left of a job that is interrupted here still begins at its beginning.
-    last = sa.select(*key).where(which).order_by(*(c.desc() for c in key)).limit(AT_ONCE)
+    # From the end, so that the first inputs of a job are left if this is interrupted.
+    last = sa.select(*key).where(condition).order_by(*(c.desc() for c in key)).limit(MAX_ROWS)
     return change.where(sa.tuple_(*key).in_(last))
 
 
-def _delete_events(tx: Transaction, which: sa.ColumnElement[bool]) -> int:
-    some = sa.select(events.c.id).where(which).limit(AT_ONCE)
-    return tx.execute(sa.delete(events).where(events.c.id.in_(some))).rowcount
+def _delete_events(tx: Transaction, condition: sa.ColumnElement[bool]) -> int:
+    chosen = sa.select(events.c.id).where(condition).limit(MAX_ROWS)
+    return tx.execute(sa.delete(events).where(events.c.id.in_(chosen))).rowcount
 
 
 def unreferenced_batches(connection: sa.Connection, before: datetime) -> Sequence[UUID]:
-    """Batches that ended before that time, and that no job refers to by an input or its history.
+    """Return batches that ended before that time, and that no input and no job's history names.
 
-    Nothing can refer to them again: inputs join a batch when it is made.
+    None can name them later, because inputs join a batch only when it is created.
     """
-    told = sa.exists().where(events.c.batch_id == batches.c.id, events.c.job_id.isnot(None))
-    ended = sa.select(batches.c.id).where(batches.c.finished_at < before, sa.not_(told))
+    in_history = sa.exists().where(events.c.batch_id == batches.c.id, events.c.job_id.isnot(None))
+    ended = sa.select(batches.c.id).where(batches.c.finished_at < before, sa.not_(in_history))
     return connection.scalars(
-        # As sets: one pass over the inputs, which have no index for this.
+        # As a difference of sets: one pass over the inputs, which have no index for this.
         ended.except_(sa.select(items.c.batch_id).where(items.c.batch_id.isnot(None)))
     ).all()
 
 
 def delete_batches(tx: Transaction, batch_ids: Sequence[UUID]) -> tuple[int, int]:
-    """Unreferenced batches go, with their events; returns how many of each."""
-    gone_events = tx.execute(sa.delete(events).where(events.c.batch_id.in_(batch_ids))).rowcount
+    """Delete unreferenced batches with their events; return how many of each."""
+    deleted_events = tx.execute(sa.delete(events).where(events.c.batch_id.in_(batch_ids))).rowcount
     ended = batches.c.finished_at.isnot(None)
-    gone = tx.execute(sa.delete(batches).where(batches.c.id.in_(batch_ids), ended)).rowcount
-    return gone, gone_events
+    deleted = tx.execute(sa.delete(batches).where(batches.c.id.in_(batch_ids), ended)).rowcount
+    return deleted, deleted_events
 
 
 def have_lost_texts(tx: Transaction, job_id: UUID) -> bool:
-    """Whether the texts of a job were pruned: it cannot be sent again."""
+    """Return whether the texts of a job were pruned, so that it cannot be sent again."""
     pruned = sa.select(1).where(events.c.job_id == job_id, events.c.event == Event.JOB_TEXTS_PRUNED)
     return tx.scalar(pruned.limit(1)) is not None
 
 
-def note(tx: Transaction, before: datetime, *, jobs: int, inputs: int, texts_only: bool) -> None:
-    """One line of history for all that is gone."""
+def record_prune(
+    tx: Transaction, before: datetime, *, jobs: int, inputs: int, texts_only: bool
+) -> None:
+    """Record one event about everything that a prune deleted."""
     event = Event.JOBS_TEXTS_PRUNED if texts_only else Event.JOBS_PRUNED
     tx.record_event(event, before=before.isoformat(timespec="seconds"), jobs=jobs, inputs=inputs)

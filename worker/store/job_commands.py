@@ -1,9 +1,8 @@
-"""What a person changes about jobs: cancel and retry."""
+"""Change jobs at a person's command: cancel and retry."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -20,10 +19,10 @@ from worker.store.tables import batches, evaluator_results, events, item_is_live
 def cancel(tx: Transaction, job_id: UUID) -> int:
     """pending, processing -> cancelled, for the job and all of its items that have not ended.
 
-    What is at the remote already cannot be stopped there; its results are dropped when they
-    come. Returns the number of cancelled items; raises `UnknownJob`.
+    Batches that are at the remote cannot be stopped; the results of cancelled items are dropped.
+    Returns the number of cancelled items; raises `UnknownJob`.
     """
-    _begin(tx, job_id)
+    _lock_planning(tx, job_id)
     moved = tx.execute(
         sa.update(items)
         .where(items.c.job_id == job_id, item_is_live)
@@ -34,13 +33,16 @@ def cancel(tx: Transaction, job_id: UUID) -> int:
     return moved.rowcount
 
 
-def dropped(tx: Transaction, job_id: UUID) -> int:
-    """Cancelled inputs whose batch is, or may be, at the remote: evaluated there for nothing."""
-    return int(tx.scalar(_still_under_way(job_id, batches.c.state != BatchState.PLANNED)) or 0)
+def count_dropped(tx: Transaction, job_id: UUID) -> int:
+    """Count the cancelled inputs that the remote evaluates, or may evaluate, all the same."""
+    return _count_in_open_batches(tx, job_id, batches.c.state != BatchState.PLANNED)
 
 
-def _still_under_way(job_id: UUID, *which: sa.ColumnElement[bool]) -> sa.Select[Any]:
-    return (
+def _count_in_open_batches(
+    tx: Transaction, job_id: UUID, *conditions: sa.ColumnElement[bool]
+) -> int:
+    """Count the cancelled inputs in batches that have not ended."""
+    counted = (
         sa.select(sa.func.count())
         .join_from(items, batches, batches.c.id == items.c.batch_id)
         .where(
@@ -48,27 +50,29 @@ def _still_under_way(job_id: UUID, *which: sa.ColumnElement[bool]) -> sa.Select[
             items.c.status == Status.CANCELLED,
             items.c.batch_index.isnot(None),
             batches.c.finished_at.is_(None),
-            *which,
+            *conditions,
         )
     )
+    return int(tx.scalar(counted) or 0)
 
 
 def retry(
     tx: Transaction, job_id: UUID, *, everything: bool = False, item_index: int | None = None
 ) -> int:
-    """failed -> pending, for every failed item of a job, with all of its attempts again.
+    """failed -> pending, for every failed item of a job; its attempts are counted from 0 again.
 
-    With `everything`, whatever has ended, or with `item_index` that item alone: its results go, and
-    it is evaluated anew. Returns the number of items; raises `UnknownJob`, or `NotPossible`.
+    With `everything`, this includes all items that have ended; with `item_index`, only that one.
+    Their earlier results are deleted. Returns the number of items; raises `UnknownJob` or
+    `NotPossible`.
     """
-    _begin(tx, job_id)
+    _lock_planning(tx, job_id)
     chosen = [items.c.job_id == job_id, items.c.status == Status.FAILED]
     if everything or item_index is not None:
         chosen[1] = items.c.status.in_(sorted(ENDED))
     if item_index is not None:
         chosen.append(items.c.item_index == item_index)
     _check_retry(tx, job_id, everything=everything, item_index=item_index)
-    _note_left_batches(tx, chosen)
+    _record_superseded_batches(tx, chosen)
     moved = tx.execute(
         sa.update(items)
         .where(*chosen)
@@ -94,8 +98,8 @@ def _check_retry(
         raise NotPossible(f"the texts of job {job_id} were pruned: it cannot be sent again")
     which = [items.c.item_index == item_index] if item_index is not None else []
     if everything or item_index is not None:
-        under_way = int(tx.scalar(_still_under_way(job_id, *which)) or 0)
-        if under_way:  # it is still what its batch is known by, if that has to be looked for
+        under_way = _count_in_open_batches(tx, job_id, *which)
+        if under_way:  # a search may yet have to identify the batch by these inputs
             raise NotPossible(
                 f"{under_way} cancelled input{'s' * (under_way != 1)} of job {job_id} still "
                 "belong to a batch that has not ended: retry when it has "
@@ -110,17 +114,20 @@ def _check_retry(
         raise NotPossible(f"input {item_index} of job {job_id} has not ended: it is {status}")
 
 
-def _note_left_batches(tx: Transaction, chosen: Sequence[sa.ColumnElement[bool]]) -> None:
-    """Evaluated items are about to leave their batches, which stay part of the job's history."""
+def _record_superseded_batches(tx: Transaction, chosen: Sequence[sa.ColumnElement[bool]]) -> None:
+    """Keep batches in the job's history from which evaluated items are about to be removed."""
     left = sa.select(items.c.job_id, items.c.batch_id).distinct()
     left = left.where(*chosen, items.c.status != Status.FAILED, items.c.batch_id.isnot(None))
     of = left.subquery()
-    told = sa.select(now(), sa.literal(Event.BATCH_SUPERSEDED, sa.Text), of.c.job_id, of.c.batch_id)
-    tx.execute(sa.insert(events).from_select(["at", "event", "job_id", "batch_id"], told))
+    rows = sa.select(now(), sa.literal(Event.BATCH_SUPERSEDED, sa.Text), of.c.job_id, of.c.batch_id)
+    tx.execute(sa.insert(events).from_select(["at", "event", "job_id", "batch_id"], rows))
 
 
 def _delete_results_of_waiting(tx: Transaction, job_id: UUID) -> None:
-    """Of items that have just left `completed`; after their rows, which nobody can now end."""
+    """Delete the results of items that have just become pending.
+
+    Call it after their rows are locked, so that no other transaction can end them.
+    """
     waiting = sa.select(items.c.item_index).where(
         items.c.job_id == job_id, items.c.status == Status.PENDING
     )
@@ -147,8 +154,8 @@ def _reopen(tx: Transaction, job_id: UUID) -> None:
     )
 
 
-def _begin(tx: Transaction, job_id: UUID) -> None:
-    """Keeps the planner away until the end of the transaction; raises `UnknownJob`."""
+def _lock_planning(tx: Transaction, job_id: UUID) -> None:
+    """Keep the planner waiting until this transaction ends; raises `UnknownJob`."""
     planning.lock_planning(tx, wait=True)
     if tx.scalar(sa.select(jobs.c.id).where(jobs.c.id == job_id)) is None:
         raise UnknownJob(job_id)

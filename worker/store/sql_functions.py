@@ -14,10 +14,10 @@ from worker.store.column_types import UtcTime
 
 
 class later(FunctionElement[datetime]):  # noqa: N801 (reads as a SQL function)
-    """The database's time, plus so many seconds.
+    """The database's time plus a number of seconds.
 
-    PostgreSQL's own clock rules where there are several machines. SQLite has one machine; there
-    `eval_now` is a function of the connection (see `store.database`), which tests can replace.
+    PostgreSQL's clock counts, as there may be several machines. On SQLite, `eval_now` is a function
+    of the connection (see `store.database`), so that tests can replace the clock.
     """
 
     type = UtcTime()
@@ -40,7 +40,7 @@ def now() -> later:
 
 
 class seconds_between(FunctionElement[float]):  # noqa: N801 (reads as a SQL function)
-    """From one moment to another; NULL where a producer wrote what is no moment, or no end."""
+    """The seconds from one time to another; NULL if a time is infinite or, on SQLite, invalid."""
 
     type = sa.Double()
     inherit_cache = True
@@ -62,7 +62,7 @@ def _seconds_on_sqlite(element: seconds_between, compiler: Any, **kw: Any) -> st
 
 
 class octet_length(FunctionElement[int]):  # noqa: N801 (reads as a SQL function)
-    """Bytes of a text; SQLite has the function only since 3.43."""
+    """The length of a text in bytes; SQLite has this function only since 3.43."""
 
     type = sa.Integer()
     inherit_cache = True
@@ -79,7 +79,7 @@ def _octet_length_on_sqlite(element: octet_length, compiler: Any, **kw: Any) -> 
 
 
 class text_at(FunctionElement[str]):  # noqa: N801 (reads as a SQL function)
-    """The text under a name of a JSON object; SQLite has `->>` only since 3.38."""
+    """The text at a key of a JSON object; SQLite has `->>` only since 3.38."""
 
     type = sa.Text()
     inherit_cache = True
@@ -101,6 +101,8 @@ def _text_at_on_sqlite(element: text_at, compiler: Any, **kw: Any) -> str:
 
 
 def among(column: sa.ColumnElement[str], words: Iterable[str]) -> sa.ColumnElement[bool]:
-    """`column IN ('...', ...)`, spelled out: a list of parameters is expanded at every execution,
-    and does not match a partial index."""
+    """Build `column IN ('...', ...)` with literals.
+
+    Parameters would be expanded at each execution, and would not match a partial index.
+    """
     return column.in_([sa.literal_column(f"'{word}'") for word in words])

@@ -156,7 +156,7 @@ sa.Index(
     jobs.c.lane,
     jobs.c.priority.desc(),
     jobs.c.id,
-    unique=True,  # the id is; SQLite then knows that a job comes once, and sorts nothing
+    unique=True,  # as the id is unique; SQLite then needs no sort
     postgresql_where=jobs.c.due_at.isnot(None),
     sqlite_where=jobs.c.due_at.isnot(None),
 )
