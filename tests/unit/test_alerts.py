@@ -125,12 +125,12 @@ def test_the_runbook_has_a_section_for_each_alert_and_no_other() -> None:
 def test_the_runbook_names_log_events_and_panels_that_exist() -> None:
     text = RUNBOOK.read_text("utf-8")
     code = "".join(path.read_text("utf-8") for path in ROOT.glob("worker/**/*.py"))
-    events = re.findall(r"`([a-z_]+\.[a-z_]+)` in the log", text)
+    events = re.findall(r"`([a-z_]+\.[a-z_]+)`\s+in\s+the\s+log", text)
     assert len(events) >= 4
     for event in events:
         assert f'"{event}"' in code, event
     dashboard = DASHBOARD.read_text("utf-8")
-    for title in re.findall(r'"([^"]+)" (?:with|on the\s+dashboard|rises)', text):
+    for title in re.findall(r'"([^"]+)"\s+(?:with|on\s+the\s+dashboard|rises)', text):
         assert f'"{title}"' in dashboard, title
 
 
