@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import typer
@@ -15,15 +15,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 
 from worker.admin import Admin
-from worker.cli.tables import make_table
+from worker.cli.tables import Column, make_table
 from worker.config import Settings, load_settings
 from worker.logs import configure_logging, secrets_of
-from worker.store.database import open_database
+from worker.store.database import Database, open_database
 from worker.store.schema_version import check_schema
-
-if TYPE_CHECKING:
-    from worker.cli.tables import Column
-    from worker.store.database import Database
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 JobId = Annotated[UUID, typer.Argument(metavar="JOB", help="The job's id.")]

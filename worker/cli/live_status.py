@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from rich.console import Group, RenderableType
@@ -14,12 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
+from worker.admin import Admin
 from worker.cli.context import out, print_json
 from worker.cli.presentation import JOB_COLUMNS, job_row, join_counts, obstacles
 from worker.cli.tables import Column, duration, make_table, quantity
-
-if TYPE_CHECKING:
-    from worker.admin import Admin
 
 JUDGE_COLUMNS = (
     Column("judge", shrinkable=True),

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 
+from worker.admin import Admin
 from worker.cli.context import AsJson, err, open_admin, out, print_json, progress_bar
 from worker.cli.tables import quantity
-
-if TYPE_CHECKING:
-    from worker.admin import Admin
-    from worker.retention import Pruned
+from worker.retention import Pruned
 
 AGE = re.compile(r"(\d{1,5})([smhdw])")
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 from uuid import UUID
 
 import typer
 from rich.progress import MofNCompleteColumn
 
+from worker.admin import Admin
 from worker.cli.context import (
     AsJson,
     JobId,
@@ -21,9 +22,6 @@ from worker.cli.context import (
 )
 from worker.cli.tables import Column, one_line, quantity
 from worker.export import Format, write_text
-
-if TYPE_CHECKING:
-    from worker.admin import Admin
 
 
 class OutputFormat(StrEnum):

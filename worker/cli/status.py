@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 from uuid import UUID
 
 import typer
 
+from worker.admin import Admin
 from worker.cli.context import AsJson, open_admin, out, print_json, print_table
 from worker.cli.live_status import follow, follow_job
 from worker.cli.presentation import JOB_COLUMNS, job_row, join_counts, notice_lines, obstacles
 from worker.cli.tables import one_line, timestamp
 from worker.domain.lifecycle import Status
-
-if TYPE_CHECKING:
-    from worker.admin import Admin
 
 SHOWN_FAILURES = 5
 
