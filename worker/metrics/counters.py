@@ -75,7 +75,7 @@ class Counters:
             case Event.JOB_COMPLETED | Event.JOB_FAILED:
                 self._observe(definitions.JOB_SECONDS, detail.get("seconds"))
             case Event.GATE_CLOSED:
-                self._count(definitions.GATES_SHUT, (scope_label(detail["scope"]),))
+                self._count(definitions.GATE_CLOSURES, (scope_label(detail["scope"]),))
 
     def on_api_request(self, endpoint: str, status: int | None, seconds: float) -> None:
         """Count a request to the judge API; `status` is None if no response came."""

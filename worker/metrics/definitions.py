@@ -179,7 +179,7 @@ NOTICES_PUT_OFF = _counter(
     "evalworker_notices_put_off_total",
     "Attempts to deliver a notice that failed and will be repeated.",
 )
-GATES_SHUT = _counter(
+GATE_CLOSURES = _counter(
     "evalworker_gate_closures_total",
     "Times that a gate closed because the API was unavailable or refused requests.",
     "scope",
