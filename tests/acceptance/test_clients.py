@@ -83,7 +83,9 @@ def test_the_vendors_generated_methods_submit_poll_and_list(
 
 
 @pytest.mark.parametrize(("package", "client"), CLIENTS)
-def test_their_asynchronous_methods_do_the_same(url: str, package: str, client: str) -> None:
+def test_the_vendors_asynchronous_methods_submit_and_poll(
+    url: str, package: str, client: str
+) -> None:
     models = import_module(f"{package}.generated.openapi_aclient.models")
     api = import_module(f"{package}.generated.openapi_aclient.api.judges_api")
     opened = getattr(import_module(package), client)(api_key=KEY, base_url=url, run_async=True)
@@ -103,7 +105,7 @@ def test_their_asynchronous_methods_do_the_same(url: str, package: str, client: 
 
 
 @pytest.mark.parametrize(("package", "client"), CLIENTS)
-def test_their_errors_are_raised_as_of_the_hosted_api(
+def test_the_gateways_errors_raise_the_vendors_exceptions(
     servers: dict[str, str], package: str, client: str
 ) -> None:
     api = import_module(f"{package}.generated.openapi_client.api.judges_api")

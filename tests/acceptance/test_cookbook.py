@@ -117,7 +117,7 @@ def results(database: Database, judge: RunningSandbox, monkeypatch: pytest.Monke
     return database
 
 
-def test_every_recipe_comes_to_what_the_page_shows(results: Database) -> None:
+def test_every_recipe_returns_what_the_page_shows(results: Database) -> None:
     name = results.engine.dialect.name
     tried = recipes()
     assert len(tried) >= 9

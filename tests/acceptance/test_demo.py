@@ -25,7 +25,7 @@ def finished_batches(folder: Path) -> int:
         return 0
 
 
-def test_the_demo_survives_its_death_and_keeps_the_old_job(tmp_path: Path) -> None:
+def test_a_killed_demo_resumes_its_job_and_adds_another(tmp_path: Path) -> None:
     env = environment()
     with started("demo", env=env, cwd=tmp_path) as killed:
         wait_until(lambda: finished_batches(tmp_path) >= 2)

@@ -57,7 +57,7 @@ def test_every_variable_is_a_setting() -> None:
             assert named <= SETTINGS | BESIDE_SETTINGS, path
 
 
-def test_the_image_is_of_what_the_build_needs_and_runs_as_nobody_in_particular() -> None:
+def test_the_image_contains_what_the_build_needs_and_runs_unprivileged() -> None:
     user = instructions("USER")
     assert user == [re.search(r"--uid (\d+)", DOCKERFILE)[1]]  # type: ignore[index]
     assert set(instructions("EXPOSE")) == {f"{OPS_PORT} {GATEWAY_PORT}"}

@@ -52,7 +52,7 @@ def blocks(language: str, page: Path = README) -> list[str]:
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
-def test_what_is_generated_is_that_of_the_code(page: Path) -> None:
+def test_generated_pages_agree_with_the_code(page: Path) -> None:
     assert page.read_text("utf-8") == pages()[page], "run `python -m scripts.generate_docs`"
 
 
@@ -64,7 +64,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_readmes_python_sql_and_commands_do_what_they_say(folder: Path) -> None:
+def test_the_readmes_python_sql_and_commands_work(folder: Path) -> None:
     newcomer, enqueue, work, read = blocks("sh")
     assert "evalworker demo" in newcomer  # run by .ci/run, in a fresh environment each
     env = with_the_command(folder)
@@ -156,7 +156,7 @@ listening=$!
 evalworker run --until-drained
 wait $listening
 """
-    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
+    env["PATH"] += f"{os.pathsep}{Path(sys.executable).parent}"  # the page's `python`
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=folder,

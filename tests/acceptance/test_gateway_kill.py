@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 from contextlib import ExitStack
 from functools import partial
@@ -127,7 +128,7 @@ class _killed_and_started_again:  # noqa: N801 (reads as a statement)
         return self.done.is_set() or bool(self.judge.ledger.account()["batches"] >= batches)
 
 
-def test_what_was_answered_survives_a_kill_at_once(
+def test_accepted_jobs_survive_an_immediate_kill(
     settings: dict[str, object], sqlite_url: str, judge: RunningSandbox
 ) -> None:
     """Also while the judge is away: the gateway starts and takes work without it."""
@@ -183,12 +184,10 @@ def test_a_gateway_alone_serves_beside_a_worker_elsewhere(
         assert gateway.wait(timeout=20) == 0
 
 
-def test_a_gateway_without_keys_or_without_its_port_says_so(sqlite_url: str) -> None:
+def test_a_gateway_without_keys_or_without_its_port_reports_it(sqlite_url: str) -> None:
     keyless = evalworker("gateway", env=environment(database_url=sqlite_url))
     assert keyless.returncode == 2
     assert "EVALWORKER_GATEWAY_KEYS is not set" in keyless.stderr
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         env = environment(database_url=sqlite_url, gateway_keys=JSON_KEYS, gateway_port=port)

@@ -69,7 +69,7 @@ def with_commands(folder: Path) -> dict[str, str]:
     return environment() | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
 
 
-def test_the_tutorial_comes_to_what_it_says(tmp_path: Path) -> None:
+def test_the_tutorial_ends_as_it_says(tmp_path: Path) -> None:
     install, sandbox, *commands = shell_of(DOCS / "tutorial.md", tmp_path)
     assert "pip install" in install  # run by .ci/run, as the README's first command
     port = str(free_port())
@@ -202,7 +202,7 @@ def test_node_enqueues_and_reads(tmp_path: Path, replica: ManualReplica, postgre
     assert replica.one("SELECT metadata->>'answer' FROM eval_jobs") == "1"
 
 
-def test_the_statements_of_go_run_as_they_are(replica: ManualReplica, postgres_url: str) -> None:
+def test_the_sql_of_the_go_guide_runs_unchanged(replica: ManualReplica, postgres_url: str) -> None:
     """Its driver is not at hand, but PostgreSQL takes the same statements with their parameters."""
     (program,) = blocks("go", DOCS / "howto" / "go.md")
     enqueue, scores = re.findall(r"^const \w+ = `(.*)`$", program, re.MULTILINE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -85,7 +86,7 @@ def _has_taken(judge: RunningSandbox, batches: int) -> bool:
     return bool(judge.ledger.account()["batches"] >= batches)
 
 
-def test_sigterm_ends_in_order_and_gives_everything_back(sqlite_url: str, tmp_path: Path) -> None:
+def test_sigterm_ends_in_order_and_releases_every_lease(sqlite_url: str, tmp_path: Path) -> None:
     with running_sandbox(SandboxOptions(latency=(1.0, 2.0))) as judge:
         env = environment(
             database_url=sqlite_url, api_url=judge.url, api_key=judge.api_key, linger_seconds=0
@@ -107,10 +108,8 @@ def test_sigterm_ends_in_order_and_gives_everything_back(sqlite_url: str, tmp_pa
         assert account(judge)["evaluated_again"] == 0
 
 
-def test_a_second_sigterm_ends_at_once(sqlite_url: str, tmp_path: Path) -> None:
+def test_a_second_sigterm_ends_immediately(sqlite_url: str, tmp_path: Path) -> None:
     """While a step hangs on a judge that does not answer."""
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as silent:
         env = environment(
             database_url=sqlite_url,

@@ -46,7 +46,9 @@ def test_no_schedule_loses_or_doubles_anything(simulation: Simulation, part: int
 
 @settings(max_examples=25, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(st.randoms(use_true_random=False))
-def test_no_schedule_of_hypothesis_does_either(simulation: Simulation, rng: Random) -> None:
+def test_no_schedule_that_hypothesis_draws_loses_or_doubles_anything(
+    simulation: Simulation, rng: Random
+) -> None:
     """A failing one shrinks: towards fewer things that happen, and fewer of them faults."""
     simulation.run(rng)
 
@@ -59,7 +61,7 @@ def test_the_same_seed_is_the_same_schedule(simulation: Simulation) -> None:
     assert histories[0] == histories[1] != ""
 
 
-def test_the_quick_way_to_the_database_makes_the_same_history(simulation: Simulation) -> None:
+def test_the_fast_engine_makes_the_same_history_as_sqlalchemys(simulation: Simulation) -> None:
     quick, plain = [], []
     for seed in range(5):
         simulation.run_seed(seed)
@@ -71,7 +73,7 @@ def test_the_quick_way_to_the_database_makes_the_same_history(simulation: Simula
     assert quick == plain
 
 
-def test_a_broken_promise_is_found_and_its_seed_told(
+def test_a_broken_promise_is_found_and_its_seed_is_reported(
     simulation: Simulation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The simulation can fail: here, who does not look before sending again."""

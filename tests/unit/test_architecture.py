@@ -11,6 +11,12 @@ import pytest
 from scripts.describe_layers import LAYERS, PACKAGE
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "migrations" not in path.parts)
+ROOT = PACKAGE.parent
+BESIDE_THE_PACKAGE = ("tests", "benchmarks", "scripts")
+NAMED = [
+    *MODULES,
+    *(path for folder in BESIDE_THE_PACKAGE for path in (ROOT / folder).rglob("*.py")),
+]
 
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
@@ -61,10 +67,12 @@ def test_the_domain_needs_the_standard_library_alone(path: Path) -> None:
     assert not {name.partition(".")[0] for name in imported(path)} & foreign
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", NAMED, ids=lambda path: str(path.relative_to(ROOT)))
 def test_modules_are_named_by_nouns(path: Path) -> None:
     name = path.parent.name if path.name == "__init__.py" else path.stem
-    if name in FIELD_TERMS:
+    name = name.removeprefix("test_")
+    last_word = name.rpartition("_")[2]
+    if last_word in FIELD_TERMS:
         return
     assert not re.search(r"(ing|ed)$", name), "a gerund or participle: name the role instead"
     assert name not in VAGUE
