@@ -9,6 +9,8 @@ from worker.store.column_types import Id, Json, UtcTime
 
 view_metadata = sa.MetaData()
 
+# fmt: off
+
 job_progress = Table(
     "eval_job_progress",
     view_metadata,
@@ -17,23 +19,17 @@ job_progress = Table(
     Column("judge_version_id", Text, comment="The version that was requested; NULL: the latest."),
     Column("tags", Json, comment="JSON array of its tags."),
     Column("metadata", Json, comment="Its producer's own JSON."),
-    Column(
-        "status",
-        Text,
-        comment="pending, processing, completed, failed (nothing could be evaluated) or cancelled.",
-    ),
+    Column("status", Text,
+        comment="pending, processing, completed, failed (nothing could be evaluated) or "
+        "cancelled."),
     Column("total", sa.BigInteger, comment="The number of its inputs."),
     Column("waiting", sa.BigInteger, comment="Inputs that are in no batch."),
     Column("in_flight", sa.BigInteger, comment="Inputs in a live batch."),
     Column("completed", sa.BigInteger, comment="Inputs with results."),
-    Column(
-        "failed",
-        sa.BigInteger,
-        comment="Inputs that ended without results; eval_item_results.error has the reason.",
-    ),
-    Column(
-        "cancelled", sa.BigInteger, comment="Inputs that were cancelled before there was a result."
-    ),
+    Column("failed", sa.BigInteger,
+        comment="Inputs that ended without results; eval_item_results.error has the reason."),
+    Column("cancelled", sa.BigInteger,
+        comment="Inputs that were cancelled before there was a result."),
     Column("created_at", UtcTime, comment="When it was enqueued."),
     Column("finished_at", UtcTime, comment="When its last input ended; NULL: not yet."),
     Column("error", Text, comment="Why the job failed."),
@@ -48,15 +44,11 @@ item_results = Table(
     Column("request", Text, comment="What was asked."),
     Column("response", Text, comment="What was evaluated."),
     Column("expected_output", Text, comment="What the response should have been."),
-    Column(
-        "attempts",
-        sa.Integer,
-        comment="The number of attempts that ended, with or without success; `evalworker "
-        "retry` resets it.",
-    ),
-    Column(
-        "error", Text, comment="Why its last attempt failed, in the API's words if there are any."
-    ),
+    Column("attempts", sa.Integer,
+        comment="The number of attempts that ended, with or without success; `evalworker retry` "
+        "resets it."),
+    Column("error", Text,
+        comment="Why its last attempt failed, in the API's words if there are any."),
     Column("batch_id", Id, comment="Its latest batch."),
     Column("remote_batch_id", Text, comment="The API's batch_execution_id of that batch."),
     Column("execution_log_id", Text, comment="The API's id of the evaluation's log."),
@@ -69,11 +61,8 @@ scores = Table(
     Column("job_id", Id, comment="The job of the input."),
     Column("item_index", sa.Integer, comment="The input's index in the job."),
     Column("judge_id", Text, comment="The judge."),
-    Column(
-        "judge_version_id",
-        Text,
-        comment="The version that ran; where the API did not say, the requested one.",
-    ),
+    Column("judge_version_id", Text,
+        comment="The version that ran; where the API did not say, the requested one."),
     Column("tags", Json, comment="JSON array of the job's tags."),
     Column("evaluator_name", Text, comment="The evaluator's name, from the API."),
     Column("score", sa.Double, comment="NULL: the evaluator gave no score."),
