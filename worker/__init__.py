@@ -1,4 +1,4 @@
-"""evalworker: durable evaluation over the Judge Batch Execution API.
+"""evalworker evaluates durably over the Judge Batch Execution API.
 
 Producers need `enqueue` and its error, `InvalidInputs`. Operators use `worker.admin`.
 """

@@ -1,4 +1,4 @@
-"""Entry point of `python -m worker`, which is the `evalworker` command."""
+"""Run the `evalworker` command by `python -m worker`."""
 
 from worker.cli import main
 

@@ -1,4 +1,4 @@
-"""The composition root: build one process from the settings, run it, and close it in order."""
+"""Build one process from the settings, run it, and close it in order."""
 
 from __future__ import annotations
 

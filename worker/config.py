@@ -1,4 +1,4 @@
-"""The settings, read from the environment once, at start. All invalid ones are reported together.
+"""Read the settings from the environment, once, at start; all invalid ones are reported together.
 
 This module also knows which databases and brokers a URL may name, and how to hide its password.
 """

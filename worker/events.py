@@ -1,4 +1,4 @@
-"""Every event that the worker records in `eval_events`, or counts for its metrics.
+"""Define every event that the worker records in `eval_events`, or counts for its metrics.
 
 The words are stored, so they never change. `docs/database.md` shows each with its description.
 """

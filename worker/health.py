@@ -1,4 +1,4 @@
-"""The operations port: liveness, readiness and metrics of this process."""
+"""Serve the operations port: liveness, readiness and metrics of this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logging: structlog formats our events and those of libraries, and secrets are redacted."""
+"""Configure logging: structlog formats our events and those of libraries, and secrets are redacted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Validation of what producers hand over: each offence is a sentence that begins with its path.
+"""Validate what producers hand over: each offence is a sentence that begins with its path.
 
 `enqueue`, the command line's files and the worker share it; the worker validates again because
 plain SQL writes jobs, too.

@@ -1,4 +1,4 @@
-"""The command line: each command is a module of this package, imported when it is called.
+"""Run the command line; each command is a module here, imported when it is called.
 
 Exit status: 0 done, 1 failed work, 2 wrong use. Output that was asked for goes to standard
 output, logs and progress to standard error.

@@ -1,4 +1,4 @@
-"""What the commands share: settings, the database, common options, and output."""
+"""Give every command its settings, database, common options and output."""
 
 from __future__ import annotations
 

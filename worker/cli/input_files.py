@@ -1,4 +1,4 @@
-"""Files of inputs, JSONL or CSV, read in constant memory.
+"""Read files of inputs, JSONL or CSV, in constant memory.
 
 A file is read twice: once to find all that is wrong with it, before a row is written, and once to
 enqueue it.

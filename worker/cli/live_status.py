@@ -1,4 +1,4 @@
-"""The live status: redrawn on a terminal, one line per refresh in a pipe."""
+"""Show a live status: redrawn on a terminal, one line per refresh in a pipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Phrases and rows that several commands print."""
+"""Make the phrases and table rows that several commands print."""
 
 from __future__ import annotations
 

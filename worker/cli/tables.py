@@ -1,4 +1,4 @@
-"""Tables for a terminal of any width, and short texts for their cells."""
+"""Make tables for a terminal of any width, and short texts for their cells."""
 
 from __future__ import annotations
 

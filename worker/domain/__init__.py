@@ -1,1 +1,1 @@
-"""Pure decisions: values in, values out; the standard library alone."""
+"""Decide, without effects: values in, values out, and the standard library alone."""

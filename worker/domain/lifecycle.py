@@ -1,4 +1,4 @@
-"""The states of a batch, and which state may follow which.
+"""Define the states of a batch, and which state may follow which.
 
     planned -> submitting -> submitted -> finished
                    |             |-> lost      (gone or stuck at the remote: its items wait again)

@@ -1,4 +1,4 @@
-"""The gateway as an ASGI application: its routes, and which errors become which responses."""
+"""Serve the gateway as an ASGI application: its routes, and the responses to errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The keys of the gateway: read from the settings, kept as hashes, compared in constant time."""
+"""Authenticate callers by their keys, which are kept as hashes and compared in constant time."""
 
 from __future__ import annotations
 

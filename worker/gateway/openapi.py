@@ -1,4 +1,4 @@
-"""The OpenAPI document of what is served, derived from the wire's types."""
+"""Derive the OpenAPI document of what is served from the wire's types."""
 
 from __future__ import annotations
 

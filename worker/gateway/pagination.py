@@ -1,4 +1,4 @@
-"""Pages of batch executions, newest first.
+"""Cut lists of batch executions into pages, newest first.
 
 A cursor is the id of the job next to the page, after a letter for the direction.
 """

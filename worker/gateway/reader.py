@@ -1,4 +1,4 @@
-"""Reads for the gateway, in threads, so that the event loop never waits for the database."""
+"""Read in threads for the gateway, so that its event loop never waits for the database."""
 
 from __future__ import annotations
 

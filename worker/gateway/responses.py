@@ -1,4 +1,4 @@
-"""A job in the API's form of a batch execution.
+"""Render a job in the API's form of a batch execution.
 
 The API has no word for cancelled: a cancelled item is shown as failed, with the reason, and its
 job as partial, or as failed if nothing was evaluated.

@@ -1,4 +1,4 @@
-"""A submission becomes a job, or finds the job that its idempotency key already made."""
+"""Turn a submission into a job, or find the job that its idempotency key already made."""
 
 from __future__ import annotations
 

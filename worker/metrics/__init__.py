@@ -1,4 +1,4 @@
-"""The metrics that Prometheus scrapes: one registry per process, created by `Metrics`.
+"""Expose metrics to Prometheus: one registry per process, created by `Metrics`.
 
 definitions  every metric: its name, labels and help text
 counters     what this process did, counted after each commit

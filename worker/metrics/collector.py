@@ -1,4 +1,4 @@
-"""Gauges of what the database holds, read when Prometheus scrapes.
+"""Collect gauges of what the database holds, when Prometheus scrapes.
 
 A scrape neither waits long nor fails because of the database. One thread at a time reads a
 snapshot, which is served until it expires. The longer it took, the longer it is served: even with

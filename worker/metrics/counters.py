@@ -1,4 +1,4 @@
-"""Counters and histograms of what this process did, fed by events after their commit."""
+"""Count and time what this process did, fed by events after their commit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every metric of this service: its name, its labels and its help text.
+"""Define every metric of this service: its name, its labels and its help text.
 
 A metric is either of one *process* (sum it over replicas) or of the *database* that all replicas
 share (each reports the same, so take the maximum). Labels are bounded: the values listed here, HTTP

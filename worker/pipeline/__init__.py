@@ -1,1 +1,1 @@
-"""What runs in a worker: plan, submit, recover, poll."""
+"""Do a worker's work: plan, submit, recover and poll batches."""

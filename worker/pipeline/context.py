@@ -1,4 +1,4 @@
-"""What the steps of one process share: its connections, its settings and its name."""
+"""Hold what the steps of one process share: its connections, its settings and its name."""
 
 from __future__ import annotations
 

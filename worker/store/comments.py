@@ -1,4 +1,4 @@
-"""Copies the comments of tables, views and columns into PostgreSQL, where `\\d+` shows them."""
+"""Copy the comments of tables, views and columns into PostgreSQL, where `\\d+` shows them."""
 
 from __future__ import annotations
 

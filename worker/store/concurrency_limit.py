@@ -1,4 +1,4 @@
-"""The limit of batches in flight, shared by all replicas: it is lowered when the API throttles."""
+"""Limit the batches in flight over all replicas; the limit is lowered when the API throttles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections and transactions. Only `Database.run` commits."""
+"""Open connections and run transactions. Only `Database.run` commits."""
 
 from __future__ import annotations
 

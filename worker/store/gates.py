@@ -1,4 +1,4 @@
-"""Gates: a circuit breaker for each part of the API (Nygard, "Release It!", 2007).
+"""Close and open gates: a circuit breaker for each part of the API (Nygard, "Release It!", 2007).
 
 A row of `eval_gates` is a scope in trouble: the whole API ("api"), one kind of request to it
 ("api:submit", "api:status"), or a judge ("judge:<id>"). Nobody passes until `opens_at`. The first

@@ -1,4 +1,4 @@
-"""The rows of the list watcher: batches at the remote, and when the list is read next.
+"""Store what the list watcher needs: batches at the remote, and when the list is read next.
 
 What is written to a batch here is a hint: when it is to be read itself.
 """

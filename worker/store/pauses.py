@@ -1,4 +1,4 @@
-"""Pauses: nothing new is planned for, or submitted to, one judge or any, until a person resumes it.
+"""Pause and resume: nothing new is planned for, or submitted to, a paused judge.
 
 A row of `eval_pauses` is a pause. What is at the remote already goes on, and a planned batch behind
 a pause takes no slot.

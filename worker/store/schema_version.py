@@ -1,4 +1,4 @@
-"""The version of a database's schema, and the check that this worker can use it."""
+"""Read the version of a database's schema, and check that this worker can use it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder of migrations and of plain SQL scripts that comes with the worker."""
+"""Find the migrations and the plain SQL scripts that come with the worker."""
 
 from __future__ import annotations
 

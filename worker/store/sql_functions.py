@@ -1,4 +1,4 @@
-"""SQL expressions that PostgreSQL and SQLite spell differently."""
+"""Define SQL expressions that PostgreSQL and SQLite spell differently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables, with a comment at each column. `migrations/` creates them; a test proves both equal.
+"""Define the tables, with a comment at each column. `migrations/` creates them; a test compares.
 
 Producers write `eval_jobs` and `eval_items`; the worker writes everything else. People read the
 views (see `views`). Two kinds of column guard the work:

@@ -1,4 +1,4 @@
-"""The views that people read, as SQLAlchemy tables; only migrations define them."""
+"""Describe the views that people read, as SQLAlchemy tables; only migrations define them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rows of notices that a job has ended, to the URL that its producer named.
+"""Store notices that a job has ended, for the URL that its producer named.
 
     waiting -> sent     (the receiver confirmed it)
        |----> failed    (it can never be sent, or its attempts are used up)

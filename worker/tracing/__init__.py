@@ -1,4 +1,4 @@
-"""Traces from `enqueue` to the recorded result, if the extra `evalworker[otel]` is installed.
+"""Trace from `enqueue` to the recorded result, if the extra `evalworker[otel]` is installed.
 
 context   the trace context of the producer or caller, as W3C `traceparent`
 spans     the worker's spans: one for each step, and one for each job when it ends

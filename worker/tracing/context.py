@@ -1,4 +1,4 @@
-"""The trace context of the caller, as W3C `traceparent`."""
+"""Read the trace context of the caller, as W3C `traceparent`."""
 
 from __future__ import annotations
 

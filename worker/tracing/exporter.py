@@ -1,4 +1,4 @@
-"""The exporter of this process's spans, and the tracer that makes them."""
+"""Set up the exporter of this process's spans, and find the tracer that makes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The worker's spans.
+"""Make the worker's spans.
 
 A batch may hold items of several jobs, and so of several traces. The span of a step links to all
 of them, and if there is only one, it belongs to that trace. When a job ends, its trace gets a span

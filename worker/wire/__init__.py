@@ -1,4 +1,4 @@
-"""The judge API's definition, shared by its client, the sandbox and the gateway.
+"""Define the judge API once, for its client, the sandbox and the gateway.
 
 paths       the URLs
 auth        the key of a request

@@ -1,4 +1,4 @@
-"""Request bodies and error responses, for the gateway and the sandbox."""
+"""Read request bodies and make error responses, for the gateway and the sandbox."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The API key of a request, in the header `Authorization: Api-Key …`."""
+"""Read and write the API key of a request, in the header `Authorization: Api-Key …`."""
 
 from __future__ import annotations
 

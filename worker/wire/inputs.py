@@ -1,4 +1,4 @@
-"""One input of a submission, as pydantic validates it."""
+"""Validate one input of a submission."""
 
 from __future__ import annotations
 

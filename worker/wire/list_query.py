@@ -1,4 +1,4 @@
-"""The query parameters of the list of batch executions."""
+"""Parse the query parameters of the list of batch executions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The API's paths: segments for clients, which build URLs, and templates for servers."""
+"""Define the API's paths: segments for clients, which build URLs, and templates for servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bodies of the API's errors."""
+"""Define the bodies of the API's errors."""
 
 from __future__ import annotations
 

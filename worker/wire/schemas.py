@@ -1,4 +1,4 @@
-"""The API's response bodies; the OpenAPI document is derived from these types."""
+"""Define the API's response bodies; the OpenAPI document is derived from these types."""
 
 from __future__ import annotations
 

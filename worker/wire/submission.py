@@ -1,4 +1,4 @@
-"""The body of a submission."""
+"""Validate the body of a submission."""
 
 from __future__ import annotations
 
