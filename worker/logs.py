@@ -1,4 +1,4 @@
-"""Configure logging: structlog formats our events and those of libraries, and secrets are redacted."""
+"""Configure logging: structlog formats all events, also those of libraries, and redacts secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Limit requests by a token bucket (Turner, "New directions in communications", IEEE Communications 1986)."""
+"""Limit requests by a token bucket.
+
+The source is Turner, "New directions in communications", IEEE Communications, 1986."""
 
 from __future__ import annotations
 
