@@ -1,4 +1,4 @@
-"""The gateway as processes: with its worker, alone beside it, and killed."""
+"""The gateway in processes that are killed, with its worker and separate from it."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def settings(judge: RunningSandbox) -> dict[str, object]:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])
-def test_a_client_cannot_tell_that_the_worker_is_killed_and_started_again(
+def test_a_client_survives_kills_and_restarts_of_worker_and_gateway(
     judge: RunningSandbox,
     settings: dict[str, object],
     database: str,
     request: pytest.FixtureRequest,
 ) -> None:
-    """While every fifth answer of the judge's to a submission gets lost, too."""
+    """Meanwhile, every fifth response of the judge to a submission is lost, too."""
     env = environment(**settings, database_url=request.getfixturevalue(f"{database}_url"))
     url = f"http://127.0.0.1:{settings['gateway_port']}"
     inputs = [{"request": f"question {n}", "response": f"answer {n}"} for n in range(INPUTS)]
@@ -72,10 +72,10 @@ def test_a_client_cannot_tell_that_the_worker_is_killed_and_started_again(
 
 
 @pytest.mark.timeout(300)
-def test_a_client_of_a_gateway_alone_does_not_notice_that_workers_are_killed(
+def test_a_client_of_a_separate_gateway_does_not_notice_that_workers_are_killed(
     judge: RunningSandbox, settings: dict[str, object], postgres_url: str
 ) -> None:
-    """Nothing is refused or broken off: the gateway is another process."""
+    """No request fails, because the gateway is another process."""
     env = environment(**settings, database_url=postgres_url)
     url = f"http://127.0.0.1:{settings['gateway_port']}"
     inputs = [{"request": f"question {n}", "response": f"answer {n}"} for n in range(INPUTS)]
@@ -92,7 +92,7 @@ def test_a_client_of_a_gateway_alone_does_not_notice_that_workers_are_killed(
 
 
 class _killed_and_started_again:  # noqa: N801 (reads as a statement)
-    """A worker, killed whenever the judge has taken so many batches; never gone for good."""
+    """Kill the worker each time the judge has accepted so many batches, and start it again."""
 
     def __init__(
         self,
@@ -131,7 +131,7 @@ class _killed_and_started_again:  # noqa: N801 (reads as a statement)
 def test_accepted_jobs_survive_an_immediate_kill(
     settings: dict[str, object], sqlite_url: str, judge: RunningSandbox
 ) -> None:
-    """Also while the judge is away: the gateway starts and takes work without it."""
+    """Also while the judge is down: the gateway starts and accepts jobs without it."""
     away = {**settings, "api_url": f"http://127.0.0.1:{free_port()}"}
     url = f"http://127.0.0.1:{settings['gateway_port']}"
     with started("run", "--gateway", env=environment(**away, database_url=sqlite_url)) as worker:
@@ -153,7 +153,7 @@ def _is_completed(caller: httpx.Client, status_url: str) -> bool:
     return bool(caller.get(status_url).json()["status"] == "completed")
 
 
-def test_a_gateway_alone_serves_beside_a_worker_elsewhere(
+def test_a_separate_gateway_serves_beside_a_worker(
     settings: dict[str, object], postgres_url: str
 ) -> None:
     ops = free_port()
@@ -184,7 +184,7 @@ def test_a_gateway_alone_serves_beside_a_worker_elsewhere(
         assert gateway.wait(timeout=20) == 0
 
 
-def test_a_gateway_without_keys_or_without_its_port_reports_it(sqlite_url: str) -> None:
+def test_a_gateway_without_keys_or_a_free_port_fails_with_the_reason(sqlite_url: str) -> None:
     keyless = evalworker("gateway", env=environment(database_url=sqlite_url))
     assert keyless.returncode == 2
     assert "EVALWORKER_GATEWAY_KEYS is not set" in keyless.stderr

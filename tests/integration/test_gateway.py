@@ -1,4 +1,4 @@
-"""The gateway over both databases: what a client of the documented API meets."""
+"""The gateway as clients of the documented API see it, over both databases."""
 
 from __future__ import annotations
 
@@ -58,29 +58,29 @@ def replica(database: Database) -> ManualReplica:
     return ManualReplica(database, FakeJudgeAPI())
 
 
-def problem(answer: httpx.Response) -> tuple[int, str]:
-    """Its status and code; the body has all that the API's have."""
-    body = answer.json()
+def problem(response: httpx.Response) -> tuple[int, str]:
+    """Return the response's status and code, after checking that the body is complete."""
+    body = response.json()
     assert body.keys() == {"type", "status", "title", "detail", "instance", "code"}
-    assert body["status"] == answer.status_code
-    return answer.status_code, body["code"]
+    assert body["status"] == response.status_code
+    return response.status_code, body["code"]
 
 
 def ids(page: Any) -> list[str]:
     return [row["batch_execution_id"] for row in page["results"]]
 
 
-def test_a_submission_is_a_job_and_its_items_fill_in_as_they_end(
+def test_a_submission_becomes_a_job_whose_items_show_results_as_they_end(
     caller: httpx.Client, replica: ManualReplica
 ) -> None:
-    answer = submit(caller, "one", "fail two", judge="judge-7", tags=["b", "a"])
-    assert answer.status_code == 202
-    taken = answer.json()
-    assert taken["status_url"] == f"{EXECUTIONS}{taken['batch_execution_id']}/"
+    response = submit(caller, "one", "fail two", judge="judge-7", tags=["b", "a"])
+    assert response.status_code == 202
+    accepted = response.json()
+    assert accepted["status_url"] == f"{EXECUTIONS}{accepted['batch_execution_id']}/"
     (row,) = replica.rows("SELECT judge_id, owner FROM eval_jobs")
     assert tuple(row) == ("judge-7", "team-a")
 
-    shown = caller.get(taken["status_url"]).json()
+    shown = caller.get(accepted["status_url"]).json()
     assert (shown["status"], shown["total_count"]) == ("pending", 2)
     assert shown["tags"] == ["a", "b"]
     assert [item["status"] for item in shown["items"]] == ["pending", "pending"]
@@ -88,7 +88,7 @@ def test_a_submission_is_a_job_and_its_items_fill_in_as_they_end(
 
     replica.remote.done = False
     replica.step()
-    shown = caller.get(taken["status_url"]).json()
+    shown = caller.get(accepted["status_url"]).json()
     assert shown["status"] == "processing"
     assert shown["started_at"] is not None
     assert shown["items"][0]["started_at"] is not None
@@ -97,17 +97,17 @@ def test_a_submission_is_a_job_and_its_items_fill_in_as_they_end(
     replica.remote.done = True
     replica.pass_time()
     replica.step()
-    shown = caller.get(taken["status_url"]).json()
+    shown = caller.get(accepted["status_url"]).json()
     assert (shown["status"], shown["completed_count"], shown["failed_count"]) == (
         "processing",
         1,
         0,
     )
     assert shown["items"][0]["status"] == "completed"
-    assert shown["items"][1]["error_message"] == "", "it is tried again"
+    assert shown["items"][1]["error_message"] == "", "it is retried"
 
     replica.finish()
-    shown = caller.get(taken["status_url"]).json()
+    shown = caller.get(accepted["status_url"]).json()
     assert (shown["status"], shown["completed_count"], shown["failed_count"]) == ("completed", 1, 1)
     assert shown["judge"]["version_id"] == "version-that-ran"
     first, second = shown["items"]
@@ -127,7 +127,7 @@ def test_a_submission_is_a_job_and_its_items_fill_in_as_they_end(
     assert second["completed_at"] is not None
 
 
-def test_every_field_of_an_input_is_sent_on_and_shown(
+def test_every_field_of_an_input_is_forwarded_and_shown(
     caller: httpx.Client, replica: ManualReplica
 ) -> None:
     given = {
@@ -137,10 +137,10 @@ def test_every_field_of_an_input_is_sent_on_and_shown(
         "turns": [{"role": "user", "content": "hello", "unheard": 1}],
         "tools": [{"type": "function"}],
         "user_id": "u",
-        "unknown": "is passed over, as by the API",
+        "unknown": "is ignored, as by the API",
     }
     project = "01932f5e-0000-7000-8000-000000000001"
-    answer = caller.post(
+    response = caller.post(
         "/v1/judges/j/batch-execute/",
         json={"inputs": [given], "project_id": project, "judge_version_id": project},
     )
@@ -148,16 +148,16 @@ def test_every_field_of_an_input_is_sent_on_and_shown(
     (sent,) = replica.remote.inputs()
     expected = {name: part for name, part in given.items() if name != "unknown"}
     assert sent == {**expected, "project_id": project}
-    shown = caller.get(answer.json()["status_url"]).json()["items"][0]["input"]
+    shown = caller.get(response.json()["status_url"]).json()["items"][0]["input"]
     assert shown == {**sent, "response": None, "expected_output": None}
 
 
-def test_a_job_of_which_nothing_could_be_evaluated_is_failed(
+def test_a_job_is_failed_if_nothing_was_evaluated(
     caller: httpx.Client, replica: ManualReplica
 ) -> None:
-    answer = submit(caller, "fail one")
+    response = submit(caller, "fail one")
     replica.finish()
-    assert caller.get(answer.json()["status_url"]).json()["status"] == "failed"
+    assert caller.get(response.json()["status_url"]).json()["status"] == "failed"
 
 
 def test_a_cancelled_job_is_partial_or_failed_in_the_apis_words(
@@ -168,19 +168,19 @@ def test_a_cancelled_job_is_partial_or_failed_in_the_apis_words(
     replica.pass_time()
     replica.step()
     none = submit(caller, "three").json()
-    for taken in (half, none):
-        database.run(partial(job_commands.cancel, job_id=UUID(taken["batch_execution_id"])))
+    for accepted in (half, none):
+        database.run(partial(job_commands.cancel, job_id=UUID(accepted["batch_execution_id"])))
     shown = caller.get(half["status_url"]).json()
     assert (shown["status"], shown["completed_count"], shown["failed_count"]) == ("partial", 1, 1)
     assert shown["items"][1]["error_message"] == "Cancelled before it was evaluated."
     assert caller.get(none["status_url"]).json()["status"] == "failed"
-    for status, taken in (("partial", half), ("failed", none)):
+    for status, accepted in (("partial", half), ("failed", none)):
         page = caller.get(EXECUTIONS, params={"status": status}).json()
-        assert ids(page) == [taken["batch_execution_id"]]
+        assert ids(page) == [accepted["batch_execution_id"]]
         assert page["results"][0]["status"] == status
 
 
-def test_the_same_idempotency_key_answers_the_first_id(
+def test_a_repeated_idempotency_key_returns_the_first_id(
     caller: httpx.Client, replica: ManualReplica
 ) -> None:
     first = submit(caller, "one", key="k").json()
@@ -190,36 +190,36 @@ def test_the_same_idempotency_key_answers_the_first_id(
     assert replica.events().count("job.taken") == 2
 
 
-def test_an_idempotency_key_of_another_submission_is_refused(
+def test_an_idempotency_key_with_another_submission_is_refused(
     caller: httpx.Client, replica: ManualReplica
 ) -> None:
-    """Or one of the two would never be evaluated, and nobody would know."""
+    """Otherwise one of the two would be lost without anyone noticing."""
     submit(caller, "one", key="k")
     assert problem(submit(caller, "two", key="k")) == (422, "idempotency_key_reused")
     assert problem(submit(caller, "one", judge="j2", key="k")) == (422, "idempotency_key_reused")
     assert replica.one("SELECT count(*) FROM eval_items") == 1
 
 
-def test_an_idempotency_key_is_short_and_visible(sqlite_url: str) -> None:
+def test_an_idempotency_key_is_at_most_255_visible_characters(sqlite_url: str) -> None:
     with running_gateway(Database(sqlite_url)) as url, client(url) as caller:
         for key in ("", "k k", "k" * 256, "\u00e9"):
-            answer = caller.post(
+            response = caller.post(
                 "/v1/judges/j/batch-execute/",
                 json={"inputs": [{}]},
                 headers={b"Idempotency-Key": key.encode()},
             )
-            assert (answer.status_code, list(answer.json())) == (400, ["Idempotency-Key"]), key
+            assert (response.status_code, list(response.json())) == (400, ["Idempotency-Key"]), key
         assert submit(caller, "one", key="k" * 255).status_code == 202
 
 
-def test_an_idempotency_key_is_its_callers_alone(
+def test_clients_may_use_equal_idempotency_keys(
     caller: httpx.Client, url: str, replica: ManualReplica
 ) -> None:
     with client(url, OTHER_KEY) as other:
         assert submit(caller, "one", key="k").json() != submit(other, "one", key="k").json()
 
 
-def test_the_same_submission_from_many_at_once_is_one_job(url: str, replica: ManualReplica) -> None:
+def test_concurrent_equal_submissions_make_one_job(url: str, replica: ManualReplica) -> None:
     together = threading.Barrier(12)
 
     def send(_: int) -> Any:
@@ -232,7 +232,7 @@ def test_the_same_submission_from_many_at_once_is_one_job(url: str, replica: Man
     assert replica.one("SELECT count(*) FROM eval_items") == 1
 
 
-def test_a_bad_submission_among_many_at_once_is_refused_alone(
+def test_an_invalid_submission_is_refused_without_failing_concurrent_ones(
     url: str, replica: ManualReplica
 ) -> None:
     together = threading.Barrier(12)
@@ -253,16 +253,16 @@ def test_a_bad_submission_among_many_at_once_is_refused_alone(
 def test_a_key_sees_its_own_jobs_only(
     caller: httpx.Client, url: str, replica: ManualReplica
 ) -> None:
-    taken = submit(caller, "one").json()
+    accepted = submit(caller, "one").json()
     producers = replica.enqueue(["nobody's"])
     with client(url, OTHER_KEY) as other:
-        assert problem(other.get(taken["status_url"])) == (404, "not_found")
+        assert problem(other.get(accepted["status_url"])) == (404, "not_found")
         assert ids(other.get(EXECUTIONS).json()) == []
     assert problem(caller.get(f"{EXECUTIONS}{producers}/")) == (404, "not_found")
-    assert ids(caller.get(EXECUTIONS).json()) == [taken["batch_execution_id"]]
+    assert ids(caller.get(EXECUTIONS).json()) == [accepted["batch_execution_id"]]
 
 
-KEYLESS = [
+UNKNOWN_KEYS = [
     (None, "not_authenticated"),
     ("", "not_authenticated"),
     ("Bearer " + KEY, "not_authenticated"),
@@ -273,27 +273,27 @@ KEYLESS = [
 ]
 
 
-def test_without_a_key_that_is_known_nothing_is_answered(sqlite_url: str) -> None:
+def test_requests_without_a_known_key_get_401(sqlite_url: str) -> None:
     with running_gateway(Database(sqlite_url)) as url, client(url, None) as nobody:
-        for header, code in KEYLESS:
+        for header, code in UNKNOWN_KEYS:
             headers = {} if header is None else {"Authorization": header}
-            answers = [
+            all_responses = [
                 nobody.get(EXECUTIONS, headers=headers),
                 nobody.get(f"{EXECUTIONS}x/", headers=headers),
                 nobody.post("/v1/judges/j/batch-execute/", headers=headers, json={}),
             ]
-            for answer in answers:
-                assert problem(answer) == (401, code), header
-                assert answer.headers["www-authenticate"] == "Api-Key"
+            for response in all_responses:
+                assert problem(response) == (401, code), header
+                assert response.headers["www-authenticate"] == "Api-Key"
 
 
-def test_a_key_is_for_its_judges_only(url: str) -> None:
+def test_a_key_may_use_only_its_judges(url: str) -> None:
     with client(url, NARROW_KEY) as narrow:
         assert submit(narrow, "one", judge="math").status_code == 202
         assert problem(submit(narrow, "one", judge="other")) == (403, "permission_denied")
 
 
-def test_a_key_that_asks_too_often_is_told_when_to_come_back(url: str) -> None:
+def test_a_key_above_its_rate_gets_429_with_retry_after(url: str) -> None:
     with client(url, SLOW_KEY) as slow, client(url) as other:
         assert slow.get(EXECUTIONS).status_code == 200
         refused = slow.get(EXECUTIONS)
@@ -316,23 +316,23 @@ WRONG_BODIES: list[tuple[Any, set[str]]] = [
 ]
 
 
-def test_what_is_wrong_is_told_by_field(sqlite_url: str) -> None:
+def test_validation_errors_are_named_by_field(sqlite_url: str) -> None:
     with running_gateway(Database(sqlite_url)) as url, client(url) as caller:
         for body, fields in WRONG_BODIES:
-            # As text: the client's own JSON has no half of a surrogate pair.
-            answer = caller.post("/v1/judges/j/batch-execute/", content=json.dumps(body))
-            assert (answer.status_code, answer.json().keys()) == (400, fields)
+            # As text, because httpx cannot encode half of a surrogate pair.
+            response = caller.post("/v1/judges/j/batch-execute/", content=json.dumps(body))
+            assert (response.status_code, response.json().keys()) == (400, fields)
         assert ids(caller.get(EXECUTIONS).json()) == []
 
 
-def test_a_body_that_is_no_json_is_a_parse_error(sqlite_url: str) -> None:
+def test_a_body_that_is_not_json_is_a_parse_error(sqlite_url: str) -> None:
     with running_gateway(Database(sqlite_url)) as url, client(url) as caller:
         for body in (b"", b"{", b'{"inputs": [NaN]}', b"[" * 100_000, b"\xff"):
-            answer = caller.post("/v1/judges/j/batch-execute/", content=body)
-            assert problem(answer) == (400, "parse_error"), body[:20]
+            response = caller.post("/v1/judges/j/batch-execute/", content=body)
+            assert problem(response) == (400, "parse_error"), body[:20]
 
 
-def test_a_body_beyond_the_limit_is_not_read_to_its_end(sqlite_url: str) -> None:
+def test_a_body_above_the_limit_is_not_read_to_its_end(sqlite_url: str) -> None:
     sent = itertools.count()
 
     def endless() -> Iterator[bytes]:
@@ -344,28 +344,28 @@ def test_a_body_beyond_the_limit_is_not_read_to_its_end(sqlite_url: str) -> None
         running_gateway(Database(sqlite_url), max_body_bytes=100_000) as url,
         client(url) as caller,
     ):
-        told = caller.post("/v1/judges/j/batch-execute/", content=b" " * 100_001)
-        assert problem(told) == (413, "too_large")
+        declared = caller.post("/v1/judges/j/batch-execute/", content=b" " * 100_001)
+        assert problem(declared) == (413, "too_large")
         try:
-            untold = caller.post("/v1/judges/j/batch-execute/", content=endless())
-        except httpx.WriteError:  # the connection was closed under it
+            streamed = caller.post("/v1/judges/j/batch-execute/", content=endless())
+        except httpx.WriteError:  # the gateway closed the connection
             pass
         else:
-            assert problem(untold) == (413, "too_large")
+            assert problem(streamed) == (413, "too_large")
         assert next(sent) < 2000
 
 
-def test_more_inputs_than_the_api_takes_are_taken_where_the_setting_allows(
+def test_more_inputs_than_the_api_accepts_are_split_into_batches(
     sqlite_url: str,
 ) -> None:
     database = Database(sqlite_url)
     replica = ManualReplica(database, FakeJudgeAPI())
     with running_gateway(database, max_inputs=250) as url, client(url) as caller:
-        answer = submit(caller, *(f"q{n}" for n in range(250)))
+        response = submit(caller, *(f"q{n}" for n in range(250)))
         assert submit(caller, *(f"q{n}" for n in range(251))).status_code == 400
         replica.finish()
         assert replica.remote.posts() == 3
-        shown = caller.get(answer.json()["status_url"]).json()
+        shown = caller.get(response.json()["status_url"]).json()
     assert shown["completed_count"] == 250
     assert [item["input"]["request"] for item in shown["items"]] == [f"q{n}" for n in range(250)]
     assert [item["evaluator_results"][0]["justification"] for item in shown["items"]] == [
@@ -374,11 +374,11 @@ def test_more_inputs_than_the_api_takes_are_taken_where_the_setting_allows(
     database.close()
 
 
-def test_the_list_is_walked_in_both_directions(
+def test_the_list_has_pages_in_both_directions(
     caller: httpx.Client, replica: ManualReplica
 ) -> None:
-    taken = [submit(caller, f"q{n}").json()["batch_execution_id"] for n in range(5)]
-    newest_first = taken[::-1]
+    accepted = [submit(caller, f"q{n}").json()["batch_execution_id"] for n in range(5)]
+    newest_first = accepted[::-1]
     page = caller.get(EXECUTIONS, params={"page_size": 2}).json()
     assert page["previous"] is None
     assert "items" not in page["results"][0]
@@ -420,7 +420,7 @@ def test_the_list_is_filtered(caller: httpx.Client, replica: ManualReplica) -> N
         assert ids(caller.get(EXECUTIONS, params=params).json()) == expected, params
 
 
-UNASKABLE: list[dict[str, str]] = [
+INVALID_PARAMETERS: list[dict[str, str]] = [
     {"tag": "t"},
     {"status": "done"},
     {"page_size": "0"},
@@ -434,32 +434,34 @@ UNASKABLE: list[dict[str, str]] = [
 ]
 
 
-def test_what_the_list_cannot_be_asked_is_refused(sqlite_url: str) -> None:
+def test_invalid_list_parameters_are_refused(sqlite_url: str) -> None:
     with running_gateway(Database(sqlite_url)) as url, client(url) as caller:
-        for params in UNASKABLE:
-            answer = caller.get(EXECUTIONS, params=params)
-            assert (answer.status_code, answer.json().keys()) == (400, params.keys())
+        for params in INVALID_PARAMETERS:
+            response = caller.get(EXECUTIONS, params=params)
+            assert (response.status_code, response.json().keys()) == (400, params.keys())
 
 
-def test_a_path_without_its_slash_or_with_another_method_is_not_there(sqlite_url: str) -> None:
+def test_unknown_paths_get_404_and_other_methods_405(sqlite_url: str) -> None:
     with running_gateway(Database(sqlite_url)) as url, client(url) as caller:
         assert problem(caller.post("/v1/judges/j/batch-execute", json={})) == (404, "not_found")
         assert problem(caller.get("/v1/judges/j/execute/")) == (404, "not_found")
-        answer = caller.delete(EXECUTIONS)
-        assert problem(answer) == (405, "method_not_allowed")
-        assert "GET" in answer.headers["allow"]
+        response = caller.delete(EXECUTIONS)
+        assert problem(response) == (405, "method_not_allowed")
+        assert "GET" in response.headers["allow"]
         assert problem(caller.get(f"{EXECUTIONS}not-an-id/")) == (404, "not_found")
 
 
-def test_while_the_database_is_away_clients_are_told_to_come_back(sqlite_url: str) -> None:
-    """And what was not committed is not answered as taken."""
+def test_while_the_database_is_unavailable_requests_get_503_with_retry_after(
+    sqlite_url: str,
+) -> None:
+    """A submission that was not committed is not reported as accepted."""
     database = Database(sqlite_url)
     with running_gateway(database) as url, client(url) as caller:
         with database.engine.begin() as connection:
             connection.exec_driver_sql("ALTER TABLE eval_jobs RENAME TO hidden")
-        for answer in (submit(caller, "one"), caller.get(EXECUTIONS)):
-            assert problem(answer) == (503, "service_unavailable")
-            assert int(answer.headers["retry-after"]) > 0
+        for response in (submit(caller, "one"), caller.get(EXECUTIONS)):
+            assert problem(response) == (503, "service_unavailable")
+            assert int(response.headers["retry-after"]) > 0
         with database.engine.begin() as connection:
             connection.exec_driver_sql("ALTER TABLE hidden RENAME TO eval_jobs")
         assert submit(caller, "one").status_code == 202
@@ -469,10 +471,10 @@ def test_while_the_database_is_away_clients_are_told_to_come_back(sqlite_url: st
 def test_polls_are_answered_while_submissions_wait_for_their_commit(
     url: str, caller: httpx.Client, database: Database, replica: ManualReplica
 ) -> None:
-    """More of them than there are readers: nothing that waits to write is in the way of a read."""
+    """Writes wait in a thread of their own, and cannot occupy the readers."""
     status_url = submit(caller, "one").json()["status_url"]
     with ThreadPoolExecutor(8) as pool:
-        with database.engine.begin() as held:  # on SQLite this alone keeps all writers out
+        with database.engine.begin() as held:  # on SQLite, this alone blocks all writers
             if database.on_postgresql:
                 held.exec_driver_sql("LOCK TABLE eval_jobs IN SHARE ROW EXCLUSIVE MODE")
             waiting = [pool.submit(_submit_alone, url) for _ in range(8)]
@@ -508,11 +510,11 @@ def test_polls_are_answered_while_a_very_large_job_is_serialized(
     assert all(len(item["evaluator_results"]) for item in items)
 
 
-def test_polls_of_what_is_not_there_keep_no_connection(
+def test_polls_of_unknown_jobs_leak_no_connections(
     caller: httpx.Client, database: Database
 ) -> None:
     unknown = f"{EXECUTIONS}01932f5e-0000-7000-8000-000000000001/"
-    gc.disable()  # it would give back what somebody lost
+    gc.disable()  # it would return leaked connections to the pool
     try:
         for _ in range(30):
             assert caller.get(unknown).status_code == 404
@@ -522,7 +524,7 @@ def test_polls_of_what_is_not_there_keep_no_connection(
         gc.enable()
 
 
-def test_a_job_that_is_deleted_during_a_poll_is_not_shown_without_its_results(
+def test_a_job_that_is_deleted_during_a_poll_gets_404(
     caller: httpx.Client,
     database: Database,
     replica: ManualReplica,
@@ -547,10 +549,10 @@ def _submit_alone(url: str) -> int:
         return submit(own, "late").status_code
 
 
-def test_a_commit_whose_answer_was_lost_makes_one_job(
+def test_a_commit_whose_response_was_lost_makes_one_job(
     database: Database, replica: ManualReplica
 ) -> None:
-    """The transaction is run again, and finds what it had written."""
+    """The transaction is repeated, and finds that it was committed before."""
     texts = [str(number) for number in range(MAX_GROUP_INPUTS + 1)]
     lose = [True]
 
@@ -569,7 +571,7 @@ def test_a_commit_whose_answer_was_lost_makes_one_job(
     assert replica.one("SELECT count(*) FROM eval_items") == len(texts)
 
 
-def test_keys_are_given_as_hashes_too(sqlite_url: str) -> None:
+def test_keys_may_be_given_as_hashes(sqlite_url: str) -> None:
     digest = hashlib.sha256(KEY.encode()).hexdigest()
     keys = json.dumps({"hashed": {"sha256": digest}})
     with running_gateway(Database(sqlite_url), keys=keys) as url, client(url) as caller:

@@ -1,4 +1,4 @@
-"""Connections of the gateway's that PostgreSQL ends, at the worst moments."""
+"""PostgreSQL ends connections of the gateway at the worst moments."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def url(database_of_postgres: Database) -> Iterator[str]:
         yield found
 
 
-def test_a_connection_that_breaks_between_a_job_and_its_inputs_makes_one_whole_job(
+def test_a_connection_lost_between_a_job_and_its_inputs_leaves_one_whole_job(
     database_of_postgres: Database,
 ) -> None:
-    """Many inputs go by the driver's own COPY, whose errors must be known as the others are."""
+    """Many inputs are inserted by COPY, whose errors must be recognized as transient, too."""
     database = database_of_postgres
     broken: list[str] = []
     texts = [str(number) for number in range(MAX_GROUP_INPUTS + 1)]
@@ -44,16 +44,16 @@ def test_a_connection_that_breaks_between_a_job_and_its_inputs_makes_one_whole_j
 
     with running_gateway(database, max_inputs=len(texts)) as url, client(url) as caller:
         sa.event.listen(database.engine, "after_cursor_execute", cut)
-        answer = submit(caller, *texts)
+        response = submit(caller, *texts)
         sa.event.remove(database.engine, "after_cursor_execute", cut)
     assert broken
-    assert answer.status_code == 202, answer.text
+    assert response.status_code == 202, response.text
     replica = ManualReplica(database, FakeJudgeAPI())
     assert replica.one("SELECT count(*) FROM eval_jobs") == 1
     assert replica.one("SELECT count(*) FROM eval_items") == len(texts)
 
 
-def test_a_connection_that_breaks_in_the_middle_of_submissions_makes_whole_jobs(
+def test_connections_lost_during_submissions_leave_whole_jobs(
     database_of_postgres: Database, url: str
 ) -> None:
     replica = ManualReplica(database_of_postgres, FakeJudgeAPI())
@@ -67,7 +67,7 @@ def test_a_connection_that_breaks_in_the_middle_of_submissions_makes_whole_jobs(
             return submit(caller, f"{number}", "second").status_code
 
     with ThreadPoolExecutor(8) as pool:
-        with database_of_postgres.engine.begin() as held:  # jobs can be written, inputs cannot
+        with database_of_postgres.engine.begin() as held:  # allows inserting jobs, but not inputs
             held.exec_driver_sql("LOCK TABLE eval_items IN SHARE ROW EXCLUSIVE MODE")
             sent = [pool.submit(send, number) for number in range(8)]
             for _ in range(2):
@@ -80,7 +80,7 @@ def test_a_connection_that_breaks_in_the_middle_of_submissions_makes_whole_jobs(
     assert replica.events() == ["job.taken"] * 8
 
 
-def test_readers_whose_connections_have_all_broken_answer_as_if_nothing_was(
+def test_polls_survive_the_loss_of_all_connections(
     database_of_postgres: Database, url: str
 ) -> None:
     with client(url) as caller:
@@ -90,8 +90,8 @@ def test_readers_whose_connections_have_all_broken_answer_as_if_nothing_was(
             return caller.get(status_url)
 
         for _ in range(3):
-            with ThreadPoolExecutor(8) as pool:  # so that every reader has a connection
-                assert {answer.status_code for answer in pool.map(ask, range(40))} == {200}
+            with ThreadPoolExecutor(8) as pool:  # so that every thread has a connection
+                assert {response.status_code for response in pool.map(ask, range(40))} == {200}
             end_sessions(database_of_postgres)
         assert caller.get("/v1/judges/batch-executions/").status_code == 200
 
@@ -99,7 +99,7 @@ def test_readers_whose_connections_have_all_broken_answer_as_if_nothing_was(
 def end_sessions(
     database: Database, one: sa.Connection | None = None, *, waiting: bool = False
 ) -> None:
-    """All of this database, or that of one connection, or those that wait for a lock."""
+    """End all sessions of this database, only that of `one`, or those waiting for a lock."""
     found = "datname = current_database() AND pid <> pg_backend_pid()"
     if one is not None:
         driver: Any = one.connection.dbapi_connection

@@ -1,4 +1,4 @@
-"""The running gateway, asked all that its OpenAPI document allows, and much that it does not."""
+"""Fuzz the running gateway with requests that its OpenAPI document allows, and with others."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ pytestmark = pytest.mark.one_database("postgres")
 ORDINARY, LONG = 20, 2000  # examples for each operation and kind of data
 
 
-def test_the_document_in_the_docs_is_that_of_the_code() -> None:
+def test_the_document_in_the_docs_is_current() -> None:
     assert OPENAPI.read_text("utf-8") == openapi_text(), "run `python -m scripts.generate_docs`"
 
 
-def test_the_document_is_served_to_anybody(sqlite_url: str) -> None:
+def test_the_document_is_served_without_a_key(sqlite_url: str) -> None:
     with running_gateway(Database(sqlite_url), max_inputs=500) as url, client(url, None) as nobody:
         served = nobody.get("/openapi.json").json()
     assert served["components"]["schemas"]["Submission"]["properties"]["inputs"]["maxItems"] == 500
@@ -40,7 +40,7 @@ def test_the_document_is_served_to_anybody(sqlite_url: str) -> None:
 
 @pytest.fixture
 def url(database_url: str) -> Iterator[str]:
-    """With jobs in each state, so that there is something to answer."""
+    """Serve jobs in several states."""
     database = Database(load_settings(database_url=database_url).sqlalchemy_url)
     replica = ManualReplica(database, FakeJudgeAPI())
     with running_gateway(database, keys=JSON_KEYS) as found:
@@ -54,18 +54,18 @@ def url(database_url: str) -> Iterator[str]:
     database.close()
 
 
-def test_no_request_is_answered_with_a_server_error_or_out_of_its_schema(url: str) -> None:
+def test_responses_conform_to_the_document(url: str) -> None:
     fuzz(url, examples=ORDINARY)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-def test_no_request_of_very_many_is(url: str) -> None:
+def test_responses_to_very_many_requests_conform_to_the_document(url: str) -> None:
     fuzz(url, examples=LONG)
 
 
 def fuzz(url: str, *, examples: int) -> None:
-    """Each operation, with data as it should be and with data as it should not."""
+    """Fuzz each operation with valid and with invalid data."""
     served = httpx.get(f"{url}/openapi.json").json()
     del served["security"]  # the key is always sent: without it every answer is 401
     schema = schemathesis.openapi.from_dict(served)
@@ -88,7 +88,7 @@ def _fuzz_operation(operation: Any, mode: Any, examples: int, known: str) -> Non
     )
     def ask(case: Any) -> None:
         _ask(case)
-        if mode.is_positive and "id" in (case.path_parameters or {}):  # and one that is there
+        if mode.is_positive and "id" in (case.path_parameters or {}):  # also one that exists
             case.path_parameters["id"] = known
             _ask(case)
 
@@ -103,10 +103,10 @@ def _ask(case: Any) -> None:
 
 
 def _beyond_the_document(response: Any) -> bool:
-    """Refused for what no schema can say.
+    """Return whether a rule refused the request that no schema can express.
 
-    That is what no database holds (NUL, halves of surrogate pairs), a name of blanks, a cursor
-    that was never given out, and a key of an earlier submission.
+    Such are characters that no database stores (NUL, halves of surrogate pairs), blank names,
+    cursors that were never issued, and idempotency keys of earlier submissions.
     """
     words = ("cannot be stored", "Null characters", "must not be empty", "Invalid cursor")
     return response.status_code == 422 or (

@@ -1,4 +1,4 @@
-"""Who may use the gateway, and how often."""
+"""The gateway's keys and their rate limits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def offences(entries: object) -> str:
     return str(caught.value)
 
 
-def test_keys_come_from_the_setting_or_from_a_file_that_it_names(tmp_path: Path) -> None:
+def test_keys_are_read_from_the_setting_or_from_the_file_it_names(tmp_path: Path) -> None:
     entries = {"a": {"key": SECRET, "judges": ["j"]}, "b": {"sha256": "0" * 64}}
     file = tmp_path / "keys.json"
     file.write_text(json.dumps(entries))
@@ -60,7 +60,7 @@ def test_keys_come_from_the_setting_or_from_a_file_that_it_names(tmp_path: Path)
         ("", "not set"),
     ],
 )
-def test_what_is_wrong_with_the_keys_is_told_without_a_key(entries: object, words: str) -> None:
+def test_errors_in_the_keys_are_named_without_quoting_a_key(entries: object, words: str) -> None:
     assert words in offences(entries)
 
 
@@ -86,10 +86,10 @@ def test_the_right_key_is_found_among_many() -> None:
         assert keys.find(wrong) is None
 
 
-def test_every_key_is_compared_in_constant_time_whichever_it_is(
+def test_all_keys_are_compared_in_constant_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Or the time that an answer takes would tell how much of a guess is right."""
+    """Otherwise the response time would reveal how much of a guess is right."""
     compared: list[tuple[bytes, bytes]] = []
 
     def compare(one: bytes, other: bytes) -> bool:
@@ -107,7 +107,7 @@ def test_every_key_is_compared_in_constant_time_whichever_it_is(
 
 
 @given(st.floats(0.1, 50), st.lists(st.floats(0, 3), min_size=1, max_size=60))
-def test_no_stretch_of_time_holds_more_requests_than_its_rate(
+def test_no_period_has_more_requests_than_the_rate_allows(
     per_second: float, pauses: list[float]
 ) -> None:
     bucket, now, taken = TokenBucket(per_second), 0.0, []
@@ -123,7 +123,7 @@ def test_no_stretch_of_time_holds_more_requests_than_its_rate(
 
 
 @given(st.floats(0.1, 50))
-def test_who_waits_as_long_as_told_is_let_in(per_second: float) -> None:
+def test_a_client_that_waits_as_long_as_it_should_is_admitted(per_second: float) -> None:
     bucket: Any = TokenBucket(per_second)
     now = 0.0
     for _ in range(200):
