@@ -52,11 +52,7 @@ def _counter(name: str, text: str, *labels: str, values: tuple[str, ...] = ()) -
 
 
 def _histogram(
-    name: str,
-    text: str,
-    buckets: tuple[float, ...],
-    *labels: str,
-    values: tuple[str, ...] = (),
+    name: str, text: str, buckets: tuple[float, ...], *labels: str, values: tuple[str, ...] = ()
 ) -> Metric:
     return Metric(name, "histogram", text, labels, values, buckets)
 
@@ -72,9 +68,7 @@ def _database_gauge(name: str, text: str, *labels: str) -> Metric:
 # --- Of the database ----------------------------------------------------------------------------
 
 ITEMS_WAITING = _database_gauge(
-    "evalworker_items_waiting",
-    "Items that wait to be put into a batch.",
-    "judge",
+    "evalworker_items_waiting", "Items that wait to be put into a batch.", "judge"
 )
 OLDEST_WAITING = _database_gauge(
     "evalworker_oldest_waiting_seconds",
