@@ -195,7 +195,7 @@ class Run:
         with self.database() as database:
             with database.read() as connection:
                 held = [batch.id for batch in held_batches(connection)]
-            expected = any(effect.endswith(" hold") for effect in self.scenario.effects)
+            expected = any(effect.endswith(" put_on_hold") for effect in self.scenario.effects)
             assert expected or not held, "a batch is held"
             for batch_id in held:
                 database.run(partial(resolve, batch_id=batch_id, resubmit=False))

@@ -37,13 +37,14 @@ if TYPE_CHECKING:
 
 COMPANIONS = frozenset(
     {
-        "claim_watch",
+        "claim_read",
         "close",
         "count_failure",
         "lower_limit",
-        "open_again",
-        "pass_through",
-        "watch_again",
+        "open_gates",
+        "schedule_read",
+        "start_jobs",
+        "start_probe",
     }
 )
 """Store functions whose change accompanies a transition of a batch: named only where they are

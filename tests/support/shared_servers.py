@@ -32,7 +32,7 @@ POSTGRES_TEMPLATE = "template_migrated"
 SQLITE_TEMPLATE = "template.db"
 ROOT = Path(__file__).parents[2]
 
-_children: list[subprocess.Popen[bytes]] = []  # kept: they outlive the process that started them
+_kept: list[object] = []  # servers that outlive the process that started them
 
 
 def begin_run() -> None:
@@ -78,6 +78,7 @@ def shared_valkey() -> ValkeyServer:
     def start() -> dict[str, Any]:
         server.home.mkdir()
         server.start()
+        _kept.append(server)
         return {"pid": server.pid, "port": server.port}
 
     server.port = _start_once("valkey", start)["port"]
@@ -104,7 +105,7 @@ def command_client() -> Path:
         module = "tests.support.command_server"
         # The server's own output, if there is any, is that of the test run.
         server = subprocess.Popen([sys.executable, "-m", module, address], cwd=ROOT)
-        _children.append(server)
+        _kept.append(server)
         wait_until(lambda: Path(address).exists(), seconds=90)
         client.write_text(CLIENT.format(python=sys.executable, address=address))
         client.chmod(0o755)
