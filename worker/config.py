@@ -253,7 +253,7 @@ def _in_memory(url: sa.URL) -> bool:
 
 
 def _is_readable(url: str) -> bool:
-    """Whether no client would mistake a part of the password for the host or the port."""
+    """Return whether no client would mistake a part of the password for the host or the port."""
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -1,7 +1,7 @@
 """Decide how many batches may be at the remote at the same time.
 
-The limit follows AIMD's idea (Chiu and Jain, "Analysis of the Increase and Decrease Algorithms for
-Congestion Avoidance", 1989): a throttle lowers it by a factor, and it grows back with time.
+A throttle lowers the limit by a factor, as in AIMD (Chiu and Jain, "Analysis of the Increase and
+Decrease Algorithms for Congestion Avoidance", 1989). It grows back exponentially with time.
 """
 
 from __future__ import annotations

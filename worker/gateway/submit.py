@@ -54,7 +54,7 @@ class PendingSubmission:
 
     @cached_property
     def stored_key(self) -> str:
-        """The key in the database, unique to the owner.
+        """Return the key as the database has it, unique to the owner.
 
         A submission without a key gets one from its id, so that a commit whose outcome is unknown
         can be repeated without making a second job.

@@ -108,7 +108,7 @@ def _parse_int(digits: str) -> int | float:
 
 
 def submit_outcome(response: ApiResponse, own_url: str | None) -> SubmitOutcome:
-    """`own_url` is the response's status_url where that is a URL of this API, else None."""
+    """Interpret the response to a POST; `own_url` is its status_url if that is on this API."""
     if not response.is_success:
         refusal = _refusal(response)
         if isinstance(refusal, NotFound) and response.body is NOT_JSON:
@@ -122,7 +122,7 @@ def submit_outcome(response: ApiResponse, own_url: str | None) -> SubmitOutcome:
 
 
 def status_outcome(response: ApiResponse, batch_execution_id: str) -> StatusOutcome:
-    """`Found` only if the response is about this batch."""
+    """Interpret the response of a status path: `Found` only if it is about this batch."""
     if not response.is_success:
         refusal = _refusal(response)
         if isinstance(refusal, NotFound) and response.body is NOT_JSON:
@@ -135,7 +135,7 @@ def status_outcome(response: ApiResponse, batch_execution_id: str) -> StatusOutc
 
 
 def list_outcome(response: ApiResponse, *, first_page: bool) -> ListOutcome:
-    """`NotFound` means that this server has no usable list, which only the first page can show."""
+    """Interpret a page: `NotFound` says that there is no usable list; only the first page can."""
     if not response.is_success:
         return _failed_list(response, _refusal(response), first_page=first_page)
     body = response.body
@@ -188,7 +188,7 @@ def _refusal(response: ApiResponse) -> Refusal:
 
 
 def _without_input_errors(refusal: Refusal) -> NotFound | Throttled | Denied | Unavailable:
-    """A GET has no inputs that could be invalid or too large."""
+    """Turn "invalid" and "too large" into outcomes of a GET, which has no inputs."""
     if isinstance(refusal, Invalid | TooLarge):
         return Unavailable(refusal.reason)
     return refusal

@@ -60,7 +60,7 @@ class Sandbox:
         self._lock = threading.Lock()
 
     def create_app(self) -> Starlette:
-        """A POST without the final slash gets 404: clients must not rely on a redirect."""
+        """Create the application. A POST without the final slash gets 404, not a redirect."""
         routes = [
             self._route("submit", EXECUTE_PATH, self.submit, "POST"),
             self._route("submit", COMMON_PATH, self.submit, "POST"),
