@@ -1,4 +1,4 @@
-"""Runs the migrations, in one transaction, for `alembic` and for `evalworker migrate` alike."""
+"""Run the migrations in one transaction, for `alembic` and for `evalworker migrate`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
--- The roles of least privilege, for PostgreSQL: `evalworker migrate --roles` runs this file, or you do, with
--- `psql -v ON_ERROR_STOP=1 -1 -f`, as the owner of the tables. It may run as often as you like, and should after
--- every migration. Whoever runs it needs CREATEROLE, or roles that somebody else has created.
+-- Roles of least privilege for PostgreSQL. Run this file by `evalworker migrate --roles`, or as the owner of the tables
+-- by `psql -v ON_ERROR_STOP=1 -1 -f`. It can be repeated, and should be after every migration. It needs CREATEROLE,
+-- unless the roles exist already.
 --
--- None of these roles can log in: make logins of your own members of them. See docs/roles.md.
+-- None of these roles can log in: grant them to logins of your own. See docs/roles.md.
 
 DO $$
 DECLARE
@@ -10,7 +10,7 @@ DECLARE
     relation record;
     here text := current_schema();
 BEGIN
-    PERFORM pg_advisory_xact_lock(1702257004);  -- that of the migrations: one after the other
+    PERFORM pg_advisory_xact_lock(1702257004);  -- the lock of the migrations, so that they do not run concurrently
     FOREACH role IN ARRAY ARRAY[
         'evalworker_producer', 'evalworker_reader', 'evalworker_reader_without_texts', 'evalworker_worker'
     ] LOOP
@@ -19,7 +19,7 @@ BEGIN
                 EXECUTE format('CREATE ROLE %I NOLOGIN', role);
             END IF;
         EXCEPTION WHEN duplicate_object OR unique_violation THEN
-            NULL;  -- from another database of this server, at the same moment
+            NULL;  -- created concurrently, from another database of this server
         END;
         IF NOT has_schema_privilege(role, here, 'USAGE') THEN
             EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', here, role);
@@ -29,11 +29,11 @@ BEGIN
         SELECT relname, relowner FROM pg_class
         WHERE relnamespace = here::regnamespace AND relname LIKE 'eval\_%' AND relkind IN ('r', 'p', 'v', 'S')
     LOOP
-        -- PostgreSQL would only warn, and grant nothing.
+        -- Otherwise PostgreSQL would only warn, and grant nothing.
         IF NOT pg_has_role(relation.relowner, 'USAGE') THEN
             RAISE EXCEPTION 'must be owner of %', relation.relname USING ERRCODE = 'insufficient_privilege';
         END IF;
-        -- What an earlier version granted, and this one does not, goes.
+        -- Revoke what an earlier version granted and this one does not.
         EXECUTE format(
             'REVOKE ALL ON %I.%I FROM evalworker_producer, evalworker_reader,'
             ' evalworker_reader_without_texts, evalworker_worker',
@@ -42,36 +42,35 @@ BEGIN
 END
 $$;
 
--- Every command of evalworker first looks whether the schema is its own.
+-- Every command of evalworker first checks the version of the schema.
 GRANT SELECT ON eval_alembic_version
     TO evalworker_producer, evalworker_reader, evalworker_reader_without_texts, evalworker_worker;
 
--- Producers insert what a producer says, and see of the jobs which keys are taken: an insert that answers with
--- the id, or that gives way to an equal key, has to be able to read both. Texts, results and states they do not see.
+-- Producers insert the columns that are theirs. They can read the ids and keys of jobs, which RETURNING and ON CONFLICT
+-- need, but no texts, results or states.
 GRANT INSERT (id, judge_id, judge_version_id, tags, idempotency_key, priority, metadata, created_at, callback_url,
     trace_context),
     SELECT (id, idempotency_key) ON eval_jobs TO evalworker_producer;
 GRANT INSERT (job_id, item_index, request, response, contexts, functions, expected_output, extra)
     ON eval_items TO evalworker_producer;
--- It runs with the rights of its caller.
+-- The function runs with the rights of its caller.
 GRANT EXECUTE ON FUNCTION eval_enqueue, eval_uuid7 TO evalworker_producer;
 
 GRANT SELECT ON eval_job_progress, eval_item_results, eval_scores, eval_job_notices TO evalworker_reader;
 
--- The same views without what a producer or a judge wrote in words, errors included: they quote.
+-- The same views without texts of producers and judges, and without errors, which quote them.
 GRANT SELECT (job_id, judge_id, judge_version_id, tags, metadata, status, total, waiting, in_flight, completed,
     failed, cancelled, created_at, finished_at) ON eval_job_progress TO evalworker_reader_without_texts;
 GRANT SELECT (job_id, item_index, status, attempts, batch_id, remote_batch_id, execution_log_id, finished_at)
     ON eval_item_results TO evalworker_reader_without_texts;
 GRANT SELECT (job_id, item_index, judge_id, judge_version_id, tags, evaluator_name, score, confidence, finished_at)
     ON eval_scores TO evalworker_reader_without_texts;
-GRANT SELECT ON eval_job_notices TO evalworker_reader_without_texts;  -- their errors quote nothing
+GRANT SELECT ON eval_job_notices TO evalworker_reader_without_texts;  -- these errors quote no texts
 
--- The worker, its gateway and its commands. Jobs, inputs and batches are never deleted by them, and what happened
--- is never rewritten.
+-- The worker, its gateway and its commands never delete jobs, inputs or batches, and never change the history.
 GRANT SELECT, INSERT, UPDATE ON eval_jobs, eval_items, eval_batches, eval_notices, eval_pace TO evalworker_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON eval_gates, eval_pauses, eval_evaluator_results TO evalworker_worker;
 GRANT SELECT, INSERT ON eval_events TO evalworker_worker;
-GRANT USAGE ON SEQUENCE eval_events_id_seq TO evalworker_worker;  -- SQLAlchemy asks for numbers by itself
+GRANT USAGE ON SEQUENCE eval_events_id_seq TO evalworker_worker;  -- SQLAlchemy reads the sequence itself
 GRANT SELECT ON eval_job_progress, eval_item_results, eval_scores, eval_job_notices TO evalworker_worker;
 GRANT EXECUTE ON FUNCTION eval_enqueue, eval_uuid7 TO evalworker_worker;

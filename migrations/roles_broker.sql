@@ -1,10 +1,10 @@
--- Messages over PostgreSQL (EVALWORKER_BROKER_URL): the queue's own tables for the worker's role. Run like
--- roles.sql, in the database that the broker's URL names, once the schema eval_dramatiq is there.
+-- Grant the worker's role the tables of a broker on PostgreSQL (EVALWORKER_BROKER_URL). Run it like roles.sql, in
+-- the database of the broker's URL, once the schema eval_dramatiq exists.
 
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'evalworker_worker') THEN
-        CREATE ROLE evalworker_worker NOLOGIN;  -- another server than that of the jobs
+        CREATE ROLE evalworker_worker NOLOGIN;  -- the broker is on another server than the jobs
     END IF;
 END
 $$;

@@ -1,4 +1,4 @@
-"""The outbox, batches, results, history, and the three views that people read."""
+"""Create the outbox, batches, results, history, and the three views that people read."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-# Where the two databases differ in words. On SQLite times are text of one width in UTC, so that
-# they sort as time does, and a UUIDv7 is put together from the time and random bytes.
+# What the two databases spell differently. On SQLite, times are texts of fixed width in UTC, so
+# that they sort by time, and a UUIDv7 is composed of the time and random bytes.
 _SQLITE_MILLIS = "printf('%012x', CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER))"
 WORDS = {
     "postgresql": {
@@ -217,7 +217,7 @@ JOIN eval_jobs j ON j.id = r.job_id
 LEFT JOIN eval_batches b ON b.id = i.batch_id
 """
 
-# One statement from any language. The same key again answers with the first job's id.
+# Enqueues with one statement from any language; a repeated key returns the first job's id.
 ENQUEUE = """
 CREATE FUNCTION eval_enqueue(
     judge_id text,
@@ -263,7 +263,7 @@ END
 $$
 """
 
-# Once per statement, never per row; PostgreSQL folds the equal ones of a transaction into one.
+# Once per statement, not per row; PostgreSQL merges equal notifications of a transaction.
 NOTIFY = """
 CREATE FUNCTION eval_notify() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -299,5 +299,5 @@ def downgrade() -> None:
 
 
 def _literally(statement: str) -> str:
-    """Keeps `:%M` in a time format and `::jsonb` from being read as bound parameters."""
+    """Escape `:%M` in a time format and `::jsonb`, which are no bound parameters."""
     return statement.replace(":%", r"\:%").replace(":00", r"\:00")

@@ -1,5 +1,8 @@
-"""The API's pace, as all replicas know it; when it refused last, beside since when; and indexes
-and a vacuum that keep the cost of a batch the same, however many inputs wait or are done."""
+"""Share the API's capacity between replicas, and keep the cost of a batch constant.
+
+New indexes and vacuum settings keep queries fast, however many inputs wait or have ended. A gate
+also records when a request was last refused.
+"""
 
 from __future__ import annotations
 
@@ -25,17 +28,17 @@ CREATE TABLE eval_pace (
 """
 
 
-# Also of cancelled items: a batch that is about to be sent asks for both.
+# With cancelled items, because a batch that is about to be sent reads both.
 IN_FLIGHT = """
 CREATE INDEX eval_items_in_flight ON eval_items (batch_id, batch_index)
     WHERE status IN ('processing', 'cancelled') AND batch_id IS NOT NULL
 """
-# Unique, as the id is: SQLite then knows that a job comes once, and sorts nothing.
+# Unique, as the id is, so that SQLite needs no sort.
 DUE = """
 CREATE {unique}INDEX eval_jobs_due ON eval_jobs (lane, priority DESC, id) WHERE due_at IS NOT NULL
 """
-# Rows that change often, in a table that is large: by default a fifth of it may be dead, and each
-# look for what is live would pass them all.
+# In these large tables rows change often. By default a fifth of a table may be dead rows, which
+# each search for live ones would have to skip.
 VACUUM = """
 ALTER TABLE {table} SET (autovacuum_vacuum_scale_factor = 0.02,
     autovacuum_vacuum_threshold = 1000, autovacuum_analyze_scale_factor = 0.05)

@@ -1,4 +1,4 @@
-"""What watching needs: held batches by an index, and a job's place in its producer's trace."""
+"""Index the batches on hold, and store the trace context that a job was enqueued with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is told that a job has ended: whoever listens on PostgreSQL, and the URL of the job."""
+"""Announce the end of a job by webhooks, and by NOTIFY on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SELECT job_id, id AS notice_id, state, attempts, error, created_at, finished_at
 FROM eval_notices
 """
 
-# PostgreSQL sends it with the commit, and folds nothing here: each job ends by itself.
+# PostgreSQL sends it at the commit; each job is a notification of its own.
 ANNOUNCE = """
 CREATE FUNCTION eval_announce() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -54,8 +54,8 @@ CREATE TRIGGER eval_jobs_announce AFTER UPDATE OF finished_at ON eval_jobs
     EXECUTE FUNCTION eval_announce()
 """
 
-# As before, but for its last argument. An equal function with another list of arguments would be a
-# second one, and calls with defaults ambiguous: so the old one goes.
+# As before, with one more argument. The old function is dropped: otherwise there would be two, and
+# calls with defaults would be ambiguous.
 ENQUEUE = """
 CREATE FUNCTION eval_enqueue(
     judge_id text,
@@ -128,5 +128,5 @@ def downgrade() -> None:
 
 
 def _create_enqueue(**words: str) -> None:
-    # `::text[]` would be read as a bound parameter.
+    # Otherwise `::text[]` would be a bound parameter.
     op.execute(ENQUEUE.format(**words).replace("::text", r"\:\:text"))
