@@ -46,8 +46,9 @@ if status < 0:
 os._exit(status)
 """
 
-# Not imported beforehand: a console reads the environment and the terminal when it is made.
-NOT_PRELOADED = ("worker.cli", "worker.__main__")
+# Not imported beforehand: a console reads the environment and the terminal when it is made, and
+# the extra `otel` may not be installed.
+NOT_PRELOADED = ("worker.cli", "worker.__main__", "worker.tracing.spans")
 LAZILY_IMPORTED = ("dramatiq_postgres", "httpcore", "rich.console", "rich.table", "typer")
 
 
