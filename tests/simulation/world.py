@@ -31,7 +31,7 @@ TURN_SECONDS = 1.0  # between two turns that nobody woke
 LOOKS = 0.2  # of the list, by somebody, after an event
 A_MOMENT = 0.001  # seconds; what is due then is surely due
 NEVER = float("inf")
-PAUSED = "EXISTS (SELECT 1 FROM eval_gates WHERE scope IN ('pause', 'pause:' || j.judge_id))"
+PAUSED = "EXISTS (SELECT 1 FROM eval_pauses p WHERE p.judge_id IN ('', j.judge_id))"
 
 
 class Moment(NamedTuple):
