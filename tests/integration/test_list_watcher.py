@@ -278,7 +278,7 @@ def test_the_last_batches_are_watched_to_their_end(
 def test_a_list_that_takes_no_status_is_asked_for_all(
     replica: ManualReplica, remote: FakeJudgeAPI
 ) -> None:
-    remote.has_filter, remote.done = False, False
+    remote.filter, remote.done = "refused", False
     submit(replica)
     replica.list_watcher.turn()
     remote.done = True

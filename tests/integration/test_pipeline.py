@@ -10,7 +10,7 @@ from uuid import UUID
 import httpx
 import pytest
 
-from tests.support.fake_judge_api import FakeJudgeAPI
+from tests.support.fake_judge_api import AcceptedBatch, FakeJudgeAPI
 from tests.support.manual_replica import ManualReplica
 from worker.domain.lifecycle import TRANSITIONS, BatchState
 from worker.store import gates, job_queries, leases, polling
@@ -47,7 +47,7 @@ def test_items_of_several_jobs_share_a_batch(replica: ManualReplica, remote: Fak
     replica.enqueue(["elsewhere"], tags=["y"])
     replica.enqueue(["other judge"], judge_id="second")
     replica.finish()
-    sizes = sorted(len(batch["body"]["inputs"]) for batch in remote.batches.values())
+    sizes = sorted(len(batch.inputs) for batch in remote.batches.values())
     assert sizes == [1, 1, 60]
     assert replica.one("SELECT count(*) FROM eval_jobs WHERE status = 'completed'") == 32
     assert replica.every_result_is_at_its_own_input()
@@ -59,13 +59,13 @@ def test_higher_priorities_go_first_and_equals_in_turn(database: Database) -> No
     replica.enqueue(questions(20), judge_id="big")
     replica.enqueue(["small"], judge_id="small")
     replica.step()
-    assert sorted(batch["judge_id"] for batch in remote.batches.values()) == ["big", "small"]
+    assert sorted(batch.judge_id for batch in remote.batches.values()) == ["big", "small"]
     replica.enqueue(["urgent 1", "urgent 2", "urgent 3"], judge_id="urgent", priority=5)
     replica.pass_time()
     replica.step()
     replica.step()
     last_two = list(remote.batches.values())[-2:]
-    assert [batch["judge_id"] for batch in last_two] == ["urgent", "urgent"]
+    assert [batch.judge_id for batch in last_two] == ["urgent", "urgent"]
 
 
 def test_no_more_batches_are_live_than_allowed(database: Database) -> None:
@@ -88,10 +88,10 @@ def test_a_part_filled_batch_waits_for_company(
     replica.dispatcher.linger = 1000.0
     replica.enqueue(questions(150))
     replica.step()
-    assert [len(batch["body"]["inputs"]) for batch in remote.batches.values()] == [100]
+    assert [len(batch.inputs) for batch in remote.batches.values()] == [100]
     replica.enqueue(questions(50))
     replica.step()
-    assert [len(batch["body"]["inputs"]) for batch in remote.batches.values()] == [100, 100]
+    assert [len(batch.inputs) for batch in remote.batches.values()] == [100, 100]
 
 
 def test_a_job_without_inputs_fails_with_that_reason(replica: ManualReplica) -> None:
@@ -348,7 +348,7 @@ def test_a_batch_that_is_too_large_is_split_without_blame(
     replica.enqueue(questions(100))
     replica.finish()
     assert replica.one("SELECT completed, failed FROM eval_job_progress") == (100, 0)
-    assert all(len(batch["body"]["inputs"]) == 25 for batch in remote.batches.values())
+    assert all(len(batch.inputs) == 25 for batch in remote.batches.values())
 
 
 def test_an_unknown_judge_fails_its_items_with_the_apis_words(
@@ -445,11 +445,12 @@ def test_a_throttle_in_the_middle_of_a_search_ends_it_for_its_time(
     replica: ManualReplica, remote: FakeJudgeAPI
 ) -> None:
     remote.shows_tags = False
-    remote.batches["another's"] = {
-        "body": {"inputs": [{"request": "x"}]},
-        "judge_id": "judge",
-        "created_at": datetime.now(UTC),
-    }
+    remote.batches["another's"] = AcceptedBatch(
+        id="another's",
+        judge_id="judge",
+        inputs=[{"request": "x"}],
+        created_at=datetime.now(UTC),
+    )
     remote.next_answer(remote.accept_and_lose)
     replica.enqueue(["q"])
     replica.step()
@@ -689,7 +690,7 @@ def test_an_unknown_status_means_keep_waiting_and_is_told_once(
     replica.step()
     (batch_id,) = remote.batches
     for _ in range(3):
-        odd = {**remote.execution(batch_id), "status": status}
+        odd = {**remote.execution(remote.batches[batch_id]), "status": status}
         remote.next_answer(answering(200, odd))
         replica.pass_time()
         replica.step()
@@ -705,7 +706,7 @@ def test_every_end_records_what_there_is_and_retries_the_rest(
     replica.enqueue(questions(3))
     replica.step()
     (batch_id,) = remote.batches
-    execution = remote.execution(batch_id) | {"status": status}
+    execution = remote.execution(remote.batches[batch_id]) | {"status": status}
     execution["items"][1] |= {"status": "failed", "error_message": "evaluator down"}
     execution["items"].reverse()
     remote.next_answer(answering(200, execution))
@@ -725,7 +726,7 @@ def test_items_missing_from_an_ended_batch_are_asked_for_again_then_retried(
     replica.step()
     (batch_id,) = remote.batches
     for _ in range(4):
-        execution = remote.execution(batch_id)
+        execution = remote.execution(remote.batches[batch_id])
         del execution["items"][2]
         remote.next_answer(answering(200, execution))
         replica.pass_time()
@@ -766,7 +767,7 @@ def test_what_the_database_cannot_hold_is_kept_in_an_escaped_form(
     replica.enqueue(["q"])
     replica.step()
     (batch_id,) = remote.batches
-    execution = remote.execution(batch_id)
+    execution = remote.execution(remote.batches[batch_id])
     execution["items"][0]["evaluator_results"] = [
         {"evaluator_name": "a\x00", "score": "0.9", "justification": "\x00", "new": {"\x00": 1}},
         {"evaluator_name": "b", "score": 7.5, "justification": None},

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from tests.simulation.judge_api import Taken
+    from tests.simulation.judge_api import SimulatedBatch
     from tests.simulation.world import World
 
 
@@ -164,7 +164,7 @@ def check_always(world: World) -> None:
 # --- whenever the remote takes a batch ---
 
 
-def check_taken(world: World, batch: Taken) -> None:
+def check_taken(world: World, batch: SimulatedBatch) -> None:
     check_places(world)
     for given in batch.inputs:
         check_evaluations(world, given["request"])

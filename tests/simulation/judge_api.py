@@ -1,4 +1,4 @@
-"""The judge API as it may be, with its own account of what it evaluated."""
+"""The judge API as it may be at its worst, with its own account of what it evaluated."""
 
 from __future__ import annotations
 
@@ -14,12 +14,20 @@ import httpx
 
 from tests.simulation import invariants
 from tests.simulation.faults import happens
+from tests.support.fake_judge_api import (
+    EXECUTIONS,
+    AcceptedBatch,
+    FakeJudgeAPI,
+    accepted,
+    judge_of,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.simulation.replica import Task
     from tests.simulation.world import World
 
-EXECUTIONS = "/v1/judges/batch-executions/"
 DEADLINE = 20.0  # seconds; then the client has given up
 UNKNOWN_JUDGE = "judge-unknown"
 POISON = "poison"
@@ -27,24 +35,16 @@ STRAYS_UNTIL = 40.0  # seconds: no request arrives later after it was sent
 LIST_LAG = 10.0  # seconds: nothing stays out of the list for longer
 
 
-@dataclass
-class Taken:
-    """A batch at the remote."""
+@dataclass(kw_only=True)
+class SimulatedBatch(AcceptedBatch):
+    """A batch of the simulation; times are those of the world."""
 
-    id: str
     ours: UUID | None  # the batch in our database
-    judge_id: str
-    inputs: list[dict[str, Any]]
-    tags: list[str]
-    taken_at: float
     ends_at: float
     listed_at: float
     status: str  # its end
     failing: set[int] = field(default_factory=set)
     missing: list[tuple[float, float]] = field(default_factory=list)  # from, until: 404
-
-    def is_missing(self, now: float) -> bool:
-        return any(since <= now < until for since, until in self.missing)
 
 
 class Exchange:
@@ -78,24 +78,27 @@ class Exchange:
         self.end(httpx.ReadTimeout("no answer", request=self.request))
 
 
-class SimulatedJudgeAPI:
+class SimulatedJudgeAPI(FakeJudgeAPI):
+    """The tests' fake of the API, which misbehaves by chance, over a wire that does, too."""
+
     def __init__(self, world: World) -> None:
+        super().__init__()
         rng = world.rng
         self.world = world
-        self.batches: dict[str, Taken] = {}
         self.evaluated: Counter[str] = Counter()
         self.posted: dict[UUID, list[str]] = {}  # our batch -> texts it was sent with
         self.wrong_key = self.forbidden = self.outage = (0.0, 0.0)
         self.shows_tags = rng.random() < 0.5
         self.lists = rng.choice(["whole", "whole", "lagging", "paged", "none"])
-        self.filters = world.jitter.choice(["kept", "kept", "ignored", "refused"])
-        self.most_inputs = rng.choice([100, 100, 100, 1, 2])  # more are too large: 413
+        self.filter = world.jitter.choice(["kept", "kept", "ignored", "refused"])
+        self.max_inputs = rng.choice([100, 100, 100, 1, 2])  # more are too large: 413
         self.skew = world.skew()
+        self.sender: UUID | None = None  # of the request: the batch in our database
 
     # --- the wire ---
 
-    def transport(self, request: httpx.Request) -> httpx.Response:
-        """Called in the greenlet of a task."""
+    def send(self, request: httpx.Request) -> httpx.Response:
+        """Send a request of the task that runs, in its greenlet."""
         world = self.world
         invariants.check_throttle(world, request)
         invariants.check_pause(world, request)
@@ -145,7 +148,8 @@ class SimulatedJudgeAPI:
             return httpx.Response(401, json={"detail": "Invalid API key."})
         if world.strikes("throttle"):
             return self._throttle()
-        answer = self._answer(request, task)
+        self.sender = task.batch_id
+        answer = self.respond(request)
         if world.strikes("gateway_error"):
             return httpx.Response(rng.choice([502, 504]), text="<html>Bad gateway</html>")
         return answer
@@ -169,47 +173,36 @@ class SimulatedJudgeAPI:
         body = {"detail": "throttled"}
         return httpx.Response(429, json=body, headers=headers, extensions=extensions)
 
-    def _answer(self, request: httpx.Request, task: Task) -> httpx.Response:
-        if request.method == "POST":
-            return self._submit(request, task)
-        if request.url.path == EXECUTIONS:
-            return self._list(request)
-        batch = self.batches[request.url.path.split("/")[-2]]
-        if batch.is_missing(self.world.now):
-            return httpx.Response(404, json={"detail": "Not found."})
-        return self._maybe_lying(self._show(batch))
-
-    def _submit(self, request: httpx.Request, task: Task) -> httpx.Response:
+    def accept(self, request: httpx.Request) -> httpx.Response:
         body = json.loads(request.content)
-        judge_id = request.url.path.split("/")[3]
+        judge_id = judge_of(request)
         if judge_id == UNKNOWN_JUDGE:
             return httpx.Response(404, json={"detail": "No such judge."})
         if judge_id == "judge-1" and self._in(self.forbidden):
             return httpx.Response(403, json={"detail": "Not yours."})
-        if len(body["inputs"]) > self.most_inputs:
+        if len(body["inputs"]) > self.max_inputs:
             return httpx.Response(413, text="too large")
         if any(given["request"].startswith(POISON) for given in body["inputs"]):
             return httpx.Response(400, json={"inputs": ["one is poisoned"]})
-        batch = self._take(judge_id, body, task)
+        batch = self._evaluate_later(judge_id, body)
         invariants.check_taken(self.world, batch)
-        answer = {"batch_execution_id": batch.id, "status_url": f"{EXECUTIONS}{batch.id}/"}
-        return httpx.Response(202, json=answer)
+        return accepted(batch)
 
-    def _take(self, judge_id: str, body: dict[str, Any], task: Task) -> Taken:
+    def _evaluate_later(self, judge_id: str, body: dict[str, Any]) -> SimulatedBatch:
         world, rng = self.world, self.world.rng
         now, size = world.now, len(body["inputs"])
         lasts = rng.choice([0.0, 0.5, 5.0, 60.0]) * rng.random()
-        batch = Taken(
+        batch = SimulatedBatch(
             id=str(UUID(int=(0x4B << 120) | (4 << 76) | (2 << 62) | (len(self.batches) + 1))),
-            ours=task.batch_id,
+            ours=self.sender,
             judge_id=judge_id,
             inputs=body["inputs"],
             tags=body.get("tags", []),
-            taken_at=now,
+            created_at=self._shown_time(now),
             ends_at=float("inf") if world.strikes("stick") else now + lasts,
             listed_at=now + (rng.uniform(0, LIST_LAG) if self.lists == "lagging" else 0.0),
             status=rng.choice(["completed", "completed", "partial"]),
-            failing={place for place in range(size) if world.strikes("fail_item")},
+            failing={index for index in range(size) if world.strikes("fail_item")},
         )
         if world.strikes("fresh_404"):
             batch.missing.append((now, now + rng.uniform(0, 20)))
@@ -225,68 +218,66 @@ class SimulatedJudgeAPI:
             self.posted.setdefault(batch.ours, []).extend(texts)
         return batch
 
-    def _list(self, request: httpx.Request) -> httpx.Response:
+    def _shown_time(self, moment: float) -> datetime:
+        return datetime.fromtimestamp(moment + self.skew, UTC)
+
+    def show(self, request: httpx.Request) -> httpx.Response:
+        shown = super().show(request)
+        return self._maybe_lying(shown.json()) if shown.status_code == 200 else shown
+
+    def list(self, request: httpx.Request) -> httpx.Response:
         if self.lists == "none":
             status = self.world.jitter.choice([400, 404, 405])
             return httpx.Response(status, json={"detail": "no list here"})
-        params = request.url.params
-        since = datetime.fromisoformat(params["date_from"]).timestamp() - self.skew
-        until = float("inf")
-        if "date_to" in params:
-            until = datetime.fromisoformat(params["date_to"]).timestamp() - self.skew
-        rows = []
-        for batch in self.batches.values():
-            seen = params.get("judge_id") in (None, batch.judge_id)
-            seen = seen and since <= batch.taken_at <= until
-            if seen and batch.listed_at <= self.world.now and not batch.is_missing(self.world.now):
-                row = self._show(batch)
-                del row["items"]
-                if self.world.strikes("lie"):
-                    row["status"] = self.world.jitter.choice(["completed", "processing", "odd"])
-                rows.append(row)
-        if "status" in params and self.filters != "ignored":
-            if self.filters == "refused":
-                return httpx.Response(400, json={"status": ["unknown parameter"]})
-            rows = [row for row in rows if row["status"] == params["status"]]
-        rows.reverse()
-        following = None
+        return super().list(request)
+
+    def page(self, rows: Sequence[dict[str, Any]], asked: httpx.QueryParams) -> httpx.Response:
+        """Return the newest first, and sometimes two at a time."""
+        rows, following = rows[::-1], None
         if self.lists == "paged":
-            start = int(params.get("cursor", 0))
+            start = int(asked.get("cursor", 0))
             if len(rows) > start + 2:
                 following = f"https://elsewhere.test{EXECUTIONS}?cursor={start + 2}"
             rows = rows[start : start + 2]
         return httpx.Response(200, json={"next": following, "previous": None, "results": rows})
 
-    def _show(self, batch: Taken) -> dict[str, Any]:
-        world = self.world
-        ended = world.now >= batch.ends_at
-        items = [self._item(batch, place, ended) for place in range(len(batch.inputs))]
-        if len(items) > 1:
-            world.jitter.shuffle(items)
-        shown: dict[str, Any] = {
-            "batch_execution_id": batch.id,
-            "status": batch.status if ended else "processing",
-            "total_count": len(items),
-            "created_at": datetime.fromtimestamp(batch.taken_at + self.skew, UTC).isoformat(),
-            "items": items,
-        }
-        if ended:
-            completed_at = datetime.fromtimestamp(batch.ends_at + self.skew, UTC)
-            shown["completed_at"] = completed_at.isoformat()
-        return {**shown, "tags": batch.tags} if self.shows_tags else shown
+    def list_row(self, batch: SimulatedBatch) -> dict[str, Any]:
+        row = self.head(batch)
+        if self.world.strikes("lie"):
+            row["status"] = self.world.jitter.choice(["completed", "processing", "odd"])
+        return row
 
-    def _item(self, batch: Taken, place: int, ended: bool) -> dict[str, Any]:
-        given = batch.inputs[place]
-        item: dict[str, Any] = {"index": place, "status": "processing", "input": given}
-        if ended and place in batch.failing:
-            return item | {"status": "failed", "error_message": "the evaluator is down"}
-        if ended:
-            results = [
-                {"evaluator_name": name, "score": 1, "justification": given["request"]}
-                for name in ("echo", "length")
-            ]
-            return item | {"status": "completed", "evaluator_results": results}
-        return item
+    def head(self, batch: SimulatedBatch) -> dict[str, Any]:
+        if not self.has_ended(batch):
+            return super().head(batch)
+        return super().head(batch) | {"completed_at": self._shown_time(batch.ends_at).isoformat()}
+
+    def execution(self, batch: SimulatedBatch) -> dict[str, Any]:
+        shown = super().execution(batch)
+        if len(batch.inputs) > 1:
+            self.world.jitter.shuffle(shown["items"])
+        return shown
+
+    def is_missing(self, batch: SimulatedBatch) -> bool:
+        return any(since <= self.world.now < until for since, until in batch.missing)
+
+    def is_listed(self, batch: SimulatedBatch) -> bool:
+        return batch.listed_at <= self.world.now and not self.is_missing(batch)
+
+    def has_ended(self, batch: SimulatedBatch) -> bool:
+        return self.world.now >= batch.ends_at
+
+    def status_at_end(self, batch: SimulatedBatch) -> str:
+        return batch.status
+
+    def evaluate(self, batch: SimulatedBatch, index: int) -> dict[str, Any]:
+        if index in batch.failing:
+            return {"status": "failed", "error_message": "the evaluator is down"}
+        results = [
+            {"evaluator_name": name, "score": 1, "justification": batch.inputs[index]["request"]}
+            for name in ("echo", "length")
+        ]
+        return {"status": "completed", "evaluator_results": results}
 
     def _maybe_lying(self, shown: dict[str, Any]) -> httpx.Response:
         if not self.world.strikes("lie"):

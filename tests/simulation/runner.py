@@ -58,7 +58,7 @@ class Simulation:
         self.api = JudgeAPI(
             base_url="https://judge.test",
             api_key="key",
-            transport=httpx.MockTransport(lambda r: self.world.remote.transport(r)),
+            transport=httpx.MockTransport(lambda r: self.world.remote.send(r)),
             spacing=0.0,
         )
         self._take_the_clocks()
