@@ -153,7 +153,7 @@ def everything_ended_once(replica: ManualReplica, remote: FakeJudgeAPI) -> None:
 
 @pytest.fixture
 def replica(database_of_postgres: Database, monkeypatch: pytest.MonkeyPatch) -> Resilient:
-    monkeypatch.setattr("worker.store.database.PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("worker.store.database.RETRY_WAIT_SECONDS", 0.001)
     return Resilient(database_of_postgres, FakeJudgeAPI())
 
 
@@ -313,7 +313,7 @@ def test_a_serialization_failure_is_run_again(replica: Resilient) -> None:
 
 @pytest.fixture
 def lite(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Resilient]:
-    monkeypatch.setattr("worker.store.database.PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("worker.store.database.RETRY_WAIT_SECONDS", 0.001)
     database = Database(sqlite_url)
     event.listen(database.engine, "connect", _patient_for_a_moment)
     yield Resilient(database, FakeJudgeAPI())

@@ -34,7 +34,7 @@ Result = TypeVar("Result")
 SQLITE_POOL_SIZE = 8  # connections that stay open; as many more may be opened for a while
 
 MAX_ATTEMPTS = 4  # at one transaction, while its errors are transient
-PAUSE_SECONDS = 0.1  # before the second attempt; doubled before each further one
+RETRY_WAIT_SECONDS = 0.1  # before the second attempt; doubled before each further one
 
 # PostgreSQL ends a transaction that sends nothing for so long. Otherwise a stopped process or a
 # vanished machine would keep its locks, and block everybody else, until TCP noticed.
@@ -50,7 +50,7 @@ TCP_KEEPALIVE: Mapping[str, Any] = {
     "tcp_user_timeout": 25_000,
 }
 
-# PostgreSQL: serialization failure, deadlock, lock not available. Retrying is always right there.
+# PostgreSQL: serialization failure, deadlock, lock not available. Retrying is right for each.
 RETRIED_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
 
 # The worker finds its rows by indexes. PostgreSQL's statistics lag behind in tables that change so
@@ -112,7 +112,7 @@ class Transaction:
             log.info(entry.event.value, **ids, **(entry.detail or {}))
 
 
-# Inline, because nobody reads the id of an event just written: PostgreSQL need not return it.
+# Inline: the ids of these rows are not needed, so PostgreSQL need not return them.
 _INSERT_EVENTS = sa.insert(events).values(at=now()).inline()
 
 
@@ -200,14 +200,14 @@ class Database:
 
 
 def retry_transient(attempt: Callable[[], Result]) -> Result:
-    """Call `attempt` again, after growing pauses, while its errors are transient."""
+    """Call `attempt` again, after growing waits, while its errors are transient."""
     for failures in range(1, MAX_ATTEMPTS):
         try:
             return attempt()
         except DBAPIError as error:
             if not is_transient(error):
                 raise
-        time.sleep(PAUSE_SECONDS * 2 ** (failures - 1))
+        time.sleep(RETRY_WAIT_SECONDS * 2 ** (failures - 1))
     return attempt()
 
 

@@ -315,7 +315,7 @@ pauses = Table(
     metadata,
     Column("judge_id", Text, primary_key=True,
         comment="The judge that is paused; empty: every judge."),
-    Column("reason", Text, nullable=False, comment="Why, in the words of whoever paused it."),
+    Column("reason", Text, nullable=False, comment="The reason that was given for it."),
     Column("paused_at", UtcTime, nullable=False, comment="When it was paused."),
     comment="The worker's: one row per pause; only a person begins and ends one.",
 )
