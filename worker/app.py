@@ -98,39 +98,17 @@ class App:
         submitter = Submitter(self.context, poller, Recovery(self.context))
         self.tracing = tracing_of(self.database)
         around = {} if self.tracing is None else {"around": self.tracing.step}
-        notices = NoticeSender(
-            self.database,
-            self.webhooks,
-            holder=self.context.holder,
-            lease=settings.lease_seconds,
-            rng=self.context.rng,
-            on_room=self._room,
-        )
         declare_actors(
             self.broker,
             messages.queue_name,
             submit=submitter.submit,
             poll=poller.poll,
-            notify=notices.notify,
+            notify=NoticeSender(self.context, self.webhooks).notify,
             on_surprise=self.context.record_surprise,
             **around,
         )
-        self.list_watcher = ListWatcher(
-            self.database,
-            self.api,
-            messages,
-            self.context.durations,
-            poll_max=settings.poll_max_seconds,
-            batch_timeout=settings.batch_timeout_seconds,
-            rng=self.context.rng,
-        )
-        self.dispatcher = Dispatcher(
-            self.database,
-            messages,
-            max_in_flight=settings.max_in_flight,
-            batch_size=settings.batch_size,
-            linger=settings.linger_seconds,
-        )
+        self.list_watcher = ListWatcher(self.context)
+        self.dispatcher = Dispatcher(self.context)
         self.metrics.register_dispatcher(self.dispatcher.turn_age)
         # Beside the threads of batches, so that slow receivers of notices do not occupy those.
         threads = min(MAX_THREADS, max(4, settings.max_in_flight)) + MAX_IN_DELIVERY
@@ -245,6 +223,8 @@ def _policy(settings: Settings) -> Policy:
     return Policy(
         lease=settings.lease_seconds,
         max_in_flight=settings.max_in_flight,
+        batch_size=settings.batch_size,
+        linger=settings.linger_seconds,
         poll_min=settings.poll_min_seconds,
         poll_max=settings.poll_max_seconds,
         batch_timeout=settings.batch_timeout_seconds,

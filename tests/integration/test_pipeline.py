@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -85,7 +86,7 @@ def test_no_more_batches_are_live_than_allowed(database: Database) -> None:
 def test_a_part_filled_batch_waits_for_company(
     replica: ManualReplica, remote: FakeJudgeAPI
 ) -> None:
-    replica.dispatcher.linger = 1000.0
+    replica.context.policy = replace(replica.context.policy, linger=1000.0)
     replica.enqueue(questions(150))
     replica.step()
     assert [len(batch.inputs) for batch in remote.batches.values()] == [100]

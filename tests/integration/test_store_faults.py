@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -263,7 +264,7 @@ def test_stricter_isolation_by_default_changes_nothing(
             f"ALTER DATABASE {name} SET default_transaction_isolation = '{level}'"
         )
     replica.database.engine.dispose()
-    replica.dispatcher.batch_size = 1
+    replica.context.policy = replace(replica.context.policy, batch_size=1)
     replica.enqueue(["q1", "q2"])
     replica.step()
     replica.pass_time()

@@ -49,6 +49,8 @@ class Replica:
         policy = Policy(
             lease=world.lease,
             max_in_flight=world.max_in_flight,
+            batch_size=world.batch_size,
+            linger=world.linger,
             poll_min=1.0,
             poll_max=30.0,
             batch_timeout=world.batch_timeout,
@@ -67,24 +69,8 @@ class Replica:
         )
         self.poller = Poller(self.context)
         self.submitter = Submitter(self.context, self.poller, Recovery(self.context))
-        self.list_watcher = ListWatcher(
-            world.database,
-            world.api,
-            self,
-            self.context.durations,
-            poll_max=policy.poll_max,
-            batch_timeout=policy.batch_timeout,
-            rng=world.jitter,
-            monotonic=self.monotonic,
-        )
-        self.dispatcher = Dispatcher(
-            world.database,
-            self,
-            max_in_flight=world.max_in_flight,
-            batch_size=world.batch_size,
-            linger=world.linger,
-            monotonic=self.monotonic,
-        )
+        self.list_watcher = ListWatcher(self.context)
+        self.dispatcher = Dispatcher(self.context)
 
     def monotonic(self) -> float:
         return self.world.now + 1000.0 * self.skew

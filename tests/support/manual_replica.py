@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 POLICY = {
     "lease": 30.0,
     "max_in_flight": 20,
+    "batch_size": 100,
+    "linger": 0.0,
     "poll_min": 1.0,
     "poll_max": 30.0,
     "batch_timeout": 3600.0,
@@ -46,9 +48,7 @@ POLICY = {
 class ManualReplica:
     """One replica of the worker whose messages lie in a list until the test delivers them."""
 
-    def __init__(
-        self, database: Database, remote: FakeJudgeAPI, *, batch_size: int = 100, **policy: Any
-    ) -> None:
+    def __init__(self, database: Database, remote: FakeJudgeAPI, **policy: Any) -> None:
         self.database = database
         self.remote = remote
         self.api = JudgeAPI(
@@ -65,33 +65,14 @@ class ManualReplica:
         )
         self.poller = Poller(self.context)
         self.submitter = Submitter(self.context, self.poller, Recovery(self.context))
-        self.list_watcher = ListWatcher(
-            database,
-            self.api,
-            self,
-            self.context.durations,
-            poll_max=given.poll_max,
-            batch_timeout=given.batch_timeout,
-            rng=random.Random(1),
-        )
-        self.dispatcher = Dispatcher(
-            database,
-            self,
-            max_in_flight=given.max_in_flight,
-            batch_size=batch_size,
-            linger=0.0,
-        )
+        self.list_watcher = ListWatcher(self.context)
+        self.dispatcher = Dispatcher(self.context)
 
     @cached_property
     def notices(self) -> NoticeSender:
         """Not before a test wants it: the certificates of the world are read for it."""
-        return NoticeSender(
-            self.database,
-            self.webhooks or WebhookClient([SECRET], allow_private=True),
-            holder=self.context.holder,
-            lease=self.context.policy.lease,
-            rng=random.Random(1),
-        )
+        webhooks = self.webhooks or WebhookClient([SECRET], allow_private=True)
+        return NoticeSender(self.context, webhooks)
 
     def submit(self, batch_id: UUID, *, delay: float = 0.0) -> None:
         self.sent.append(("submit", batch_id))

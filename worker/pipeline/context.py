@@ -25,6 +25,8 @@ class Policy:
 
     lease: float
     max_in_flight: int  # batches
+    batch_size: int  # items
+    linger: float  # how long a part-filled batch waits for more items
     poll_min: float
     poll_max: float
     batch_timeout: float

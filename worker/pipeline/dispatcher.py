@@ -7,17 +7,14 @@ number of replicas may run a dispatcher; the rows keep them out of each other's 
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker.domain.lifecycle import BatchState
 from worker.pipeline import planner
-from worker.pipeline.messages import Messages
+from worker.pipeline.context import StepContext
 from worker.store import job_completion, leases, webhook_deliveries
-from worker.store.database import Database
 
 log = structlog.get_logger("evalworker")
 
@@ -31,30 +28,16 @@ TROUBLE_SECONDS = 2.0  # after a turn that failed
 class Dispatcher:
     """One thread that takes turn after turn; whatever finds new work wakes it."""
 
-    def __init__(
-        self,
-        database: Database,
-        messages: Messages,
-        *,
-        max_in_flight: int,
-        batch_size: int,
-        linger: float,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.database = database
-        self.messages = messages
-        self.max_in_flight = max_in_flight
-        self.batch_size = batch_size
-        self.linger = linger
-        self.monotonic = monotonic
-        self.last_turn = monotonic()
+    def __init__(self, context: StepContext) -> None:
+        self.context = context
+        self.last_turn = context.monotonic()
         self._sweeps_at = float("-inf")
         self._woken = threading.Event()
         self._stopping = threading.Event()
 
     def turn_age(self) -> float:
         """Return the seconds since its last complete turn."""
-        return self.monotonic() - self.last_turn
+        return self.context.monotonic() - self.last_turn
 
     def wake(self) -> None:
         """Start the next turn now: there may be something to plan."""
@@ -79,27 +62,21 @@ class Dispatcher:
     def turn(self) -> float:
         """Plan what can be planned, send what is due; returns the seconds until the next turn."""
         self._sweep()
-        plan = self.database.run(
-            lambda tx: planner.plan(
-                tx,
-                max_in_flight=self.max_in_flight,
-                batch_size=self.batch_size,
-                linger=self.linger,
-            )
-        )
+        database, messages = self.context.database, self.context.messages
+        plan = database.run(lambda tx: planner.plan(tx, self.context.policy))
         for batch_id in plan.batch_ids:
-            self.messages.submit(batch_id)
-        for batch_id, state in self.database.run(leases.nudge_overdue):
-            send = self.messages.poll if state is BatchState.SUBMITTED else self.messages.submit
+            messages.submit(batch_id)
+        for batch_id, state in database.run(leases.nudge_overdue):
+            send = messages.poll if state is BatchState.SUBMITTED else messages.submit
             send(batch_id)
-        for notice_id in self.database.run(webhook_deliveries.nudge_due):
-            self.messages.notify(notice_id)
-        self.last_turn = self.monotonic()
+        for notice_id in database.run(webhook_deliveries.nudge_due):
+            messages.notify(notice_id)
+        self.last_turn = self.context.monotonic()
         return min(TURN_SECONDS, plan.next_in if plan.next_in is not None else TURN_SECONDS)
 
     def _sweep(self) -> None:
-        began = self.monotonic()
+        began = self.context.monotonic()
         if began >= self._sweeps_at:
-            self.database.run(job_completion.wake_stray_jobs)
-            ended = self.monotonic()
+            self.context.database.run(job_completion.wake_stray_jobs)
+            ended = self.context.monotonic()
             self._sweeps_at = ended + max(SWEEP_SECONDS, (ended - began) / MAX_SWEEP_PART)

@@ -11,11 +11,9 @@ status: it shows which batches are still running, and which ended in another way
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from random import Random
 from uuid import UUID
 
 import structlog
@@ -30,13 +28,12 @@ from worker.domain.outcomes import (
     Throttled,
     Unavailable,
 )
-from worker.domain.polling import Durations, earliest_end, list_wait, quantile
+from worker.domain.polling import earliest_end, list_wait, quantile
 from worker.pipeline import gate_policy
-from worker.pipeline.messages import Messages
-from worker.remote import JudgeAPI
+from worker.pipeline.context import StepContext
 from worker.remote.pagination import Incomplete, list_pages
 from worker.store import gates, list_watch
-from worker.store.database import Database, Transaction
+from worker.store.database import Transaction
 from worker.store.list_watch import BatchAtRemote
 
 log = structlog.get_logger("evalworker")
@@ -88,30 +85,14 @@ class ListSnapshot:
 class ListWatcher:
     """The list watcher of one process; what it remembers only saves requests."""
 
-    def __init__(
-        self,
-        database: Database,
-        api: JudgeAPI,
-        messages: Messages,
-        durations: Durations,
-        *,
-        poll_max: float,
-        batch_timeout: float,
-        rng: Random,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.database = database
-        self.api = api
-        self.messages = messages
-        self.durations = durations
-        self.poll_max = poll_max
-        self.batch_timeout = batch_timeout
-        self.rng = rng
-        self.monotonic = monotonic
+    def __init__(self, context: StepContext) -> None:
+        self.context = context
         self.has_read = threading.Event()  # once, or in vain: nobody need wait for it
         self._clock_ahead: timedelta | None = None  # the remote's clock, of the database's
-        self._full_read_at = monotonic()
-        self._filter_from = monotonic()  # when a server that refused the status filter is retried
+        self._full_read_at = context.monotonic()
+        self._filter_from = (
+            context.monotonic()
+        )  # when a server that refused the status filter is retried
         self._deferred: set[UUID] = set()  # batches whose polls wait because of the list
         self._believed: dict[UUID, float] = {}  # batches said to have ended, and when
         self._stopping = threading.Event()
@@ -138,14 +119,14 @@ class ListWatcher:
             self.has_read.set()
 
     def _turn(self) -> float:
-        read = self.database.run(self._claim)
+        read = self.context.database.run(self._claim)
         if read is None:
             return IDLE_SECONDS
         snapshot = self._call(read)
-        wait, ended = self.database.run(lambda tx: self._record(tx, read, snapshot))
+        wait, ended = self.context.database.run(lambda tx: self._record(tx, read, snapshot))
         for batch_id in ended:
-            self._believed[batch_id] = self.monotonic()
-            self.messages.poll(batch_id)
+            self._believed[batch_id] = self.context.monotonic()
+            self.context.messages.poll(batch_id)
         return wait
 
     # --- claim -----------------------------------------------------------------------------------
@@ -188,7 +169,7 @@ class ListWatcher:
         ahead = DEFER_WITHIN if status is None else 0.0
         late = 0
         for row in sorted(rows, key=lambda row: row.submitted_at):
-            durations = self.durations.of(row.judge_id)
+            durations = self.context.durations.of(row.judge_id)
             if late < MAX_LATE and self._is_late(row, durations):
                 late += 1
             elif row.age + ahead >= earliest_end(durations):
@@ -196,10 +177,10 @@ class ListWatcher:
 
     def _is_late(self, row: BatchAtRemote, durations: Sequence[float]) -> bool:
         usual = quantile(durations, 0.95) if durations else 0.0
-        return row.age >= min(max(TRUSTED_SECONDS, 2 * usual), self.batch_timeout)
+        return row.age >= min(max(TRUSTED_SECONDS, 2 * usual), self.context.policy.batch_timeout)
 
     def _status_to_ask_for(self) -> str | None:
-        now = self.monotonic()
+        now = self.context.monotonic()
         return None if now >= self._full_read_at or now < self._filter_from else USUAL_END
 
     # --- call ------------------------------------------------------------------------------------
@@ -224,7 +205,7 @@ class ListWatcher:
         if read.status is None:
             self._clock_ahead = _clock_ahead(read, executions)
             missed = any(_ended_otherwise(execution) for execution in executions.values())
-            self._full_read_at = self.monotonic() + (0.0 if missed else FULL_READ_SECONDS)
+            self._full_read_at = self.context.monotonic() + (0.0 if missed else FULL_READ_SECONDS)
         return ListSnapshot(executions, pages)
 
     def _pages(self, read: ListRead) -> Iterator[Listed | Failure | Incomplete]:
@@ -233,10 +214,10 @@ class ListWatcher:
             since = read.since + self._clock_ahead - MEASURED_MARGIN
             until = read.until + self._clock_ahead + MEASURED_MARGIN
         return list_pages(
-            self.api,
+            self.context.api,
             max_pages=MAX_PAGES,
             max_seconds=LEASE_SECONDS,
-            monotonic=self.monotonic,
+            monotonic=self.context.monotonic,
             judge_id=read.judge_id,
             status=read.status,
             date_from=since,
@@ -252,7 +233,7 @@ class ListWatcher:
         """Record when batches are read; returns the seconds until the next read, and the ended."""
         ended, running = self._sort(read, snapshot)
         self._deferred |= set(running)
-        waits = {batch_id: self.rng.uniform(*DEFER_BY) for batch_id in running}
+        waits = {batch_id: self.context.rng.uniform(*DEFER_BY) for batch_id in running}
         now_due = list_watch.record_snapshot(tx, ended=ended, running=waits, within=DEFER_WITHIN)
         wait = self._record_outcome(tx, read, snapshot)
         list_watch.schedule_read(tx, wait=wait)
@@ -262,7 +243,7 @@ class ListWatcher:
         """Return the batches that seem to have ended, and those that are running."""
         ended: list[UUID] = []
         running: list[UUID] = []
-        now = self.monotonic()
+        now = self.context.monotonic()
         self._believed = {
             batch_id: at
             for batch_id, at in self._believed.items()
@@ -284,7 +265,7 @@ class ListWatcher:
                 return self._record_throttle(tx, read, outcome)
             case NotFound(reason) if read.status is not None:
                 log.info("list_watcher.filter_unsupported", reason=reason)
-                self._filter_from = self.monotonic() + NO_LIST_SECONDS
+                self._filter_from = self.context.monotonic() + NO_LIST_SECONDS
                 return IDLE_SECONDS
             case NotFound(reason):
                 log.info("list_watcher.list_unsupported", reason=reason)
@@ -304,7 +285,9 @@ class ListWatcher:
                 pass  # the caller closes it for as long as the response says
 
     def _record_throttle(self, tx: Transaction, read: ListRead, outcome: Throttled) -> float:
-        return gate_policy.record_throttle(tx, outcome, gates.STATUS, read.claimed_at, self.rng)
+        return gate_policy.record_throttle(
+            tx, outcome, gates.STATUS, read.claimed_at, self.context.rng
+        )
 
     def _waits(self, read: ListRead, pages: int) -> Iterator[float]:
         """Yield a wait for each judge, by how long its batches usually take, or took so far."""
@@ -312,8 +295,10 @@ class ListWatcher:
         for row in read.batches.values():
             oldest[row.judge_id] = max(oldest.get(row.judge_id, 0.0), row.age)
         for judge_id, age in oldest.items():
-            durations = self.durations.of(judge_id)
-            yield list_wait(durations, age, read.in_flight, pages, maximum=self.poll_max)
+            durations = self.context.durations.of(judge_id)
+            yield list_wait(
+                durations, age, read.in_flight, pages, maximum=self.context.policy.poll_max
+            )
 
 
 def _ended_otherwise(execution: BatchExecution) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from worker.domain.batching import WaitingItem, pack, ready
+from worker.domain.batching import pack, ready
 from worker.domain.concurrency import fair_share
+from worker.pipeline.context import Policy
 from worker.store import concurrency_limit, job_completion, planning
 from worker.store.database import Transaction
 from worker.store.planning import Lane
@@ -24,14 +24,15 @@ class Plan:
     next_in: float | None = None  # seconds until a part-filled batch has waited long enough
 
 
-def plan(tx: Transaction, *, max_in_flight: int, batch_size: int, linger: float) -> Plan:
+def plan(tx: Transaction, policy: Policy) -> Plan:
     """Put waiting items into planned batches; one planner at a time, over all replicas.
 
     Lanes share the free slots: those of the highest priority first, lanes of equal priority fairly.
     """
     if not planning.lock_planning(tx, wait=False):
         return Plan()
-    slots = concurrency_limit.allowed_in_flight(tx, max_in_flight) - planning.count_live_batches(tx)
+    allowed = concurrency_limit.allowed_in_flight(tx, policy.max_in_flight)
+    slots = allowed - planning.count_live_batches(tx)
     lanes = planning.due_lanes(tx) if slots > 0 else []
     planned: list[UUID] = []
     waits: list[float] = []
@@ -39,7 +40,7 @@ def plan(tx: Transaction, *, max_in_flight: int, batch_size: int, linger: float)
         if slots <= 0:
             break
         equals = sum(1 for other in lanes[number:] if other.priority == lane.priority)
-        batch_ids, wait = _plan_lane(tx, lane, fair_share(slots, equals), batch_size, linger)
+        batch_ids, wait = _plan_lane(tx, lane, fair_share(slots, equals), policy)
         planned += batch_ids
         slots -= len(batch_ids)
         if wait is not None:
@@ -48,26 +49,22 @@ def plan(tx: Transaction, *, max_in_flight: int, batch_size: int, linger: float)
 
 
 def _plan_lane(
-    tx: Transaction, lane: Lane, slots: int, batch_size: int, linger: float
+    tx: Transaction, lane: Lane, slots: int, policy: Policy
 ) -> tuple[list[UUID], float | None]:
     """Plan batches of one lane; returns their ids, and the seconds until its rest may go."""
     offences = [*judge_offences(lane.judge_id), *tag_offences(lane.tags)]
     if offences:
         job_completion.fail_lane(tx, lane.key, "; ".join(offences))
         return [], None
-    limit = slots * batch_size
+    limit = slots * policy.batch_size
     waiting = planning.waiting_items(tx, lane.key, limit)
-    packed = pack(waiting, max_items=batch_size, max_bytes=MAX_BATCH_BYTES)
-    going, wait = ready(packed, max_items=batch_size, linger=linger, more=len(waiting) == limit)
+    packed = pack(waiting, max_items=policy.batch_size, max_bytes=MAX_BATCH_BYTES)
+    going, wait = ready(
+        packed, max_items=policy.batch_size, linger=policy.linger, more=len(waiting) == limit
+    )
     going = going[:slots]  # long texts make more batches than there are slots
     batch_ids = [planning.insert_batch(tx, lane, members) for members in going]
-    _start_jobs(tx, going)
+    planning.start_jobs(tx, {member.job_id for members in going for member in members})
     if len(waiting) < limit:
         job_completion.settle_idle_jobs(tx, lane.key)
     return batch_ids, wait
-
-
-def _start_jobs(tx: Transaction, batches: Sequence[Sequence[WaitingItem]]) -> None:
-    job_ids = {member.job_id for members in batches for member in members}
-    if job_ids:
-        planning.start_jobs(tx, job_ids)

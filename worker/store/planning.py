@@ -208,7 +208,8 @@ _INSERT_PLANNED = sa.insert(batches).values(due_at=now(), created_at=now())
 
 def start_jobs(tx: Transaction, job_ids: Collection[UUID]) -> None:
     """pending -> processing, for jobs of planned items; due again when the next item is."""
-    tx.execute(_START_JOBS, {"job_ids": sorted(job_ids)})
+    if job_ids:
+        tx.execute(_START_JOBS, {"job_ids": sorted(job_ids)})
 
 
 _WAITS = (items.c.job_id == jobs.c.id, item_is_waiting)

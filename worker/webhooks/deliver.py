@@ -6,53 +6,37 @@ with the same id and payload, so that its receiver can recognise it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from random import Random
 from uuid import UUID
 
 from worker.domain.backoff import NOTICE_WAITS, notice_wait
-from worker.remote import clock
+from worker.pipeline.context import StepContext
 from worker.store import webhook_deliveries
-from worker.store.database import Database, Transaction
+from worker.store.database import Transaction
 from worker.store.webhook_deliveries import NoticeClaim
 from worker.webhooks.client import Delivered, Undelivered, WebhookClient
 
 
 class NoticeSender:
-    """Sends the notices of one process; `holder` names it in the leases."""
+    """Sends the notices of one process."""
 
-    def __init__(
-        self,
-        database: Database,
-        webhooks: WebhookClient,
-        *,
-        holder: str,
-        lease: float,
-        rng: Random,
-        on_room: Callable[[], None] = lambda: None,
-        monotonic: Callable[[], float] = clock,
-    ) -> None:
-        self.database = database
+    def __init__(self, context: StepContext, webhooks: WebhookClient) -> None:
+        self.context = context
         self.webhooks = webhooks
-        self.holder = holder
-        self.lease = lease
-        self.rng = rng
-        self.on_room = on_room
-        self.monotonic = monotonic
 
     def notify(self, notice_id: UUID) -> None:
         """Send a notice once, and record what came of it and when to try again."""
-        began = self.monotonic()
-        claim = self.database.run(
+        context = self.context
+        began = context.monotonic()
+        claim = context.database.run(
             lambda tx: webhook_deliveries.claim_notice(
-                tx, notice_id, holder=self.holder, lease=self.lease
+                tx, notice_id, holder=context.holder, lease=context.policy.lease
             )
         )
         if claim is None:
             return
         outcome = self._send(claim, began)
-        self.database.run(lambda tx: self._record(tx, claim, outcome))
-        self.on_room()
+        context.database.run(lambda tx: self._record(tx, claim, outcome))
+        context.messages.room()
 
     def _send(self, claim: NoticeClaim, began: float) -> Delivered | Undelivered:
         if claim.attempts > len(NOTICE_WAITS) + 1:
@@ -61,7 +45,7 @@ class NoticeSender:
             claim.url,
             str(claim.id),
             claim.payload,
-            may_send=lambda: self.monotonic() - began < self.lease,
+            may_send=lambda: self.context.monotonic() - began < self.context.policy.lease,
         )
 
     def _record(
@@ -71,7 +55,7 @@ class NoticeSender:
             case Delivered():
                 webhook_deliveries.record_sent(tx, claim)
             case Undelivered(reason, is_permanent):
-                wait = None if is_permanent else notice_wait(claim.attempts, self.rng)
+                wait = None if is_permanent else notice_wait(claim.attempts, self.context.rng)
                 if wait is None:
                     webhook_deliveries.record_failed(tx, claim, reason=reason)
                 else:
