@@ -50,6 +50,12 @@ def _counter(name: str, comment: str) -> Column[int]:
     return Column(name, Integer, nullable=False, server_default=_DEFAULT, comment=comment)
 
 
+def _partial_index(
+    name: str, *columns: sa.ColumnElement[Any], where: sa.ColumnElement[bool], unique: bool = False
+) -> None:
+    sa.Index(name, *columns, unique=unique, postgresql_where=where, sqlite_where=where)
+
+
 _DEFAULT = sa.FetchedValue()  # only the migrations say which default
 
 metadata = sa.MetaData()
@@ -97,22 +103,12 @@ jobs = Table(
     sa.CheckConstraint(f"({_in('status', ENDED)}) = (finished_at IS NOT NULL)", "eval_jobs_ended"),
     comment="The outbox: one row per job, written by its producer in its own transaction.",
 )
-sa.Index(
-    "eval_jobs_due",
-    jobs.c.lane,
-    jobs.c.priority.desc(),
-    jobs.c.id,
+_partial_index(
+    "eval_jobs_due", jobs.c.lane, jobs.c.priority.desc(), jobs.c.id,
+    where=jobs.c.due_at.isnot(None),
     unique=True,  # as the id is unique; SQLite then needs no sort
-    postgresql_where=jobs.c.due_at.isnot(None),
-    sqlite_where=jobs.c.due_at.isnot(None),
 )
-sa.Index(
-    "eval_jobs_owned",
-    jobs.c.owner,
-    jobs.c.id,
-    postgresql_where=jobs.c.owner.isnot(None),
-    sqlite_where=jobs.c.owner.isnot(None),
-)
+_partial_index("eval_jobs_owned", jobs.c.owner, jobs.c.id, where=jobs.c.owner.isnot(None))
 
 items = Table(
     "eval_items",
@@ -158,19 +154,9 @@ item_is_in_batch = sa.and_(
     among(items.c.status, (Status.PROCESSING, Status.CANCELLED)), items.c.batch_id.isnot(None)
 )
 item_is_in_flight = sa.and_(item_is_in_batch, items.c.status == sa.literal_column("'processing'"))
-sa.Index(
-    "eval_items_live",
-    items.c.job_id,
-    items.c.item_index,
-    postgresql_where=item_is_live,
-    sqlite_where=item_is_live,
-)
-sa.Index(
-    "eval_items_in_flight",
-    items.c.batch_id,
-    items.c.batch_index,
-    postgresql_where=item_is_in_batch,
-    sqlite_where=item_is_in_batch,
+_partial_index("eval_items_live", items.c.job_id, items.c.item_index, where=item_is_live)
+_partial_index(
+    "eval_items_in_flight", items.c.batch_id, items.c.batch_index, where=item_is_in_batch
 )
 
 batches = Table(
@@ -220,16 +206,9 @@ batches = Table(
     comment="The worker's: one row per batch execution, from its planning to its end.",
 )
 batch_is_live = batches.c.due_at.isnot(None)
-sa.Index(
-    "eval_batches_live",
-    batches.c.due_at,
-    postgresql_where=batch_is_live,
-    sqlite_where=batch_is_live,
-)
+_partial_index("eval_batches_live", batches.c.due_at, where=batch_is_live)
 batch_is_held = batches.c.state == sa.literal_column("'held'")
-sa.Index(
-    "eval_batches_held", batches.c.id, postgresql_where=batch_is_held, sqlite_where=batch_is_held
-)
+_partial_index("eval_batches_held", batches.c.id, where=batch_is_held)
 
 evaluator_results = Table(
     "eval_evaluator_results",
@@ -287,12 +266,7 @@ notices = Table(
     ),
     comment="The worker's: one row per webhook, written each time a job with a callback_url ends.",
 )
-sa.Index(
-    "eval_notices_live",
-    notices.c.due_at,
-    postgresql_where=notices.c.due_at.isnot(None),
-    sqlite_where=notices.c.due_at.isnot(None),
-)
+_partial_index("eval_notices_live", notices.c.due_at, where=notices.c.due_at.isnot(None))
 sa.Index("eval_notices_of_job", notices.c.job_id)
 
 gates = Table(
