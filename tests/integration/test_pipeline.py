@@ -508,7 +508,7 @@ def test_a_swarm_of_refusals_counts_as_one(replica: ManualReplica, remote: FakeJ
     assert remote.posts() == 8
     assert replica.one("SELECT failures FROM eval_gates") == 1
     replica.pass_time()
-    remote.next_answer(answering(429))
+    remote.next_answer(answering(429, **{"Retry-After": "100"}))
     replica.step()
     assert remote.posts() == 9
     assert replica.one("SELECT failures FROM eval_gates") == 2
