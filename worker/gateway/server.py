@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 
 import structlog
@@ -18,6 +19,10 @@ from worker.store.database import Database
 log = structlog.get_logger("evalworker")
 
 SHUTDOWN_SECONDS = 3  # for requests that are still running; each is short
+
+# A thread that returns from the database waits this long for the interpreter while the event loop
+# is busy. With Python's default of 5 ms, the median response under load took 1.6 times as long.
+SWITCH_SECONDS = 0.0005
 
 
 @contextlib.contextmanager
@@ -35,7 +40,7 @@ def serving_gateway(
     secret = settings.gateway_keys
     keys = Keys(read_keys(secret.get_secret_value() if secret else None))
     host = settings.gateway_host
-    with bind_socket(host, settings.gateway_port) as listener:
+    with _switch_interval(SWITCH_SECONDS), bind_socket(host, settings.gateway_port) as listener:
         gateway = Gateway(
             DatabaseReader(database),
             GroupCommit(database, on_commit),
@@ -51,3 +56,13 @@ def serving_gateway(
             log.info("gateway.started", url=url)
             yield url
         log.info("gateway.stopped")
+
+
+@contextlib.contextmanager
+def _switch_interval(seconds: float) -> Iterator[None]:
+    previous = sys.getswitchinterval()
+    sys.setswitchinterval(seconds)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(previous)
