@@ -156,7 +156,6 @@ listening=$!
 evalworker run --until-drained
 wait $listening
 """
-    env["PATH"] += f"{os.pathsep}{Path(sys.executable).parent}"  # the page's `python`
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=folder,
@@ -216,10 +215,12 @@ def test_the_roles_are_made_as_their_page_says(
 
 
 def with_the_command(folder: Path) -> dict[str, str]:
-    """An environment in which `evalworker` is this checkout's."""
+    """Return an environment in which `evalworker` and `python` are those of this checkout."""
     bin_folder = folder / "bin"
     bin_folder.mkdir()
     (bin_folder / "evalworker").symlink_to(command_client())
+    (bin_folder / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (bin_folder / "python").chmod(0o755)
     env = environment()
     env["PATH"] = f"{bin_folder}{os.pathsep}{env['PATH']}"
     return env

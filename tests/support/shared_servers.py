@@ -39,6 +39,9 @@ def begin_run() -> None:
     folder = tempfile.mkdtemp(prefix="evtests")
     Path(folder).chmod(0o711)  # PostgreSQL's user has to reach its own folder in there
     os.environ[FOLDER] = folder
+    # Compile each module once, not in each process, also where Python is told to write nothing.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ.setdefault("PYTHONPYCACHEPREFIX", str(ROOT / ".pytest_cache" / "bytecode"))
 
 
 def end_run() -> None:
