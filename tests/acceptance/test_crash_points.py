@@ -37,7 +37,7 @@ from worker.store.tables import evaluator_results, events, items, jobs, notices
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from tests.support.crash_points import Change, Ending, Scenario
+    from tests.support.crash_points import Change, ExpectedEnd, Scenario
     from tests.support.servers import PostgresServer, ValkeyServer
     from worker.sandbox.server import RunningSandbox
 
@@ -122,9 +122,9 @@ class Run:
     def on(self, stack: Mapping[str, str], *, dies: str) -> None:
         """A process dies at this place, and another one does what is left to do."""
         self.stack = stack
-        told = self.scenario.told
-        with running_receiver() if told else contextlib.nullcontext() as receiver:
-            if receiver and told is NoticeState.WAITING:
+        expected = self.scenario.notice
+        with running_receiver() if expected else contextlib.nullcontext() as receiver:
+            if receiver and expected is NoticeState.WAITING:
                 receiver.always = answer_with(500)
             self.live_and_die(dies, receiver.url if receiver else None)
             if receiver:
@@ -134,8 +134,8 @@ class Run:
         """There is one, whatever died: sent once or more, but under its own id."""
         with self.database() as database, database.read() as connection:
             (notice,) = connection.execute(sa.select(notices)).all()
-        assert notice.state == self.scenario.told, f"the notice is {notice.state}"
-        forbidden = self.scenario.told is NoticeState.FAILED
+        assert notice.state == self.scenario.notice, f"the notice is {notice.state}"
+        forbidden = self.scenario.notice is NoticeState.FAILED
         assert set(receiver.ids) == (set() if forbidden else {str(notice.id)})
 
     def live_and_die(self, dies: str, callback_url: str | None) -> None:
@@ -166,7 +166,7 @@ class Run:
             "poll_min_seconds": 0.2,
             "lease_seconds": 2 if self.hurried else 5,
             "webhook_secret": SECRET,
-            "webhook_allow_private": self.scenario.told is not NoticeState.FAILED,
+            "webhook_allow_private": self.scenario.notice is not NoticeState.FAILED,
             **self.stack,
             **self.scenario.settings,
         }
@@ -215,17 +215,17 @@ class Run:
             _check_results(connection, ending)
 
 
-def _check_ends(connection: sa.Connection, ending: Ending) -> None:
+def _check_ends(connection: sa.Connection, ending: ExpectedEnd) -> None:
     counted = connection.execute(sa.select(items.c.status, sa.func.count()).group_by("status"))
     wanted = {"completed": ending.completed, "failed": ending.failed}
     assert {row.status: row[1] for row in counted} == {k: n for k, n in wanted.items() if n}
-    told = connection.scalars(sa.select(events.c.event)).all()
+    happened = connection.scalars(sa.select(events.c.event)).all()
     (ended,) = connection.scalars(sa.select(jobs.c.status)).all()
-    assert [event for event in told if event in _JOB_ENDS] == [f"job.{ended}"]
-    assert told.count("item.failed") == ending.failed
+    assert [event for event in happened if event in _JOB_ENDS] == [f"job.{ended}"]
+    assert happened.count("item.failed") == ending.failed
 
 
-def _check_results(connection: sa.Connection, ending: Ending) -> None:
+def _check_results(connection: sa.Connection, ending: ExpectedEnd) -> None:
     finished = connection.scalars(
         sa.select(events.c.detail).where(events.c.event == "batch.finished")
     ).all()

@@ -36,12 +36,12 @@ PLAIN = SandboxOptions(latency=SHORT)
 
 
 def nothing(_: Transaction) -> None:
-    """Leaves the rows as they are."""
+    """Leave the rows as they are."""
 
 
 @dataclass(frozen=True)
-class Ending:
-    """What must be there at the end: inputs by their status, and what the sandbox evaluated."""
+class ExpectedEnd:
+    """The expected end: inputs by their status, and what the sandbox evaluated."""
 
     evaluated: int
     completed: int = 0
@@ -59,7 +59,7 @@ class Scenario:
     """
 
     effects: Sequence[str]
-    ending: Ending
+    ending: ExpectedEnd
     inputs: Sequence[Mapping[str, Any]] = (ONE, TWO)
     judge: str = "response-checks"
     options: SandboxOptions = PLAIN
@@ -68,16 +68,16 @@ class Scenario:
     prepare: Change = nothing
     relieve: Change = nothing
     afterwards: SandboxOptions | None = None  # None: the same as before
-    told: NoticeState | None = None  # of the job's notice, at the end; None: nobody asked for one
+    notice: NoticeState | None = None  # its state at the end; None: the job has no notice
 
     @property
     def points(self) -> list[str]:
-        """The places where a process can die, by name."""
+        """Return the names of the moments at which a process can be killed."""
         return [f"{moment} {effect}" for effect in self.effects for moment in ("before", "after")]
 
 
 def closed(scope: str) -> Change:
-    """Somebody was told to wait, and for long."""
+    """Close a gate for ten minutes, as after a throttled request."""
 
     def close(tx: Transaction) -> None:
         gates.count_failure(tx, scope, "429: slow down", sent_at=datetime.now(UTC))
@@ -91,17 +91,17 @@ def open_again(scope: str) -> Change:
 
 
 def holders_died(tx: Transaction) -> None:
-    """As many processes as are let try died while they held the batch."""
+    """Count as many claims as are allowed, as if each of their holders had died."""
     tx.execute(sa.update(batches).values(claims=MAX_CLAIMS))
 
 
 def plain_text_as_contexts(tx: Transaction) -> None:
-    """By plain SQL anything can be an input; this one no judge would take."""
+    """Store an input that no judge would accept, as plain SQL can."""
     tx.execute(sa.update(items).where(items.c.item_index == 0).values(contexts="not a list"))
 
 
 def forgotten_job(tx: Transaction) -> None:
-    """Inputs wait, but their job is not due: as after an insert that came late."""
+    """Leave inputs waiting in a job that is not due, as after a late insert."""
     tx.execute(sa.update(jobs).values(due_at=None))
 
 
@@ -124,7 +124,7 @@ SCENARIOS = {
         judge="answer-quality",
         inputs=[ONE, INCOMPLETE, TWO, THREE],
         settings={"batch_size": 2, "max_item_attempts": 2},
-        ending=Ending(completed=3, failed=1, evaluated=5, again=1),
+        ending=ExpectedEnd(completed=3, failed=1, evaluated=5, again=1),
     ),
     "the list tells which batches have ended": Scenario(
         effects=[
@@ -137,7 +137,7 @@ SCENARIOS = {
         inputs=[ONE, TWO, THREE],
         options=SandboxOptions(latency=(3.0, 4.0)),
         settings={"batch_size": 1, "poll_min_seconds": 20},
-        ending=Ending(completed=3, evaluated=3),
+        ending=ExpectedEnd(completed=3, evaluated=3),
     ),
     "the answer to the submission gets lost": Scenario(
         effects=[
@@ -148,12 +148,12 @@ SCENARIOS = {
             "claim_search: message to poll, after record_accepted",
         ],
         options=SandboxOptions(latency=SHORT, lose_answers=1.0),
-        ending=Ending(completed=2, evaluated=2),
+        ending=ExpectedEnd(completed=2, evaluated=2),
     ),
     "and the server shows no tags": Scenario(
         effects=["claim_search: GET of a batch"],
         options=SandboxOptions(latency=SHORT, lose_answers=1.0, show_tags=False),
-        ending=Ending(completed=2, evaluated=2),
+        ending=ExpectedEnd(completed=2, evaluated=2),
     ),
     "killed before the submission left": Scenario(
         effects=[
@@ -161,7 +161,7 @@ SCENARIOS = {
             "claim_search: commit of record_not_started",
         ],
         killed_at="after commit of claim_submission",
-        ending=Ending(completed=2, evaluated=2),
+        ending=ExpectedEnd(completed=2, evaluated=2),
     ),
     "polls are answered 503": Scenario(
         effects=[
@@ -171,13 +171,13 @@ SCENARIOS = {
         killed_at="after claim_submission: commit of record_accepted",
         options=SandboxOptions(server_errors=1.0),
         afterwards=PLAIN,
-        ending=Ending(completed=2, evaluated=2),
+        ending=ExpectedEnd(completed=2, evaluated=2),
     ),
     "the submission is throttled": Scenario(
         effects=["claim_submission: commit of record_not_started"],
         options=SandboxOptions(latency=SHORT, max_running=0),
         afterwards=PLAIN,
-        ending=Ending(completed=2, evaluated=2),
+        ending=ExpectedEnd(completed=2, evaluated=2),
     ),
     "a batch is too large, and one of its inputs alone": Scenario(
         effects=[
@@ -187,33 +187,33 @@ SCENARIOS = {
         ],
         inputs=[ONE, TWO, HUGE],
         options=SandboxOptions(latency=SHORT, max_body_bytes=10_000),
-        ending=Ending(completed=2, failed=1, evaluated=2),
+        ending=ExpectedEnd(completed=2, failed=1, evaluated=2),
     ),
     "an input that no submission could carry": Scenario(
         effects=["commit of claim_submission and prepare_inputs"],
         prepare=plain_text_as_contexts,
-        ending=Ending(completed=1, failed=1, evaluated=1),
+        ending=ExpectedEnd(completed=1, failed=1, evaluated=1),
     ),
     "inputs that nothing would plan": Scenario(
         effects=["commit of wake_stray_jobs"],
         prepare=forgotten_job,
-        ending=Ending(completed=2, evaluated=2),
+        ending=ExpectedEnd(completed=2, evaluated=2),
     ),
     "batches that never end": Scenario(
         effects=["claim_poll: commit of record_lost"],
         options=SandboxOptions(latency=(600.0, 600.0)),
         settings={"batch_timeout_seconds": 1, "poll_max_seconds": 0.5, "max_item_attempts": 2},
-        ending=Ending(failed=2, evaluated=4, again=2),
+        ending=ExpectedEnd(failed=2, evaluated=4, again=2),
     ),
     "killed before the message to submit": Scenario(
         effects=["commit of nudge_overdue", "message to submit, after nudge_overdue"],
         killed_at="after commit of insert_batch",
-        ending=Ending(completed=2, evaluated=2),
+        ending=ExpectedEnd(completed=2, evaluated=2),
     ),
     "killed before the message to poll": Scenario(
         effects=["message to poll, after nudge_overdue"],
         killed_at="after claim_submission: commit of record_accepted",
-        ending=Ending(completed=2, evaluated=2),
+        ending=ExpectedEnd(completed=2, evaluated=2),
     ),
     "a receiver that answers": Scenario(
         effects=[
@@ -223,63 +223,63 @@ SCENARIOS = {
             "claim_notice: POST of a notice",
             "claim_notice: commit of record_sent",
         ],
-        told=NoticeState.SENT,
-        ending=Ending(completed=2, evaluated=2),
+        notice=NoticeState.SENT,
+        ending=ExpectedEnd(completed=2, evaluated=2),
     ),
     "a receiver that fails": Scenario(
         effects=["claim_notice: commit of record_waiting"],
-        told=NoticeState.WAITING,
-        ending=Ending(completed=2, evaluated=2),
+        notice=NoticeState.WAITING,
+        ending=ExpectedEnd(completed=2, evaluated=2),
     ),
     "a receiver where none may be": Scenario(
         effects=["claim_notice: commit of record_failed"],
-        told=NoticeState.FAILED,
-        ending=Ending(completed=2, evaluated=2),
+        notice=NoticeState.FAILED,
+        ending=ExpectedEnd(completed=2, evaluated=2),
     ),
     "a closed gate before submissions": Scenario(
         effects=["commit of claim_submission and defer"],
         prepare=closed(gates.SUBMIT),
         relieve=open_again(gates.SUBMIT),
-        ending=Ending(completed=2, evaluated=2),
+        ending=ExpectedEnd(completed=2, evaluated=2),
     ),
     "a closed gate before a search": Scenario(
         effects=["commit of claim_search and defer"],
         killed_at="after claim_submission: POST of a batch",
         prepare=closed(gates.STATUS),
         relieve=open_again(gates.STATUS),
-        ending=Ending(completed=2, evaluated=2),
+        ending=ExpectedEnd(completed=2, evaluated=2),
     ),
     "a closed gate before polls": Scenario(
         effects=["commit of claim_poll and defer"],
         killed_at="after claim_submission: commit of record_accepted",
         prepare=closed(gates.STATUS),
         relieve=open_again(gates.STATUS),
-        ending=Ending(completed=2, evaluated=2),
+        ending=ExpectedEnd(completed=2, evaluated=2),
     ),
     "holders died while they submitted": Scenario(
         effects=["commit of claim_submission and put_on_hold"],
         killed_at="after commit of insert_batch",
         prepare=holders_died,
-        ending=Ending(completed=2, evaluated=2),
+        ending=ExpectedEnd(completed=2, evaluated=2),
     ),
     "holders died while they searched": Scenario(
         effects=["commit of claim_search and put_on_hold"],
         killed_at="after claim_submission: POST of a batch",
         prepare=holders_died,
-        ending=Ending(completed=2, evaluated=2),
+        ending=ExpectedEnd(completed=2, evaluated=2),
     ),
     "holders died while they polled": Scenario(
         effects=["commit of claim_poll and put_on_hold"],
         killed_at="after commit of claim_poll",
         prepare=holders_died,
-        ending=Ending(completed=2, evaluated=2),
+        ending=ExpectedEnd(completed=2, evaluated=2),
     ),
     "no list to search, and a person is to decide": Scenario(
         effects=["claim_search: commit of put_on_hold"],
         options=SandboxOptions(latency=SHORT, lose_answers=1.0, serve_list=False),
         afterwards=PLAIN,
         settings={"on_lost_answer": "hold"},
-        ending=Ending(completed=2, evaluated=2),
+        ending=ExpectedEnd(completed=2, evaluated=2),
     ),
 }
 

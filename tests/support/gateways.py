@@ -1,4 +1,4 @@
-"""The gateway on a real port, with keys for the tests."""
+"""Run the gateway on a real port, with keys for the tests."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ JSON_KEYS = json.dumps(KEYS)
 
 
 def client(url: str, key: str | None = KEY) -> httpx.Client:
-    """As any client would call it."""
+    """Return a plain HTTP client, as any caller would use it."""
     headers = {} if key is None else {"Authorization": f"Api-Key {key}"}
     return httpx.Client(base_url=url, headers=headers, timeout=30)
 
 
 @contextlib.contextmanager
 def running_gateway(database: Database, **settings: Any) -> Iterator[str]:
-    """Its URL. Settings by their names, without the prefix of the gateway's."""
+    """Yield the URL of a gateway; settings are named without the prefix `gateway_`."""
     given = {f"gateway_{name}": value for name, value in settings.items()}
     defaults = {"gateway_port": 0, "gateway_keys": JSON_KEYS}
     with serving_gateway(load_settings(**(defaults | given)), database) as url:
@@ -47,7 +47,7 @@ def running_gateway(database: Database, **settings: Any) -> Iterator[str]:
 def submit(
     given: httpx.Client, *requests: str, judge: str = "judge", key: str | None = None, **more: Any
 ) -> httpx.Response:
-    """POSTs one input for each text."""
+    """POST one input for each text."""
     inputs = [{"request": text, "response": "…"} for text in requests]
     return given.post(
         f"/v1/judges/{judge}/batch-execute/",
@@ -57,7 +57,7 @@ def submit(
 
 
 def answers(url: str) -> bool:
-    """Whether a gateway serves there."""
+    """Return whether a gateway serves there."""
     try:
         return httpx.get(f"{url}/openapi.json", timeout=5).status_code == 200
     except httpx.TransportError:

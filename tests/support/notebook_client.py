@@ -1,4 +1,4 @@
-"""A client in the way of the vendor's notebook: submit all chunks, then poll each to its end."""
+"""A client that works like the vendor's notebook: it submits all chunks, then polls each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ENDED = ("completed", "partial", "failed")
 
 
 class NotebookClient:
-    """Tries again where no connection is to be had, as any client would; nothing else."""
+    """Retries failed connections, as any client would, and nothing else."""
 
     def __init__(
         self, url: str, key: str, *, judge: str, chunk: int = 100, pause: float = 0.2
@@ -26,7 +26,7 @@ class NotebookClient:
         self.interruptions = 0
 
     def evaluate(self, inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The items of all chunks, in the order of the inputs."""
+        """Return the items of all chunks, in the order of the inputs."""
         with httpx.Client(base_url=self.url, headers=self.headers, timeout=30) as client:
             status_urls = [self._submit(client, part) for part in _chunks(inputs, self.chunk)]
             ended = [self._wait(client, status_url) for status_url in status_urls]

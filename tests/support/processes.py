@@ -1,4 +1,4 @@
-"""The worker as its users meet it: commands, processes, signals."""
+"""Run the worker as its users do: commands, processes, signals."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def environment(**settings: object) -> dict[str, str]:
-    """The environment of a process, with settings by their short names."""
+    """Return the environment of a process, with settings named without their prefix."""
     given = {f"EVALWORKER_{name.upper()}": str(value) for name, value in settings.items()}
     return {**os.environ, "COLUMNS": "200", **given}
 
@@ -83,7 +83,7 @@ def _program(prepare: Sequence[Callable[[], None]]) -> list[str | Path]:
 
 
 def ends_well(process: subprocess.Popen[str], *, seconds: float) -> bool:
-    """Waits for its exit status 0; what else happens is told with what the process said."""
+    """Wait for exit status 0; otherwise raise with what the process wrote to standard error."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(seconds)
     status = process.poll()
@@ -95,7 +95,7 @@ def ends_well(process: subprocess.Popen[str], *, seconds: float) -> bool:
 
 
 def account(judge: RunningSandbox) -> dict[str, Any]:
-    """What the sandbox says it has evaluated, over HTTP as anybody can ask it."""
+    """Return the sandbox's account of what it evaluated, over HTTP as any client can."""
     answer = httpx.get(
         f"{judge.url}/sandbox/account/",
         headers={"Authorization": f"Api-Key {judge.api_key}"},

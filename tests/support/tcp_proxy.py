@@ -1,4 +1,4 @@
-"""A TCP proxy that a test can cut: what a network does to a connection."""
+"""A TCP proxy whose connections a test can cut, as a network does."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class TcpProxy:
-    """Passes bytes between its own loopback `port` and a target, until told otherwise."""
+    """Passes bytes between a loopback `port` of its own and a target, until it is cut or closed."""
 
     def __init__(self, target: tuple[str, int]) -> None:
         self.target = target
@@ -24,12 +24,12 @@ class TcpProxy:
         self._start(self._accept)
 
     def connections(self) -> int:
-        """Those open now."""
+        """Return the number of open connections."""
         with self._lock:
             return len(self._open) // 2
 
     def cut(self) -> int:
-        """Drops every connection at once, both sides; returns how many there were."""
+        """Drop every connection on both sides; return how many there were."""
         with self._lock:
             for end in self._open:
                 with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""A receiver of notices on a loopback port: keeps what it is sent, and answers as it is told."""
+"""A receiver of webhooks on a loopback port: it keeps what it gets, and a test sets its answers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def answer_with(status: int, **headers: str) -> Callable[[BaseHTTPRequestHandler
 
 
 class WebhookReceiver:
-    """What arrived, as its verified payloads, and the headers of each."""
+    """Keeps the verified payload and the headers of each webhook that arrived."""
 
     def __init__(self) -> None:
         self.paths: list[str] = []

@@ -1,4 +1,4 @@
-"""The worker in threads of the test, over real servers: its settings, a job, what came of it."""
+"""Run the worker in a thread of the test, over real servers; enqueue inputs and check results."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def settings_for(
 def running_worker(
     settings: Settings, transport: httpx.BaseTransport | None = None
 ) -> Iterator[App]:
-    """A worker in a thread of its own, which ends in order with the block."""
+    """Run a worker in a thread of its own, and end it in order with the block."""
     with App(settings, transport=transport) as app:
         thread = threading.Thread(target=app.run)
         thread.start()
@@ -65,7 +65,7 @@ def count_rows(database: Database, what: str) -> int:
 
 
 def all_results_are_recorded_once(database: Database, judge: RunningSandbox, inputs: int) -> bool:
-    """Each input has its results, and none was evaluated twice: by both accounts."""
+    """Check by both accounts that each input has its results and none was evaluated twice."""
     account = judge.ledger.account()
     assert (account["inputs_evaluated"], account["evaluated_again"]) == (inputs, 0)
     assert count_rows(database, "eval_items WHERE status = 'completed'") == inputs
