@@ -141,7 +141,8 @@ def test_notices_arrive_as_their_page_says(folder: Path, postgres_url: str) -> N
         "EVALWORKER_WEBHOOK_ALLOW_PRIVATE": "1",
     }
     (folder / "receive.py").write_text(receive.replace("8400", str(port)))
-    (folder / "listen.py").write_text(listen)
+    # A client that misses the notification asks again after a minute; here it is sooner.
+    (folder / "listen.py").write_text(listen.replace("timeout=60", "timeout=2"))
     enqueue = enqueue.replace("https://example.com", f"http://127.0.0.1:{port}").strip()
     script = f"""trap 'kill $(jobs -p); wait' EXIT
 {secret}
