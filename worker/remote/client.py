@@ -26,7 +26,7 @@ from worker.remote.responses import (
     status_outcome,
     submit_outcome,
 )
-from worker.remote.transport import DeadlineTransport
+from worker.remote.transport import PoolTransport, connection_pool
 from worker.remote.urls import BaseURL
 from worker.wire.auth import authorization
 from worker.wire.paths import EXECUTIONS, batch_execute
@@ -92,7 +92,7 @@ class JudgeAPI:
         self._spacing_lock = threading.Lock()
         self._max_response_bytes = max_response_bytes
         self._observe = observe
-        self._transport = transport or DeadlineTransport(self._base_url.url)
+        self._transport = transport or PoolTransport(connection_pool(self._base_url.url))
         self._headers = {
             "Authorization": authorization(key),
             "Accept": "application/json",
@@ -144,14 +144,8 @@ class JudgeAPI:
         `spaced` is for callers that read many batches, one after the other.
         """
         own_url = self._base_url.resolve(status_url) if status_url else None
-        try:
-            url = own_url or self._base_url.join(*EXECUTIONS, batch_execution_id)
-            request = self._request("GET", url)
-        except _NOT_ENCODABLE as error:
-            return Unavailable(self._describe(error, "cannot be requested"), sent=False)
-        if spaced:
-            self._wait_for_spacing()
-        response = self._exchange("status", request)
+        path = (*EXECUTIONS, batch_execution_id)
+        response = self._get("status", lambda: own_url or self._base_url.join(*path), spaced=spaced)
         if isinstance(response, Unavailable):
             return response
         return status_outcome(response, batch_execution_id)
@@ -179,16 +173,22 @@ class JudgeAPI:
             "cursor": cursor,
         }
         present = {name: value for name, value in params.items() if value is not None}
-        try:
-            url = self._base_url.join(*EXECUTIONS).copy_merge_params(present)
-            request = self._request("GET", url)
-        except _NOT_ENCODABLE as error:
-            return Unavailable(self._describe(error, "cannot be requested"), sent=False)
-        self._wait_for_spacing()
-        response = self._exchange("list", request)
+        url = self._base_url.join(*EXECUTIONS)
+        response = self._get("list", lambda: url.copy_merge_params(present), spaced=True)
         if isinstance(response, Unavailable):
             return response
         return list_outcome(response, first_page=cursor is None)
+
+    def _get(
+        self, endpoint: str, build_url: Callable[[], httpx.URL], *, spaced: bool
+    ) -> ApiResponse | Unavailable:
+        try:
+            request = self._request("GET", build_url())
+        except _NOT_ENCODABLE as error:
+            return Unavailable(self._describe(error, "cannot be requested"), sent=False)
+        if spaced:
+            self._wait_for_spacing()
+        return self._exchange(endpoint, request)
 
     def _request(
         self, method: str, url: httpx.URL, body: Mapping[str, Any] | None = None

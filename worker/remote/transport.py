@@ -28,11 +28,11 @@ _ERROR_NAMES = (
 HTTPX_ERRORS = {getattr(httpcore, name): getattr(httpx, name) for name in _ERROR_NAMES}
 
 
-class DeadlineTransport(httpx.BaseTransport):
-    """A transport to one host, through the proxy that the environment names for it, if any."""
+class PoolTransport(httpx.BaseTransport):
+    """A transport over a connection pool of httpcore, which raises httpx's errors."""
 
-    def __init__(self, base_url: httpx.URL) -> None:
-        self._pool = _connection_pool(base_url)
+    def __init__(self, pool: httpcore.ConnectionPool) -> None:
+        self._pool = pool
 
     def close(self) -> None:
         self._pool.close()
@@ -44,19 +44,15 @@ class DeadlineTransport(httpx.BaseTransport):
             port=request.url.port,
             target=request.url.raw_path,
         )
+        headers, content, extensions = request.headers.raw, request.read(), request.extensions
         with _httpx_errors():
             response = self._pool.handle_request(
                 httpcore.Request(
-                    request.method,
-                    url,
-                    headers=request.headers.raw,
-                    content=request.read(),
-                    extensions=request.extensions,
+                    request.method, url, headers=headers, content=content, extensions=extensions
                 )
             )
-        return httpx.Response(
-            response.status, headers=response.headers, stream=_ResponseStream(response)
-        )
+        stream = _ResponseStream(response)
+        return httpx.Response(response.status, headers=response.headers, stream=stream)
 
 
 class _ResponseStream(httpx.SyncByteStream):
@@ -81,7 +77,8 @@ def _httpx_errors() -> Iterator[None]:
         raise HTTPX_ERRORS[kind](str(error)) from error
 
 
-def _connection_pool(base_url: httpx.URL) -> httpcore.ConnectionPool:
+def connection_pool(base_url: httpx.URL) -> httpcore.ConnectionPool:
+    """Create the pool for one host, through the proxy that the environment names for it, if any."""
     options: dict[str, Any] = {
         "ssl_context": httpx.create_ssl_context(),
         "max_connections": None,

@@ -10,7 +10,6 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -19,10 +18,7 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = frozenset({"a", "an", "the"})
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    score: float | None
-    justification: str
+Verdict = tuple[float | None, str]  # the score, and what was compared
 
 
 def exact_match(fields: Mapping[str, Any]) -> Verdict:
@@ -31,10 +27,10 @@ def exact_match(fields: Mapping[str, Any]) -> Verdict:
     Source: "exact match" of SQuAD (Rajpurkar et al., 2016, arXiv:1606.05250): lower case, without
     punctuation and articles, white space collapsed.
     """
-    response, expected = _words(_text(fields, "response")), _words(_text(fields, "expected_output"))
+    response, expected = _words(fields.get("response")), _words(fields.get("expected_output"))
     same = response == expected
     verb = "equals" if same else "differs from"
-    return Verdict(float(same), f"normalised response {_short(response)} {verb} {_short(expected)}")
+    return float(same), f"normalised response {_short(response)} {verb} {_short(expected)}"
 
 
 def token_f1(fields: Mapping[str, Any]) -> Verdict:
@@ -42,12 +38,12 @@ def token_f1(fields: Mapping[str, Any]) -> Verdict:
 
     Source: the F1 of SQuAD (Rajpurkar et al., 2016, arXiv:1606.05250).
     """
-    response, expected = _words(_text(fields, "response")), _words(_text(fields, "expected_output"))
+    response, expected = _words(fields.get("response")), _words(fields.get("expected_output"))
     if not response or not expected:
-        return Verdict(float(response == expected), "one of the two texts has no words")
+        return float(response == expected), "one of the two texts has no words"
     shared = sum((Counter(response) & Counter(expected)).values())
     counts = f"{shared} shared words of {len(response)} given and {len(expected)} expected"
-    return Verdict(2 * shared / (len(response) + len(expected)), counts)
+    return 2 * shared / (len(response) + len(expected)), counts
 
 
 def rouge_l(fields: Mapping[str, Any]) -> Verdict:
@@ -55,12 +51,12 @@ def rouge_l(fields: Mapping[str, Any]) -> Verdict:
 
     Source: ROUGE-L (Lin, 2004, aclanthology.org/W04-1013), with beta 1.
     """
-    response, expected = _words(_text(fields, "response")), _words(_text(fields, "expected_output"))
+    response, expected = _words(fields.get("response")), _words(fields.get("expected_output"))
     if not response or not expected:
-        return Verdict(float(response == expected), "one of the two texts has no words")
+        return float(response == expected), "one of the two texts has no words"
     common = _longest_common_subsequence(response[:1000], expected[:1000])
     score = 2 * common / (len(response) + len(expected))
-    return Verdict(score, f"longest common subsequence: {common} words")
+    return score, f"longest common subsequence: {common} words"
 
 
 def final_number_match(fields: Mapping[str, Any]) -> Verdict:
@@ -68,14 +64,14 @@ def final_number_match(fields: Mapping[str, Any]) -> Verdict:
 
     Source: how answers to GSM8K are graded (Cobbe et al., 2021, arXiv:2110.14168).
     """
-    expected = _last_number(_text(fields, "expected_output"))
+    expected = _last_number(fields.get("expected_output"))
     if expected is None:
-        return Verdict(None, "the expected output has no number")
-    response = _last_number(_text(fields, "response"))
+        return None, "the expected output has no number"
+    response = _last_number(fields.get("response"))
     if response is None:
-        return Verdict(0.0, f"the response has no number; {expected:g} is expected")
+        return 0.0, f"the response has no number; {expected:g} is expected"
     same = abs(response - expected) <= 1e-9 * max(1.0, abs(expected))
-    return Verdict(float(same), f"final number {response:g}; {expected:g} is expected")
+    return float(same), f"final number {response:g}; {expected:g} is expected"
 
 
 def expected_in_response(fields: Mapping[str, Any]) -> Verdict:
@@ -84,13 +80,11 @@ def expected_in_response(fields: Mapping[str, Any]) -> Verdict:
     Source: the "contains" accuracy of open-domain question answering (Mallen et al., 2023,
     arXiv:2212.10511).
     """
-    response, expected = _words(_text(fields, "response")), _words(_text(fields, "expected_output"))
+    response, expected = _words(fields.get("response")), _words(fields.get("expected_output"))
     if not expected:
-        return Verdict(None, "the expected output has no words")
+        return None, "the expected output has no words"
     found = f" {' '.join(expected)} " in f" {' '.join(response)} "
-    return Verdict(
-        float(found), f"{_short(expected)} {'occurs' if found else 'does not occur'} in it"
-    )
+    return float(found), f"{_short(expected)} {'occurs' if found else 'does not occur'} in it"
 
 
 def context_support(fields: Mapping[str, Any]) -> Verdict:
@@ -98,14 +92,13 @@ def context_support(fields: Mapping[str, Any]) -> Verdict:
 
     Source: the precision of knowledge F1 (Shuster et al., 2021, arXiv:2104.07567).
     """
-    response = _words(_text(fields, "response"))
+    response = _words(fields.get("response"))
     if not response:
-        return Verdict(None, "the response has no words")
+        return None, "the response has no words"
     known = {word for context in fields.get("contexts") or [] for word in _words(context)}
     supported = sum(word in known for word in response)
-    return Verdict(
-        supported / len(response), f"{supported} of {len(response)} words occur in the contexts"
-    )
+    counts = f"{supported} of {len(response)} words occur in the contexts"
+    return supported / len(response), counts
 
 
 def request_overlap(fields: Mapping[str, Any]) -> Verdict:
@@ -113,18 +106,18 @@ def request_overlap(fields: Mapping[str, Any]) -> Verdict:
 
     Source: the query term coverage of retrieval (Manning et al., 2008, ISBN 0521865719, ch. 6).
     """
-    request = set(_words(_text(fields, "request")))
+    request = set(_words(fields.get("request")))
     if not request:
-        return Verdict(None, "the request has no words")
-    repeated = request & set(_words(_text(fields, "response")))
+        return None, "the request has no words"
+    repeated = request & set(_words(fields.get("response")))
     words = f"{len(repeated)} of {len(request)} words occur in the response"
-    return Verdict(len(repeated) / len(request), words)
+    return len(repeated) / len(request), words
 
 
 def non_empty(fields: Mapping[str, Any]) -> Verdict:
     """Return 1 if the response has a word, else 0. Source: its definition."""
-    words = _words(_text(fields, "response"))
-    return Verdict(float(bool(words)), f"the response has {len(words)} words")
+    words = _words(fields.get("response"))
+    return float(bool(words)), f"the response has {len(words)} words"
 
 
 EVALUATORS: Mapping[str, Callable[[Mapping[str, Any]], Verdict]] = {
@@ -145,23 +138,19 @@ def evaluator_id(name: str) -> str:
 
 def evaluator_result(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return one entry of `evaluator_results` as newer servers show it."""
-    verdict = EVALUATORS[name](fields)
+    score, justification = EVALUATORS[name](fields)
     return {
         "evaluator_name": name,
-        "score": None if verdict.score is None else round(verdict.score, 6),
-        "justification": verdict.justification,
+        "score": None if score is None else round(score, 6),
+        "justification": justification,
         "evaluator_id": evaluator_id(name),
         "evaluator_version_id": str(uuid5(NAMESPACE_URL, f"{evaluator_id(name)}:1")),
-        "confidence": None if verdict.score is None else 1.0,
+        "confidence": None if score is None else 1.0,
     }
 
 
-def _text(fields: Mapping[str, Any], name: str) -> str:
-    return fields.get(name) or ""
-
-
-def _words(text: str) -> list[str]:
-    words = text.lower().translate(_PUNCTUATION).split()
+def _words(text: str | None) -> list[str]:
+    words = (text or "").lower().translate(_PUNCTUATION).split()
     return [word for word in words if word not in _ARTICLES]
 
 
@@ -170,8 +159,8 @@ def _short(words: list[str]) -> str:
     return repr(text if len(text) <= 60 else f"{text[:59]}…")
 
 
-def _last_number(text: str) -> float | None:
-    found = _NUMBER.findall(text)
+def _last_number(text: str | None) -> float | None:
+    found = _NUMBER.findall(text or "")
     return float(found[-1].replace(",", "")) if found else None
 
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 import ipaddress
 import json
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -23,10 +24,10 @@ from standardwebhooks import Webhook
 
 from worker import __version__
 from worker.remote.deadline import DeadlineBackend, ExchangeAborted, exchange_deadline
+from worker.remote.transport import PoolTransport
 from worker.validation import url_offences
 
 Resolver = Callable[[str, int], Iterable[str]]
-_Headers = Mapping[bytes | str, bytes | str]
 
 DEADLINE_SECONDS = 10.0  # of a whole exchange; shorter than the lease of its caller
 CONNECT_SECONDS = 5.0
@@ -54,6 +55,12 @@ class _ForbiddenAddressError(Exception):
     """The host of the URL has an address that nothing may be sent to."""
 
 
+def resolve_host(host: str, port: int) -> list[str]:
+    """Return the system resolver's addresses, in its order. Raises `OSError`."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
 class WebhookClient:
     """A client that signs and sends webhooks. Thread-safe; each outcome is a value, no exception.
 
@@ -69,17 +76,19 @@ class WebhookClient:
         secrets: Sequence[str],
         *,
         allow_private: bool,
-        resolve: Resolver | None = None,
+        resolve: Resolver = resolve_host,
         deadline: float = DEADLINE_SECONDS,
     ) -> None:
         self._signers = [Webhook(secret) for secret in secrets]
         self._allow_private = allow_private
         self._deadline = deadline
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=httpx.create_ssl_context(),
-            max_connections=None,
-            max_keepalive_connections=0,  # so that each delivery resolves and checks its host
-            network_backend=_GuardedBackend(resolve or resolve_host, allow_private=allow_private),
+        self._transport = PoolTransport(
+            httpcore.ConnectionPool(
+                ssl_context=httpx.create_ssl_context(),
+                max_connections=None,
+                max_keepalive_connections=0,  # so that each delivery resolves and checks its host
+                network_backend=_GuardedBackend(resolve, allow_private=allow_private),
+            )
         )
 
     def __enter__(self) -> Self:
@@ -89,7 +98,7 @@ class WebhookClient:
         self.close()
 
     def close(self) -> None:
-        self._pool.close()
+        self._transport.close()
 
     def send(
         self,
@@ -106,16 +115,19 @@ class WebhookClient:
             return Undelivered("; ".join(offences), is_permanent=True)
         try:
             body = json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-            target = httpx.URL(url)
-            with exchange_deadline(self._deadline, may_send):
-                return self._post(target, self._headers(target, notice_id, body), body.encode())
+            request = self._request(url, notice_id, body)
+            with (
+                exchange_deadline(self._deadline, may_send),
+                closing(self._transport.handle_request(request)) as response,
+            ):
+                return _outcome(response.status_code)
         except _ForbiddenAddressError as error:
             return Undelivered(str(error), is_permanent=True)
         except (httpx.InvalidURL, UnicodeError) as error:
             return Undelivered(f"cannot be sent: {error}", is_permanent=True)
         except ExchangeAborted as error:
             return Undelivered(str(error))
-        except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
+        except (httpx.NetworkError, httpx.TimeoutException, httpx.ProtocolError) as error:
             return Undelivered(f"{type(error).__name__}: {error}".rstrip(": "))
 
     def _url_offences(self, url: str) -> list[str]:
@@ -127,13 +139,11 @@ class WebhookClient:
             )
         return offences
 
-    def _headers(self, target: httpx.URL, notice_id: str, body: str) -> _Headers:
+    def _request(self, url: str, notice_id: str, body: str) -> httpx.Request:
         """Sign as https://www.standardwebhooks.com specifies, with the time of this attempt."""
         now = datetime.now(UTC)
-        return {
-            "Host": target.netloc.decode(),
+        headers = {
             "Content-Type": "application/json",
-            "Content-Length": str(len(body.encode())),
             "User-Agent": f"evalworker/{__version__}",
             "Connection": "close",
             "webhook-id": notice_id,
@@ -142,16 +152,9 @@ class WebhookClient:
                 signer.sign(notice_id, now, body) for signer in self._signers
             ),
         }
-
-    def _post(self, target: httpx.URL, headers: _Headers, body: bytes) -> Delivered | Undelivered:
-        url = httpcore.URL(
-            scheme=target.raw_scheme, host=target.raw_host, port=target.port, target=target.raw_path
-        )
         extensions = {"timeout": {"connect": CONNECT_SECONDS}}  # the deadline limits all the rest
-        with self._pool.stream(
-            "POST", url, headers=headers, content=body, extensions=extensions
-        ) as response:
-            return _outcome(response.status)
+        content = body.encode()
+        return httpx.Request("POST", url, headers=headers, content=content, extensions=extensions)
 
 
 def _outcome(status: int) -> Delivered | Undelivered:
@@ -160,12 +163,6 @@ def _outcome(status: int) -> Delivered | Undelivered:
     if 300 <= status < 400:
         return Undelivered(f"answered {status}: redirects are not followed")
     return Undelivered(f"answered {status}", is_permanent=status == GONE)
-
-
-def resolve_host(host: str, port: int) -> list[str]:
-    """Return the system resolver's addresses, in its order. Raises `OSError`."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 def is_public(address: str) -> bool:
