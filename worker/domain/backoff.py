@@ -46,11 +46,6 @@ def gate_wait(failures: int, rng: Random) -> float:
     return backoff(failures, rng, base=2.0, maximum=MAX_GATE_WAIT)
 
 
-def item_retry_wait(attempts: int, rng: Random) -> float:
-    """Return the wait before a failed item may join another batch."""
-    return backoff(attempts, rng)
-
-
 def search_wait(searches: int) -> float | None:
     """Return the wait before the search after so many in vain; None if those were enough."""
     return SEARCH_WAITS[searches] if searches < len(SEARCH_WAITS) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -45,7 +45,7 @@ class BatchExecution:
     judge_version_id: str | None = None  # the version that really ran
     tags: tuple[str, ...] | None = None  # None: this server does not show tags
     items: tuple[RemoteItem, ...] = ()
-    oddities: tuple[str, ...] = field(default=())  # where the response contradicts itself
+    oddities: tuple[str, ...] = ()  # where the response contradicts itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +116,7 @@ class Unavailable:
     """The remote did not answer in a usable way.
 
     `sent` is False only where the request provably did not reach the API (connection refused,
-    name not resolved, TLS handshake failed). A POST with `sent` True may have
-    started a batch.
+    name not resolved, TLS handshake failed). A POST with `sent` True may have started a batch.
     """
 
     reason: str

@@ -206,5 +206,4 @@ class LogContext(dramatiq.Middleware):
     def after_process_message(self, *_: Any, **__: Any) -> None:
         structlog.contextvars.unbind_contextvars("message_id", "actor")
 
-    def after_skip_message(self, *_: Any) -> None:
-        structlog.contextvars.unbind_contextvars("message_id", "actor")
+    after_skip_message = after_process_message

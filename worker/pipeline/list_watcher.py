@@ -90,9 +90,7 @@ class ListWatcher:
         self.has_read = threading.Event()  # once, or in vain: nobody need wait for it
         self._clock_ahead: timedelta | None = None  # the remote's clock, of the database's
         self._full_read_at = context.monotonic()
-        self._filter_from = (
-            context.monotonic()
-        )  # when a server that refused the status filter is retried
+        self._filter_from = context.monotonic()  # a server that refused the filter is retried
         self._deferred: set[UUID] = set()  # batches whose polls wait because of the list
         self._believed: dict[UUID, float] = {}  # batches said to have ended, and when
         self._stopping = threading.Event()

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from worker.domain.backoff import (
-    LOST_AFTER_FAILURES,
-    NOT_FOUND_GRACE,
-    UNFINISHED_READS,
-    item_retry_wait,
-)
+from worker.domain.backoff import LOST_AFTER_FAILURES, NOT_FOUND_GRACE, UNFINISHED_READS, backoff
 from worker.domain.batch_result import is_running, is_undocumented_status, read_batch_result
 from worker.domain.outcomes import (
     BatchExecution,
@@ -108,26 +103,16 @@ class Poller:
             wait = self._poll_wait(claim)
             polling.record_poll_failed(tx, claim, reason=result.oddities[-1], wait=wait)
             return wait
-        polling.record_results(
-            tx,
-            claim,
-            result,
-            max_attempts=self.context.policy.max_item_attempts,
-            retry_wait=self._item_retry_wait,
-        )
+        polling.record_results(tx, claim, result, retry_wait=self._item_retry_wait)
         return None
 
     def _record_lost(self, tx: Transaction, claim: Claim, reason: str) -> None:
-        polling.record_lost(
-            tx,
-            claim,
-            reason=reason,
-            max_attempts=self.context.policy.max_item_attempts,
-            retry_wait=self._item_retry_wait,
-        )
+        polling.record_lost(tx, claim, reason=reason, retry_wait=self._item_retry_wait)
 
-    def _item_retry_wait(self, attempts: int) -> float:
-        return item_retry_wait(attempts, self.context.rng)
+    def _item_retry_wait(self, attempts: int) -> float | None:
+        if attempts >= self.context.policy.max_item_attempts:
+            return None
+        return backoff(attempts, self.context.rng)
 
     def _poll_wait(self, claim: Claim) -> float:
         policy = self.context.policy

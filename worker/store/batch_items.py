@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from worker.domain.lifecycle import Status
 from worker.store.database import Transaction
+from worker.store.rows import select_rows
 from worker.store.tables import item_is_in_batch, item_is_in_flight, items
 from worker.wire.inputs import COLUMN_FIELDS
 
@@ -34,11 +35,11 @@ class BatchItem(NamedTuple):
 
 def open_items(tx: Transaction, batch_id: UUID) -> list[OpenItem]:
     """Return the items of a batch that have not ended, by their index in it."""
-    return [OpenItem(*row) for row in tx.execute(_OPEN_ITEMS, {"of_batch": batch_id})]
+    return [OpenItem._make(row) for row in tx.execute(_OPEN_ITEMS, {"of_batch": batch_id})]
 
 
 _OPEN_ITEMS = (
-    sa.select(items.c.job_id, items.c.item_index, items.c.batch_index, items.c.attempts)
+    select_rows(OpenItem, items)
     .where(items.c.batch_id == sa.bindparam("of_batch"), item_is_in_flight)
     .order_by(items.c.batch_index)
 )
@@ -47,19 +48,13 @@ _OPEN_ITEMS = (
 def batch_items(tx: Transaction, batch_id: UUID) -> list[BatchItem]:
     """Return the items of a batch by their index in it, cancelled ones included."""
     return [
-        BatchItem(
-            row.job_id,
-            row.item_index,
-            row.batch_index,
-            row.status == Status.CANCELLED,
-            _input_of(row),
-        )
+        BatchItem(row.job_id, row.item_index, row.batch_index, row.is_cancelled, _input_of(row))
         for row in tx.execute(_BATCH_ITEMS, {"of_batch": batch_id})
     ]
 
 
 _BATCH_ITEMS = (
-    sa.select(items)
+    sa.select(items, (items.c.status == Status.CANCELLED).label("is_cancelled"))
     .where(
         items.c.batch_id == sa.bindparam("of_batch"),
         item_is_in_batch,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.domain.concurrency import DECREASE_FACTOR, DECREASE_INTERVAL, in_flight_allowed
 from worker.domain.lifecycle import BatchState
@@ -36,43 +35,28 @@ def lower_limit(tx: Transaction) -> None:
     others only correct it upwards, as it came while accepted batches were not recorded yet.
     """
     running = int(tx.scalar(_RUNNING) or 0)
-    statement = _LOWER_ON_POSTGRESQL if tx.on_postgresql else _LOWER_ON_SQLITE
     limit = max(1.0, running * DECREASE_FACTOR)
-    if tx.scalar(statement, {"scope": SCOPE, "in_flight_limit": limit}):
+    lowered = {"in_flight_limit": limit, "limited_at": now()}
+    is_first = sa.or_(
+        pace.c.limited_at.is_(None), pace.c.limited_at < later(sa.literal(-DECREASE_INTERVAL))
+    )
+    statement = (
+        tx.insert(pace)
+        .values(scope=SCOPE, **lowered)
+        .on_conflict_do_update(index_elements=["scope"], set_=lowered, where=is_first)
+    )
+    if tx.scalar(statement.returning(pace.c.scope)):
         tx.record_event(Event.PACE_LOWERED, in_flight=round(limit))
     else:
-        tx.execute(_RAISE, {"of_scope": SCOPE, "new_limit": limit})
+        tx.execute(
+            sa.update(pace)
+            .where(pace.c.scope == SCOPE, pace.c.in_flight_limit < limit)
+            .values(in_flight_limit=limit)
+        )
 
 
 _RUNNING = (
     sa.select(sa.func.count())
     .select_from(batches)
     .where(batches.c.due_at.isnot(None), batches.c.state == BatchState.SUBMITTED)
-)
-
-
-def _build_lower(insert: postgresql.Insert | sqlite.Insert) -> sa.Executable:
-    return (
-        insert.values(limited_at=now())
-        .on_conflict_do_update(
-            index_elements=["scope"],
-            set_={"in_flight_limit": insert.excluded.in_flight_limit, "limited_at": now()},
-            where=sa.or_(
-                pace.c.limited_at.is_(None),
-                pace.c.limited_at < later(sa.literal(-DECREASE_INTERVAL)),
-            ),
-        )
-        .returning(pace.c.scope)
-    )
-
-
-_LOWER_ON_POSTGRESQL = _build_lower(postgresql.insert(pace))
-_LOWER_ON_SQLITE = _build_lower(sqlite.insert(pace))
-
-
-_NEW_LIMIT = sa.bindparam("new_limit", type_=sa.Double)
-_RAISE = (
-    sa.update(pace)
-    .where(pace.c.scope == sa.bindparam("of_scope"), pace.c.in_flight_limit < _NEW_LIMIT)
-    .values(in_flight_limit=_NEW_LIMIT)
 )

@@ -13,6 +13,7 @@ from uuid import UUID
 import sqlalchemy as sa
 import structlog
 from sqlalchemy import event
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from worker.config import Settings, hide_password
@@ -76,6 +77,10 @@ class Transaction:
         self.on_postgresql = connection.dialect.name == "postgresql"
         self.recorded: list[RecordedEvent] = []
         self.counted: list[RecordedEvent] = []
+
+    def insert(self, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
+        """Build an insert that has the database's own `ON CONFLICT` clauses."""
+        return postgresql.insert(table) if self.on_postgresql else sqlite.insert(table)
 
     def record_event(
         self,

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.events import Event
 from worker.store.database import Transaction
@@ -85,31 +84,16 @@ def count_failure(tx: Transaction, scope: str, reason: str, *, sent_at: datetime
 
     A request that was sent before the last refusal belongs to the same swarm and is not counted.
     """
-    statement = _COUNT_ON_POSTGRESQL if tx.on_postgresql else _COUNT_ON_SQLITE
-    given = {"scope": scope, "reason": reason, "sent_at": sent_at}
-    return int(tx.scalar(statement, given) or 1)
-
-
-_SENT_AT = sa.bindparam("sent_at", type_=gates.c.refused_at.type)
-_SENT_BEFORE = gates.c.refused_at >= _SENT_AT
-
-
-def _build_count(insert: postgresql.Insert | sqlite.Insert) -> sa.Executable:
-    return (
-        insert.values(opens_at=now(), failures=1)
+    new = {"scope": scope, "reason": reason, "opens_at": now(), "failures": 1}
+    more = sa.case((gates.c.refused_at >= sent_at, 0), else_=1)
+    statement = (
+        tx.insert(gates)
+        .values(new)
         .on_conflict_do_update(
-            index_elements=["scope"],
-            set_={
-                "failures": gates.c.failures + sa.case((_SENT_BEFORE, 0), else_=1),
-                "reason": insert.excluded.reason,
-            },
+            index_elements=["scope"], set_={"failures": gates.c.failures + more, "reason": reason}
         )
-        .returning(gates.c.failures)
     )
-
-
-_COUNT_ON_POSTGRESQL = _build_count(postgresql.insert(gates))
-_COUNT_ON_SQLITE = _build_count(sqlite.insert(gates))
+    return int(tx.scalar(statement.returning(gates.c.failures)) or 1)
 
 
 def close(tx: Transaction, scope: str, *, wait: float) -> None:
@@ -150,7 +134,7 @@ _OPEN = (
     sa.delete(gates)
     .where(
         gates.c.scope.in_(sa.bindparam("scopes", expanding=True)),
-        sa.or_(gates.c.closed_at.is_(None), gates.c.refused_at < _SENT_AT),
+        sa.or_(gates.c.closed_at.is_(None), gates.c.refused_at < sa.bindparam("sent_at")),
     )
     .returning(gates.c.scope)
 )

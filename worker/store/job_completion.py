@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -198,21 +198,18 @@ def fail_waiting_items(tx: Transaction, job_ids: Sequence[UUID], reason: str) ->
     )
 
 
-def end_items(tx: Transaction, batch_id: UUID, ended: Sequence[dict[str, Any]]) -> None:
-    """processing -> completed or failed; `ended` as `ended_item` makes them."""
-    _END_ITEM.run(tx, ended, of_batch=batch_id)
+class EndedItem(NamedTuple):
+    """What became of an item, by its index in its batch."""
+
+    of_index: int
+    new_status: Status
+    new_error: str | None = None
+    log_id: str | None = None
 
 
-def ended_item(
-    index: int, status: Status, error: str | None = None, *, execution_log_id: str | None = None
-) -> dict[str, Any]:
-    """Build the record of an item that ended, by its index in its batch, for `end_items`."""
-    return {
-        "index": index,
-        "new_status": status,
-        "new_error": error,
-        "log_id": execution_log_id,
-    }
+def end_items(tx: Transaction, batch_id: UUID, ended: Sequence[EndedItem]) -> None:
+    """processing -> completed or failed."""
+    _END_ITEM.run(tx, [item._asdict() for item in ended], of_batch=batch_id)
 
 
 def retry_items(
@@ -220,8 +217,8 @@ def retry_items(
 ) -> None:
     """processing -> pending: to be sent again in a later batch.
 
-    Keys of `failed`: index (in the batch), new_error, wait (seconds). The jobs are due again when
-    the first of these items is.
+    Keys of `failed`: of_index (in the batch), new_error, wait (seconds). The jobs are due again
+    when the first of these items is.
     """
     if failed:
         _RETRY_ITEM.run(tx, failed, of_batch=batch_id)
@@ -232,7 +229,7 @@ def _in_flight(given: Any) -> sa.ColumnElement[bool]:
     """Build the condition for the item at an index of the batch, if it has not ended."""
     return sa.and_(
         items.c.batch_id == given.of_batch,
-        items.c.batch_index == given.index,
+        items.c.batch_index == given.of_index,
         item_is_in_flight,
     )
 
@@ -250,7 +247,7 @@ _END_ITEM = BulkUpdate(
         )
     ),
     shared={"of_batch": Id},
-    index=sa.Integer,
+    of_index=sa.Integer,
     new_status=sa.Text,
     new_error=sa.Text,
     log_id=sa.Text,
@@ -267,7 +264,7 @@ _RETRY_ITEM = BulkUpdate(
         )
     ),
     shared={"of_batch": Id},
-    index=sa.Integer,
+    of_index=sa.Integer,
     new_error=sa.Text,
     wait=sa.Double,
 )

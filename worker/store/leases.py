@@ -53,10 +53,17 @@ class Claim:
     remote_status: str | None
     status_url: str | None
     submitting_at: datetime | None
+    submitted_at: datetime | None
     claimed_at: datetime
-    seconds_submitted: float | None  # since the remote took it
     live_batches: int  # of all holders, this one included
     trouble: bool  # whether there is any gate or pause that the holder has to check
+
+    @property
+    def seconds_submitted(self) -> float | None:
+        """Return the seconds from when the remote took it to the claim."""
+        if self.submitted_at is None:
+            return None
+        return (self.claimed_at - self.submitted_at).total_seconds()
 
 
 _other = batches.alias("other")
@@ -64,7 +71,6 @@ _LIVE_BATCHES = sa.select(sa.func.count()).where(_other.c.due_at.isnot(None)).sc
 _TROUBLE = sa.or_(*(sa.exists(sa.select(1).select_from(table)) for table in (gates, pauses)))
 _CLAIMED = (
     *(batches.c[field.name] for field in fields(Claim) if field.name in batches.c),
-    batches.c.submitted_at,
     now().label("claimed_at"),
     # Read with the claim, to save another statement.
     _LIVE_BATCHES.label("live_batches"),
@@ -111,16 +117,8 @@ def claim_batch(
         return None
     if moved.claims > 1:
         tx.count(CountedEvent.LEASE_TAKEN_OVER)
-    return _read_claim(moved)
-
-
-def _read_claim(row: sa.Row[Any]) -> Claim:
-    values = row._asdict()
-    submitted_at = values.pop("submitted_at")
-    values["state"] = BatchState(values["state"])
-    values["tags"] = tuple(values["tags"])
-    elapsed = (row.claimed_at - submitted_at).total_seconds() if submitted_at else None
-    return Claim(**values, seconds_submitted=elapsed)
+    typed = {"state": BatchState(moved.state), "tags": tuple(moved.tags)}
+    return Claim(**{**moved._asdict(), **typed})
 
 
 def move(
@@ -175,8 +173,8 @@ def _build_move(*, live: bool, ended: bool, sent: bool) -> sa.Update:
             batches.c.id == sa.bindparam("claim_id"),
             batches.c.epoch == sa.bindparam("claim_epoch"),
             batches.c.state == sa.bindparam("claim_state"),
-            batches.c.claims
-            > 0,  # a second run, after a commit whose response was lost, moves nothing
+            # A second run, after a commit whose response was lost, moves nothing.
+            batches.c.claims > 0,
         )
         .values(**values)
     )
@@ -184,6 +182,26 @@ def _build_move(*, live: bool, ended: bool, sent: bool) -> sa.Update:
         taken = sa.select(1).where(_other.c.remote_batch_id == sa.bindparam("new_remote_id"))
         statement = statement.where(~sa.exists(taken))
     return statement
+
+
+def record_waiting(
+    tx: Transaction,
+    claim: Claim,
+    state: BatchState,
+    *,
+    reason: str,
+    wait: float,
+    gate: str | None,
+    **values: Any,
+) -> bool:
+    """End a claim whose call failed: the batch is due again after `wait`, with one failure more."""
+    failures = claim.failures + 1
+    moved = move(
+        tx, claim, state, due_in=wait, failures=failures, gate=gate, error=reason, **values
+    )
+    if moved:
+        tx.record_event(Event.BATCH_WAITS, batch_id=claim.id, reason=reason, seconds=round(wait, 1))
+    return moved
 
 
 def defer(tx: Transaction, claim: Claim, *, wait: float, gate: str | None, reason: str) -> None:

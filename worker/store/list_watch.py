@@ -11,12 +11,12 @@ from typing import NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.domain.lifecycle import BatchState
 from worker.store.bulk import BulkUpdate
 from worker.store.column_types import Id
 from worker.store.database import Transaction
+from worker.store.rows import read_rows, select_rows
 from worker.store.sql_functions import later, now, seconds_between
 from worker.store.tables import batches, pace
 
@@ -42,18 +42,11 @@ class BatchAtRemote(NamedTuple):
 
 def batches_at_remote(tx: Transaction) -> list[BatchAtRemote]:
     """Return every submitted batch."""
-    return [BatchAtRemote(*row) for row in tx.execute(_AT_REMOTE)]
+    return read_rows(tx.connection, BatchAtRemote, _AT_REMOTE)
 
 
 _SUBMITTED = sa.and_(batches.c.due_at.isnot(None), batches.c.state == BatchState.SUBMITTED)
-_AT_REMOTE = sa.select(
-    batches.c.id,
-    batches.c.judge_id,
-    batches.c.remote_batch_id,
-    batches.c.submitting_at,
-    batches.c.submitted_at,
-    now().label("now"),
-).where(_SUBMITTED)
+_AT_REMOTE = select_rows(BatchAtRemote, batches, now=now()).where(_SUBMITTED)
 
 
 def latest_durations(tx: Transaction) -> Sequence[tuple[str, float]]:
@@ -118,37 +111,19 @@ def claim_read(tx: Transaction, *, lease: float, immediately: bool = False) -> b
 
     `immediately` takes it from the process that has it, which may be gone.
     """
-    statement = _CLAIM_ON_POSTGRESQL if tx.on_postgresql else _CLAIM_ON_SQLITE
-    given = {"scope": SCOPE, "wait": lease, "immediately": immediately}
-    return tx.scalar(statement, given) is not None
-
-
-_IN = later(sa.bindparam("wait", type_=sa.Double))
-
-
-def _build_claim(insert: postgresql.Insert | sqlite.Insert) -> sa.Executable:
-    return (
-        insert.values(watch_due_at=_IN)
+    due_at = {"watch_due_at": later(sa.literal(lease))}
+    is_due = sa.or_(pace.c.watch_due_at.is_(None), pace.c.watch_due_at <= now())
+    statement = (
+        tx.insert(pace)
+        .values(scope=SCOPE, **due_at)
         .on_conflict_do_update(
-            index_elements=["scope"],
-            set_={"watch_due_at": _IN},
-            where=sa.or_(
-                pace.c.watch_due_at.is_(None),
-                pace.c.watch_due_at <= now(),
-                sa.bindparam("immediately", type_=sa.Boolean),
-            ),
+            index_elements=["scope"], set_=due_at, where=None if immediately else is_due
         )
-        .returning(pace.c.scope)
     )
-
-
-_CLAIM_ON_POSTGRESQL = _build_claim(postgresql.insert(pace))
-_CLAIM_ON_SQLITE = _build_claim(sqlite.insert(pace))
+    return tx.scalar(statement.returning(pace.c.scope)) is not None
 
 
 def schedule_read(tx: Transaction, *, wait: float) -> None:
     """Make the next read of the list due after `wait` seconds."""
-    tx.execute(_SCHEDULE, {"of_scope": SCOPE, "wait": wait})
-
-
-_SCHEDULE = sa.update(pace).where(pace.c.scope == sa.bindparam("of_scope")).values(watch_due_at=_IN)
+    due_at = later(sa.literal(wait))
+    tx.execute(sa.update(pace).where(pace.c.scope == SCOPE).values(watch_due_at=due_at))

@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.domain.lifecycle import BatchState
 from worker.events import Event
@@ -69,13 +68,12 @@ def pause(tx: Transaction, judge_id: str | None, reason: str) -> bool:
 
     Returns False where it was paused already; the given reason then replaces the old one.
     """
-    insert = postgresql.insert if tx.on_postgresql else sqlite.insert
-    given = {"judge_id": judge_id or EVERY_JUDGE, "reason": reason}
-    inserted = insert(pauses).values(paused_at=now(), **given).on_conflict_do_nothing()
-    if tx.scalar(inserted.returning(pauses.c.judge_id)) is not None:
+    key = judge_id or EVERY_JUDGE
+    new = tx.insert(pauses).values(judge_id=key, reason=reason, paused_at=now())
+    if tx.scalar(new.on_conflict_do_nothing().returning(pauses.c.judge_id)) is not None:
         tx.record_event(Event.GATE_CLOSED, scope=scope_of(judge_id), reason=reason)
         return True
-    same = pauses.c.judge_id == given["judge_id"]
+    same = pauses.c.judge_id == key
     tx.execute(sa.update(pauses).where(same).values(reason=reason))
     return False
 

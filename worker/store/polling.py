@@ -17,8 +17,12 @@ from worker.store import job_completion
 from worker.store.batch_items import OpenItem, open_items
 from worker.store.bulk import insert_rows
 from worker.store.database import Transaction
-from worker.store.leases import Claim, build_claim, claim_batch, move
+from worker.store.job_completion import EndedItem
+from worker.store.leases import Claim, build_claim, claim_batch, move, record_waiting
 from worker.store.tables import batches, evaluator_results
+
+# From the attempts made at an item to the seconds before the next one; None if those were enough.
+RetryWait = Callable[[int], float | None]
 
 
 def claim_poll(tx: Transaction, batch_id: UUID, *, holder: str, lease: float) -> Claim | None:
@@ -56,18 +60,7 @@ def record_poll_failed(
     tx: Transaction, claim: Claim, *, reason: str, wait: float, gate: str | None = None
 ) -> bool:
     """submitted stays submitted: the poll had no usable response; polled again after `wait`."""
-    moved = move(
-        tx,
-        claim,
-        BatchState.SUBMITTED,
-        due_in=wait,
-        failures=claim.failures + 1,
-        gate=gate,
-        error=reason,
-    )
-    if moved:
-        tx.record_event(Event.BATCH_WAITS, batch_id=claim.id, reason=reason, seconds=round(wait, 1))
-    return moved
+    return record_waiting(tx, claim, BatchState.SUBMITTED, reason=reason, wait=wait, gate=gate)
 
 
 def record_results(
@@ -75,14 +68,9 @@ def record_results(
     claim: Claim,
     result: BatchResult,
     *,
-    max_attempts: int,
-    retry_wait: Callable[[int], float],
+    retry_wait: RetryWait,
 ) -> bool:
-    """submitted -> finished, with every result, in this transaction, once.
-
-    Failed items wait again unless their attempts are used up. `retry_wait` returns the seconds
-    before the next attempt from the number of those made.
-    """
+    """submitted -> finished, with every result, in this transaction, once."""
     moved = move(
         tx,
         claim,
@@ -96,23 +84,21 @@ def record_results(
     if not moved:
         return False
     rows = open_items(tx, claim.id)
-    completed = [row for row in rows if row.batch_index in result.completed]
-    failed = [row for row in rows if row.batch_index not in result.completed]
-    _insert_results(tx, [(row, result.completed[row.batch_index]) for row in completed])
-    job_completion.end_items(
-        tx,
-        claim.id,
-        [
-            job_completion.ended_item(
-                row.batch_index,
-                Status.COMPLETED,
-                execution_log_id=result.execution_log_id(row.batch_index),
-            )
-            for row in completed
-        ],
-    )
-    failures = [(row, result.reason(row.batch_index)) for row in failed]
-    _fail_or_retry(tx, claim, failures, result, max_attempts=max_attempts, retry_wait=retry_wait)
+    completed: list[tuple[OpenItem, RemoteItem]] = []
+    failed: list[tuple[OpenItem, str, str | None]] = []
+    for row in rows:
+        index = row.batch_index
+        if index in result.completed:
+            completed.append((row, result.completed[index]))
+        else:
+            failed.append((row, result.reason(index), result.execution_log_id(index)))
+    _insert_results(tx, completed)
+    ended = [
+        EndedItem(row.batch_index, Status.COMPLETED, log_id=item.execution_log_id)
+        for row, item in completed
+    ]
+    job_completion.end_items(tx, claim.id, ended)
+    _fail_or_retry(tx, claim, failed, retry_wait)
     tx.record_event(
         Event.BATCH_FINISHED,
         batch_id=claim.id,
@@ -127,21 +113,13 @@ def record_results(
     return True
 
 
-def record_lost(
-    tx: Transaction,
-    claim: Claim,
-    *,
-    reason: str,
-    max_attempts: int,
-    retry_wait: Callable[[int], float],
-) -> bool:
+def record_lost(tx: Transaction, claim: Claim, *, reason: str, retry_wait: RetryWait) -> bool:
     """submitted -> lost: nothing more is expected; its items wait again with an attempt less."""
     if not move(tx, claim, BatchState.LOST, error=reason):
         return False
     tx.record_event(Event.BATCH_LOST, batch_id=claim.id, reason=reason)
     rows = open_items(tx, claim.id)
-    failures = [(row, reason) for row in rows]
-    _fail_or_retry(tx, claim, failures, None, max_attempts=max_attempts, retry_wait=retry_wait)
+    _fail_or_retry(tx, claim, [(row, reason, None) for row in rows], retry_wait)
     job_completion.end_finished_jobs(tx, {row.job_id for row in rows})
     return True
 
@@ -149,37 +127,31 @@ def record_lost(
 def _fail_or_retry(
     tx: Transaction,
     claim: Claim,
-    failures: Sequence[tuple[OpenItem, str]],
-    result: BatchResult | None,
-    *,
-    max_attempts: int,
-    retry_wait: Callable[[int], float],
+    failures: Sequence[tuple[OpenItem, str, str | None]],
+    retry_wait: RetryWait,
 ) -> None:
-    """processing -> pending while attempts are left, else -> failed with the last reason."""
-    ended: list[dict[str, Any]] = []
+    """processing -> pending while attempts are left, else -> failed with the last reason.
+
+    `failures` are items with their reasons and execution log ids.
+    """
+    ended: list[EndedItem] = []
     retried: list[dict[str, Any]] = []
     retried_jobs: set[UUID] = set()
-    for row, error in failures:
+    for row, error, log_id in failures:
         attempt = row.attempts + 1
-        is_last = attempt >= max_attempts
+        wait = retry_wait(attempt)
         tx.record_event(
-            Event.ITEM_FAILED if is_last else Event.ITEM_RETRIED,
+            Event.ITEM_FAILED if wait is None else Event.ITEM_RETRIED,
             job_id=row.job_id,
             item_index=row.item_index,
             batch_id=claim.id,
             error=error,
             attempt=attempt,
         )
-        if is_last:
-            log_id = result.execution_log_id(row.batch_index) if result else None
-            ended.append(
-                job_completion.ended_item(
-                    row.batch_index, Status.FAILED, error, execution_log_id=log_id
-                )
-            )
+        if wait is None:
+            ended.append(EndedItem(row.batch_index, Status.FAILED, error, log_id))
         else:
-            wait = retry_wait(attempt)
-            retried.append({"index": row.batch_index, "new_error": error, "wait": wait})
+            retried.append({"of_index": row.batch_index, "new_error": error, "wait": wait})
             retried_jobs.add(row.job_id)
     job_completion.end_items(tx, claim.id, ended)
     job_completion.retry_items(tx, claim.id, retried, job_ids=retried_jobs)

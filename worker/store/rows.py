@@ -9,9 +9,13 @@ import sqlalchemy as sa
 Row = TypeVar("Row", bound=NamedTuple)
 
 
-def select_rows(kind: type[Row], table: sa.Table) -> sa.Select[Any]:
-    """Select the columns of a table that `kind` has fields for, in the order of the fields."""
-    return sa.select(*(table.c[name] for name in kind._fields))
+def select_rows(
+    kind: type[Row], table: sa.Table, **expressions: sa.ColumnElement[Any]
+) -> sa.Select[Any]:
+    """Select the columns and expressions that `kind` has fields for, in the order of the fields."""
+    named = {name: expression.label(name) for name, expression in expressions.items()}
+    columns = {**table.c, **named}
+    return sa.select(*(columns[name] for name in kind._fields))
 
 
 def read_rows(connection: sa.Connection, kind: type[Row], statement: sa.Select[Any]) -> list[Row]:

@@ -13,26 +13,34 @@ from sqlalchemy.sql.functions import FunctionElement
 from worker.store.column_types import UtcTime
 
 
-class later(FunctionElement[datetime]):  # noqa: N801 (reads as a SQL function)
-    """The database's time plus a number of seconds.
+def _spell(function: type[FunctionElement[Any]], *, postgresql: str, sqlite: str) -> None:
+    """Declare how each database spells a function; `{0}` is its first argument."""
 
-    PostgreSQL's clock counts, as there may be several machines. On SQLite, `eval_now` is a function
-    of the connection (see `store.database`), so that tests can replace the clock.
+    def declare(dialect: str, template: str) -> None:
+        @compiles(function, dialect)
+        def compiled(element: FunctionElement[Any], compiler: Any, **kw: Any) -> str:
+            return template.format(*(compiler.process(part, **kw) for part in element.clauses))
+
+    declare("postgresql", postgresql)
+    declare("sqlite", sqlite)
+
+
+class later(FunctionElement[datetime]):  # noqa: N801 (reads as a SQL function)
+    """The database's time, plus so many seconds.
+
+    PostgreSQL's own clock rules where there are several machines. SQLite has one machine; there
+    `eval_now` is a function of the connection (see `store.database`), which tests can replace.
     """
 
     type = UtcTime()
     inherit_cache = True
 
 
-@compiles(later, "postgresql")
-def _later_on_postgresql(element: later, compiler: Any, **kw: Any) -> str:
-    seconds = compiler.process(element.clauses, **kw)
-    return f"(clock_timestamp() + make_interval(secs => CAST({seconds} AS double precision)))"
-
-
-@compiles(later, "sqlite")
-def _later_on_sqlite(element: later, compiler: Any, **kw: Any) -> str:
-    return f"eval_now({compiler.process(element.clauses, **kw)})"
+_spell(
+    later,
+    postgresql="(clock_timestamp() + make_interval(secs => CAST({0} AS double precision)))",
+    sqlite="eval_now({0})",
+)
 
 
 def now() -> later:
@@ -40,46 +48,32 @@ def now() -> later:
 
 
 class seconds_between(FunctionElement[float]):  # noqa: N801 (reads as a SQL function)
-    """The seconds from one time to another; NULL if a time is infinite or, on SQLite, invalid."""
+    """From one moment to another; NULL where a producer wrote what is no moment, or no end."""
 
     type = sa.Double()
     inherit_cache = True
 
 
-@compiles(seconds_between, "postgresql")
-def _seconds_on_postgresql(element: seconds_between, compiler: Any, **kw: Any) -> str:
-    begin, end = (compiler.process(clause, **kw) for clause in element.clauses)
-    return (
-        f"CASE WHEN isfinite({begin}) AND isfinite({end})"
-        f" THEN CAST(extract(epoch FROM {end} - {begin}) AS double precision) END"
-    )
-
-
-@compiles(seconds_between, "sqlite")
-def _seconds_on_sqlite(element: seconds_between, compiler: Any, **kw: Any) -> str:
-    begin, end = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"((julianday({end}) - julianday({begin})) * 86400.0)"
+_spell(
+    seconds_between,
+    postgresql="CASE WHEN isfinite({0}) AND isfinite({1})"
+    " THEN CAST(extract(epoch FROM {1} - {0}) AS double precision) END",
+    sqlite="((julianday({1}) - julianday({0})) * 86400.0)",
+)
 
 
 class octet_length(FunctionElement[int]):  # noqa: N801 (reads as a SQL function)
-    """The length of a text in bytes; SQLite has this function only since 3.43."""
+    """Bytes of a text; SQLite has the function only since 3.43."""
 
     type = sa.Integer()
     inherit_cache = True
 
 
-@compiles(octet_length, "postgresql")
-def _octet_length_on_postgresql(element: octet_length, compiler: Any, **kw: Any) -> str:
-    return f"octet_length({compiler.process(element.clauses, **kw)})"
-
-
-@compiles(octet_length, "sqlite")
-def _octet_length_on_sqlite(element: octet_length, compiler: Any, **kw: Any) -> str:
-    return f"length(CAST({compiler.process(element.clauses, **kw)} AS BLOB))"
+_spell(octet_length, postgresql="octet_length({0})", sqlite="length(CAST({0} AS BLOB))")
 
 
 class text_at(FunctionElement[str]):  # noqa: N801 (reads as a SQL function)
-    """The text at a key of a JSON object; SQLite has `->>` only since 3.38."""
+    """The text under a name of a JSON object; SQLite has `->>` only since 3.38."""
 
     type = sa.Text()
     inherit_cache = True
@@ -88,16 +82,7 @@ class text_at(FunctionElement[str]):  # noqa: N801 (reads as a SQL function)
         super().__init__(column, sa.literal(name, sa.Text()))
 
 
-@compiles(text_at, "postgresql")
-def _text_at_on_postgresql(element: text_at, compiler: Any, **kw: Any) -> str:
-    column, name = element.clauses
-    return f"({compiler.process(column, **kw)} ->> {compiler.process(name, **kw)})"
-
-
-@compiles(text_at, "sqlite")
-def _text_at_on_sqlite(element: text_at, compiler: Any, **kw: Any) -> str:
-    column, name = element.clauses
-    return f"json_extract({compiler.process(column, **kw)}, '$.' || {compiler.process(name, **kw)})"
+_spell(text_at, postgresql="({0} ->> {1})", sqlite="json_extract({0}, '$.' || {1})")
 
 
 def among(column: sa.ColumnElement[str], words: Iterable[str]) -> sa.ColumnElement[bool]:

@@ -18,7 +18,8 @@ from worker.events import Event
 from worker.store import job_completion
 from worker.store.batch_items import BatchItem, OpenItem, batch_items, open_items
 from worker.store.database import Transaction
-from worker.store.leases import Claim, build_claim, claim_batch, move
+from worker.store.job_completion import EndedItem
+from worker.store.leases import Claim, build_claim, claim_batch, move, record_waiting
 from worker.store.planning import insert_planned
 from worker.store.sql_functions import among, now
 from worker.store.tables import batches, item_is_in_batch, item_is_in_flight, items
@@ -118,11 +119,8 @@ def _fail_items(
     """processing -> failed for good, and end the jobs of which these were the last."""
     if not failed:
         return
-    job_completion.end_items(
-        tx,
-        batch_id,
-        [job_completion.ended_item(i.batch_index, Status.FAILED, error) for i, error in failed],
-    )
+    ended = [EndedItem(item.batch_index, Status.FAILED, error) for item, error in failed]
+    job_completion.end_items(tx, batch_id, ended)
     for item, error in failed:
         tx.record_event(
             Event.ITEM_FAILED,
@@ -162,20 +160,10 @@ def record_not_started(
     tx: Transaction, claim: Claim, *, reason: str, wait: float, gate: str | None = None
 ) -> bool:
     """submitting, unknown -> planned: the remote has nothing of it; sent again after `wait`."""
-    moved = move(
-        tx,
-        claim,
-        BatchState.PLANNED,
-        due_in=wait,
-        failures=claim.failures + 1,
-        submitting_at=None,
-        looks=0,
-        gate=gate,
-        error=reason,
+    again = {"submitting_at": None, "looks": 0}
+    return record_waiting(
+        tx, claim, BatchState.PLANNED, reason=reason, wait=wait, gate=gate, **again
     )
-    if moved:
-        tx.record_event(Event.BATCH_WAITS, batch_id=claim.id, reason=reason, seconds=round(wait, 1))
-    return moved
 
 
 def record_unknown(tx: Transaction, claim: Claim, *, reason: str, wait: float) -> bool:

@@ -140,50 +140,49 @@ _CLAIM = (
 
 def record_sent(tx: Transaction, claim: NoticeClaim) -> bool:
     """waiting -> sent."""
-    moved = _end(tx, claim, NoticeState.SENT, None)
-    if moved:
-        _record_event(tx, claim, Event.NOTICE_SENT)
-    return moved
+    return _record(tx, claim, _END, Event.NOTICE_SENT, new_state=NoticeState.SENT)
 
 
 def record_failed(tx: Transaction, claim: NoticeClaim, *, reason: str) -> bool:
     """waiting -> failed, for good."""
-    moved = _end(tx, claim, NoticeState.FAILED, reason)
-    if moved:
-        _record_event(tx, claim, Event.NOTICE_FAILED, reason=reason)
-    return moved
+    state = NoticeState.FAILED
+    return _record(tx, claim, _END, Event.NOTICE_FAILED, reason=reason, new_state=state)
 
 
 def record_waiting(tx: Transaction, claim: NoticeClaim, *, reason: str, wait: float) -> bool:
     """waiting stays waiting: sent again, with the same id, after `wait` seconds."""
-    given = {**_fence(claim), "reason": reason, "wait": wait}
-    moved = bool(tx.execute(_WAIT, given).rowcount)
+    return _record(tx, claim, _WAIT, Event.NOTICE_WAITS, reason=reason, wait=wait)
+
+
+def _record(
+    tx: Transaction,
+    claim: NoticeClaim,
+    statement: sa.Update,
+    event: Event,
+    *,
+    reason: str | None = None,
+    **given: Any,
+) -> bool:
+    """End a claim by one of the statements below; False where the holder has lost it."""
+    given |= {"claim_id": claim.id, "claim_epoch": claim.epoch, "reason": reason}
+    moved = bool(tx.execute(statement, given).rowcount)
     if moved:
-        _record_event(tx, claim, Event.NOTICE_WAITS, reason=reason, seconds=round(wait, 1))
+        tx.record_event(
+            event,
+            job_id=claim.job_id,
+            notice_id=str(claim.id),
+            attempt=claim.attempts,
+            reason=reason,
+            seconds=round(given["wait"], 1) if "wait" in given else None,
+        )
     return moved
-
-
-def _end(tx: Transaction, claim: NoticeClaim, state: NoticeState, reason: str | None) -> bool:
-    given = {**_fence(claim), "new_state": state, "reason": reason}
-    return bool(tx.execute(_END, given).rowcount)
-
-
-def _fence(claim: NoticeClaim) -> dict[str, Any]:
-    return {"claim_id": claim.id, "claim_epoch": claim.epoch}
-
-
-def _record_event(tx: Transaction, claim: NoticeClaim, event: Event, **detail: Any) -> None:
-    tx.record_event(
-        event, job_id=claim.job_id, notice_id=str(claim.id), attempt=claim.attempts, **detail
-    )
 
 
 _CLAIMED = (
     notices.c.id == sa.bindparam("claim_id"),
     notices.c.epoch == sa.bindparam("claim_epoch"),
-    notices.c.lease_holder.isnot(
-        None
-    ),  # a second run, after a commit whose response was lost, moves nothing
+    # A second run, after a commit whose response was lost, moves nothing.
+    notices.c.lease_holder.isnot(None),
 )
 _RELEASE = {"lease_holder": sa.null(), "nudged_at": sa.null(), "error": sa.bindparam("reason")}
 _END = (
