@@ -66,12 +66,13 @@ class App:
         self.settings = settings
         self.metrics = Metrics()
         with contextlib.ExitStack() as opened:  # closed again if a later one cannot be opened
-            self.api = open_judge_api(settings, transport=transport, observe=self._requested)
-            opened.callback(self.api.close)
-            self.webhooks = WebhookClient(
-                settings.webhook_secrets, allow_private=settings.webhook_allow_private
+            self.api = opened.enter_context(
+                open_judge_api(settings, transport=transport, observe=self._requested)
             )
-            opened.callback(self.webhooks.close)
+            allow_private = settings.webhook_allow_private
+            self.webhooks = opened.enter_context(
+                WebhookClient(settings.webhook_secrets, allow_private=allow_private)
+            )
             self.database = open_database(settings)
             opened.callback(self.database.close)
             self.metrics.register_database(self.database, max_in_flight=settings.max_in_flight)
@@ -83,7 +84,7 @@ class App:
         messages = MessageSender(
             self.broker,
             queue_name(settings.broker_url),
-            on_room=self._room,
+            on_room=lambda: self.dispatcher.wake(),
             on_lost=self.metrics.on_message_lost,
         )
         self.context = StepContext(
@@ -120,9 +121,6 @@ class App:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
         self._opened.close()
 
     def end(self) -> None:
@@ -149,9 +147,6 @@ class App:
         """Return whether nothing is left that the worker could do without a person."""
         with self.database.read() as connection:
             return job_queries.is_drained(connection)
-
-    def _room(self) -> None:
-        self.dispatcher.wake()
 
     def _requested(self, endpoint: str, status: int | None, seconds: float) -> None:
         self.metrics.on_api_request(endpoint, status, seconds)

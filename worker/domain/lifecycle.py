@@ -31,30 +31,20 @@ class BatchState(StrEnum):
 
 
 TRANSITIONS: Mapping[BatchState, frozenset[BatchState]] = {
-    BatchState.PLANNED: frozenset({BatchState.SUBMITTING, BatchState.REFUSED, BatchState.HELD}),
-    BatchState.SUBMITTING: frozenset(
-        {
-            BatchState.PLANNED,
-            BatchState.SUBMITTED,
-            BatchState.UNKNOWN,
-            BatchState.REFUSED,
-            BatchState.HELD,
-        }
-    ),
-    BatchState.UNKNOWN: frozenset({BatchState.PLANNED, BatchState.SUBMITTED, BatchState.HELD}),
-    BatchState.SUBMITTED: frozenset({BatchState.FINISHED, BatchState.LOST, BatchState.HELD}),
-    BatchState.HELD: frozenset({BatchState.PLANNED, BatchState.UNKNOWN, BatchState.SUBMITTED}),
-    BatchState.FINISHED: frozenset(),
-    BatchState.REFUSED: frozenset(),
-    BatchState.LOST: frozenset(),
+    BatchState(state): frozenset(map(BatchState, after.split()))
+    for state, after in {
+        "planned": "submitting refused held",
+        "submitting": "planned submitted unknown refused held",
+        "unknown": "planned submitted held",
+        "submitted": "finished lost held",
+        "held": "planned unknown submitted",
+        "finished": "",
+        "refused": "",
+        "lost": "",
+    }.items()
 }
 
-LIVE_STATES = frozenset(TRANSITIONS) - {
-    BatchState.HELD,
-    BatchState.FINISHED,
-    BatchState.REFUSED,
-    BatchState.LOST,
-}
+LIVE_STATES = frozenset(map(BatchState, ("planned", "submitting", "unknown", "submitted")))
 """States in which the worker has something to do: such a batch has a due time and takes a slot."""
 
 
