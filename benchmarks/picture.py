@@ -108,10 +108,7 @@ class Processes:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         targets = [f"127.0.0.1:{ports[name]}" for name in ("first", "second")]
         scrape = {"job_name": "evalworker", "static_configs": [{"targets": targets}]}
-        config = {
-            "global": {"scrape_interval": f"{SCRAPE_SECONDS}s"},
-            "scrape_configs": [scrape],
-        }
+        config = {"global": {"scrape_interval": f"{SCRAPE_SECONDS}s"}, "scrape_configs": [scrape]}
         (folder / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
 
     def start(self, name: str) -> None:

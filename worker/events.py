@@ -39,10 +39,7 @@ class Event(StrEnum):
     BATCH_SUBMITTING = "batch.submitting", "A batch is about to be sent to the judge API."
     BATCH_SUBMITTED = "batch.submitted", "The judge API accepted a batch, or was found to have it."
     BATCH_WAITS = "batch.waits", "A submission or a poll did not succeed and will be repeated."
-    BATCH_UNKNOWN = (
-        "batch.unknown",
-        "No response came, so the judge API may have the batch.",
-    )
+    BATCH_UNKNOWN = ("batch.unknown", "No response came, so the judge API may have the batch.")
     BATCH_SEARCHED = "batch.searched", "The judge API was searched for a batch in vain."
     BATCH_REFUSED = "batch.refused", "A batch can never be sent as it is; its inputs failed."
     BATCH_SPLIT = "batch.split", "A refused batch was split in two to isolate the offending input."

@@ -98,10 +98,7 @@ class Grounds:
 
 @pytest.fixture
 def grounds(
-    tmp_path: Path,
-    sqlite_url: str,
-    postgres: PostgresServer,
-    valkey: ValkeyServer,
+    tmp_path: Path, sqlite_url: str, postgres: PostgresServer, valkey: ValkeyServer
 ) -> Grounds:
     template = Path(sqlite_url.removeprefix("sqlite:///"))
     return Grounds(tmp_path, template, postgres, valkey)

@@ -108,10 +108,7 @@ def test_jobs_are_retried_and_cancelled(env: dict[str, str], replica: ManualRepl
     assert output_of(env, "cancel", job_id) == "nothing is left to cancel: the job is cancelled\n"
     assert output_of(env, "retry", job_id) == f"no input of job {job_id} has failed\n"
     missing = refused(env, "retry", job_id, "--item", 9)
-    assert (missing.returncode, missing.stderr) == (
-        1,
-        f"evalworker: job {job_id} has no input 9\n",
-    )
+    assert (missing.returncode, missing.stderr) == (1, f"evalworker: job {job_id} has no input 9\n")
     assert refused(env, "retry", job_id, "--item", 0, "--all").returncode == 2
     assert refused(env, "cancel", uuid4()).returncode == 1
 

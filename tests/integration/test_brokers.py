@@ -146,9 +146,7 @@ def test_redis_answers_on_a_unix_socket_too(valkey: ValkeyServer, namespace: str
         wait_until(here.got("x"))
 
 
-def test_the_tables_of_the_queue_lie_beside_the_producers(
-    postgres_url: str,
-) -> None:
+def test_the_tables_of_the_queue_lie_beside_the_producers(postgres_url: str) -> None:
     prepare_broker(postgres_url)
     with psycopg.connect(postgres_url) as connection:
         found = connection.execute(

@@ -355,9 +355,7 @@ def test_a_body_above_the_limit_is_not_read_to_its_end(sqlite_url: str) -> None:
         assert next(sent) < 2000
 
 
-def test_more_inputs_than_the_api_accepts_are_split_into_batches(
-    sqlite_url: str,
-) -> None:
+def test_more_inputs_than_the_api_accepts_are_split_into_batches(sqlite_url: str) -> None:
     database = Database(sqlite_url)
     replica = ManualReplica(database, FakeJudgeAPI())
     with running_gateway(database, max_inputs=250) as url, client(url) as caller:

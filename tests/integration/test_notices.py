@@ -333,9 +333,7 @@ def test_a_refused_address_ends_the_notice_and_says_why(
     assert receiver.ids == []
 
 
-def test_one_private_address_among_public_ones_is_enough(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_one_private_address_among_public_ones_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     reached = noted_connections(monkeypatch)
     outcome = WebhookClient(
         [SECRET], allow_private=False, resolve=lambda *_: ["93.184.216.34", "10.0.0.7"]

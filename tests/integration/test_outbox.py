@@ -102,9 +102,7 @@ def test_inputs_are_taken_from_a_generator_in_order(producer: sa.Engine) -> None
     assert [row.request for row in stored(producer)] == [str(n) for n in range(3210)]
 
 
-def test_the_same_key_again_returns_the_first_job_and_changes_nothing(
-    producer: sa.Engine,
-) -> None:
+def test_the_same_key_again_returns_the_first_job_and_changes_nothing(producer: sa.Engine) -> None:
     with producer.begin() as connection:
         first = enqueue(connection, judge_id="judge", inputs=[QUESTION], idempotency_key="k")
     with producer.begin() as connection:

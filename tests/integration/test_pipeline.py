@@ -447,10 +447,7 @@ def test_a_throttle_in_the_middle_of_a_search_ends_it_for_its_time(
 ) -> None:
     remote.shows_tags = False
     remote.batches["another's"] = AcceptedBatch(
-        id="another's",
-        judge_id="judge",
-        inputs=[{"request": "x"}],
-        created_at=datetime.now(UTC),
+        id="another's", judge_id="judge", inputs=[{"request": "x"}], created_at=datetime.now(UTC)
     )
     remote.next_answer(remote.accept_and_lose)
     replica.enqueue(["q"])
@@ -621,11 +618,7 @@ def test_failed_items_are_tried_again_in_a_later_batch_then_kept_with_the_reason
     assert sorted(sent) == ["fail me", "fail me", "fail me", "fine", "good"]
     assert replica.rows(
         "SELECT status, attempts, error FROM eval_item_results ORDER BY item_index"
-    ) == [
-        ("completed", 1, None),
-        ("failed", 3, "cannot judge fail me"),
-        ("completed", 1, None),
-    ]
+    ) == [("completed", 1, None), ("failed", 3, "cannot judge fail me"), ("completed", 1, None)]
     assert replica.one("SELECT status, completed, failed FROM eval_job_progress") == (
         "completed",
         2,

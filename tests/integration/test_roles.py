@@ -407,9 +407,7 @@ def test_a_worker_operates_but_does_not_prune(logins: Logins) -> None:
     assert len(refused.stderr.splitlines()) == 1
 
 
-def test_granting_again_takes_away_what_is_granted_no_more(
-    logins: Logins,
-) -> None:
+def test_granting_again_takes_away_what_is_granted_no_more(logins: Logins) -> None:
     with psycopg.connect(logins.url) as owner:
         owner.execute("GRANT DELETE, UPDATE (priority) ON eval_jobs TO evalworker_producer")
     logins.run("producer", "UPDATE eval_jobs SET priority = 1")
@@ -421,9 +419,7 @@ def test_granting_again_takes_away_what_is_granted_no_more(
     logins.run("producer", PUT_A_JOB)
 
 
-def test_the_schema_can_be_dropped_while_roles_have_rights_on_it(
-    logins: Logins,
-) -> None:
+def test_the_schema_can_be_dropped_while_roles_have_rights_on_it(logins: Logins) -> None:
     with logins.owning() as database:
         downgrade(database)
         upgrade(database)

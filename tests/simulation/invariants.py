@@ -82,11 +82,7 @@ def triggers() -> list[str]:
             "results for an item that awaits none",
         ),
         ("UPDATE ON eval_evaluator_results", "1", "results change"),
-        (
-            "DELETE ON eval_evaluator_results",
-            "is_recording() AND NOT by_person()",
-            "results go",
-        ),
+        ("DELETE ON eval_evaluator_results", "is_recording() AND NOT by_person()", "results go"),
         ("UPDATE ON eval_events", "1", "history changes"),
         ("DELETE ON eval_events", "is_recording()", "history goes"),
     ]

@@ -14,13 +14,7 @@ import httpx
 
 from tests.simulation import invariants
 from tests.simulation.faults import happens
-from tests.support.fake_judge_api import (
-    EXECUTIONS,
-    AcceptedBatch,
-    FakeJudgeAPI,
-    accepted,
-    judge_of,
-)
+from tests.support.fake_judge_api import EXECUTIONS, AcceptedBatch, FakeJudgeAPI, accepted, judge_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

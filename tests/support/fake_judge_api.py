@@ -172,11 +172,7 @@ class FakeJudgeAPI:
         request = batch.inputs[index].get("request") or ""
         if request.startswith("fail"):
             return {"status": "failed", "error_message": f"cannot judge {request}"}
-        score = {
-            "evaluator_name": "length",
-            "score": len(request) / 100,
-            "justification": request,
-        }
+        score = {"evaluator_name": "length", "score": len(request) / 100, "justification": request}
         return {"status": "completed", "evaluator_results": [score]}
 
 

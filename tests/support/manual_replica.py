@@ -52,10 +52,7 @@ class ManualReplica:
         self.database = database
         self.remote = remote
         self.api = JudgeAPI(
-            base_url="https://judge.test",
-            api_key="key",
-            transport=remote.transport(),
-            spacing=0.0,
+            base_url="https://judge.test", api_key="key", transport=remote.transport(), spacing=0.0
         )
         self.sent: list[tuple[str, UUID]] = []
         self.webhooks: WebhookClient | None = None  # None: it signs, and allows private addresses

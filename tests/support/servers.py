@@ -124,11 +124,7 @@ def postgres_programs() -> Path:
 def _runs_unprivileged(program: Path) -> bool:
     try:
         subprocess.run(
-            [program, "--version"],
-            user=UNPRIVILEGED,
-            cwd="/",
-            capture_output=True,
-            check=True,
+            [program, "--version"], user=UNPRIVILEGED, cwd="/", capture_output=True, check=True
         )
     except (PermissionError, subprocess.CalledProcessError):
         return False

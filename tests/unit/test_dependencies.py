@@ -22,9 +22,7 @@ def bound(given: Requirement, operator: str) -> Version | None:
 
 
 @pytest.mark.parametrize("given", REQUIRED, ids=lambda given: given.name)
-def test_every_dependency_has_a_lower_and_an_upper_bound(
-    given: Requirement,
-) -> None:
+def test_every_dependency_has_a_lower_and_an_upper_bound(given: Requirement) -> None:
     lowest, too_new = bound(given, ">="), bound(given, "<")
     assert lowest is not None
     assert too_new is not None

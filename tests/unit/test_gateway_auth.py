@@ -86,9 +86,7 @@ def test_the_right_key_is_found_among_many() -> None:
         assert keys.find(wrong) is None
 
 
-def test_all_keys_are_compared_in_constant_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_all_keys_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise the response time would reveal how much of a guess is right."""
     compared: list[tuple[bytes, bytes]] = []
 

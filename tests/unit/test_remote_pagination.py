@@ -72,8 +72,7 @@ def test_each_page_is_requested_with_the_same_query() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "outcome"),
-    [(404, NotFound), (429, Throttled), (403, Denied), (503, Unavailable)],
+    ("status", "outcome"), [(404, NotFound), (429, Throttled), (403, Denied), (503, Unavailable)]
 )
 def test_a_failure_is_the_last_outcome(status: int, outcome: type) -> None:
     def respond(request: httpx.Request) -> httpx.Response:

@@ -50,10 +50,7 @@ def test_any_mapping_is_an_object() -> None:
         (["request"], "must be an object, not a list"),
         ("text", "must be an object, not a string"),
         (None, "must be an object, not null"),
-        (
-            {"reqest": "x"},
-            "reqest is not an input field of the judge API; did you mean 'request'?",
-        ),
+        ({"reqest": "x"}, "reqest is not an input field of the judge API; did you mean 'request'?"),
         ({"zzz": "x"}, "zzz is not an input field of the judge API"),
         ({"request": 3}, "request must be a string, not a number"),
         ({"request": True}, "request must be a string, not a boolean"),
@@ -80,15 +77,9 @@ def test_any_mapping_is_an_object() -> None:
             {"functions": [{"at": datetime.now(UTC)}]},
             "functions[0].at must be a JSON value, not datetime",
         ),
-        (
-            {"functions": [{"a": {1: 2}}]},
-            "functions[0].a must have strings as keys, not a number",
-        ),
+        ({"functions": [{"a": {1: 2}}]}, "functions[0].a must have strings as keys, not a number"),
         ({1: "x"}, "[1] is not a field name: it must be a string"),
-        (
-            {"functions": [{"a": 10**5000}]},
-            "functions[0].a has too many digits to be stored",
-        ),
+        ({"functions": [{"a": 10**5000}]}, "functions[0].a has too many digits to be stored"),
         (
             {"turns": [{"role": "user", "extra": ("\x00",)}]},
             "turns[0].extra[0] contains a NUL character, which cannot be stored",

@@ -23,11 +23,7 @@ from worker.store.job_queries import asks_for_notices
 from worker.store.schema_version import current_revision
 from worker.webhooks.client import NO_SECRET
 
-COLUMNS = (
-    Column("setting"),
-    Column("value", shrinkable=True),
-    Column("from", shrinkable=True),
-)
+COLUMNS = (Column("setting"), Column("value", shrinkable=True), Column("from", shrinkable=True))
 
 
 def check(as_json: AsJson = False) -> None:

@@ -24,8 +24,7 @@ from worker.store.schema_version import check_schema
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 JobId = Annotated[UUID, typer.Argument(metavar="JOB", help="The job's id.")]
 MigrateFirst = Annotated[
-    bool,
-    typer.Option("--migrate", envvar="EVALWORKER_MIGRATE", help="Migrate the database first."),
+    bool, typer.Option("--migrate", envvar="EVALWORKER_MIGRATE", help="Migrate the database first.")
 ]
 PausedJudge = Annotated[
     str | None, typer.Option("--judge", metavar="ID", help="One judge; by default every judge.")

@@ -25,6 +25,5 @@ def pause(
         return
     state = "is paused" if newly else "was already paused; the reason is now"
     out.print(
-        f"{scope_name(judge)} {state}: {reason}; {quantity(waiting, 'input')} waiting",
-        markup=False,
+        f"{scope_name(judge)} {state}: {reason}; {quantity(waiting, 'input')} waiting", markup=False
     )

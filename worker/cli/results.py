@@ -12,14 +12,7 @@ import typer
 from rich.progress import MofNCompleteColumn
 
 from worker.admin import Admin
-from worker.cli.context import (
-    AsJson,
-    JobId,
-    open_admin,
-    out,
-    print_table,
-    progress_bar,
-)
+from worker.cli.context import AsJson, JobId, open_admin, out, print_table, progress_bar
 from worker.cli.tables import Column, one_line, quantity
 from worker.export import Format, write_text
 

@@ -13,8 +13,7 @@ from worker.cli.tables import quantity
 def retry(
     job: JobId,
     everything: Annotated[
-        bool,
-        typer.Option("--all", help="Every input that has ended; all are billed again."),
+        bool, typer.Option("--all", help="Every input that has ended; all are billed again.")
     ] = False,
     item: Annotated[
         int | None,

@@ -37,10 +37,7 @@ def document(*, max_inputs: int = MAX_INPUTS) -> dict[str, Any]:
     submit = {
         "operationId": "judges_batch_execute_create",
         "summary": "Submit a batch of inputs; the response comes after the commit.",
-        "parameters": [
-            _parameter("path", "judge_id", {"type": "string"}),
-            key,
-        ],
+        "parameters": [_parameter("path", "judge_id", {"type": "string"}), key],
         "requestBody": {"required": True, "content": _content("Submission")},
         "responses": _responses(202, "Accepted", schemas, 400, 413, 422),
     }

@@ -20,14 +20,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker.domain.batch_result import is_running
-from worker.domain.outcomes import (
-    BatchExecution,
-    Denied,
-    Listed,
-    NotFound,
-    Throttled,
-    Unavailable,
-)
+from worker.domain.outcomes import BatchExecution, Denied, Listed, NotFound, Throttled, Unavailable
 from worker.domain.polling import earliest_end, list_wait, quantile
 from worker.pipeline import gate_policy
 from worker.pipeline.context import StepContext

@@ -25,13 +25,7 @@ from worker.domain.outcomes import (
 )
 from worker.domain.polling import first_poll_wait
 from worker.pipeline import gate_policy
-from worker.pipeline.admission import (
-    Admitted,
-    Deferred,
-    NothingDue,
-    OnHold,
-    admit_submission,
-)
+from worker.pipeline.admission import Admitted, Deferred, NothingDue, OnHold, admit_submission
 from worker.pipeline.context import StepContext
 from worker.pipeline.poll import Poller
 from worker.pipeline.recover import OWN_TAG, InDoubt, Recovery, record_accepted

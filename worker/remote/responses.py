@@ -25,12 +25,7 @@ from worker.domain.outcomes import (
     Unavailable,
 )
 from worker.remote.error_messages import MESSAGE_FIELDS, error_message, one_line, without_markup
-from worker.remote.parsing import (
-    UnreadableExecution,
-    read_batch_id,
-    read_execution,
-    read_list_row,
-)
+from worker.remote.parsing import UnreadableExecution, read_batch_id, read_execution, read_list_row
 
 MAX_RETRY_AFTER = 3600.0  # seconds; a longer wait is cut to this
 MAX_DIGITS = 300  # of an integer; a longer one is as good as infinite

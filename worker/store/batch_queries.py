@@ -176,9 +176,7 @@ def recent_output_by_judge(connection: sa.Connection, seconds: float) -> list[Ju
     """Return what each judge finished in the last `seconds`."""
     chosen = (
         sa.select(
-            batches.c.judge_id,
-            _sum(batches.c.item_count),
-            sa.func.min(batches.c.submitted_at),
+            batches.c.judge_id, _sum(batches.c.item_count), sa.func.min(batches.c.submitted_at)
         )
         .where(
             batches.c.state == BatchState.FINISHED,

@@ -273,9 +273,7 @@ def max_connections(pool: sa.QueuePool) -> int:
 def _prepare_sqlite(connection: sqlite3.Connection, clock: Callable[[], float]) -> None:
     connection.isolation_level = None  # transactions are begun below, not by the driver
     connection.create_function(
-        "eval_now",
-        1,
-        lambda seconds: time_text(datetime.fromtimestamp(clock() + seconds, UTC)),
+        "eval_now", 1, lambda seconds: time_text(datetime.fromtimestamp(clock() + seconds, UTC))
     )
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}").close()

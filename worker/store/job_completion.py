@@ -228,9 +228,7 @@ def retry_items(
 def _in_flight(given: Any) -> sa.ColumnElement[bool]:
     """Build the condition for the item at an index of the batch, if it has not ended."""
     return sa.and_(
-        items.c.batch_id == given.of_batch,
-        items.c.batch_index == given.of_index,
-        item_is_in_flight,
+        items.c.batch_id == given.of_batch, items.c.batch_index == given.of_index, item_is_in_flight
     )
 
 

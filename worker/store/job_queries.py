@@ -247,10 +247,7 @@ def mean_scores(connection: sa.Connection, job_id: UUID) -> list[MeanScore]:
     scored = sa.func.count(scores.c.score)
     chosen = (
         sa.select(
-            scores.c.evaluator_name,
-            sa.func.avg(scores.c.score),
-            scored,
-            sa.func.count() - scored,
+            scores.c.evaluator_name, sa.func.avg(scores.c.score), scored, sa.func.count() - scored
         )
         .where(scores.c.job_id == job_id)
         .group_by(scores.c.evaluator_name)

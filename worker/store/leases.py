@@ -278,8 +278,7 @@ _NUDGE = (
     .where(
         batches.c.due_at < later(sa.literal(-NUDGE_AFTER)),
         sa.or_(
-            batches.c.nudged_at.is_(None),
-            batches.c.nudged_at < later(sa.literal(-NUDGE_AGAIN)),
+            batches.c.nudged_at.is_(None), batches.c.nudged_at < later(sa.literal(-NUDGE_AGAIN))
         ),
     )
     .values(nudged_at=now())

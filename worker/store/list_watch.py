@@ -66,11 +66,7 @@ _DURATIONS = (
 
 
 def record_snapshot(
-    tx: Transaction,
-    *,
-    ended: Collection[UUID],
-    running: Mapping[UUID, float],
-    within: float,
+    tx: Transaction, *, ended: Collection[UUID], running: Mapping[UUID, float], within: float
 ) -> Sequence[UUID]:
     """submitted stays submitted: by the list, ended batches are due now and running ones later.
 
@@ -87,9 +83,7 @@ _IDLE = sa.and_(_SUBMITTED, batches.c.lease_holder.is_(None), batches.c.gate.is_
 _MAKE_DUE = (
     sa.update(batches)
     .where(
-        batches.c.id.in_(sa.bindparam("batch_ids", expanding=True)),
-        _IDLE,
-        batches.c.due_at > now(),
+        batches.c.id.in_(sa.bindparam("batch_ids", expanding=True)), _IDLE, batches.c.due_at > now()
     )
     .values(due_at=now(), nudged_at=None)
     .returning(batches.c.id)

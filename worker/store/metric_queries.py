@@ -63,8 +63,7 @@ def due_by_judge(connection: sa.Connection) -> dict[str, float]:
 
 _DUE = (
     sa.select(
-        jobs.c.judge_id,
-        sa.func.coalesce(sa.func.max(seconds_between(jobs.c.due_at, now())), 0.0),
+        jobs.c.judge_id, sa.func.coalesce(sa.func.max(seconds_between(jobs.c.due_at, now())), 0.0)
     )
     .where(jobs.c.due_at.isnot(None))
     .group_by(jobs.c.judge_id)

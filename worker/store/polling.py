@@ -64,11 +64,7 @@ def record_poll_failed(
 
 
 def record_results(
-    tx: Transaction,
-    claim: Claim,
-    result: BatchResult,
-    *,
-    retry_wait: RetryWait,
+    tx: Transaction, claim: Claim, result: BatchResult, *, retry_wait: RetryWait
 ) -> bool:
     """submitted -> finished, with every result, in this transaction, once."""
     moved = move(
@@ -162,8 +158,7 @@ def _insert_results(tx: Transaction, completed: Sequence[tuple[OpenItem, RemoteI
     repeated = [row for row, _ in completed if row.attempts]
     if repeated:
         tx.execute(
-            _DELETE_RESULTS,
-            [{"of_job": row.job_id, "of_item": row.item_index} for row in repeated],
+            _DELETE_RESULTS, [{"of_job": row.job_id, "of_item": row.item_index} for row in repeated]
         )
     rows = [
         _result_row(row, position, evaluator_result)

@@ -101,12 +101,7 @@ class WebhookClient:
         self._transport.close()
 
     def send(
-        self,
-        url: str,
-        notice_id: str,
-        payload: Any,
-        *,
-        may_send: Callable[[], bool] | None = None,
+        self, url: str, notice_id: str, payload: Any, *, may_send: Callable[[], bool] | None = None
     ) -> Delivered | Undelivered:
         """POST a notice, once. Nothing more is sent after `may_send` has returned False."""
         if not self._signers:
