@@ -35,7 +35,10 @@ def pages_of(
         base_url="https://judge.test", api_key="key", transport=transport, spacing=0.0
     ) as api:
         yield from list_pages(
-            api, max_pages=max_pages, max_seconds=max_seconds, monotonic=monotonic, **query
+            lambda cursor: api.list_executions(**query, cursor=cursor),
+            max_pages=max_pages,
+            max_seconds=max_seconds,
+            monotonic=monotonic,
         )
 
 

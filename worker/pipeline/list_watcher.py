@@ -205,15 +205,17 @@ class ListWatcher:
             since = read.since + self._clock_ahead - MEASURED_MARGIN
             until = read.until + self._clock_ahead + MEASURED_MARGIN
         return list_pages(
-            self.context.api,
+            lambda cursor: self.context.api.list_executions(
+                judge_id=read.judge_id,
+                status=read.status,
+                date_from=since,
+                date_to=until,
+                page_size=PAGE_SIZE,
+                cursor=cursor,
+            ),
             max_pages=MAX_PAGES,
             max_seconds=LEASE_SECONDS,
             monotonic=self.context.monotonic,
-            judge_id=read.judge_id,
-            status=read.status,
-            date_from=since,
-            date_to=until,
-            page_size=PAGE_SIZE,
         )
 
     # --- record ----------------------------------------------------------------------------------

@@ -239,13 +239,12 @@ def _candidates(
     api: JudgeAPI, lost: LostSubmission, monotonic: Callable[[], float]
 ) -> list[BatchExecution] | NoList | Unclear:
     candidates: list[BatchExecution] = []
+    since = lost.since - CLOCK_MARGIN
     for page in list_pages(
-        api,
+        lambda cursor: api.list_executions(judge_id=lost.judge_id, date_from=since, cursor=cursor),
         max_pages=MAX_PAGES,
         max_seconds=MAX_SECONDS,
         monotonic=monotonic,
-        judge_id=lost.judge_id,
-        date_from=lost.since - CLOCK_MARGIN,
     ):
         match page:
             case Listed(executions):

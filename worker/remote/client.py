@@ -275,12 +275,6 @@ def _checked_key(api_key: str) -> str:
 
 
 def _encoded(body: Mapping[str, Any]) -> bytes:
-    """Encode as UTF-8, which is what size limits count; escape only where surrogates need it."""
-    try:
-        return _json(body, ascii_only=False).encode()
-    except UnicodeEncodeError:
-        return _json(body, ascii_only=True).encode()
-
-
-def _json(body: Mapping[str, Any], *, ascii_only: bool) -> str:
-    return json.dumps(body, ensure_ascii=ascii_only, allow_nan=False, separators=(",", ":"))
+    """Encode as UTF-8, which is what size limits count; lone surrogates become JSON's escapes."""
+    text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode("utf-8", "backslashreplace")

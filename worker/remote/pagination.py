@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
 
 from worker.domain.outcomes import Listed, ListOutcome
-from worker.remote.client import JudgeAPI
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,22 +16,18 @@ class Incomplete:
 
 
 def list_pages(
-    api: JudgeAPI,
+    read_page: Callable[[str | None], ListOutcome],
     *,
     max_pages: int,
     max_seconds: float,
     monotonic: Callable[[], float],
-    judge_id: str | None = None,
-    status: str | None = None,
-    date_from: datetime | None = None,
-    date_to: datetime | None = None,
-    page_size: int | None = None,
 ) -> Iterator[ListOutcome | Incomplete]:
     """Yield each page of the list, in the server's order, until one has no next cursor.
 
-    An outcome other than `Listed` is the last one: the failure of a request, or `Incomplete`.
-    `max_seconds` count from the first request. They are checked before each request and do not
-    interrupt one, so the last page may arrive after they are over.
+    `read_page` requests the page at a cursor. An outcome other than `Listed` is the last one: the
+    failure of a request, or `Incomplete`. `max_seconds` count from the first request. They are
+    checked before each request and do not interrupt one, so the last page may arrive after they are
+    over.
     """
     end = monotonic() + max_seconds
     cursor: str | None = None
@@ -41,14 +35,7 @@ def list_pages(
         if monotonic() >= end:
             yield Incomplete(f"the list could not be read within {max_seconds:g} s")
             return
-        page = api.list_executions(
-            judge_id=judge_id,
-            status=status,
-            date_from=date_from,
-            date_to=date_to,
-            page_size=page_size,
-            cursor=cursor,
-        )
+        page = read_page(cursor)
         yield page
         if not isinstance(page, Listed) or page.next_cursor is None:
             return

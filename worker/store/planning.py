@@ -16,6 +16,7 @@ from worker.store import pauses
 from worker.store.bulk import BulkUpdate
 from worker.store.column_types import Id
 from worker.store.database import Transaction
+from worker.store.leases import Claim
 from worker.store.sql_functions import now, octet_length
 from worker.store.tables import batches, item_is_waiting, items, jobs
 
@@ -140,15 +141,7 @@ _WAITING_ON_POSTGRESQL = (
 
 def insert_batch(tx: Transaction, lane: Lane, members: Sequence[WaitingItem]) -> UUID:
     """Insert one planned batch, and put its items into it: pending -> processing."""
-    batch_id = uuid7()
-    insert_planned(
-        tx,
-        batch_id,
-        judge_id=lane.judge_id,
-        judge_version_id=lane.judge_version_id,
-        tags=lane.tags,
-        item_count=len(members),
-    )
+    batch_id = insert_planned(tx, lane, item_count=len(members))
     _ASSIGN_RUN.run(tx, _runs(members), to_batch=batch_id)
     return batch_id
 
@@ -194,13 +187,22 @@ _ASSIGN_RUN = BulkUpdate(
 )
 
 
-def insert_planned(tx: Transaction, batch_id: UUID, *, item_count: int, **lane: Any) -> None:
+def insert_planned(tx: Transaction, lane: Lane | Claim, *, item_count: int) -> UUID:
     """Insert a planned batch that is due now; its message is sent after the commit."""
-    given = {"id": batch_id, "item_count": item_count, "state": BatchState.PLANNED, **lane}
+    batch_id = uuid7()
+    given = {
+        "id": batch_id,
+        "state": BatchState.PLANNED,
+        "judge_id": lane.judge_id,
+        "judge_version_id": lane.judge_version_id,
+        "tags": list(lane.tags),
+        "item_count": item_count,
+    }
     tx.execute(_INSERT_PLANNED, given)
     tx.record_event(
-        Event.BATCH_PLANNED, batch_id=batch_id, judge_id=lane["judge_id"], items=item_count
+        Event.BATCH_PLANNED, batch_id=batch_id, judge_id=lane.judge_id, items=item_count
     )
+    return batch_id
 
 
 _INSERT_PLANNED = sa.insert(batches).values(due_at=now(), created_at=now())

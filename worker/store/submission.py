@@ -11,7 +11,6 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from uuid_utils.compat import uuid7
 
 from worker.domain.lifecycle import BatchState, Status
 from worker.events import Event
@@ -236,15 +235,7 @@ def record_split(tx: Transaction, claim: Claim, *, reason: str) -> Sequence[UUID
 
 
 def _insert_half(tx: Transaction, claim: Claim, rows: Sequence[OpenItem]) -> UUID:
-    batch_id = uuid7()
-    insert_planned(
-        tx,
-        batch_id,
-        item_count=len(rows),
-        judge_id=claim.judge_id,
-        judge_version_id=claim.judge_version_id,
-        tags=list(claim.tags),
-    )
+    batch_id = insert_planned(tx, claim, item_count=len(rows))
     first, last = rows[0].batch_index, rows[-1].batch_index
     tx.execute(
         sa.update(items)
