@@ -25,10 +25,7 @@ class Page:
 
 
 def execution_filter(owner: str, query: ListQuery) -> ExecutionFilter:
-    """Ask for one row more than a page, which shows whether there is another page.
-
-    Raises `Problem`, 400, for an invalid cursor.
-    """
+    """Read the query's cursor. Raises `Problem`, 400, for an invalid one."""
     before = after = None
     if query.cursor is not None:
         try:
@@ -38,22 +35,12 @@ def execution_filter(owner: str, query: ListQuery) -> ExecutionFilter:
         if query.cursor[0] not in (OLDER, NEWER):
             raise invalid_cursor()
         before, after = (neighbour, None) if query.cursor[0] == OLDER else (None, neighbour)
-    return ExecutionFilter(
-        owner=owner,
-        limit=query.page_size + 1,
-        judge_id=query.judge_id,
-        status=query.status,
-        date_from=query.date_from,
-        date_to=query.date_to,
-        project_id=query.project_id,
-        before=before,
-        after=after,
-    )
+    return ExecutionFilter(owner, query, before, after)
 
 
 def page_of(rows: Sequence[JobSummary], wanted: ExecutionFilter) -> Page:
-    """Cut the rows found by `wanted` to one page."""
-    size = wanted.limit - 1
+    """Cut the rows found by `wanted` to one page; one more shows whether there is another page."""
+    size = wanted.query.page_size
     has_more = len(rows) > size
     if wanted.after is not None:
         rows = rows[-size:]

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from worker.domain.lifecycle import Status
 from worker.store.sql_functions import text_at
 from worker.store.tables import batches, evaluator_results, items, jobs
+from worker.wire.list_query import ListQuery
 
 
 class JobRow(NamedTuple):
@@ -89,12 +90,7 @@ class ExecutionFilter:
     """Which jobs to list; at most one of `before` and `after` is given, each a job's id."""
 
     owner: str
-    limit: int
-    judge_id: str | None = None
-    status: str | None = None  # in the API's words
-    date_from: datetime | None = None
-    date_to: datetime | None = None
-    project_id: str | None = None
+    query: ListQuery
     before: UUID | None = None
     after: UUID | None = None
 
@@ -154,8 +150,12 @@ def job_results(connection: sa.Connection, job_id: UUID) -> Sequence[ResultRow] 
 
 
 def job_summaries(connection: sa.Connection, wanted: ExecutionFilter) -> list[JobSummary]:
-    """Return jobs, newest first: those below `before`, or the ones next above `after`."""
-    chosen = sa.select(jobs.c.id).where(*_conditions(wanted)).limit(wanted.limit)
+    """Return jobs, newest first: those below `before`, or the ones next above `after`.
+
+    One more than a page is returned, if there are so many.
+    """
+    limit = wanted.query.page_size + 1
+    chosen = sa.select(jobs.c.id).where(*_conditions(wanted)).limit(limit)
     chosen = chosen.order_by(jobs.c.id if wanted.after else jobs.c.id.desc())
     job_ids = connection.scalars(chosen).all()
     counts = [
@@ -180,17 +180,17 @@ def job_summaries(connection: sa.Connection, wanted: ExecutionFilter) -> list[Jo
 
 
 def _conditions(wanted: ExecutionFilter) -> list[sa.ColumnElement[bool]]:
-    conditions = [jobs.c.owner == wanted.owner]
-    if wanted.judge_id is not None:
-        conditions.append(jobs.c.judge_id == wanted.judge_id)
-    if wanted.status is not None:
-        conditions.append(_has_status(wanted.status))
-    if wanted.date_from is not None:
-        conditions.append(jobs.c.created_at >= wanted.date_from)
-    if wanted.date_to is not None:
-        conditions.append(jobs.c.created_at <= wanted.date_to)
-    if wanted.project_id is not None:
-        conditions.append(text_at(jobs.c.metadata, "project_id") == wanted.project_id)
+    query, conditions = wanted.query, [jobs.c.owner == wanted.owner]
+    if query.judge_id is not None:
+        conditions.append(jobs.c.judge_id == query.judge_id)
+    if query.status is not None:
+        conditions.append(_has_status(query.status))
+    if query.date_from is not None:
+        conditions.append(jobs.c.created_at >= query.date_from)
+    if query.date_to is not None:
+        conditions.append(jobs.c.created_at <= query.date_to)
+    if query.project_id is not None:
+        conditions.append(text_at(jobs.c.metadata, "project_id") == query.project_id)
     if wanted.before is not None:
         conditions.append(jobs.c.id < wanted.before)
     if wanted.after is not None:
