@@ -4,7 +4,7 @@ Most of what a short command costs is the import of its dependencies, and tests 
 commands. `serve` imports them once and forks a process for each client; `CLIENT` is a small
 program that stands for the command: it hands over its arguments, environment, directory and
 standard streams, passes on signals, and ends as the command ended. When a client is killed, the
-server kills its command.
+server kills its command, a moment later; `kill_command` kills the command itself.
 
     python -m tests.support.command_server SOCKET
 """
@@ -21,6 +21,7 @@ import selectors
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import worker
@@ -37,11 +38,14 @@ given = marshal.dumps((sys.argv[1:], dict(os.environ), os.getcwd(), ignores_ctrl
 socket.send_fds(server, [len(given).to_bytes(8, "big")], [0, 1, 2])
 server.sendall(given)
 pid = int(server.recv(16))
+with open({address!r} + "." + str(os.getpid()), "w") as file:
+    file.write(str(pid))
 for passed_on in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(passed_on, lambda number, _: os.kill(pid, number))
 status = int(server.recv(16))
 if status < 0:
-    signal.signal(-status, signal.SIG_DFL)
+    if -status != signal.SIGKILL:
+        signal.signal(-status, signal.SIG_DFL)
     os.kill(os.getpid(), -status)
 os._exit(status)
 """
@@ -66,6 +70,14 @@ def _import_all(path: Iterable[str], prefix: str) -> None:
             module = importlib.import_module(found.name)
             if found.ispkg:
                 _import_all(module.__path__, f"{found.name}.")
+
+
+def kill_command(address: str, client: int) -> bool:
+    """Kill the command of the client with this process id; return False where it has none yet."""
+    with contextlib.suppress(FileNotFoundError, ValueError, ProcessLookupError):
+        os.kill(int(Path(f"{address}.{client}").read_text()), signal.SIGKILL)
+        return True
+    return False
 
 
 def serve(address: str) -> None:

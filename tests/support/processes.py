@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from tests.support.command_server import kill_command
 from tests.support.servers import wait_until
-from tests.support.shared_servers import command_client
+from tests.support.shared_servers import command_address, command_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -56,7 +58,7 @@ def started(
     `prepare` are functions of modules in `tests.support` that its process calls before the
     command: what a test changes in there.
     """
-    process = subprocess.Popen(
+    process = _Command(
         [*(_program(prepare) if prepare else [command_client()]), *map(str, arguments)],
         env=env,
         cwd=cwd,
@@ -72,6 +74,14 @@ def started(
                 process.kill()
             if process.stdout and process.stderr:  # a full pipe would keep it from ending
                 process.communicate()
+
+
+class _Command(subprocess.Popen[str]):
+    """A client of the command server, whose SIGKILL meets the command itself."""
+
+    def send_signal(self, sig: int) -> None:
+        if sig != signal.SIGKILL or not kill_command(command_address(), self.pid):
+            super().send_signal(sig)
 
 
 def _program(prepare: Sequence[Callable[[], None]]) -> list[str | Path]:

@@ -100,9 +100,13 @@ def sqlite_template() -> Path:
     return file
 
 
+def command_address() -> str:
+    return str(_folder() / "commands")
+
+
 def command_client() -> Path:
     """A program that stands for the `evalworker` command; see `command_server`."""
-    client, address = _folder() / "evalworker", str(_folder() / "commands")
+    client, address = _folder() / "evalworker", command_address()
 
     def start() -> dict[str, Any]:
         module = "tests.support.command_server"
