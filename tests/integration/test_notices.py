@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -575,7 +576,12 @@ def test_killed_between_sending_and_recording_it_sends_again_under_the_same_id(
             webhook_allow_private=1,
         )
         with started("run", env=env) as process:
-            receiver.answers = [lambda _: os.kill(process.pid, signal.SIGKILL)]
+
+            def kill(_: object) -> None:
+                os.kill(process.pid, signal.SIGKILL)
+                time.sleep(1)  # until it is dead: it must not see that the connection ends
+
+            receiver.answers = [kill]
             assert process.wait(60) == -signal.SIGKILL
         assert receiver.ids
         drained = evalworker("run", "--until-drained", env=env)
