@@ -19,9 +19,11 @@ from pathlib import Path
 from random import Random
 from typing import Self
 from unittest import mock
+from uuid import UUID
 
 import httpx
 import structlog
+from uuid_utils.compat import uuid7
 
 from tests.simulation import invariants
 from tests.simulation.replica import SimulatedDatabase
@@ -31,6 +33,11 @@ from worker.store.tables import metadata
 
 APART = 1_000_000_000  # between the first seeds of two processes
 ROOT = Path(__file__).parents[2]
+ID_MAKERS = [
+    module
+    for name, module in sys.modules.items()
+    if name.startswith("worker.") and getattr(module, "uuid7", None) is uuid7
+]
 
 
 class Simulation:
@@ -42,13 +49,18 @@ class Simulation:
         self.plain = plain  # all statements take SQLAlchemy's own way
 
     def __enter__(self) -> Self:
-        self._exits = ExitStack()
+        with ExitStack() as exits:  # where this fails, no clock stays replaced
+            self._enter(exits)
+            self._exits = exits.pop_all()
+        return self
+
+    def _enter(self, exits: ExitStack) -> None:
         self._config = structlog.get_config()
         self.recording = False
         self.database = SimulatedDatabase(plain=self.plain)
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-        self._exits.callback(lambda: structlog.configure(**self._config))
-        self._exits.callback(self.database.close)
+        exits.callback(lambda: structlog.configure(**self._config))
+        exits.callback(self.database.close)
         raw = self.database.raw
         raw.create_function("is_recording", 0, lambda: self.recording)
         for name, answer in invariants.functions(lambda: self.world).items():
@@ -61,13 +73,12 @@ class Simulation:
             transport=httpx.MockTransport(lambda r: self.world.remote.send(r)),
             spacing=0.0,
         )
-        self._take_the_clocks()
-        return self
+        self._replace_the_clocks(exits)
 
     def __exit__(self, *_: object) -> None:
         self._exits.close()
 
-    def _take_the_clocks(self) -> None:
+    def _replace_the_clocks(self, exits: ExitStack) -> None:
         """Every clock that the product reads is the world's, or that of a process in it."""
         simulation = self
 
@@ -83,18 +94,19 @@ class Simulation:
                 return cls.fromtimestamp(simulation.world.local_time(), tz)
 
         # There are few batches in a schedule.
-        self._exits.enter_context(mock.patch("worker.pipeline.list_watcher.MIN_BATCHES", 1))
-        self._exits.enter_context(mock.patch("worker.domain.polling.ENOUGH_DURATIONS", 2))
+        exits.enter_context(mock.patch("worker.pipeline.list_watcher.MIN_BATCHES", 1))
+        exits.enter_context(mock.patch("worker.domain.polling.ENOUGH_DURATIONS", 2))
         for name, clock in (
             ("worker.remote.deadline.clock", lambda: simulation.world.monotonic()),
             ("worker.store.database.time", Time),
             ("worker.remote.responses.datetime", Datetime),
-            *(
-                (f"worker.{module}.uuid7", lambda: simulation.world.uuid7())
-                for module in ("outbox", "store.planning", "store.submission")
-            ),
         ):
-            self._exits.enter_context(mock.patch(name, clock))
+            exits.enter_context(mock.patch(name, clock))
+        for module in ID_MAKERS:
+            exits.enter_context(mock.patch.object(module, "uuid7", self._uuid7))
+
+    def _uuid7(self) -> UUID:
+        return self.world.uuid7()
 
     def run(self, rng: Random) -> World:
         """One schedule; raises where it breaks a promise."""
