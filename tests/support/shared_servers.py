@@ -39,6 +39,8 @@ def begin_run() -> None:
     folder = tempfile.mkdtemp(prefix="evtests")
     Path(folder).chmod(0o711)  # PostgreSQL's user has to reach its own folder in there
     os.environ[FOLDER] = folder
+    # A run that is terminated ends as one that is interrupted: it stops its servers.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Compile each module once, not in each process, also where Python is told to write nothing.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ.setdefault("PYTHONPYCACHEPREFIX", str(ROOT / ".pytest_cache" / "bytecode"))
