@@ -283,6 +283,12 @@ SCENARIOS = {
     ),
 }
 
+BY_CHANCE = {
+    f"{moment} claim_search: commit of defer": "two threads claim a search at the same moment"
+    for moment in ("before", "after")
+}
+"""Points that a scenario may reach, but cannot be sure to: what has to happen for it."""
+
 UNPLACED = {
     "allowed_in_flight": "reads",
     "batches_at_remote": "reads",
