@@ -51,7 +51,7 @@ GRANT SELECT ON eval_alembic_version
 GRANT INSERT (id, judge_id, judge_version_id, tags, idempotency_key, priority, metadata, created_at, callback_url,
     trace_context),
     SELECT (id, idempotency_key) ON eval_jobs TO evalworker_producer;
-GRANT INSERT (job_id, item_index, request, response, contexts, functions, expected_output, extra)
+GRANT INSERT (job_id, item_index, request, response, contexts, functions, expected_output, extra, metadata)
     ON eval_items TO evalworker_producer;
 -- The function runs with the rights of its caller.
 GRANT EXECUTE ON FUNCTION eval_enqueue, eval_uuid7 TO evalworker_producer;
@@ -61,9 +61,11 @@ GRANT SELECT ON eval_job_progress, eval_item_results, eval_scores, eval_job_noti
 -- The same views without texts of producers and judges, and without errors, which quote them.
 GRANT SELECT (job_id, judge_id, judge_version_id, tags, metadata, status, total, waiting, in_flight, completed,
     failed, cancelled, created_at, finished_at) ON eval_job_progress TO evalworker_reader_without_texts;
-GRANT SELECT (job_id, item_index, status, attempts, batch_id, remote_batch_id, execution_log_id, finished_at)
+GRANT SELECT (job_id, item_index, status, attempts, batch_id, remote_batch_id, execution_log_id, finished_at,
+    metadata)
     ON eval_item_results TO evalworker_reader_without_texts;
-GRANT SELECT (job_id, item_index, judge_id, judge_version_id, tags, evaluator_name, score, confidence, finished_at)
+GRANT SELECT (job_id, item_index, judge_id, judge_version_id, tags, evaluator_name, score, confidence, finished_at,
+    metadata)
     ON eval_scores TO evalworker_reader_without_texts;
 GRANT SELECT ON eval_job_notices TO evalworker_reader_without_texts;  -- these errors quote no texts
 

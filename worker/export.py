@@ -1,7 +1,8 @@
 """Write results to JSONL, CSV and Parquet files of any size, in constant memory.
 
 JSONL has a line for each input, which contains its scores. CSV and Parquet have a row for each
-input and evaluator; an input without results has one row without an evaluator.
+input and evaluator; an input without results has one row without an evaluator. There the metadata
+of an input is JSON text, in the last column.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from worker.store.job_queries import Item, ItemResult
 MAX_ROWS = 10_000  # of a row group of Parquet
 MAX_CHARACTERS = 32 * 1024 * 1024  # of the texts of a row group
 
-ITEM_COLUMNS = Item._fields
+ITEM_COLUMNS = tuple(name for name in Item._fields if name != "metadata")
 SCORE_COLUMNS = ("evaluator_name", "score", "justification", "confidence")
+ROW_COLUMNS = (*ITEM_COLUMNS, *SCORE_COLUMNS, "metadata")
 
 
 class Format(StrEnum):
@@ -66,7 +68,7 @@ def write_text(results: Iterable[ItemResult], stream: IO[str], form: Format) -> 
             )
         return
     writer = csv.writer(stream)
-    writer.writerow([*ITEM_COLUMNS, *SCORE_COLUMNS])
+    writer.writerow(ROW_COLUMNS)
     for row in _score_rows(results):
         writer.writerow(row.values())
 
@@ -96,10 +98,11 @@ def _row_groups(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]
 def _score_rows(results: Iterable[ItemResult]) -> Iterator[dict[str, Any]]:
     for result in results:
         item = {name: getattr(result.item, name) for name in ITEM_COLUMNS}
+        metadata = {"metadata": _json_text(result.item.metadata)}
         if not result.scores:
-            yield item | dict.fromkeys(SCORE_COLUMNS)
+            yield item | dict.fromkeys(SCORE_COLUMNS) | metadata
         for score in result.scores:
-            yield item | {name: getattr(score, name) for name in SCORE_COLUMNS}
+            yield item | {name: getattr(score, name) for name in SCORE_COLUMNS} | metadata
 
 
 def _with_scores(result: ItemResult) -> dict[str, Any]:
@@ -108,7 +111,7 @@ def _with_scores(result: ItemResult) -> dict[str, Any]:
 
 
 def _column_types(arrow: Any) -> dict[str, Any]:
-    types = dict.fromkeys((*ITEM_COLUMNS, *SCORE_COLUMNS), arrow.string())
+    types = dict.fromkeys(ROW_COLUMNS, arrow.string())
     types |= dict.fromkeys(("item_index", "attempts"), arrow.int64())
     types |= dict.fromkeys(("score", "confidence"), arrow.float64())
     return types | {"finished_at": arrow.timestamp("us", tz="UTC")}
@@ -123,6 +126,10 @@ def _import_arrow() -> tuple[Any, Any]:
             "Parquet needs the extra `parquet`: pip install 'evalworker[parquet]'"
         ) from error
     return pyarrow, pyarrow.parquet
+
+
+def _json_text(value: object) -> str | None:
+    return None if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def _text(value: object) -> str | None:

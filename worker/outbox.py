@@ -18,11 +18,10 @@ from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
 from worker.errors import SHOWN, InvalidInputs
-from worker.store.bulk import insert_rows
-from worker.store.job_insert import COLUMNS, id_with_key, insert_job, item_row
+from worker.store.job_insert import id_with_key, insert_items, insert_job
 from worker.store.tables import items, jobs
 from worker.tracing.context import current_traceparent
-from worker.validation import judge_offences, offences_of, tag_offences, url_offences
+from worker.validation import given_offences, judge_offences, tag_offences, url_offences
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
@@ -83,8 +82,9 @@ def enqueue(
         inputs: One mapping per input, from any iterable; at least one. The keys are the judge
             API's input fields: `request`, `response` and `expected_output` (strings), `contexts`
             (list of strings), `functions` (list of objects), `turns`, `tools`, and so on. None is
-            required here, but a judge may need some of them. The iterable is read once, in chunks
-            of 1,000, so it may be larger than memory.
+            required here, but a judge may need some of them. `metadata`, a JSON object, is stored
+            with its input, shown by the views, and never sent to the judge. The iterable is read
+            once, in chunks of 1,000, so it may be larger than memory.
         tags: Non-empty strings that label the job and its batches at the judge API. Stored
             sorted and without duplicates.
         judge_version_id: Version of the judge to use. `None` means the latest version at the
@@ -160,8 +160,7 @@ def _enqueue(
             return cast("UUID", id_with_key(connection, job["idempotency_key"]))
         chunk = first
         while chunk:
-            rows = [item_row(job["id"], index, value) for index, value in chunk]
-            insert_rows(connection, items, COLUMNS, rows)
+            insert_items(connection, [(job["id"], index, value) for index, value in chunk])
             chunk = _next_chunk(numbered)
     return cast("UUID", job["id"])
 
@@ -229,7 +228,7 @@ def _job_offences(job: Mapping[str, Any]) -> list[str]:
 
 def _input_offences(inputs: Iterable[tuple[int, object]]) -> Iterator[str]:
     for index, value in inputs:
-        for offence in offences_of(value):
+        for offence in given_offences(value):
             separator = " " if offence.startswith(("must", "is")) else "."
             yield f"inputs[{index}]{separator}{offence}"
 

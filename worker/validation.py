@@ -53,6 +53,22 @@ def offences_of(value: object) -> list[str]:
     return [offence for name, part in value.items() for offence in _unstorable(part, name)]
 
 
+def given_offences(value: object) -> list[str]:
+    """Return what is wrong with an input as producers give it: it may carry `metadata`."""
+    if _is_plain(value) or not isinstance(value, Mapping) or "metadata" not in value:
+        return offences_of(value)
+    fields = {name: part for name, part in value.items() if name != "metadata"}
+    return [*offences_of(fields), *metadata_offences(value["metadata"])]
+
+
+def metadata_offences(metadata: object) -> list[str]:
+    """Return what is wrong with the metadata of a job or of an input; None is none."""
+    if metadata is None or isinstance(metadata, dict):
+        return list(_unstorable(metadata, "metadata"))
+    kind = type(metadata).__name__ if isinstance(metadata, Mapping) else _kind(metadata)
+    return [f"metadata must be an object (a dict), not {kind}"]
+
+
 def _is_plain(value: object) -> bool:
     """Return whether an input has only storable strings, as most do; it then needs no model."""
     if type(value) is not dict or not value.keys() <= _PLAIN_FIELDS:
@@ -132,7 +148,7 @@ def _unstorable(value: object, path: str, depth: int = 0) -> Iterator[str]:
         if value.bit_length() > MAX_INT_BITS:
             yield f"{path} has too many digits to be stored"
     elif value is not None:
-        yield f"{path} must be a JSON value, not {_kind(value)}"
+        yield f"{path} must be a JSON value, not {type(value).__name__}"
 
 
 def _unstorable_parts(

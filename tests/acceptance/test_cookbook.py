@@ -83,8 +83,13 @@ def put(
 ) -> UUID:
     asked = zip(QUESTIONS.items(), responses, strict=True)
     inputs = [
-        {"request": question, "response": response, "expected_output": expected}
-        for (question, expected), response in asked
+        {
+            "request": question,
+            "response": response,
+            "expected_output": expected,
+            "metadata": {"case": f"C-{number}"},
+        }
+        for number, ((question, expected), response) in enumerate(asked, 1)
     ]
     with database.engine.begin() as connection:
         return enqueue(connection, judge_id="answer-quality", inputs=[*inputs, *more], **job)

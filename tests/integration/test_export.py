@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pyarrow.parquet as pq
@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.fake_judge_api import FakeJudgeAPI
 from tests.support.manual_replica import ManualReplica
-from worker import export
+from worker import enqueue, export
 from worker.admin import Admin
 from worker.errors import EvalWorkerError, UnknownJob
 from worker.export import Format, write_file
@@ -67,6 +67,31 @@ def test_every_format_has_every_result(admin: Admin, job_id: UUID, tmp_path: Pat
     assert [row["score"] for row in table] == [0.01, None, 0.22, 0.03]
     assert table[1]["finished_at"].tzinfo is not None
     assert [row["attempts"] for row in table] == [1, 3, 1, 1]
+
+
+def test_metadata_of_inputs_joins_results_back_to_their_origin_and_is_never_sent(
+    admin: Admin, replica: ManualReplica, tmp_path: Path
+) -> None:
+    about = {"row": "Q-17", "tags": ["é"]}
+    with replica.database.engine.begin() as connection:
+        inputs: list[dict[str, Any]] = [{"request": "a", "metadata": about}, {"request": "fail"}]
+        job_id = enqueue(connection, judge_id="judge", inputs=inputs)
+    replica.finish()
+    assert {key for given in replica.remote.inputs() for key in given} == {"request"}
+    shown = replica.rows("SELECT metadata FROM eval_scores")[0][0]
+    assert (json.loads(shown) if isinstance(shown, str) else shown) == about
+    for form in Format:
+        admin.export(job_id, tmp_path / f"results.{form}", form)
+    lines = [
+        json.loads(line)
+        for line in (tmp_path / "results.jsonl").read_text("utf-8").split("\n")[:-1]
+    ]
+    assert [line["metadata"] for line in lines] == [about, None]
+    with (tmp_path / "results.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert (json.loads(rows[0]["metadata"]), rows[1]["metadata"]) == (about, "")
+    table = pq.read_table(tmp_path / "results.parquet").to_pylist()
+    assert (json.loads(table[0]["metadata"]), table[1]["metadata"]) == (about, None)
 
 
 def test_parquet_is_written_a_row_group_at_a_time(

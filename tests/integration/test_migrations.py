@@ -34,9 +34,9 @@ VIEWS = {
     "eval_job_progress": "job_id judge_id judge_version_id tags metadata status total waiting"
     " in_flight completed failed cancelled created_at finished_at error",
     "eval_item_results": "job_id item_index status request response expected_output attempts"
-    " error batch_id remote_batch_id execution_log_id finished_at",
+    " error batch_id remote_batch_id execution_log_id finished_at metadata",
     "eval_scores": "job_id item_index judge_id judge_version_id tags evaluator_name score"
-    " justification confidence finished_at",
+    " justification confidence finished_at metadata",
     "eval_job_notices": "job_id notice_id state attempts error created_at finished_at",
 }
 

@@ -17,6 +17,7 @@ from worker import InvalidInputs, enqueue
 from worker.config import load_settings
 from worker.store.job_queries import progress_of
 from worker.store.tables import items, jobs
+from worker.store.views import item_results
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,6 +74,25 @@ def test_a_job_is_committed_with_the_producers_transaction(producer: sa.Engine) 
     assert (row.tags, row.metadata) == (["a", "b"], {"row": 12, "nested": [1, None]})
     assert (job.priority, job.judge_version_id) == (7, "version")
     assert job.created_at.tzinfo is not None
+
+
+def test_metadata_of_inputs_is_stored_with_them_and_shown_by_the_view(producer: sa.Engine) -> None:
+    about = {"id": "Q-17", "é": [1, None, {"deep": True}]}
+    inputs: list[dict[str, Any]] = [{"request": str(n)} for n in range(1001)]
+    inputs[3]["metadata"] = about
+    inputs[1000] |= {"metadata": {"last": 1}, "contexts": ["c"], "user_id": "u"}
+    with producer.begin() as connection:
+        enqueue(connection, judge_id="judge", inputs=inputs)
+        enqueue(connection, judge_id="judge", inputs=[{"request": "q", "metadata": None}])
+    with producer.connect() as connection:
+        shown = connection.execute(
+            sa.select(item_results.c.item_index, item_results.c.metadata).where(
+                item_results.c.metadata.isnot(None)
+            )
+        ).all()
+    assert sorted(map(tuple, shown)) == [(3, about), (1000, {"last": 1})]
+    last = next(row for row in stored(producer) if row.item_index == 1000)
+    assert (last.contexts, last.extra) == (["c"], {"user_id": "u"})
 
 
 def test_a_rolled_back_transaction_leaves_no_trace(producer: sa.Engine) -> None:
@@ -231,7 +251,10 @@ def test_ids_made_by_the_database_are_uuid7_and_differ(producer: sa.Engine) -> N
 def test_the_postgresql_function_enqueues_in_one_statement(postgres_url: str) -> None:
     engine = sa.create_engine(load_settings(database_url=postgres_url).sqlalchemy_url)
     inputs = json.dumps(
-        [{"request": "a", "contexts": ["c"], "user_id": "u"}, {"response": None, "turns": []}]
+        [
+            {"request": "a", "contexts": ["c"], "user_id": "u", "metadata": {"id": 7}},
+            {"response": None, "turns": [], "metadata": None},
+        ]
     )
     call = sa.text(
         "SELECT eval_enqueue('judge', CAST(:inputs AS jsonb), '[\"t\"]', idempotency_key => 'k')"
@@ -243,6 +266,10 @@ def test_the_postgresql_function_enqueues_in_one_statement(postgres_url: str) ->
     one, two = stored(engine)
     assert (one.request, one.contexts, one.extra) == ("a", ["c"], {"user_id": "u"})
     assert (two.request, two.response, two.extra) == (None, None, {"turns": []})
+    assert (one.metadata, two.metadata) == ({"id": 7}, None)
+    wrong = 'SELECT eval_enqueue(\'judge\', \'[{"request": "q", "metadata": [1]}]\')'
+    with engine.connect() as connection, pytest.raises(sa.exc.DBAPIError, match="metadata of an"):
+        connection.execute(sa.text(wrong))
     with engine.connect() as connection, pytest.raises(sa.exc.DBAPIError, match="JSON object"):
         connection.execute(sa.text("SELECT eval_enqueue('judge', '[1]')"))
     with engine.connect() as connection, pytest.raises(sa.exc.DBAPIError, match="at least one"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -83,8 +84,10 @@ def _print_results(admin: Admin, job_id: UUID) -> None:
         *(Column(name, numeric=True) for name in evaluators),
         Column("request", shrinkable=True),
         Column("error", shrinkable=True),
+        Column("metadata", shrinkable=True),
     ]
     rows: list[list[object]] = []
+    has_metadata = False
     for result in admin.results(job_id):
         scores = {score.evaluator_name: score.score for score in result.scores}
         ordered = [scores.get(name) for name in evaluators]
@@ -95,6 +98,12 @@ def _print_results(admin: Admin, job_id: UUID) -> None:
                 *("" if score is None else f"{score:.3g}" for score in ordered),
                 one_line(result.item.request, 50),
                 one_line(result.item.error, 50),
+                one_line(_compact(result.item.metadata), 50),
             ]
         )
-    print_table(columns, rows)
+        has_metadata |= result.item.metadata is not None
+    print_table(columns if has_metadata else columns[:-1], rows)
+
+
+def _compact(metadata: object) -> str | None:
+    return None if metadata is None else json.dumps(metadata, ensure_ascii=False)

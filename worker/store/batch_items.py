@@ -54,7 +54,12 @@ def batch_items(tx: Transaction, batch_id: UUID) -> list[BatchItem]:
 
 
 _BATCH_ITEMS = (
-    sa.select(items, (items.c.status == Status.CANCELLED).label("is_cancelled"))
+    sa.select(
+        # Not `metadata`, which stays here.
+        *(items.c[name] for name in ("job_id", "item_index", "batch_index", "extra")),
+        *(items.c[name] for name in COLUMN_FIELDS),
+        (items.c.status == Status.CANCELLED).label("is_cancelled"),
+    )
     .where(
         items.c.batch_id == sa.bindparam("of_batch"),
         item_is_in_batch,
@@ -64,7 +69,7 @@ _BATCH_ITEMS = (
 )
 
 
-def _input_of(row: sa.Row[Any]) -> Any:
+def _input_of(row: Any) -> Any:
     """Return an item in the API's shape; a column that is NULL is left out."""
     fields = row._mapping
     value = {name: fields[name] for name in COLUMN_FIELDS if fields[name] is not None}

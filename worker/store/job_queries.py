@@ -63,6 +63,7 @@ class Item(NamedTuple):
     remote_batch_id: str | None
     execution_log_id: str | None
     finished_at: datetime | None
+    metadata: Any
 
 
 class Score(NamedTuple):

@@ -142,6 +142,9 @@ items = Table(
     Column("execution_log_id", Text,
         comment="By the worker: the API's id of the evaluation's log."),
     Column("finished_at", UtcTime, comment="By the worker: when it ended."),
+    Column("metadata", Json,
+        comment="By the producer: JSON of its own about this input, such as an id; the views show "
+        "it, and it is sent nowhere."),
     sa.CheckConstraint(_in("status", Status), "eval_items_status"),
     sa.CheckConstraint(f"({_in('status', ENDED)}) = (finished_at IS NOT NULL)", "eval_items_ended"),
     comment="The outbox: one row per input of a job.",

@@ -53,6 +53,7 @@ item_results = Table(
     Column("remote_batch_id", Text, comment="The API's batch_execution_id of that batch."),
     Column("execution_log_id", Text, comment="The API's id of the evaluation's log."),
     Column("finished_at", UtcTime, comment="When it ended; NULL: not yet."),
+    Column("metadata", Json, comment="Its producer's own JSON about this input."),
     comment="The outcome of each input.",
 )
 scores = Table(
@@ -69,6 +70,7 @@ scores = Table(
     Column("justification", Text, comment="The evaluator's reason."),
     Column("confidence", sa.Double, comment="The evaluator's confidence; NULL on older servers."),
     Column("finished_at", UtcTime, comment="When the input ended."),
+    Column("metadata", Json, comment="The producer's own JSON about the input."),
     comment="The score of each evaluator for each input.",
 )
 
