@@ -83,8 +83,8 @@ def test_constraints_are_names_and_versions_and_cover_what_we_require() -> None:
 def test_the_group_for_development_has_every_extra_that_tests_and_tools_need() -> None:
     (itself,) = [r for r in requirements() if r.name == "evalworker"]
     extras = PYPROJECT["project"]["optional-dependencies"]
-    assert itself.extras == extras.keys() - {"otel", "parquet"}  # those are among `test`
-    assert {*extras["otel"], *extras["parquet"]} <= set(extras["test"])
+    assert itself.extras == extras.keys() - {"otel", "parquet", "socks"}  # those are among `test`
+    assert {*extras["otel"], *extras["parquet"], *extras["socks"]} <= set(extras["test"])
 
 
 @pytest.mark.parametrize(

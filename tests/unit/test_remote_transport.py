@@ -24,7 +24,6 @@ from worker.domain.outcomes import (
     SubmitOutcome,
     Unavailable,
 )
-from worker.errors import ConfigurationError
 from worker.remote import JudgeAPI
 from worker.remote.transport import HTTPX_ERRORS
 
@@ -271,13 +270,6 @@ def test_a_host_can_be_excepted_from_the_proxy(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with accepting([]) as url, client(url) as api:
         assert api.submit("j", [{}]) == Accepted("b")
-
-
-def test_a_proxy_of_an_unknown_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_proxies(monkeypatch)
-    monkeypatch.setenv("all_proxy", "ftp://proxy.invalid")
-    with pytest.raises(ConfigurationError, match="proxy"):
-        client("https://judge.invalid")
 
 
 # --- any response ----------------------------------------------------------------------

@@ -21,6 +21,7 @@ from worker.remote.client import open_judge_api
 from worker.store.database import open_database
 from worker.store.job_queries import asks_for_notices
 from worker.store.schema_version import current_revision
+from worker.tracing.exporter import check_export
 from worker.webhooks.client import NO_SECRET
 
 COLUMNS = (Column("setting"), Column("value", shrinkable=True), Column("from", shrinkable=True))
@@ -37,6 +38,8 @@ def check(as_json: AsJson = False) -> None:
         findings["gateway's keys"] = _error_of(_check_gateway_keys, settings)
     if findings["database"] is None and (unsigned := _error_of(_check_notices, settings)):
         findings["notices"] = unsigned
+    if untraced := _error_of(_check_export, settings):
+        findings["tracing"] = untraced
     shown = sources(settings)
     ok = not any(findings.values())
     situation = _situation(settings) if findings["database"] is None else {}
@@ -89,6 +92,10 @@ def _check_notices(settings: Settings) -> None:
 
 def _check_broker(settings: Settings) -> None:
     prepare_broker(settings.broker_url)
+
+
+def _check_export(_: Settings) -> None:
+    check_export()
 
 
 def _check_gateway_keys(settings: Settings) -> None:

@@ -4,6 +4,8 @@ client          one method per endpoint
 pagination      the list, page by page
 urls            the API's URLs; the key is sent nowhere else
 transport       pooled connections
+proxies         the proxy that the environment names
+certificates    the certificates that servers are verified with
 deadline        the limits of an exchange: its time and the size of its body
 responses       the outcome of a status code and a body
 error_messages  one-line reasons in the API's own words, without the key

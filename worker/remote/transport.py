@@ -5,7 +5,6 @@ This replaces `httpx.HTTPTransport`, which does not let us choose the network ba
 
 from __future__ import annotations
 
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,8 +12,9 @@ from typing import Any
 import httpcore
 import httpx
 
-from worker.errors import ConfigurationError
+from worker.remote.certificates import tls_context
 from worker.remote.deadline import DeadlineBackend
+from worker.remote.proxies import SOCKS, environment_proxy
 
 IDLE_CONNECTIONS = 64  # kept open for the next requests
 IDLE_SECONDS = 5.0
@@ -78,33 +78,26 @@ def _httpx_errors() -> Iterator[None]:
 
 
 def connection_pool(base_url: httpx.URL) -> httpcore.ConnectionPool:
-    """Create the pool for one host, through the proxy that the environment names for it, if any."""
+    """Create the pool for one host, through the proxy that the environment names for it, if any.
+
+    Raises `ConfigurationError` where a variable of the environment is of no use.
+    """
+    tls = tls_context()
     options: dict[str, Any] = {
-        "ssl_context": httpx.create_ssl_context(),
+        "ssl_context": tls,
         "max_connections": None,
         "max_keepalive_connections": IDLE_CONNECTIONS,
         "keepalive_expiry": IDLE_SECONDS,
         "network_backend": DeadlineBackend(),
     }
-    proxy = _environment_proxy(base_url)
+    proxy = environment_proxy(base_url)
     if proxy is None:
         return httpcore.ConnectionPool(**options)
     if proxy.userinfo:
         options["proxy_auth"] = (proxy.username, proxy.password)
     url = str(proxy.copy_with(userinfo=b""))
-    match proxy.scheme:
-        case "http" | "https":
-            return httpcore.HTTPProxy(url, **options)
-        case "socks5" | "socks5h":
-            return httpcore.SOCKSProxy(url, **options)
-        case _:
-            raise ConfigurationError(["a proxy's URL must begin with http:// or socks5://"])
-
-
-def _environment_proxy(base_url: httpx.URL) -> httpx.URL | None:
-    """Read `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`, in either case."""
-    proxies = urllib.request.getproxies()
-    proxy = proxies.get(base_url.scheme) or proxies.get("all")
-    if not proxy or urllib.request.proxy_bypass(base_url.netloc.decode()):
-        return None
-    return httpx.URL(proxy if "://" in proxy else f"http://{proxy}")
+    if proxy.scheme in SOCKS:
+        return httpcore.SOCKSProxy(url, **options)
+    if proxy.scheme == "https":
+        options["proxy_ssl_context"] = tls
+    return httpcore.HTTPProxy(url, **options)

@@ -23,6 +23,7 @@ import httpx
 from standardwebhooks import Webhook
 
 from worker import __version__
+from worker.remote.certificates import tls_context
 from worker.remote.deadline import DeadlineBackend, ExchangeAborted, exchange_deadline
 from worker.remote.transport import PoolTransport
 from worker.validation import url_offences
@@ -84,7 +85,7 @@ class WebhookClient:
         self._deadline = deadline
         self._transport = PoolTransport(
             httpcore.ConnectionPool(
-                ssl_context=httpx.create_ssl_context(),
+                ssl_context=tls_context(),
                 max_connections=None,
                 max_keepalive_connections=0,  # so that each delivery resolves and checks its host
                 network_backend=_GuardedBackend(resolve, allow_private=allow_private),
