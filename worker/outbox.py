@@ -81,10 +81,11 @@ def enqueue(
         judge_id: Id of the judge at the judge API: a non-empty string or a UUID.
         inputs: One mapping per input, from any iterable; at least one. The keys are the judge
             API's input fields: `request`, `response` and `expected_output` (strings), `contexts`
-            (list of strings), `functions` (list of objects), `turns`, `tools`, and so on. None is
-            required here, but a judge may need some of them. `metadata`, a JSON object, is stored
-            with its input, shown by the views, and never sent to the judge. The iterable is read
-            once, in chunks of 1,000, so it may be larger than memory.
+            (list of strings), `functions` (list of objects), `turns`, `tools`, and so on. One of
+            `request`, `response` and `turns` is required; a judge may need others, too.
+            `metadata`, a JSON object, is stored with its input, shown by the views, and never
+            sent to the judge. The iterable is read once, in chunks of 1,000, so it may be larger
+            than memory.
         tags: Non-empty strings that label the job and its batches at the judge API. Stored
             sorted and without duplicates.
         judge_version_id: Version of the judge to use. `None` means the latest version at the
@@ -229,7 +230,7 @@ def _job_offences(job: Mapping[str, Any]) -> list[str]:
 def _input_offences(inputs: Iterable[tuple[int, object]]) -> Iterator[str]:
     for index, value in inputs:
         for offence in given_offences(value):
-            separator = " " if offence.startswith(("must", "is")) else "."
+            separator = " " if offence.startswith(("must", "is", "needs")) else "."
             yield f"inputs[{index}]{separator}{offence}"
 
 

@@ -7,6 +7,7 @@ plain SQL writes jobs, too.
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,10 +15,12 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from worker.wire.inputs import MAX_TEXT, Input
+from worker.wire.inputs import CONTENT_FIELDS, MAX_TEXT, Input
 
 MAX_DEPTH = 200  # levels of nested lists and objects; JSON libraries fail beyond some limit
 MAX_INT_BITS = 14_000  # about 4,200 digits; Python refuses to print more than 4,300
+MAX_NAMES = 12  # names of fields that a complaint lists, of up to `MAX_NAME` characters each
+MAX_NAME = 40
 MAX_URL = 2000  # characters; many servers refuse longer URLs
 
 KNOWN_FIELDS = frozenset(Input.model_fields)
@@ -44,13 +47,47 @@ def offences_of(value: object) -> list[str]:
         return []
     if not isinstance(value, Mapping):
         return [f"must be an object, not {_kind(value)}"]
+    missing = missing_content(value)
+    offences = [missing] if missing else []
     try:
         Input.model_validate(value if isinstance(value, dict) else dict(value))
     except ValidationError as error:
-        return [_sentence(part) for part in error.errors(include_url=False, include_input=True)]
+        return offences + [
+            _sentence(part)
+            for part in error.errors(include_url=False, include_input=True)
+            # A name that is not a field's is already among those that `missing` lists.
+            if not (missing and part["type"] in ("extra_forbidden", "invalid_key"))
+        ]
     except RecursionError:
-        return ["is nested too deeply"]
-    return [offence for name, part in value.items() for offence in _unstorable(part, name)]
+        return [*offences, "is nested too deeply"]
+    for name, part in value.items():
+        offences += _unstorable(part, name)
+    return offences
+
+
+def missing_content(value: Mapping[Any, Any]) -> str | None:
+    """Return what an input lacks that has nothing to evaluate; it would be billed all the same."""
+    if any(_has_content(value.get(name)) for name in CONTENT_FIELDS):
+        return None
+    names = [_described(name, part) for name, part in itertools.islice(value.items(), MAX_NAMES)]
+    if len(value) > MAX_NAMES:
+        names.append("…")
+    return f"needs `request`, `response` or `turns`; found: {', '.join(names) or 'nothing'}"
+
+
+def _has_content(part: object) -> bool:
+    return not part.isspace() and bool(part) if isinstance(part, str) else bool(part)
+
+
+def _described(name: object, part: object) -> str:
+    """Return a name that was found where content is missing, and why it is not enough."""
+    text = str(name)[:MAX_NAME].encode(errors="backslashreplace").decode()
+    if name in CONTENT_FIELDS:
+        return f"{text} (null)" if part is None else f"{text} (empty)"
+    if name in KNOWN_FIELDS:
+        return text
+    near = difflib.get_close_matches(text, KNOWN_FIELDS, n=1, cutoff=0.8)
+    return f"{text} (did you mean '{near[0]}'?)" if near else text
 
 
 def given_offences(value: object) -> list[str]:
@@ -78,7 +115,8 @@ def _is_plain(value: object) -> bool:
             return False
         if not text.isascii() and _has_unpaired_surrogate(text):
             return False
-    return True
+    request, response = value.get("request"), value.get("response")
+    return bool((request and not request.isspace()) or (response and not response.isspace()))
 
 
 def judge_offences(judge_id: object, name: str = "judge_id") -> list[str]:

@@ -112,7 +112,7 @@ def test_a_bad_file_is_rejected_whole_naming_each_bad_line(
         "line 2: request must be a string, not a number",
         "line 3: is not JSON",
         "line 5: must be an object, not a list",
-        "line 6: has no input field of the judge API",
+        "line 6: needs `request`, `response` or `turns`; found: model",
     ):
         assert message in refused.stderr
     assert json.loads(evalworker("status", "--json", env=env).stdout)["jobs"] == {}

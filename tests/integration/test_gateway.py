@@ -309,6 +309,8 @@ WRONG_BODIES: list[tuple[Any, set[str]]] = [
     ({"inputs": []}, {"inputs"}),
     ({"inputs": [{}] * 101}, {"inputs"}),
     ({"inputs": [{"request": 5}]}, {"inputs"}),
+    ({"inputs": [{"request": "q"}, {"contexts": ["c"]}]}, {"inputs"}),
+    ({"inputs": [{"question": "q", "answer": "a"}]}, {"inputs"}),
     ({"inputs": [{}], "tags": [""]}, {"tags.0"}),
     ({"inputs": [{}], "judge_version_id": "latest"}, {"judge_version_id"}),
     ({"inputs": [{"request": "\0"}]}, {"non_field_errors"}),

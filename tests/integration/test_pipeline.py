@@ -106,10 +106,14 @@ def test_a_job_without_inputs_fails_with_that_reason(replica: ManualReplica) -> 
 
 
 def test_bad_rows_by_plain_sql_fail_alone(replica: ManualReplica, remote: FakeJudgeAPI) -> None:
-    job_id = replica.enqueue(["good", "bad", "also good"])
+    job_id = replica.enqueue(["good", "bad", "also good", "emptied"])
     with replica.database.engine.begin() as connection:
         connection.exec_driver_sql(
             'UPDATE eval_items SET contexts = \'{"not": "a list"}\' WHERE item_index = 1'
+        )
+        connection.exec_driver_sql(
+            "UPDATE eval_items SET request = NULL, response = ' ', expected_output = 'an answer'"
+            " WHERE item_index = 3"
         )
         connection.exec_driver_sql("INSERT INTO eval_jobs (judge_id, tags) VALUES ('j', '[\"\"]')")
         connection.exec_driver_sql("INSERT INTO eval_jobs (judge_id) VALUES ('')")
@@ -118,7 +122,11 @@ def test_bad_rows_by_plain_sql_fail_alone(replica: ManualReplica, remote: FakeJu
         (0, "completed"),
         (1, "failed"),
         (2, "completed"),
+        (3, "failed"),
     ]
+    assert replica.one("SELECT error FROM eval_items WHERE item_index = 3") == (
+        "needs `request`, `response` or `turns`; found: response (empty), expected_output"
+    )
     assert "contexts must be a list" in replica.one(
         "SELECT error FROM eval_items WHERE item_index=1"
     )

@@ -67,12 +67,18 @@ def test_fields_that_the_api_does_not_have_are_ignored_and_named(tmp_path: Path)
         (b'{"request": "\\u0000"}', "request contains a NUL character"),
         (b'{"request": "\x00"}', "is not JSON: "),
         (b'{"request": "\\ud800"}', "request contains an unpaired surrogate"),
-        (b'{"contexts": ["a", ""]}', "contexts[1] must not be empty"),
-        (b'{"model": "m"}', "has no input field of the judge API"),
-        (b'{"functions": [{"a": NaN}]}', "functions[0].a is not a finite number"),
-        (b'{"functions": [{"a": ' + b"1" * 5000 + b"}]}", "is not readable JSON: a number"),
+        (b'{"request": "q", "contexts": ["a", ""]}', "contexts[1] must not be empty"),
+        (b'{"model": "m"}', "needs `request`, `response` or `turns`; found: model"),
+        (b'{"request": "q", "functions": [{"a": NaN}]}', "functions[0].a is not a finite number"),
+        (
+            b'{"request": "q", "functions": [{"a": ' + b"1" * 5000 + b"}]}",
+            "is not readable JSON: a number",
+        ),
         (b"[" * 100_000, "is not readable JSON: nested too deeply"),
-        (b'{"functions": [{"a": ' + b"[" * 900 + b"]" * 900 + b"}]}", "functions[0].a[0]"),
+        (
+            b'{"request": "q", "functions": [{"a": ' + b"[" * 900 + b"]" * 900 + b"}]}",
+            "functions[0].a[0]",
+        ),
     ],
     ids=lambda part: part if isinstance(part, str) else "",
 )

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import json
 import types
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from worker.validation import MAX_DEPTH, judge_offences, offences_of, tag_offences
+from worker.validation import (
+    MAX_DEPTH,
+    given_offences,
+    judge_offences,
+    metadata_offences,
+    offences_of,
+    tag_offences,
+)
 from worker.wire.inputs import MAX_TEXT
 
 
@@ -22,26 +31,86 @@ def nested(levels: int) -> Any:
     return value
 
 
+CONTENT = {"request": "q"}
 GOOD: list[dict[str, Any]] = [
-    {},
     {"request": "2 + 2?", "response": "4", "expected_output": "4"},
-    {"request": None, "contexts": None},
-    {"contexts": ["a", "b"], "file_ids": ["f"]},
-    {"functions": [{"name": "f", "parameters": {"a": [1, 2.5, True, None]}}]},
+    {"request": " ", "response": "4"},
+    {"request": "q", "response": "", "contexts": None},
+    {"request": None, "turns": [{"role": "user"}]},
     {"turns": [{"role": "user", "content": "hi", "a_newer_field": 1}]},
+    CONTENT | {"contexts": ["a", "b"], "file_ids": ["f"]},
+    CONTENT | {"functions": [{"name": "f", "parameters": {"a": [1, 2.5, True, None]}}]},
     {"request": "ünïcödé 🎉", "user_id": "x" * 255},
-    {"expected_output": "x" * MAX_TEXT},
-    {"functions": [{"a": nested(MAX_DEPTH - 2)}]},
+    CONTENT | {"expected_output": "x" * MAX_TEXT},
+    CONTENT | {"functions": [{"a": nested(MAX_DEPTH - 2)}]},
 ]
 
 
-@pytest.mark.parametrize("value", GOOD, ids=lambda value: ",".join(value) or "empty")
+@pytest.mark.parametrize("value", GOOD, ids=lambda value: ",".join(value))
 def test_a_good_input_has_no_offence(value: dict[str, Any]) -> None:
     assert offences_of(value) == []
 
 
 def test_any_mapping_is_an_object() -> None:
     assert offences_of(types.MappingProxyType({"request": "q"})) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ({}, "nothing"),
+        ({"question": "2 + 2?", "answer": "4"}, "question, answer"),
+        ({"reqest": "x", 7: "y"}, "reqest (did you mean 'request'?), 7"),
+        ({"request": "", "response": " \n\t"}, "request (empty), response (empty)"),
+        ({"request": None, "expected_output": "4"}, "request (null), expected_output"),
+        ({"turns": [], "contexts": ["c"]}, "turns (empty), contexts"),
+        ({"x" * 500: 1}, "x" * 40),
+        ({f"c{n}": n for n in range(99)}, ", ".join([*(f"c{n}" for n in range(12)), "…"])),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_an_input_with_nothing_to_evaluate_is_refused_naming_what_is_there(
+    value: dict[Any, Any], found: str
+) -> None:
+    assert offences_of(value) == [f"needs `request`, `response` or `turns`; found: {found}"]
+
+
+def test_what_else_is_wrong_with_an_input_without_content_is_named_as_well() -> None:
+    assert len(offences_of({"question": "q", "contexts": [""], "user_id": 5})) == 3
+
+
+@pytest.mark.parametrize(
+    ("metadata", "offence"),
+    [
+        ({"id": [1, {"é": None}], "at": 1.5, "big": 2**63}, None),
+        (None, None),
+        ("Q-17", "metadata must be an object (a dict), not a string"),
+        ([1], "metadata must be an object (a dict), not a list"),
+        (types.MappingProxyType({}), "metadata must be an object (a dict), not mappingproxy"),
+        ({"a": "\x00"}, "metadata.a contains a NUL character, which cannot be stored"),
+        ({"a": ["\udfff"]}, "metadata.a[0] contains an unpaired surrogate, which cannot be stored"),
+        ({"a": float("inf")}, "metadata.a is not a finite number, which JSON does not allow"),
+        ({"a": {None: 1}}, "metadata.a must have strings as keys, not null"),
+        ({"a": {1, 2}}, "metadata.a must be a JSON value, not set"),
+        ({"a": uuid4()}, "metadata.a must be a JSON value, not UUID"),
+        ({"a": Decimal(1)}, "metadata.a must be a JSON value, not Decimal"),
+        ({"a": date(2026, 1, 1)}, "metadata.a must be a JSON value, not date"),
+        ({"a": b"x"}, "metadata.a must be a JSON value, not bytes"),
+        ({"a": types.MappingProxyType({})}, "metadata.a must be a JSON value, not mappingproxy"),
+        ({"a": 10**5000}, "metadata.a has too many digits to be stored"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_metadata_is_json_that_both_databases_store(metadata: object, offence: str | None) -> None:
+    expected = [] if offence is None else [offence]
+    assert metadata_offences(metadata) == expected
+    assert given_offences(CONTENT | {"metadata": metadata}) == expected
+
+
+def test_metadata_is_no_field_of_what_is_sent() -> None:
+    assert offences_of(CONTENT | {"metadata": {}}) == [
+        "metadata is not an input field of the judge API"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +157,8 @@ def test_any_mapping_is_an_object() -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_an_offence_names_its_path(value: object, offence: str) -> None:
-    assert offences_of(value) == [offence]
+    given = CONTENT | value if isinstance(value, dict) else value
+    assert offences_of(given) == [offence]
 
 
 def test_all_offences_of_an_input_are_named() -> None:
@@ -97,7 +167,7 @@ def test_all_offences_of_an_input_are_named() -> None:
 
 @pytest.mark.parametrize("levels", [MAX_DEPTH, 900, 100_000])
 def test_deep_nesting_is_an_offence_and_never_a_crash(levels: int) -> None:
-    (offence,) = offences_of({"functions": [{"a": nested(levels)}]})
+    (offence,) = offences_of(CONTENT | {"functions": [{"a": nested(levels)}]})
     assert "nested too deeply" in offence
     assert len(offence) < 200
 
@@ -105,7 +175,7 @@ def test_deep_nesting_is_an_offence_and_never_a_crash(levels: int) -> None:
 def test_a_value_that_contains_itself_is_an_offence() -> None:
     loop: dict[str, Any] = {}
     loop["itself"] = loop
-    (offence,) = offences_of({"functions": [loop]})
+    (offence,) = offences_of(CONTENT | {"functions": [loop]})
     assert "nested too deeply" in offence
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from worker.errors import SHOWN, InvalidInputs
-from worker.validation import offences_of
+from worker.validation import missing_content, offences_of
 from worker.wire.inputs import Input
 
 FIELDS = frozenset(Input.model_fields)
@@ -68,10 +68,10 @@ def _record_offences(record: _Record) -> list[str]:
         return [record.offence]
     if not isinstance(record.value, dict):
         return offences_of(record.value)
-    value = _input_of(record.value)
-    if not value:
-        return ["has no input field of the judge API (request, response, …)"]
-    return offences_of(value)
+    missing = missing_content(record.value)
+    offences = offences_of(_input_of(record.value))
+    # Of what is there, it names also what is no input field.
+    return [missing, *offences[1:]] if missing else offences
 
 
 def read_inputs(

@@ -25,6 +25,14 @@ _ERRORS = {
     429: "The key has reached its rate limit.",
     503: "The database is unavailable for a moment.",
 }
+_CONTENT = [  # one of `CONTENT_FIELDS`, with something to evaluate
+    {"required": [name], "properties": {name: schema}}
+    for name, schema in (
+        ("request", {"type": "string", "pattern": r"\S"}),
+        ("response", {"type": "string", "pattern": r"\S"}),
+        ("turns", {"type": "array", "minItems": 1}),
+    )
+]
 _ERRORS_OF_EVERY_PATH = (401, 403, 429, 503)
 
 
@@ -32,6 +40,7 @@ def document(*, max_inputs: int = MAX_INPUTS) -> dict[str, Any]:
     """Return the document, OpenAPI 3.1."""
     schemas = _schemas()
     schemas["Submission"]["properties"]["inputs"] |= {"minItems": 1, "maxItems": max_inputs}
+    schemas["TolerantInput"]["anyOf"] = _CONTENT
     key = _parameter("header", "Idempotency-Key", {"type": "string", "pattern": KEY_PATTERN})
     key["description"] = "A repeated key returns the first submission's id and adds nothing."
     submit = {

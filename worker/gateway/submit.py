@@ -19,6 +19,7 @@ from worker.gateway.reader import DatabaseReader
 from worker.outbox import validate_job
 from worker.store.gateway_queries import keyed_job
 from worker.store.job_insert import NewJob
+from worker.validation import missing_content
 from worker.wire.problems import Problem, field_problem
 from worker.wire.submission import Submission
 
@@ -117,4 +118,8 @@ async def submit(
 
 
 def _validate(pending: PendingSubmission) -> None:
+    missing = [missing_content(value) for value in pending.job.inputs]
+    if any(missing):
+        fields = [{"non_field_errors": [f"This input {text}."]} if text else {} for text in missing]
+        raise field_problem({"inputs": fields})
     validate_job(pending.job.columns, pending.job.inputs)

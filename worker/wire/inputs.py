@@ -48,4 +48,7 @@ class Input(BaseModel):
 COLUMN_FIELDS = ("request", "response", "contexts", "functions", "expected_output")
 """Input fields with a column of their own in `eval_items`; all others are stored in `extra`."""
 
+CONTENT_FIELDS = ("request", "response", "turns")
+"""Without any of these there is nothing to evaluate, although the API would take the input."""
+
 EXTRA_FIELDS = tuple(name for name in Input.model_fields if name not in COLUMN_FIELDS)
