@@ -1,0 +1,37 @@
+"""Sum up pairs of scores in Python, as the store does in SQL."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from worker.domain.comparison import EQUAL, PairedScores
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+
+def paired_scores(
+    first: Sequence[float], second: Sequence[float], groups: Sequence[Hashable] | None = None
+) -> PairedScores:
+    differences = [b - a for a, b in zip(first, second, strict=True)]
+    members: dict[Hashable, list[float]] = defaultdict(list)
+    for key, difference in zip(groups or range(len(differences)), differences, strict=True):
+        members[key].append(difference)
+    sums = [(sum(group), len(group)) for group in members.values()]
+    return PairedScores(
+        "evaluator",
+        pairs=len(differences),
+        first_total=sum(first),
+        second_total=sum(second),
+        better=sum(d > EQUAL for d in differences),
+        worse=sum(d < -EQUAL for d in differences),
+        least=min(differences),
+        most=max(differences),
+        groups=len(sums),
+        group_squares=sum(s * s for s, _ in sums),
+        group_products=sum(s * n for s, n in sums),
+        group_sizes=sum(n * n for _, n in sums),
+        groups_better=sum(s > EQUAL for s, _ in sums),
+        groups_worse=sum(s < -EQUAL for s, _ in sums),
+    )
