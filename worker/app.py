@@ -38,7 +38,7 @@ from worker.pipeline.poll import Poller
 from worker.pipeline.recover import Recovery
 from worker.pipeline.submit import Submitter
 from worker.remote.client import open_judge_api
-from worker.store import job_queries, list_watch
+from worker.store import gates, job_queries, list_watch
 from worker.store.database import Database, open_database
 from worker.store.schema_version import check_schema
 from worker.store.webhook_deliveries import MAX_IN_DELIVERY
@@ -162,6 +162,8 @@ class App:
             others.append(threading.Thread(target=listener.run, name="job-listener"))
         self._threads = [list_watcher, *others]
         self.context.durations.add_all(self.database.run(list_watch.latest_durations))
+        # It may have been restarted with another URL or key, and work need not wait for that.
+        self.database.run(gates.probe_now)
         # The list is read first: it may spare the polls of batches that an earlier run has left at
         # the remote. They are all overdue, and would be a burst.
         list_watcher.start()

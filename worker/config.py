@@ -39,6 +39,8 @@ _BROKERS = ("memory", "redis", "rediss", "unix", "amqp", "amqps", "postgresql", 
 # Dramatiq accepts these names of queues, and gives the excluded endings to queues of its own.
 _NAMESPACE = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,199}(?<!\.DQ)(?<!\.XQ)")
 _HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(:\d*)?")
+# What comes after the base URL in the API's paths; people copy it along.
+_API_PATH = re.compile(r"(?i)(/v1(/+(judges|batch-executions)(/.*)?)?)?/*$")
 _UNREADABLE = "cannot be parsed; write '@', ':' and '/' in the password as %40, %3A and %2F"
 
 # A password may be in the query, among libpq's `name=value` pairs, or before the host, even if `//`
@@ -69,7 +71,7 @@ class _Fields(BaseSettings):
     """URL of the broker that carries messages between processes: `memory://`, `redis://…`,
     `amqp://…` or `postgresql://…`. The default works within one process."""
     api_url: str = "https://api.app.rootsignals.ai"
-    """Base URL of the judge API, without `/v1`. The default is the hosted API."""
+    """Base URL of the judge API; a final `/v1` is taken off. The default is the hosted API."""
     api_key: SecretStr | None = Field(None, validation_alias=AliasChoices(*API_KEY_NAMES))
     """Key of the judge API. `ROOTSIGNALS_API_KEY` and `SCORABLE_API_KEY` are read, too."""
     max_in_flight: int = Field(20, ge=1, le=10_000)
@@ -165,9 +167,17 @@ class _Fields(BaseSettings):
     @field_validator("api_url")
     @classmethod
     def _check_api_url(cls, value: str) -> str:
-        if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value):
-            raise ValueError("must be an http:// or https:// URL without a query")
-        return value
+        url = value.strip()
+        if url.startswith(("'", '"', "`")):
+            raise ValueError("must not be in quotation marks")
+        if "?" in url or "#" in url:
+            raise ValueError("must have no query ('?') and no fragment ('#')")
+        if not re.fullmatch(r"(?i)https?://[^\s/]+(/\S*)?", url):
+            raise ValueError("must be an http:// or https:// URL")
+        scheme, _, rest = url.partition("://")
+        host, slash, path = rest.partition("/")
+        # Without `/v1` and what follows it: the client appends the whole path.
+        return f"{scheme}://{host}{_API_PATH.sub('', slash + path)}"
 
     @field_validator("webhook_secret")
     @classmethod

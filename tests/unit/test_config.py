@@ -200,6 +200,46 @@ def test_no_offence_shows_a_secret(overrides: dict[str, object]) -> None:
     assert "s3cret" not in offence
 
 
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("https://judge.test", "https://judge.test"),
+        ("https://judge.test/", "https://judge.test"),
+        (" https://judge.test/v1\n", "https://judge.test"),
+        ("https://judge.test/v1/", "https://judge.test"),
+        ("https://judge.test/V1//", "https://judge.test"),
+        ("HTTPS://judge.test:8443/api/v1", "HTTPS://judge.test:8443/api"),
+        ("https://judge.test/v1/judges", "https://judge.test"),
+        ("https://judge.test/v1/judges/x/batch-execute/", "https://judge.test"),
+        ("https://judge.test/api/v1/batch-executions/", "https://judge.test/api"),
+        ("https://judge.test/v1/proxy", "https://judge.test/v1/proxy"),
+        ("https://judge.test/v10", "https://judge.test/v10"),
+        ("http://v1", "http://v1"),
+        ("http://[::1]:8000/v1", "http://[::1]:8000"),
+    ],
+)
+def test_the_api_url_needs_no_path_of_the_api(given: str, used: str) -> None:
+    assert load_settings(api_url=given).api_url == used
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ("'https://judge.test/v1'", "must not be in quotation marks"),
+        ('"https://judge.test"', "must not be in quotation marks"),
+        ("https://judge.test/v1?key=x", "must have no query ('?') and no fragment ('#')"),
+        ("https://judge.test/#/v1", "must have no query ('?') and no fragment ('#')"),
+        ("https://judge.test/a b", "must be an http:// or https:// URL"),
+        ("judge.test/v1", "must be an http:// or https:// URL"),
+        ("https:///v1", "must be an http:// or https:// URL"),
+        (" ", "must be an http:// or https:// URL"),
+    ],
+)
+def test_an_api_url_that_is_none_is_refused_in_one_sentence(given: str, problem: str) -> None:
+    (offence,) = offences_of(api_url=given)
+    assert offence == f"EVALWORKER_API_URL={given}: {problem}"
+
+
 def test_a_webhook_secret_is_one_or_two_standard_secrets() -> None:
     one, two = ("whsec_" + base64.b64encode(bytes([n] * 32)).decode() for n in (1, 2))
     assert load_settings().webhook_secrets == []

@@ -337,12 +337,13 @@ Outcome = type[Any]
 def test_each_status_code_has_its_outcome(
     status: int, submit: Outcome, poll: Outcome, listing: Outcome
 ) -> None:
-    with api_with(lambda _: problem(status, "a_code", "in its own words")) as api:
+    code = "not_found" if status == 404 else "a_code"
+    with api_with(lambda _: problem(status, code, "in its own words")) as api:
         outcomes = (api.submit("j", [{}]), api.status(ID), api.list_executions())
     assert tuple(type(outcome) for outcome in outcomes) == (submit, poll, listing)
     for outcome in outcomes:
         assert not isinstance(outcome, Accepted | Found | Listed)
-        assert f"{status} a_code: in its own words" in outcome.reason
+        assert f"{status} {code}: in its own words" in outcome.reason
         assert getattr(outcome, "sent", True) is True
 
 
@@ -573,10 +574,44 @@ def test_a_batch_that_was_not_requested_is_not_quoted() -> None:
     assert "private" not in outcome.reason
 
 
-def test_a_proxys_page_is_not_the_judge_apis_404() -> None:
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"html": "<html><h1>404 Not Found</h1><hr>nginx</html>"},
+        {"text": "404 page not found"},
+        {"content": b""},
+        {"json": {"detail": "Not Found"}},  # FastAPI and Starlette
+        {"json": {"message": "no Route matched with those values"}},  # Kong
+        {"json": {"statusCode": 404, "message": "Cannot POST /v1", "error": "Not Found"}},  # Nest
+        {"json": {"timestamp": "…", "status": 404, "error": "Not Found", "path": "/v1"}},  # Spring
+        {"json": {"type": "…", "title": "Not Found", "status": 404, "traceId": "00"}},  # ASP.NET
+        {"json": {"code": 5, "message": "Method does not exist."}},
+        {"json": ["not found"]},
+        {"json": None},
+    ],
+)
+def test_a_proxys_or_frameworks_404_is_not_the_judge_apis(body: dict[str, Any]) -> None:
     """It says nothing about a judge or a batch, so no input or batch fails because of it."""
-    with api_with(lambda _: httpx.Response(404, html="<h1>Not Found</h1>")) as api:
-        submitted, polled = api.submit("j", [{}]), api.status(ID)
-    assert isinstance(submitted, Denied)
-    assert submitted.judge_only
+    with api_with(lambda _: httpx.Response(404, **body)) as api:
+        submitted, polled, listed = api.submit("j", [{}]), api.status(ID), api.list_executions()
+    assert isinstance(submitted, NotFound)
+    assert submitted.is_foreign
     assert isinstance(polled, Unavailable)
+    assert isinstance(listed, NotFound)
+    assert not listed.is_path_known
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"type": "about:blank", "status": 404, "title": "Not found.", "code": "not_found"},
+        {"detail": "Not found."},
+        {"detail": "No Judge matches the given query."},
+    ],
+)
+def test_the_judge_apis_own_404_is_known(body: dict[str, Any]) -> None:
+    with api_with(lambda _: httpx.Response(404, json=body)) as api:
+        submitted, polled = api.submit("j", [{}]), api.status(ID)
+    assert isinstance(submitted, NotFound)
+    assert not submitted.is_foreign
+    assert isinstance(polled, NotFound)

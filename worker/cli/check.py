@@ -108,6 +108,11 @@ def _check_api(settings: Settings) -> None:
         match api.list_executions():
             case Listed():
                 return
+            case NotFound(reason, is_path_known=False):
+                raise EvalWorkerError(
+                    f"{settings.api_url} has no list of batches ({reason}): is EVALWORKER_API_URL "
+                    "right? It is what comes before /v1/judges/ in the API's documentation"
+                )
             case NotFound(reason):
                 raise EvalWorkerError(f"answers, but has no list of batches to search: {reason}")
             case Denied(reason) | Throttled(reason) | Unavailable(reason):

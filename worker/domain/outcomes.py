@@ -73,9 +73,13 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Invalid:
-    """400 or 422: at least one input is not acceptable; nothing was started."""
+    """400 or 422: at least one input is not acceptable; nothing was started.
+
+    `is_foreign` is True where the response is not in the API's form: the URL may be wrong.
+    """
 
     reason: str
+    is_foreign: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +91,15 @@ class TooLarge:
 
 @dataclass(frozen=True, slots=True)
 class NotFound:
-    """404: no such judge, no such batch (yet, or any more), or no such endpoint."""
+    """404: no such judge, no such batch (yet, or any more), or no such path.
+
+    `is_foreign` is True where the response is not in the API's form: the URL may be wrong. Of the
+    list, `is_path_known` is True where another status says that it refuses our request.
+    """
 
     reason: str
+    is_foreign: bool = False
+    is_path_known: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from worker.domain.polling import poll_wait
 from worker.pipeline import gate_policy
 from worker.pipeline.admission import Admitted, admit_request
 from worker.pipeline.context import StepContext
+from worker.pipeline.path_check import check_missing
 from worker.store import gates, polling
 from worker.store.database import Transaction
 from worker.store.leases import Claim
@@ -49,6 +50,8 @@ class Poller:
         if claim.remote_batch_id is None:
             raise ValueError(f"batch {claim.id} is at the remote, but has no id there")
         outcome = self.context.api.status(claim.remote_batch_id, claim.status_url)
+        if (claim.seconds_submitted or 0.0) > NOT_FOUND_GRACE:
+            outcome = check_missing(self.context, claim, outcome)
         wait = self.context.database.run(lambda tx: self._record(tx, claim, outcome))
         if wait is None:
             self._note_duration(claim, outcome)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from worker.domain.backoff import first_search_wait
+from worker.domain.backoff import backoff, first_search_wait
 from worker.domain.outcomes import (
     Accepted,
     Denied,
@@ -27,6 +27,7 @@ from worker.domain.polling import first_poll_wait
 from worker.pipeline import gate_policy
 from worker.pipeline.admission import Admitted, Deferred, NothingDue, OnHold, admit_submission
 from worker.pipeline.context import StepContext
+from worker.pipeline.path_check import Undecided, check_refusal
 from worker.pipeline.poll import Poller
 from worker.pipeline.recover import OWN_TAG, InDoubt, Recovery, record_accepted
 from worker.store import gates, submission
@@ -105,10 +106,12 @@ class Submitter:
             judge_version_id=claim.judge_version_id,
             may_send=lambda: monotonic() - began < lease,
         )
-        match outcome:
+        match check_refusal(self.context, claim, outcome):
+            case Undecided(reason):
+                self._put_back(claim, reason)
             case Invalid(reason) | TooLarge(reason) if len(inputs) > 1:
                 self._split(claim, reason)
-            case _:
+            case outcome:
                 self._record(claim, outcome)
 
     # --- record ----------------------------------------------------------------------------------
@@ -120,6 +123,12 @@ class Submitter:
 
         for half in self.context.database.run(record):
             self.context.messages.submit(half)
+
+    def _put_back(self, claim: Claim, reason: str) -> None:
+        wait = backoff(claim.failures + 1, self.context.rng)
+        self.context.database.run(
+            lambda tx: submission.record_not_started(tx, claim, reason=reason, wait=wait)
+        )
 
     def _record(self, claim: Claim, outcome: SubmitOutcome) -> None:
         wait = self._first_poll_wait(claim.judge_id)

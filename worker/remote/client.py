@@ -8,14 +8,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
 
 from worker import __version__
 from worker.config import API_KEY_NAMES, Settings
-from worker.domain.outcomes import Invalid, ListOutcome, StatusOutcome, SubmitOutcome, Unavailable
+from worker.domain.outcomes import (
+    Accepted,
+    Found,
+    Invalid,
+    Listed,
+    ListOutcome,
+    StatusOutcome,
+    SubmitOutcome,
+    Unavailable,
+)
 from worker.errors import ConfigurationError, Unreachable
 from worker.remote.deadline import ExchangeAborted, clock, exchange_deadline, read_body
 from worker.remote.error_messages import one_line
@@ -31,6 +40,7 @@ from worker.remote.urls import BaseURL
 from worker.wire.auth import authorization
 from worker.wire.paths import EXECUTIONS, batch_execute
 
+Outcome = TypeVar("Outcome", SubmitOutcome, StatusOutcome, ListOutcome)
 Observer = Callable[[str, int | None, float], None]
 
 CONNECT_SECONDS = 5.0
@@ -91,6 +101,7 @@ class JudgeAPI:
         self._next_start = float("-inf")  # of a spaced request
         self._spacing_lock = threading.Lock()
         self._max_response_bytes = max_response_bytes
+        self._served_at = float("-inf")
         self._observe = observe
         self._transport = transport or PoolTransport(connection_pool(self._base_url.url))
         self._headers = {
@@ -134,7 +145,8 @@ class JudgeAPI:
         response = self._exchange("submit", request, may_send)
         if isinstance(response, Unavailable):
             return response
-        return submit_outcome(response, self._own_status_url(response.body))
+        outcome = submit_outcome(response, self._own_status_url(response.body))
+        return self._noted(outcome)
 
     def status(
         self, batch_execution_id: str, status_url: str | None = None, *, spaced: bool = False
@@ -148,7 +160,7 @@ class JudgeAPI:
         response = self._get("status", lambda: own_url or self._base_url.join(*path), spaced=spaced)
         if isinstance(response, Unavailable):
             return response
-        return status_outcome(response, batch_execution_id)
+        return self._noted(status_outcome(response, batch_execution_id))
 
     def list_executions(
         self,
@@ -177,7 +189,16 @@ class JudgeAPI:
         response = self._get("list", lambda: url.copy_merge_params(present), spaced=True)
         if isinstance(response, Unavailable):
             return response
-        return list_outcome(response, first_page=cursor is None)
+        return self._noted(list_outcome(response, first_page=cursor is None))
+
+    def has_served_within(self, seconds: float) -> bool:
+        """Return whether the API did what it was asked so lately: then its URL is right."""
+        return clock() - self._served_at < seconds
+
+    def _noted(self, outcome: Outcome) -> Outcome:
+        if isinstance(outcome, Accepted | Found | Listed):
+            self._served_at = clock()
+        return outcome
 
     def _get(
         self, endpoint: str, build_url: Callable[[], httpx.URL], *, spaced: bool

@@ -32,6 +32,7 @@ MAX_DIGITS = 300  # of an integer; a longer one is as good as infinite
 MAX_EXCERPT = 2000  # bytes of a body that is not JSON, for the message
 
 NOT_JSON = object()
+NO_ROUTE = "Not Found"  # the `detail` of frameworks (Starlette) for a path that they do not serve
 
 Refusal = Invalid | TooLarge | NotFound | Throttled | Denied | Unavailable
 
@@ -105,11 +106,7 @@ def _parse_int(digits: str) -> int | float:
 def submit_outcome(response: ApiResponse, own_url: str | None) -> SubmitOutcome:
     """Interpret the response to a POST; `own_url` is its status_url if that is on this API."""
     if not response.is_success:
-        refusal = _refusal(response)
-        if isinstance(refusal, NotFound) and response.body is NOT_JSON:
-            # Not the API's 404: a wrong URL, or a proxy's page. The inputs are not at fault.
-            return Denied(refusal.reason, judge_only=True)
-        return refusal
+        return _refusal(response)
     batch_id = read_batch_id(response.body)
     if batch_id is not None:
         return Accepted(batch_id, own_url)
@@ -120,8 +117,8 @@ def status_outcome(response: ApiResponse, batch_execution_id: str) -> StatusOutc
     """Interpret the response of a status path: `Found` only if it is about this batch."""
     if not response.is_success:
         refusal = _refusal(response)
-        if isinstance(refusal, NotFound) and response.body is NOT_JSON:
-            return Unavailable(refusal.reason)  # a proxy's page, which says nothing of the batch
+        if isinstance(refusal, NotFound) and refusal.is_foreign:
+            return Unavailable(refusal.reason)  # it says nothing of the batch
         return _without_input_errors(refusal)
     try:
         return Found(read_execution(response.body, expected_id=batch_execution_id))
@@ -147,21 +144,24 @@ def _failed_list(response: ApiResponse, refusal: Refusal, *, first_page: bool) -
         return Unavailable(response.clean(f"the list refuses its own cursor: {refusal.reason}"))
     if is_invalid:
         # A list that refuses our query is of no more use than none.
-        return NotFound(response.clean(f"the list endpoint refuses the query: {refusal.reason}"))
+        return _unusable_list(response, f"the list endpoint refuses the query: {refusal.reason}")
     if response.status in (405, 501):
-        return NotFound(response.clean(f"there is no list endpoint: {refusal.reason}"))
+        return _unusable_list(response, f"there is no list endpoint: {refusal.reason}")
     return _without_input_errors(refusal)
+
+
+def _unusable_list(response: ApiResponse, reason: str) -> NotFound:
+    is_foreign = response.body is NOT_JSON
+    return NotFound(response.clean(reason), is_foreign=is_foreign, is_path_known=not is_foreign)
 
 
 def _refusal(response: ApiResponse) -> Refusal:
     reason = response.reason()
     match response.status:
         case 400 | 422:
-            return Invalid(reason)
-        case 404 if response.body is NOT_JSON:
-            return NotFound(
-                response.clean(f"{reason} (is this the judge API? its errors are JSON)")
-            )
+            return Invalid(reason, is_foreign=response.body is NOT_JSON)
+        case 404 if not _is_of_the_api(response.body):
+            return NotFound(response.clean(f"{reason} (is this the judge API?)"), is_foreign=True)
         case 404:
             return NotFound(reason)
         case 413:
@@ -180,6 +180,15 @@ def _refusal(response: ApiResponse) -> Refusal:
             return Denied(reason)
         case _:
             return Unavailable(reason)
+
+
+def _is_of_the_api(body: object) -> bool:
+    """Return whether a 404 has the API's form, and not that of a proxy or of a web framework."""
+    if not isinstance(body, dict):
+        return False
+    detail = body.get("detail")
+    is_specific = isinstance(detail, str) and detail.strip() not in ("", NO_ROUTE)
+    return body.get("code") == "not_found" or is_specific
 
 
 def _without_input_errors(refusal: Refusal) -> NotFound | Throttled | Denied | Unavailable:

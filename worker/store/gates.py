@@ -74,6 +74,29 @@ _PROBE = (
 )
 
 
+def probe_now(tx: Transaction) -> None:
+    """Let the next request pass each gate of the whole API or of a judge, whenever it was to open.
+
+    For a process with other settings than those that closed it. Throttles last for their time.
+    """
+    scopes = tx.scalars(_PROBE_NOW).all()
+    if scopes:
+        tx.execute(_MAKE_DUE, {"scopes": scopes})
+
+
+_PROBE_NOW = (
+    sa.update(gates)
+    .where(gates.c.scope.not_in([SUBMIT, STATUS]), gates.c.closed_at.isnot(None))
+    .values(opens_at=now(), probing_until=None)
+    .returning(gates.c.scope)
+)
+_MAKE_DUE = (
+    sa.update(batches)
+    .where(batches.c.gate.in_(sa.bindparam("scopes", expanding=True)), batches.c.due_at > now())
+    .values(due_at=now(), nudged_at=None)
+)
+
+
 def is_any_closed(tx: Transaction, scopes: Sequence[str]) -> bool:
     """Return whether any of these gates is closed to callers that are not its probe."""
     return tx.execute(_CLOSED, {"scopes": scopes}).first() is not None
