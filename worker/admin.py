@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from worker.store.database import Transaction
     from worker.store.job_queries import ItemResult
 
+Result = TypeVar("Result")
+
 UNSETTLED = LIVE_STATES | {BatchState.HELD}
 """States of batches that have not ended, those on hold included."""
 NO_REASON = "no reason given"
@@ -49,6 +52,8 @@ class Admin:
     Args:
         database_url: `sqlite:///FILE` or `postgresql://…`. `None` means the setting
             `EVALWORKER_DATABASE_URL`.
+        actor: Name of the person who acts, which the events of `eval_events` then have in their
+            detail.
 
     Raises:
         ConfigurationError: The URL or another setting is invalid.
@@ -56,8 +61,9 @@ class Admin:
         SchemaMismatch: The schema is missing, older or newer than this version.
     """
 
-    def __init__(self, database_url: str | None = None) -> None:
+    def __init__(self, database_url: str | None = None, *, actor: str | None = None) -> None:
         given = {} if database_url is None else {"database_url": database_url}
+        self.actor = actor
         self.database = open_database(load_settings(**given))
         try:
             check_schema(self.database)
@@ -74,6 +80,19 @@ class Admin:
     def close(self) -> None:
         """Close the connections to the database."""
         self.database.close()
+
+    def acting_as(self, actor: str) -> Admin:
+        """Return the same operations on the same connections, for another person.
+
+        Args:
+            actor: Name of the person, as in the constructor.
+
+        Returns:
+            A view of this object, which need not be closed.
+        """
+        view = copy(self)
+        view.actor = actor
+        return view
 
     def status(self) -> dict[str, Any]:
         """Return an overview of the installation.
@@ -314,7 +333,7 @@ class Admin:
             NotPossible: The input has not ended or does not exist, the texts of the job were
                 pruned, or a cancelled input is still in a batch at the judge.
         """
-        return self.database.run(
+        return self._run(
             lambda tx: job_commands.retry(tx, job_id, everything=everything, item_index=item_index)
         )
 
@@ -339,7 +358,7 @@ class Admin:
             inputs = job_commands.cancel(tx, job_id)
             return {"inputs": inputs, "at_judge": job_commands.count_dropped(tx, job_id)}
 
-        return self.database.run(work)
+        return self._run(work)
 
     def pause(self, judge_id: str | None = None, *, reason: str = NO_REASON) -> bool:
         """Stop submissions to a judge, or to all judges, until `resume`.
@@ -359,7 +378,7 @@ class Admin:
         """
         if judge_id is not None and (offences := judge_offences(judge_id)):
             raise NotPossible("; ".join(offences))
-        return self.database.run(lambda tx: pauses.pause(tx, judge_id, reason))
+        return self._run(lambda tx: pauses.pause(tx, judge_id, reason))
 
     def resume(self, judge_id: str | None = None) -> None:
         """End one pause. Other pauses stay.
@@ -370,7 +389,7 @@ class Admin:
         Raises:
             NotPossible: There is no such pause. The message names the existing ones.
         """
-        if self.database.run(lambda tx: pauses.resume(tx, judge_id)):
+        if self._run(lambda tx: pauses.resume(tx, judge_id)):
             return
         with self.database.read() as connection:
             others = [pause.judge_id for pause in pauses.list_pauses(connection)]
@@ -390,7 +409,7 @@ class Admin:
         Raises:
             NotPossible: No batch on hold has this id.
         """
-        state = self.database.run(lambda tx: leases.resolve(tx, batch_id, resubmit=resubmit))
+        state = self._run(lambda tx: leases.resolve(tx, batch_id, resubmit=resubmit))
         if state is None:
             raise NotPossible(f"no batch on hold has the id {batch_id} (`evalworker batches`)")
         return state
@@ -422,6 +441,9 @@ class Admin:
         return retention.prune(
             self.database, older_than, texts_only=texts_only, on_progress=on_progress
         )
+
+    def _run(self, work: Callable[[Transaction], Result]) -> Result:
+        return self.database.run(work, actor=self.actor)
 
 
 _NO_WORK: dict[str, Any] = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qsl, urlsplit
 
@@ -26,7 +27,12 @@ from worker.errors import ConfigurationError
 
 PREFIX = "EVALWORKER_"
 API_KEY_NAMES = (f"{PREFIX}API_KEY", "ROOTSIGNALS_API_KEY", "SCORABLE_API_KEY")
-SECRETS = ("api_key", "gateway_keys", "webhook_secret")  # whose values are never shown
+SECRETS = (
+    "api_key",
+    "gateway_keys",
+    "console_keys",
+    "webhook_secret",
+)  # whose values are never shown
 
 _DATABASES = {
     "sqlite": "sqlite",
@@ -113,6 +119,23 @@ class _Fields(BaseSettings):
     """Maximum number of inputs in one submission to the gateway."""
     gateway_max_body_bytes: int = Field(32 * 1024 * 1024, ge=1024)
     """Maximum size of a request to the gateway, in bytes. The default is 32 MiB."""
+    console_host: str = "127.0.0.1"
+    """Address that the console listens on. The default is local only; any other address needs
+    keys or an authenticating proxy."""
+    console_port: int = Field(8323, ge=0, le=65535)
+    """Port that the console listens on."""
+    console_keys: SecretStr | None = None
+    """Keys of the people who may use the console, as JSON or as the name of a JSON file; see
+    [docs/console.md](docs/console.md). Without keys, only this machine can use it."""
+    console_read_only: bool = False
+    """Whether the console refuses every action, whatever the role."""
+    console_prefix: str = ""
+    """Path under which a proxy serves the console, such as `/evalworker`."""
+    console_proxy_header: str | None = None
+    """Header in which an authenticating proxy names the user, such as `X-Forwarded-User`."""
+    console_proxies: str = ""
+    """Addresses or networks of that proxy, with commas between them. From any other address, the
+    header is ignored."""
     webhook_secret: SecretStr | None = None
     """Secret that signs the notices of ended jobs: `whsec_…`, or two of them with a space between
     them while you replace one; see [docs/notices.md](docs/notices.md)."""
@@ -179,6 +202,30 @@ class _Fields(BaseSettings):
         # Without `/v1` and what follows it: the client appends the whole path.
         return f"{scheme}://{host}{_API_PATH.sub('', slash + path)}"
 
+    @field_validator("console_prefix")
+    @classmethod
+    def _check_console_prefix(cls, value: str) -> str:
+        if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*/?", value):
+            raise ValueError("must be a path such as /evalworker")
+        return value.rstrip("/")
+
+    @field_validator("console_proxy_header")
+    @classmethod
+    def _check_console_proxy_header(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9-]+", value):
+            raise ValueError("must be the name of a header, such as X-Forwarded-User")
+        return value
+
+    @field_validator("console_proxies")
+    @classmethod
+    def _check_console_proxies(cls, value: str) -> str:
+        for network in value.split(",") if value else ():
+            try:
+                ip_network(network.strip())
+            except ValueError as error:
+                raise ValueError(f"must be addresses or networks: {error}") from None
+        return value
+
     @field_validator("webhook_secret")
     @classmethod
     def _check_webhook_secret(cls, value: SecretStr | None) -> SecretStr | None:
@@ -210,6 +257,11 @@ class Settings(_Fields):
     def webhook_secrets(self) -> list[str]:
         """The secrets that sign notices: none, one, or two while one is replaced."""
         return self.webhook_secret.get_secret_value().split() if self.webhook_secret else []
+
+    @property
+    def console_proxy_networks(self) -> list[IPv4Network | IPv6Network]:
+        """The networks from which the header of an authenticating proxy is believed."""
+        return [ip_network(part.strip()) for part in self.console_proxies.split(",") if part]
 
 
 def _is_signing_secret(secret: str) -> bool:
@@ -254,6 +306,10 @@ def _conflicts(given: _Fields) -> dict[tuple[str, str], str]:
         found["batch_timeout_seconds", "poll_max_seconds"] = (
             f"{PREFIX}BATCH_TIMEOUT_SECONDS ({given.batch_timeout_seconds:g}) must be more "
             f"than {PREFIX}POLL_MAX_SECONDS ({given.poll_max_seconds:g})"
+        )
+    if (given.console_proxy_header is None) != (not given.console_proxies):
+        found["console_proxy_header", "console_proxies"] = (
+            f"{PREFIX}CONSOLE_PROXY_HEADER and {PREFIX}CONSOLE_PROXIES must be set together"
         )
     return found
 

@@ -7,6 +7,7 @@
     ├── Unreachable          a database, broker or API does not respond at startup
     ├── UnknownJob           no job has this id
     ├── NotPossible          the requested change is not possible in the current state
+    ├── TooSlow              a read was stopped because it took longer than was allowed
     └── DeadThreads          threads of the broker have died: the process must be restarted
 
 A response of the judge API is never an exception: `worker.domain.outcomes` defines its outcomes.
@@ -64,6 +65,18 @@ class Unreachable(EvalWorkerError):
     def __init__(self, what: str, url: str, cause: object) -> None:
         first_line = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
         super().__init__(f"cannot reach the {what} at {url}: {first_line}")
+
+
+class TooSlow(EvalWorkerError):
+    """A read was stopped because it took longer than was allowed.
+
+    Attributes:
+        seconds: The time that it was allowed to take.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(f"the database did not answer within {seconds:g} s")
 
 
 class DeadThreads(EvalWorkerError):

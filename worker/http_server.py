@@ -14,7 +14,7 @@ import uvicorn
 from worker.errors import Unreachable
 
 if TYPE_CHECKING:
-    from starlette.applications import Starlette
+    from starlette.types import ASGIApp
 
 START_SECONDS = 10.0
 BACKLOG = 2048
@@ -33,8 +33,13 @@ def bind_socket(host: str, port: int) -> socket.socket:
         raise Unreachable("address to listen on", f"{host}:{port}", error) from error
 
 
-def create_server(app: Starlette, *, shutdown_seconds: int) -> uvicorn.Server:
-    """Create a server that cancels requests still running so many seconds after its shutdown."""
+def create_server(
+    app: ASGIApp, *, shutdown_seconds: int, trust_forwarded: bool = True
+) -> uvicorn.Server:
+    """Create a server that cancels requests still running so many seconds after its shutdown.
+
+    With `trust_forwarded`, a proxy on this machine says where a request comes from.
+    """
     return uvicorn.Server(
         uvicorn.Config(
             app,
@@ -42,16 +47,22 @@ def create_server(app: Starlette, *, shutdown_seconds: int) -> uvicorn.Server:
             log_config=None,  # otherwise uvicorn reconfigures the loggers of its host process
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=shutdown_seconds,
+            proxy_headers=trust_forwarded,
         )
     )
 
 
 @contextlib.contextmanager
 def serve_in_background(
-    app: Starlette, listener: socket.socket, *, name: str, shutdown_seconds: int = 2
+    app: ASGIApp,
+    listener: socket.socket,
+    *,
+    name: str,
+    shutdown_seconds: int = 2,
+    trust_forwarded: bool = True,
 ) -> Iterator[None]:
     """Serve in a thread while the block runs."""
-    server = create_server(app, shutdown_seconds=shutdown_seconds)
+    server = create_server(app, shutdown_seconds=shutdown_seconds, trust_forwarded=trust_forwarded)
     thread = threading.Thread(target=server.run, args=([listener],), name=name)
     thread.start()
     try:

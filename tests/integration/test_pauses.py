@@ -150,7 +150,7 @@ def test_pausing_and_resuming_twice_changes_nothing_but_the_reason(replica: Manu
     assert resume(replica, None) is False  # nobody paused everything
     assert resume(replica, "j") is True
     assert resume(replica, "j") is False
-    assert replica.events() == ["gate.closed", "gate.opened"]
+    assert replica.events() == ["gate.closed", "gate.closed", "gate.opened"]
 
 
 def test_an_answer_of_the_remote_does_not_end_a_pause(replica: ManualReplica) -> None:

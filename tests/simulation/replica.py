@@ -223,10 +223,10 @@ class SimulatedDatabase(Database):
             cause = sqlite3.OperationalError(TROUBLE)
             raise OperationalError("COMMIT", None, cause) from cause
 
-    def run(self, work: Callable[[Transaction], Result]) -> Result:
+    def run(self, work: Callable[[Transaction], Result], *, actor: str | None = None) -> Result:
         world = getattr(self, "world", None)
         if world is None or world.running is None:
-            return super().run(work)
+            return super().run(work, actor=actor)
 
         task = world.running
         claims = dict(task.claims)
@@ -237,7 +237,7 @@ class SimulatedDatabase(Database):
             world.maybe_crash()
             return result
 
-        result = super().run(dying)
+        result = super().run(dying, actor=actor)
         world.maybe_crash()
         if world.strikes("pause"):  # where it matters most: between a claim and its request
             world.put_to_sleep(world.running.replica)

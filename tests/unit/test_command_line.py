@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from worker.cli import COMMANDS, app
 
-LIGHT = COMMANDS.keys() - {"demo", "migrate", "run", "gateway", "check", "sandbox"}
+LIGHT = COMMANDS.keys() - {"demo", "migrate", "run", "gateway", "console", "check", "sandbox"}
 HEAVY = {"alembic", "dramatiq", "httpx", "pika", "pyarrow", "redis", "starlette", "uvicorn"}
 MODULES = {f"worker.cli.{name}" for name in COMMANDS}
 

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from rich.console import Console
 
-from worker.cli.tables import Column, age, make_table, quantity
+from worker.cli.tables import Column, make_table
+from worker.domain.phrases import age, quantity
 
 JOB = "01a210d6-50d4-717d-8946-3699ca51663f"
 COLUMNS = (

@@ -10,8 +10,9 @@ import typer
 
 from worker.admin import UNSETTLED
 from worker.cli.context import AsJson, open_admin, out, print_json, print_table
-from worker.cli.tables import Column, age
+from worker.cli.tables import Column
 from worker.domain.lifecycle import BatchState
+from worker.domain.phrases import age
 
 COLUMNS = (
     Column("batch"),

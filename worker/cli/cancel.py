@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from worker.cli.context import AsJson, JobId, open_admin, out, print_json
-from worker.cli.tables import quantity
+from worker.domain.phrases import quantity
 
 
 def cancel(job: JobId, as_json: AsJson = False) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from worker.cli.context import AsJson, JobId, open_admin, out, print_json
-from worker.cli.tables import one_line, timestamp
+from worker.domain.phrases import one_line, timestamp
 
 
 def events(job: JobId, as_json: AsJson = False) -> None:

@@ -17,7 +17,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from worker.admin import Admin
 from worker.cli.context import out, print_json
 from worker.cli.presentation import JOB_COLUMNS, job_row, join_counts, obstacles
-from worker.cli.tables import Column, duration, make_table, quantity
+from worker.cli.tables import Column, make_table
+from worker.domain.phrases import duration, quantity
 
 JUDGE_COLUMNS = (
     Column("judge", shrinkable=True),

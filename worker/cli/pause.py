@@ -9,7 +9,7 @@ import typer
 from worker.admin import NO_REASON
 from worker.cli.context import AsJson, PausedJudge, open_admin, out, print_json
 from worker.cli.presentation import scope_name
-from worker.cli.tables import quantity
+from worker.domain.phrases import quantity
 
 
 def pause(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from worker.cli.tables import Column, age, quantity, timestamp
+from worker.cli.tables import Column
+from worker.domain.phrases import age, quantity, timestamp
 
 JOB_COLUMNS = (
     Column("job"),

@@ -14,7 +14,8 @@ from rich.progress import MofNCompleteColumn
 
 from worker.admin import Admin
 from worker.cli.context import AsJson, JobId, open_admin, out, print_table, progress_bar
-from worker.cli.tables import Column, one_line, quantity
+from worker.cli.tables import Column
+from worker.domain.phrases import one_line, quantity
 from worker.export import Format, write_text
 
 

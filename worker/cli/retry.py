@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from worker.cli.context import AsJson, JobId, open_admin, out, print_json
-from worker.cli.tables import quantity
+from worker.domain.phrases import quantity
 
 
 def retry(

@@ -10,8 +10,9 @@ import typer
 from worker.app import App, ending_on_signals
 from worker.cli.context import MigrateFirst, configure, err, freeze_imports
 from worker.cli.migrate import migrate_database
-from worker.cli.tables import quantity
+from worker.console.server import serving_console
 from worker.domain.lifecycle import Status
+from worker.domain.phrases import quantity
 from worker.gateway.server import serving_gateway
 from worker.health import operations_server, worker_operations
 from worker.remote.client import require_reachable_api
@@ -26,6 +27,9 @@ def run(
     migrate_first: MigrateFirst = False,
     with_gateway: Annotated[
         bool, typer.Option("--gateway", help="Also serve the judge API in front of the outbox.")
+    ] = False,
+    with_console: Annotated[
+        bool, typer.Option("--console", help="Also serve the console.")
     ] = False,
 ) -> None:
     settings = configure()
@@ -48,6 +52,8 @@ def run(
                         observe=worker.metrics.on_gateway_request,
                     )
                 )
+            if with_console:
+                stack.enter_context(serving_console(settings))
             freeze_imports()
             worker.run(until=worker.is_drained if until_drained else None)
         if until_drained and (warnings := _warnings(worker, failed_before)):

@@ -12,8 +12,8 @@ from worker.admin import Admin
 from worker.cli.context import AsJson, open_admin, out, print_json, print_table
 from worker.cli.live_status import follow, follow_job
 from worker.cli.presentation import JOB_COLUMNS, job_row, join_counts, notice_lines, obstacles
-from worker.cli.tables import one_line, timestamp
 from worker.domain.lifecycle import Status
+from worker.domain.phrases import one_line, timestamp
 
 SHOWN_FAILURES = 5
 

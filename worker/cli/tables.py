@@ -1,15 +1,16 @@
-"""Make tables for a terminal of any width, and short texts for their cells."""
+"""Make tables for a terminal of any width."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from rich import box
 from rich.cells import cell_len
 from rich.markup import escape
 from rich.table import Table
+
+from worker.domain.phrases import one_line
 
 GAP = 2  # characters between two columns
 MIN_WIDTH = 10  # characters that a shrinkable column keeps
@@ -66,33 +67,3 @@ def _fit(columns: Sequence[Column], full_widths: Sequence[int], width: int) -> d
     for index in widths:
         widths[index] += max(0, min(full_widths[index] - widths[index], room()))
     return widths
-
-
-def quantity(number: int, noun: str) -> str:
-    """Return a number with its noun: 1 input, 2 inputs, 1,000 inputs, 2 batches."""
-    if number == 1:
-        return f"1 {noun}"
-    return f"{number:,} {noun}{'es' if noun.endswith('ch') else 's'}"
-
-
-def timestamp(value: datetime | None) -> str:
-    """Return a time in UTC, to the second."""
-    return "" if value is None else value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def age(value: datetime | None, now: datetime) -> str:
-    return "" if value is None else duration((now - value).total_seconds())
-
-
-def duration(seconds: float) -> str:
-    """Return a duration in its largest fitting unit: 40s, 12m, 5h, 3d."""
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f}{unit}"
-    return f"{max(seconds, 0):.0f}s"
-
-
-def one_line(text: str | None, limit: int = 200) -> str:
-    """Return text without line breaks, shortened to a number of characters."""
-    line = " ".join((text or "").split())
-    return line if len(line) <= limit else f"{line[: limit - 1]}…"

@@ -2,43 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
 from worker.errors import ConfigurationError
+from worker.gateway.key_entries import KeyEntry, digests_of, key_digest, read_entries
 from worker.gateway.rate_limit import TokenBucket
 from worker.wire.auth import key_from_header
 from worker.wire.inputs import NonEmpty
 from worker.wire.problems import Problem, invalid_key, not_authenticated, throttled
 
 VARIABLE = "EVALWORKER_GATEWAY_KEYS"
-MIN_KEY_LENGTH = 16  # characters
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    key: Annotated[SecretStr, Field(min_length=MIN_KEY_LENGTH)] | None = None
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+class _Entry(KeyEntry):
     judges: list[NonEmpty] | None = None
     requests_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-
-    def digest(self) -> bytes | None:
-        """Return the key's hash; None unless exactly one of the two forms is given."""
-        if (self.key is None) == (self.sha256 is None):
-            return None
-        if self.key is not None:
-            return _digest(self.key.get_secret_value())
-        return bytes.fromhex(self.sha256 or "")
 
 
 _entries = TypeAdapter(dict[str, _Entry])
@@ -74,7 +60,7 @@ class Keys:
 
     def find(self, secret: str | None) -> Key | None:
         """Compare with every key, so that the time it takes reveals nothing."""
-        digest = _digest(secret or "")
+        digest = key_digest(secret or "")
         found = None
         for key in self._keys:
             if hmac.compare_digest(key.digest, digest):
@@ -96,10 +82,6 @@ class Keys:
         return key
 
 
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
-
-
 def read_keys(setting: str | None) -> list[Key]:
     """Read the keys from JSON, or from the JSON file named.
 
@@ -107,36 +89,14 @@ def read_keys(setting: str | None) -> list[Key]:
     """
     if not setting:
         raise ConfigurationError([f"{VARIABLE} is not set: the gateway needs at least one key"])
-    try:
-        is_json = setting.lstrip().startswith("{")
-        text = setting if is_json else Path(setting).read_text("utf-8")
-        entries = _entries.validate_json(text)
-    except (OSError, UnicodeError) as error:
-        raise ConfigurationError([f"{VARIABLE}: cannot be read: {type(error).__name__}"]) from None
-    except ValidationError as error:
-        parts = error.errors(include_input=False, include_url=False)
-        raise ConfigurationError(
-            [f"{VARIABLE}: {'.'.join(map(str, part['loc']))} {part['msg']}" for part in parts]
-        ) from None
-    return _checked(entries)
+    entries = read_entries(VARIABLE, setting, _entries)
+    if not entries:
+        raise ConfigurationError([f"{VARIABLE}: has no key"])
+    digests = digests_of(VARIABLE, entries, _NAME, "letters, digits and ._-")
+    return [_key(name, entries[name], digest) for name, digest in digests.items()]
 
 
-def _checked(entries: dict[str, _Entry]) -> list[Key]:
-    offences = [] if entries else [f"{VARIABLE}: has no key"]
-    found: dict[bytes, Key] = {}
-    for name, entry in entries.items():
-        digest = entry.digest()
-        if not _NAME.fullmatch(name):
-            offences.append(f"{VARIABLE}: {name!r} is not a name of letters, digits and ._- only")
-        elif digest is None:
-            offences.append(f"{VARIABLE}: {name} must have either a key or its sha256")
-        elif digest in found:
-            offences.append(f"{VARIABLE}: {name} has the same key as {found[digest].name}")
-        else:
-            judges = None if entry.judges is None else frozenset(entry.judges)
-            per_second = entry.requests_per_second
-            bucket = TokenBucket(per_second) if per_second is not None else None
-            found[digest] = Key(name, digest, judges, bucket)
-    if offences:
-        raise ConfigurationError(offences)
-    return list(found.values())
+def _key(name: str, entry: _Entry, digest: bytes) -> Key:
+    judges = None if entry.judges is None else frozenset(entry.judges)
+    per_second = entry.requests_per_second
+    return Key(name, digest, judges, TokenBucket(per_second) if per_second is not None else None)

@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from worker.config import Settings, hide_password
-from worker.errors import Unreachable
+from worker.errors import TooSlow, Unreachable
 from worker.events import CountedEvent, Event, RecordedEvent
 from worker.store.column_types import time_text
 from worker.store.sql_functions import now
@@ -64,13 +64,20 @@ _PREPARE_READ = sa.text(
     + "".join(f", set_config('{name}', 'on', true)" for name in INDEX_SCANS_ONLY)
 )
 _PING = sa.text("SELECT 1")
+_LIMIT_READ = sa.text("SELECT set_config('statement_timeout', :milliseconds, true)")
+QUERY_CANCELED = "57014"  # PostgreSQL's SQLSTATE of a statement that took too long
+STEPS_BETWEEN_CHECKS = 10_000  # of SQLite's virtual machine: less than a millisecond
 
 
 class Transaction:
-    """An open transaction, with the events that it stores and publishes once it is committed."""
+    """An open transaction, with the events that it stores and publishes once it is committed.
 
-    def __init__(self, connection: sa.Connection) -> None:
+    `actor` is the person on whose behalf it runs; every event of the transaction names them.
+    """
+
+    def __init__(self, connection: sa.Connection, actor: str | None = None) -> None:
         self.connection = connection
+        self.actor = actor
         self.execute = connection.execute
         self.scalar = connection.scalar
         self.scalars = connection.scalars
@@ -92,6 +99,7 @@ class Transaction:
         **detail: Any,
     ) -> None:
         """Record an event, which is stored with the transaction or not at all."""
+        detail["actor"] = self.actor
         known = {key: value for key, value in detail.items() if value is not None}
         self.recorded.append(RecordedEvent(event, job_id, item_index, batch_id, known or None))
 
@@ -140,8 +148,8 @@ class Database:
         """
         self._observers.append(observer)
 
-    def run(self, work: Callable[[Transaction], Result]) -> Result:
-        """Run `work` in a transaction, commit it, and publish its events.
+    def run(self, work: Callable[[Transaction], Result], *, actor: str | None = None) -> Result:
+        """Run `work` in a transaction, commit it, and publish its events, which name `actor`.
 
         `work` may run more than once, even if a commit succeeded but its confirmation was lost:
         its transitions are guarded, so that a second run of what is committed moves nothing.
@@ -149,7 +157,7 @@ class Database:
 
         def attempt() -> tuple[Transaction, Result]:
             with self.engine.begin() as connection:
-                transaction = Transaction(connection)
+                transaction = Transaction(connection, actor)
                 result = work(transaction)
                 transaction.write_events()
             return transaction, result
@@ -170,6 +178,25 @@ class Database:
         """Open a read-only connection that is known to work; its transaction is rolled back."""
         with retry_transient(self._connect_reader) as connection:
             yield connection
+
+    @contextmanager
+    def read_within(self, seconds: float) -> Iterator[sa.Connection]:
+        """Open a connection for reading whose statements are stopped after so many seconds.
+
+        On SQLite, the limit is that of all statements together. Raises `TooSlow`.
+        """
+        with self.read() as connection:
+            try:
+                if self.on_postgresql:
+                    connection.execute(_LIMIT_READ, {"milliseconds": str(int(seconds * 1000))})
+                    yield connection
+                else:
+                    with _limit_on_sqlite(connection, seconds):
+                        yield connection
+            except DBAPIError as error:
+                if _is_stopped(error):
+                    raise TooSlow(seconds) from error
+                raise
 
     def _connect_reader(self) -> sa.Connection:
         connection = self.engine.connect().execution_options(evalworker_read=True)
@@ -214,6 +241,23 @@ def retry_transient(attempt: Callable[[], Result]) -> Result:
                 raise
         time.sleep(RETRY_WAIT_SECONDS * 2 ** (failures - 1))
     return attempt()
+
+
+@contextmanager
+def _limit_on_sqlite(connection: sa.Connection, seconds: float) -> Iterator[None]:
+    driver = cast("sqlite3.Connection", connection.connection.driver_connection)
+    give_up_at = time.monotonic() + seconds
+    driver.set_progress_handler(lambda: time.monotonic() > give_up_at, STEPS_BETWEEN_CHECKS)
+    try:
+        yield
+    finally:
+        driver.set_progress_handler(None, 0)
+
+
+def _is_stopped(error: DBAPIError) -> bool:
+    if isinstance(error.orig, sqlite3.OperationalError):
+        return error.orig.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT
+    return getattr(error.orig, "sqlstate", None) == QUERY_CANCELED
 
 
 def is_transient(error: DBAPIError) -> bool:

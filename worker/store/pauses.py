@@ -73,8 +73,9 @@ def pause(tx: Transaction, judge_id: str | None, reason: str) -> bool:
     if tx.scalar(new.on_conflict_do_nothing().returning(pauses.c.judge_id)) is not None:
         tx.record_event(Event.GATE_CLOSED, scope=scope_of(judge_id), reason=reason)
         return True
-    same = pauses.c.judge_id == key
-    tx.execute(sa.update(pauses).where(same).values(reason=reason))
+    other = sa.and_(pauses.c.judge_id == key, pauses.c.reason != reason)
+    if tx.execute(sa.update(pauses).where(other).values(reason=reason)).rowcount:
+        tx.record_event(Event.GATE_CLOSED, scope=scope_of(judge_id), reason=reason)
     return False
 
 

@@ -85,6 +85,43 @@ class text_at(FunctionElement[str]):  # noqa: N801 (reads as a SQL function)
 _spell(text_at, postgresql="({0} ->> {1})", sqlite="json_extract({0}, '$.' || {1})")
 
 
+class has_element(FunctionElement[bool]):  # noqa: N801 (reads as a SQL function)
+    """Whether a JSON array has this text; no array, and invalid JSON on SQLite, has none."""
+
+    type = sa.Boolean()
+    inherit_cache = True
+
+    def __init__(self, column: sa.ColumnElement[Any], text: str) -> None:
+        super().__init__(column, sa.literal(text, sa.Text()))
+
+
+_spell(
+    has_element,
+    postgresql="({0} @> jsonb_build_array({1}))",
+    sqlite="EXISTS (SELECT 1 FROM json_each(CASE WHEN json_valid({0}) THEN {0} END)"
+    " WHERE value = {1} AND type = 'text')",
+)
+
+
+class has_pair(FunctionElement[bool]):  # noqa: N801 (reads as a SQL function)
+    """Whether a JSON object has this name with this value, as text."""
+
+    type = sa.Boolean()
+    inherit_cache = True
+
+    def __init__(self, column: sa.ColumnElement[Any], name: str, value: str) -> None:
+        super().__init__(column, sa.literal(name, sa.Text()), sa.literal(value, sa.Text()))
+
+
+_spell(
+    has_pair,
+    postgresql="(({0} ->> {1}) = {2})",
+    sqlite="EXISTS (SELECT 1 FROM json_each(CASE WHEN json_valid({0}) THEN {0} END)"
+    " WHERE key = {1} AND {2} = CASE WHEN type IN ('true', 'false') THEN type"
+    " ELSE CAST(value AS TEXT) END)",
+)
+
+
 def among(column: sa.ColumnElement[str], words: Iterable[str]) -> sa.ColumnElement[bool]:
     """Build `column IN ('...', ...)` with literals.
 

@@ -1,0 +1,82 @@
+"""Test what the settings point to: the database, the broker, the judge API and the keys."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+from worker.admin import Admin
+from worker.config import Settings
+from worker.domain.outcomes import Denied, Listed, NotFound, Throttled, Unavailable
+from worker.errors import EvalWorkerError
+from worker.gateway.auth import read_keys
+from worker.pipeline.brokers import prepare_broker
+from worker.remote.client import open_judge_api
+from worker.store.database import open_database
+from worker.store.job_queries import asks_for_notices
+from worker.tracing.exporter import check_export
+from worker.webhooks.client import NO_SECRET
+
+
+def find_problems(settings: Settings) -> dict[str, str | None]:
+    """Try every connection, and return for each check what is wrong; None: nothing."""
+    found = {
+        "database": _error_of(_check_database, settings),
+        "broker": _error_of(_check_broker, settings),
+        "judge API": _error_of(_check_api, settings),
+    }
+    if settings.gateway_keys is not None:
+        found["gateway's keys"] = _error_of(_check_gateway_keys, settings)
+    if found["database"] is None and (unsigned := _error_of(_check_notices, settings)):
+        found["notices"] = unsigned
+    if untraced := _error_of(_check_export, settings):
+        found["tracing"] = untraced
+    return found
+
+
+def _error_of(check_one: Callable[[Settings], None], settings: Settings) -> str | None:
+    try:
+        check_one(settings)
+    except EvalWorkerError as error:
+        return str(error)
+    return None
+
+
+def _check_database(settings: Settings) -> None:
+    Admin(settings.database_url).close()
+
+
+def _check_notices(settings: Settings) -> None:
+    database = open_database(settings)
+    with contextlib.closing(database), database.read() as connection:
+        if settings.webhook_secret is None and asks_for_notices(connection):
+            raise EvalWorkerError(f"jobs have a callback_url, but {NO_SECRET}")
+
+
+def _check_broker(settings: Settings) -> None:
+    prepare_broker(settings.broker_url)
+
+
+def _check_export(_: Settings) -> None:
+    check_export()
+
+
+def _check_gateway_keys(settings: Settings) -> None:
+    read_keys(settings.gateway_keys.get_secret_value() if settings.gateway_keys else None)
+
+
+def _check_api(settings: Settings) -> None:
+    """Test the key with a request for the list of batches, which costs nothing."""
+    with open_judge_api(settings) as api:
+        match api.list_executions():
+            case Listed():
+                return
+            case NotFound(reason, is_path_known=False):
+                raise EvalWorkerError(
+                    f"{settings.api_url} has no list of batches ({reason}): is EVALWORKER_API_URL "
+                    "right? It is what comes before /v1/judges/ in the API's documentation"
+                )
+            case NotFound(reason):
+                raise EvalWorkerError(f"answers, but has no list of batches to search: {reason}")
+            case Denied(reason) | Throttled(reason) | Unavailable(reason):
+                raise EvalWorkerError(f"{settings.api_url}: {reason}")

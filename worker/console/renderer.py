@@ -1,0 +1,89 @@
+"""Render the templates: escaped always, with hidden characters visible, and strict about names."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from worker.console import charts
+from worker.console.hostile_text import clip, marked, visible
+from worker.domain.phrases import duration, quantity
+
+STATIC = Path(__file__).parent / "static"
+
+
+@cache
+def static_version(name: str) -> str:
+    """Return a short hash of a static file, which its address carries."""
+    return hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:12]
+
+
+@cache
+def template_environment() -> Environment:
+    """Build the environment of all pages; compiled templates are shared by all threads."""
+    environment = Environment(
+        loader=PackageLoader("worker.console"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_finalize,
+    )
+    environment.filters |= {
+        "clip": clip,
+        "count": "{:,}".format,
+        "duration": duration,
+        "exact": _exact,
+        "marked": marked,
+        "moment": moment,
+        "pretty_json": _pretty_json,
+        "quantity": quantity,
+        "score": score,
+    }
+    environment.globals |= {
+        "histogram": charts.histogram,
+        "progress_bar": charts.progress_bar,
+        "static_version": static_version,
+    }
+    return environment
+
+
+def _finalize(value: Any) -> Any:
+    """Make every expression safe to read: None is nothing, hidden characters have names."""
+    if value is None:
+        return ""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return visible(value)
+    return value
+
+
+def _exact(value: object) -> Markup:
+    """Return a value for a form's field: escaped, but otherwise as it is."""
+    return escape("" if value is None else value)
+
+
+def moment(value: datetime | None) -> Markup:
+    """Return a time as people read it, with its age; browsers show the exact one on hover."""
+    if value is None:
+        return Markup("")
+    at = value.astimezone(UTC)
+    age = duration((datetime.now(UTC) - at).total_seconds())
+    return Markup('<time datetime="{}" title="{} UTC">{} ago</time>').format(
+        at.isoformat(), f"{at:%Y-%m-%d %H:%M:%S}", age
+    )
+
+
+def score(value: float | None) -> str:
+    """Return a score or mean with as many digits as are worth reading."""
+    return "—" if value is None else f"{value:.3f}"
+
+
+def _pretty_json(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)

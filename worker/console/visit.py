@@ -1,0 +1,67 @@
+"""Hold what a page needs to know about one request, and make its response."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from worker.admin import Admin
+from worker.config import Settings
+from worker.console.access import Visitor
+from worker.console.links import Links
+from worker.console.parameters import Parameters
+from worker.console.reader import MAX_SECONDS, Reader
+from worker.console.renderer import template_environment
+
+REFRESH_SECONDS = ("off", "5", "10", "30")
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One request of one person.
+
+    `admin` acts in this person's name; `form` is empty unless the request is a POST.
+    """
+
+    visitor: Visitor
+    admin: Admin
+    reader: Reader
+    settings: Settings
+    links: Links
+    path: Mapping[str, str]
+    query: Parameters
+    form: Parameters
+
+    def read(self, seconds: float = MAX_SECONDS) -> AbstractContextManager[sa.Connection]:
+        """Open a connection whose statements are stopped after so many seconds (`TooSlow`)."""
+        return self.reader.read(seconds)
+
+    def refresh_seconds(self) -> int | None:
+        """Return how often the page refreshes itself, as its address says; None: never."""
+        chosen = self.query.choice("refresh", REFRESH_SECONDS, "10")
+        return None if chosen in (None, "off") else int(chosen)
+
+    def page(
+        self,
+        template: str,
+        *,
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        **view: Any,
+    ) -> Response:
+        """Render a template with these values."""
+        html = (
+            template_environment()
+            .get_template(template)
+            .render(visit=self, links=self.links, visitor=self.visitor, **view)
+        )
+        return HTMLResponse(html, status, headers)
+
+    def redirect(self, target: str) -> Response:
+        """Answer a POST with the page to look at next."""
+        return RedirectResponse(target, 303)

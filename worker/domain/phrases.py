@@ -1,0 +1,35 @@
+"""Make the short phrases that people read: quantities, times, durations, and texts on one line."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def quantity(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 input, 2 inputs, 1,000 inputs, 2 batches."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {noun}{'es' if noun.endswith('ch') else 's'}"
+
+
+def timestamp(value: datetime | None) -> str:
+    """Return a time in UTC, to the second."""
+    return "" if value is None else value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def age(value: datetime | None, now: datetime) -> str:
+    return "" if value is None else duration((now - value).total_seconds())
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in its largest fitting unit: 40s, 12m, 5h, 3d."""
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{max(seconds, 0):.0f}s"
+
+
+def one_line(text: str | None, limit: int = 200) -> str:
+    """Return text without line breaks, shortened to a number of characters."""
+    line = " ".join((text or "").split())
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"

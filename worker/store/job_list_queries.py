@@ -1,0 +1,96 @@
+"""Read lists of jobs by page and by filter, within limits whatever the size of the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from worker.store.job_queries import JobProgress, MeanScore
+from worker.store.rows import read_rows, select_rows
+from worker.store.sql_functions import has_element, has_pair
+from worker.store.tables import jobs
+from worker.store.views import job_progress, scores
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs to list; None: any. `metadata` is a name and its value as text."""
+
+    status: str | None = None
+    judge_id: str | None = None
+    tag: str | None = None
+    metadata: tuple[str, str] | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+def list_job_ids(
+    connection: sa.Connection,
+    wanted: JobFilter,
+    *,
+    before: UUID | None = None,
+    after: UUID | None = None,
+    limit: int,
+) -> list[UUID]:
+    """Return ids of jobs, newest first: those below `before`, or the ones next above `after`."""
+    chosen = sa.select(jobs.c.id).where(*_conditions(wanted)).limit(limit)
+    if after is not None:
+        next_above = chosen.where(jobs.c.id > after).order_by(jobs.c.id)
+        return list(connection.scalars(next_above))[::-1]
+    if before is not None:
+        chosen = chosen.where(jobs.c.id < before)
+    return list(connection.scalars(chosen.order_by(jobs.c.id.desc())))
+
+
+def count_jobs(connection: sa.Connection, wanted: JobFilter, *, limit: int) -> int:
+    """Count matching jobs, but no further than one more than `limit`."""
+    found = sa.select(jobs.c.id).where(*_conditions(wanted)).limit(limit + 1).subquery()
+    return connection.scalar(sa.select(sa.func.count()).select_from(found)) or 0
+
+
+def progress_by_id(connection: sa.Connection, job_ids: Collection[UUID]) -> dict[UUID, JobProgress]:
+    """Return the progress of these jobs, as far as they exist."""
+    chosen = select_rows(JobProgress, job_progress).where(job_progress.c.job_id.in_(job_ids))
+    return {row.job_id: row for row in read_rows(connection, JobProgress, chosen)}
+
+
+def means_by_job(connection: sa.Connection, job_ids: Iterable[UUID]) -> dict[UUID, list[MeanScore]]:
+    """Return the mean score of each evaluator of each of these jobs."""
+    scored = sa.func.count(scores.c.score)
+    chosen = (
+        sa.select(
+            scores.c.job_id,
+            scores.c.evaluator_name,
+            sa.func.avg(scores.c.score),
+            scored,
+            sa.func.count() - scored,
+        )
+        .where(scores.c.job_id.in_(list(job_ids)))
+        .group_by(scores.c.job_id, scores.c.evaluator_name)
+        .order_by(scores.c.evaluator_name)
+    )
+    found: dict[UUID, list[MeanScore]] = {}
+    for job_id, *mean in connection.execute(chosen):
+        found.setdefault(job_id, []).append(MeanScore(*mean))
+    return found
+
+
+def _conditions(wanted: JobFilter) -> list[sa.ColumnElement[bool]]:
+    conditions: list[sa.ColumnElement[bool]] = []
+    if wanted.status is not None:
+        conditions.append(jobs.c.status == wanted.status)
+    if wanted.judge_id is not None:
+        conditions.append(jobs.c.judge_id == wanted.judge_id)
+    if wanted.tag is not None:
+        conditions.append(has_element(jobs.c.tags, wanted.tag))
+    if wanted.metadata is not None:
+        conditions.append(has_pair(jobs.c.metadata, *wanted.metadata))
+    if wanted.since is not None:
+        conditions.append(jobs.c.created_at >= wanted.since)
+    if wanted.until is not None:
+        conditions.append(jobs.c.created_at < wanted.until)
+    return conditions
