@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 
 from worker.console import charts
 from worker.console.hostile_text import clip, marked, visible
+from worker.domain.number_format import score_text
 from worker.domain.phrases import duration, quantity
 
 STATIC = Path(__file__).parent / "static"
@@ -45,7 +46,7 @@ def template_environment() -> Environment:
         "moment": moment,
         "pretty_json": _pretty_json,
         "quantity": quantity,
-        "score": score,
+        "score": score_text,
     }
     environment.globals |= {
         "histogram": charts.histogram,
@@ -78,11 +79,6 @@ def moment(value: datetime | None) -> Markup:
     return Markup('<time datetime="{}" title="{} UTC">{} ago</time>').format(
         at.isoformat(), f"{at:%Y-%m-%d %H:%M:%S}", age
     )
-
-
-def score(value: float | None) -> str:
-    """Return a score or mean with as many digits as are worth reading."""
-    return "—" if value is None else f"{value:.3f}"
 
 
 def _pretty_json(value: object) -> str:
