@@ -7,7 +7,8 @@ from alembic import context
 
 from worker.config import load_settings
 from worker.store.comments import write_comments
-from worker.store.database import create_engine
+from worker.store.database import create_engine, sqlite_file
+from worker.store.private_file import create_private_file
 from worker.store.tables import metadata
 
 VERSION_TABLE = "eval_alembic_version"  # the producer may have an `alembic_version` of its own
@@ -34,7 +35,10 @@ def main() -> None:
     if given is not None:
         run(given)
         return
-    engine = create_engine(load_settings().sqlalchemy_url)
+    url = load_settings().sqlalchemy_url
+    if (file := sqlite_file(url)) is not None:
+        create_private_file(file)
+    engine = create_engine(url)
     try:
         with engine.begin() as connection:
             run(connection)

@@ -26,7 +26,7 @@ from worker.config import load_settings
 from worker.domain.lifecycle import LIVE_STATES, BatchState
 from worker.errors import NotPossible
 from worker.export import Format, write_file
-from worker.store import batch_queries, job_commands, job_queries, leases, pauses
+from worker.store import batch_queries, id_prefix, job_commands, job_queries, leases, pauses
 from worker.store.database import open_database
 from worker.store.schema_version import check_schema
 from worker.validation import judge_offences
@@ -124,6 +124,36 @@ class Admin:
                 },
                 "latest": _rows(job_queries.recent_progress(connection, LATEST_JOBS)),
             }
+
+    def find_job(self, prefix: str) -> UUID:
+        """Return the id of the job whose id begins with some characters.
+
+        Args:
+            prefix: The first hexadecimal digits of the id, with or without dashes.
+
+        Returns:
+            The id. A complete one is returned as it is, whether or not there is such a job.
+
+        Raises:
+            NotPossible: No job has such an id, or several have. The message names those.
+        """
+        with self.database.read() as connection:
+            return id_prefix.find_job(connection, prefix)
+
+    def find_batch(self, prefix: str) -> UUID:
+        """Return the id of the batch whose id begins with some characters.
+
+        Args:
+            prefix: The first hexadecimal digits of the id, with or without dashes.
+
+        Returns:
+            The id. A complete one is returned as it is, whether or not there is such a batch.
+
+        Raises:
+            NotPossible: No batch has such an id, or several have. The message names those.
+        """
+        with self.database.read() as connection:
+            return id_prefix.find_batch(connection, prefix)
 
     def job(self, job_id: UUID) -> dict[str, Any]:
         """Return the progress of a job.

@@ -11,6 +11,7 @@ import contextlib
 import csv
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from enum import StrEnum
@@ -19,6 +20,7 @@ from typing import IO, Any
 
 from worker.errors import EvalWorkerError
 from worker.store.job_queries import Item, ItemResult
+from worker.store.private_file import private_opener
 
 MAX_ROWS = 10_000  # of a row group of Parquet
 MAX_CHARACTERS = 32 * 1024 * 1024  # of the texts of a row group
@@ -35,13 +37,18 @@ class Format(StrEnum):
 
 
 def write_file(results: Iterable[ItemResult], path: Path, form: Format) -> None:
-    """Write a file that appears when it is complete; until then its name ends in `.part`."""
+    """Write a file that appears when it is complete; until then its name ends in `.part`.
+
+    Only its owner can read a new file. One that is replaced keeps its mode.
+    """
     if path.exists() and not path.is_file():  # a pipe, or a terminal
         _write(results, path, form)
         return
     part = path.with_name(f"{path.name}.part")
     try:
         _write(results, part, form)
+        if path.exists():
+            shutil.copymode(path, part)
         os.replace(part, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -52,10 +59,10 @@ def write_file(results: Iterable[ItemResult], path: Path, form: Format) -> None:
 def _write(results: Iterable[ItemResult], path: Path, form: Format) -> None:
     if form is Format.PARQUET:
         _import_arrow()  # raises before the file is created
-        with path.open("wb") as binary:
+        with open(path, "wb", opener=private_opener) as binary:
             write_parquet(results, binary)
         return
-    with path.open("w", encoding="utf-8", newline="") as text:
+    with open(path, "w", encoding="utf-8", newline="", opener=private_opener) as text:
         write_text(results, text, form)
 
 

@@ -6,17 +6,20 @@ output, logs and progress to standard error.
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from worker.cli.context import err
+from worker import __version__
+from worker.cli.context import err, out
 from worker.errors import ConfigurationError, EvalWorkerError
 from worker.logs import redact
 
@@ -44,7 +47,7 @@ COMMANDS = {
 
 NO_PRIVILEGE = "42501"  # PostgreSQL's SQLSTATE insufficient_privilege
 
-OPTIONS: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False}
+OPTIONS: dict[str, Any] = {"pretty_exceptions_enable": False}
 
 
 def command_function(name: str) -> Callable[..., None]:
@@ -53,16 +56,67 @@ def command_function(name: str) -> Callable[..., None]:
     return function
 
 
+class PlainCommand(TyperCommand):
+    """A command whose help is the same with every version of Typer, and as documented."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:  # noqa: ARG002 (Typer's signature)
+        arguments = [
+            _argument_name(parameter) if parameter.required else f"[{_argument_name(parameter)}]"
+            for parameter in self.params
+            if parameter.param_type_name == "argument"
+        ]
+        return [self.options_metavar or "", *arguments]
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _with_plain_types(super().get_params(ctx))
+
+
 class LazyGroup(TyperGroup):
     """A group whose commands are stubs for its help; the one that is called gets imported."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
         if name is not None:
-            single = typer.Typer(**OPTIONS)
-            single.command(name, help=COMMANDS[name])(command_function(name))
+            single = typer.Typer(add_completion=False, **OPTIONS)
+            single.command(name, help=COMMANDS[name], cls=PlainCommand)(command_function(name))
             command = get_command(single)
         return name, command, rest
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _with_plain_types(super().get_params(ctx))
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command. It ends quietly when whoever reads its output has read enough."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # What is still buffered would be written, in vain, when the interpreter ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit from None
+        return result
+
+
+def _argument_name(argument: Any) -> str:
+    return str(argument.metavar or argument.name.upper())
+
+
+def _with_plain_types(parameters: list[Any]) -> list[Any]:
+    """Say what a parameter takes where versions of Typer say how it is declared in Python."""
+    for parameter in parameters:
+        if parameter.param_type_name == "argument":
+            parameter.metavar = _argument_name(parameter)
+        elif parameter.is_flag:
+            parameter.metavar = ""
+        elif parameter.multiple:
+            parameter.metavar = parameter.metavar or "TEXT"
+    return parameters
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"evalworker {__version__}")
+        raise typer.Exit
 
 
 app = typer.Typer(
@@ -76,8 +130,20 @@ for _name, _help in COMMANDS.items():
     app.command(_name, help=_help)(lambda: None)
 
 
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
 def main() -> None:
     """Run the command line; print each expected error as one line, without a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # what the terminal cannot show
     try:
         app()
     except ConfigurationError as error:

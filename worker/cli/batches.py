@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Annotated
-from uuid import UUID
 
 import typer
 
 from worker.admin import UNSETTLED
+<<<<<<< HEAD
 from worker.cli.context import AsJson, open_admin, out, print_json, print_table
 from worker.cli.tables import Column
+=======
+from worker.cli.context import AsJson, check_id_prefix, open_admin, out, print_json, print_table
+from worker.cli.tables import Column, age
+>>>>>>> b48c855 (wip)
 from worker.domain.lifecycle import BatchState
 from worker.domain.phrases import age
 
@@ -27,10 +31,14 @@ COLUMNS = (
 def batches(
     state: Annotated[
         list[BatchState] | None,
-        typer.Option(help="A state; may be repeated. By default all batches that have not ended."),
+        typer.Option(
+            metavar=f"[{'|'.join(BatchState)}]",
+            help="A state; may be repeated. By default all batches that have not ended.",
+        ),
     ] = None,
     job: Annotated[
-        UUID | None, typer.Option("--job", metavar="JOB", help="Only batches of this job.")
+        str | None,
+        typer.Option(metavar="JOB", callback=check_id_prefix, help="Only batches of this job."),
     ] = None,
     judge: Annotated[
         str | None, typer.Option(metavar="ID", help="Only batches of this judge.")
@@ -40,7 +48,8 @@ def batches(
 ) -> None:
     states = set(state or (BatchState if job is not None else UNSETTLED))
     with open_admin() as admin:
-        found = admin.batches(states, judge_id=judge, job_id=job, limit=limit + 1)
+        job_id = None if job is None else admin.find_job(job)
+        found = admin.batches(states, judge_id=judge, job_id=job_id, limit=limit + 1)
     shown = found[:limit]
     if as_json:
         print_json(shown)

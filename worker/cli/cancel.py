@@ -8,8 +8,9 @@ from worker.domain.phrases import quantity
 
 def cancel(job: JobId, as_json: AsJson = False) -> None:
     with open_admin() as admin:
-        counts = admin.cancel(job)
-        status = admin.job(job)["status"]
+        job_id = admin.find_job(job)
+        counts = admin.cancel(job_id)
+        status = admin.job(job_id)["status"]
     if as_json:
         print_json(counts)
         return

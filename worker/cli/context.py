@@ -3,26 +3,48 @@
 from __future__ import annotations
 
 import gc
+import io
 import json
 import os
+import re
+import sys
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any
-from uuid import UUID
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+from rich.text import Text
 
 from worker.admin import Admin
 from worker.cli.tables import Column, make_table
 from worker.config import Settings, load_settings
+from worker.domain.terminal_text import escape_controls
 from worker.logs import configure_logging, secrets_of
 from worker.store.database import Database, open_database
 from worker.store.schema_version import check_schema
 
+MIN_ID_PREFIX = 4  # hexadecimal digits
+_ID_PREFIX = re.compile(rf"(?i)(?:-?[0-9a-f]){{{MIN_ID_PREFIX},32}}")
+
+
+def check_id_prefix(text: str | None) -> str | None:
+    """Refuse what cannot be the beginning of an id."""
+    if text is not None and not _ID_PREFIX.fullmatch(text):
+        raise typer.BadParameter(
+            f"{text!r} is neither an id nor the first characters of one, at least {MIN_ID_PREFIX}"
+        )
+    return text
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-JobId = Annotated[UUID, typer.Argument(metavar="JOB", help="The job's id.")]
+JobId = Annotated[
+    str,
+    typer.Argument(
+        metavar="JOB", callback=check_id_prefix, help="The job's id, or its first characters."
+    ),
+]
 MigrateFirst = Annotated[
     bool, typer.Option("--migrate", envvar="EVALWORKER_MIGRATE", help="Migrate the database first.")
 ]
@@ -33,8 +55,23 @@ PausedJudge = Annotated[
 WIDE = 10_000  # columns where the output is not a terminal, so that `grep` finds whole lines
 
 
+class TerminalConsole(Console):
+    """A console that shows foreign texts, and never obeys them.
+
+    Tables and lines escape them where they are made, so that no text can add a line. Here, all
+    else is escaped.
+    """
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(escape_controls(text, keep="\n\t"), **options)
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Leave it to the command line to end quietly, with its own exit status."""
+        raise BrokenPipeError
+
+
 def _console(**options: Any) -> Console:
-    console = Console(highlight=False, **options)
+    console = TerminalConsole(highlight=False, emoji=False, **options)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = WIDE
     return console
@@ -83,9 +120,23 @@ def progress_bar(*counts: ProgressColumn) -> Progress:
     return Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
 
 
+def data_stream() -> TextIO:
+    """Return standard output for data: UTF-8 whatever the locale, and line ends as written."""
+    stream = sys.stdout
+    if isinstance(stream, io.TextIOWrapper):
+        # Half a surrogate, which UTF-8 cannot have, is written as JSON would escape it.
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="")
+    return stream
+
+
 def print_json(value: Any) -> None:
     """Print a JSON document on one line."""
-    print(json.dumps(value, default=_plain, ensure_ascii=False))  # noqa: T201 (not for a terminal)
+    data_stream().write(f"{json.dumps(value, default=_plain, ensure_ascii=False)}\n")
+
+
+def print_line(text: str) -> None:
+    """Print one line for people, whatever foreign texts are in it."""
+    out.print(escape_controls(text), markup=False)
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> None:

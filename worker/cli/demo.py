@@ -10,18 +10,20 @@ from uuid import UUID
 
 import sqlalchemy as sa
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from worker.app import App, ending_on_signals
-from worker.cli.context import configure
+from worker.cli.context import configure, out, print_table
 from worker.cli.input_files import check_file, read_inputs
+from worker.cli.presentation import unknown_name
+from worker.cli.tables import Column, one_line
+from worker.domain.lifecycle import Status
 from worker.outbox import enqueue
+from worker.sandbox.judges import load_judges
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import running_sandbox
 from worker.store import job_queries
-from worker.store.database import Database
+from worker.store.database import Database, open_database
 from worker.store.migrate import upgrade
 
 INPUTS = Path(str(files("worker.cli").joinpath("demo_inputs.jsonl")))
@@ -32,8 +34,20 @@ LATENCY = (
     3.0,
 )  # seconds of a batch: long enough to watch it, and to kill the worker meanwhile
 SHOWN_FAILURES = 8
+OWN_JUDGE = "answer-quality"
 
-out = Console(highlight=False)
+SCORE_COLUMNS = (
+    Column("evaluator"),
+    Column("mean score", numeric=True),
+    Column("scored", numeric=True),
+    Column("without score", numeric=True),
+)
+FAILURE_COLUMNS = (
+    Column("input", numeric=True),
+    Column("request", shrinkable=True),
+    Column("attempts", numeric=True),
+    Column("reason", shrinkable=True),
+)
 
 
 def demo(
@@ -42,9 +56,10 @@ def demo(
         typer.Option(exists=True, dir_okay=False, help="A JSONL or CSV file of your own inputs."),
     ] = None,
     judge: Annotated[
-        str, typer.Option(help="Which of the sandbox's judges to use.")
-    ] = "answer-quality",
+        str, typer.Option(callback=_known_judge, help="Which of the sandbox's judges to use.")
+    ] = OWN_JUDGE,
 ) -> None:
+    fails_on_purpose = file is None and judge == OWN_JUDGE  # a few of the demo's own inputs do
     file = file or INPUTS
     checked = check_file(file)
     with running_sandbox(SandboxOptions(latency=LATENCY), ledger_path=JUDGE_STATE) as server:
@@ -66,7 +81,7 @@ def demo(
             f"judge     {judge}, of a sandbox at {server.url} with its state in {JUDGE_STATE}"
         )
         out.print(f"inputs    {checked.inputs} from {file}", soft_wrap=True)
-        with contextlib.closing(Database(settings.sqlalchemy_url)) as database:
+        with contextlib.closing(open_database(settings, create=True)) as database:
             upgrade(database)
             unfinished = _unfinished_jobs(database)
             with database.engine.begin() as connection:
@@ -82,6 +97,17 @@ def demo(
                 _run_until_finished(app, [*unfinished, job_id])
             with database.read() as connection:
                 _print_report(connection, job_id)
+                job = job_queries.progress_of(connection, job_id)
+    if job.status == Status.FAILED or (job.failed and not fails_on_purpose):
+        raise typer.Exit(1)
+
+
+def _known_judge(name: str) -> str:
+    """Refuse an unknown judge before anything is started or written."""
+    judges = load_judges()
+    if name not in judges:
+        raise typer.BadParameter(unknown_name(name, {judge.name for judge in judges.values()}))
+    return name
 
 
 def _unfinished_jobs(database: Database) -> list[UUID]:
@@ -116,26 +142,32 @@ def _print_report(connection: sa.Connection, job_id: UUID) -> None:
     if row.finished_at is None:
         out.print("stopped before the end; run `evalworker demo` again to continue")
         return
-    scores = Table("evaluator", "mean score", "scored", "without score", title="Mean scores")
-    for mean in job_queries.mean_scores(connection, job_id):
-        shown = "" if mean.mean is None else f"{mean.mean:.3f}"
-        scores.add_row(mean.evaluator_name, shown, str(mean.scored), str(mean.unscored))
-    out.print(scores)
+    means = job_queries.mean_scores(connection, job_id)
+    out.print("Mean scores", style="bold")
+    print_table(SCORE_COLUMNS, [_score_row(mean) for mean in means])
     _print_failures(connection, job_id, row.failed)
     out.print(f"\nQuery the results yourself, now or later: sqlite3 {DATABASE}\n")
     for title, query in _queries(job_id):
         _print_query(connection, title, query)
 
 
+def _score_row(mean: job_queries.MeanScore) -> list[object]:
+    shown = "" if mean.mean is None else f"{mean.mean:.3f}"
+    return [mean.evaluator_name, shown, mean.scored, mean.unscored]
+
+
 def _print_failures(connection: sa.Connection, job_id: UUID, total: int) -> None:
-    table = Table("input", "request", "attempts", "reason", title=f"Failed inputs ({total})")
-    for item in job_queries.failures_of(connection, job_id, SHOWN_FAILURES):
-        request = " ".join((item.request or "").split())
-        table.add_row(str(item.item_index), request[:40], str(item.attempts), item.error)
-    if total > SHOWN_FAILURES:
-        table.add_row("…", f"and {total - SHOWN_FAILURES} more", "", "")
-    if total:
-        out.print(table)
+    if not total:
+        return
+    failures = job_queries.failures_of(connection, job_id, SHOWN_FAILURES)
+    out.print(f"\nFailed inputs ({total})", style="bold")
+    rows = [
+        [item.item_index, one_line(item.request, 40), item.attempts, item.error]
+        for item in failures
+    ]
+    print_table(FAILURE_COLUMNS, rows)
+    if total > len(rows):
+        out.print(f"… and {total - len(rows)} more")
 
 
 def _queries(job_id: UUID) -> list[tuple[str, str]]:
@@ -163,7 +195,5 @@ def _print_query(connection: sa.Connection, title: str, query: str) -> None:
     out.print(f"[bold]{title}[/]")
     out.print(query, markup=False, style="cyan", soft_wrap=True)
     rows: Any = connection.exec_driver_sql(query)
-    table = Table(*rows.keys())
-    for values in rows:
-        table.add_row(*("" if value is None else str(value) for value in values))
-    out.print(table, "")
+    print_table([Column(name, shrinkable=True) for name in tuple(rows.keys())], rows.all())
+    out.print()

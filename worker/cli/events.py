@@ -10,7 +10,7 @@ from worker.domain.phrases import one_line, timestamp
 
 def events(job: JobId, as_json: AsJson = False) -> None:
     with open_admin() as admin:
-        for event in admin.events(job):
+        for event in admin.events(admin.find_job(job)):
             if as_json:
                 print_json(event)
             else:

@@ -36,5 +36,5 @@ def migrate(
 
 def migrate_database(settings: Settings) -> str:
     """Upgrade the configured database, and return its revision."""
-    with contextlib.closing(open_database(settings)) as database:
+    with contextlib.closing(open_database(settings, create=True)) as database:
         return upgrade(database)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
+from difflib import get_close_matches
 from typing import Any
 
+<<<<<<< HEAD
 from worker.cli.tables import Column
 from worker.domain.phrases import age, quantity, timestamp
+=======
+from worker.cli.tables import Column, age, quantity, timestamp
+from worker.domain.terminal_text import escape_controls
+>>>>>>> b48c855 (wip)
 
 JOB_COLUMNS = (
     Column("job"),
@@ -35,6 +42,13 @@ def scope_name(judge_id: str | None) -> str:
     return "everything" if judge_id is None else f"judge {judge_id}"
 
 
+def unknown_name(name: str, known: Collection[str]) -> str:
+    """Return what to say to a name that is none of these."""
+    near = get_close_matches(name, known, 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"{name!r} is none of {', '.join(sorted(known))}{hint}"
+
+
 def obstacles(status: dict[str, Any]) -> list[str]:
     """Return a line for each pause, closed gate and batch on hold."""
     lines = []
@@ -55,7 +69,7 @@ def obstacles(status: dict[str, Any]) -> list[str]:
         f"{batch['judge_id']}: {batch['error']}; release it with `evalworker resolve {batch['id']}`"
         for batch in status["held"]
     ]
-    return lines
+    return [escape_controls(line) for line in lines]
 
 
 def notice_lines(notices: dict[str, Any]) -> list[str]:

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from typing import Annotated
-from uuid import UUID
 
 import typer
 
-from worker.cli.context import AsJson, open_admin, out, print_json
+from worker.cli.context import AsJson, check_id_prefix, open_admin, out, print_json
 
 
 def resolve(
-    batch: Annotated[UUID, typer.Argument(metavar="BATCH", help="The id of a batch on hold.")],
+    batch: Annotated[
+        str,
+        typer.Argument(
+            metavar="BATCH",
+            callback=check_id_prefix,
+            help="The id of a batch on hold, or its first characters.",
+        ),
+    ],
     resubmit: Annotated[
         bool, typer.Option("--resubmit", help="Submit it again; it may be billed twice.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     with open_admin() as admin:
-        state = admin.resolve(batch, resubmit=resubmit)
+        batch_id = admin.find_batch(batch)
+        state = admin.resolve(batch_id, resubmit=resubmit)
     if as_json:
         print_json({"state": state})
     else:
-        out.print(f"batch {batch} is {state} again")
+        out.print(f"batch {batch_id} is {state} again")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -13,9 +12,22 @@ import typer
 from rich.progress import MofNCompleteColumn
 
 from worker.admin import Admin
+<<<<<<< HEAD
 from worker.cli.context import AsJson, JobId, open_admin, out, print_table, progress_bar
 from worker.cli.tables import Column
 from worker.domain.phrases import one_line, quantity
+=======
+from worker.cli.context import (
+    AsJson,
+    JobId,
+    data_stream,
+    open_admin,
+    out,
+    print_table,
+    progress_bar,
+)
+from worker.cli.tables import Column, one_line, quantity
+>>>>>>> b48c855 (wip)
 from worker.export import Format, write_text
 
 
@@ -42,12 +54,13 @@ def results(
 ) -> None:
     export_format = _export_format(OutputFormat.JSONL if as_json else output_format, output)
     with open_admin() as admin:
+        job_id = admin.find_job(job)
         if export_format is None:
-            _print_results(admin, job)
+            _print_results(admin, job_id)
         elif output is not None:
-            _export(admin, job, output, export_format)
+            _export(admin, job_id, output, export_format)
         else:
-            write_text(admin.results(job), sys.stdout, export_format)
+            write_text(admin.results(job_id), data_stream(), export_format)
 
 
 def _export_format(output_format: OutputFormat | None, output: Path | None) -> Format | None:

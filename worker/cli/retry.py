@@ -24,10 +24,11 @@ def retry(
     if everything and item is not None:
         raise typer.BadParameter("--all and --item exclude one another")
     with open_admin() as admin:
-        count = admin.retry(job, everything=everything, item_index=item)
+        job_id = admin.find_job(job)
+        count = admin.retry(job_id, everything=everything, item_index=item)
     if as_json:
         print_json({"inputs": count})
     elif count:
         out.print(f"{quantity(count, 'input')} to be evaluated again")
     else:
-        out.print(f"no input of job {job} has {'ended' if everything else 'failed'}")
+        out.print(f"no input of job {job_id} has {'ended' if everything else 'failed'}")

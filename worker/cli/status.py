@@ -9,7 +9,7 @@ from uuid import UUID
 import typer
 
 from worker.admin import Admin
-from worker.cli.context import AsJson, open_admin, out, print_json, print_table
+from worker.cli.context import AsJson, check_id_prefix, open_admin, out, print_json, print_table
 from worker.cli.live_status import follow, follow_job
 from worker.cli.presentation import JOB_COLUMNS, job_row, join_counts, notice_lines, obstacles
 from worker.domain.lifecycle import Status
@@ -20,7 +20,12 @@ SHOWN_FAILURES = 5
 
 def status(
     job: Annotated[
-        UUID | None, typer.Argument(metavar="JOB", help="Show this job instead of the overview.")
+        str | None,
+        typer.Argument(
+            metavar="JOB",
+            callback=check_id_prefix,
+            help="Show this job instead of the overview; its first characters will do.",
+        ),
     ] = None,
     watch: Annotated[
         bool,
@@ -33,21 +38,22 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     with open_admin() as admin:
+        job_id = None if job is None else admin.find_job(job)
         if not (watch or until_drained):
-            if job is None:
+            if job_id is None:
                 _print_overview(admin, as_json=as_json)
             else:
-                _print_job(admin, job, as_json=as_json)
+                _print_job(admin, job_id, as_json=as_json)
             return
         try:
-            if job is None:
+            if job_id is None:
                 follow(admin, every=every, until_drained=until_drained, as_json=as_json)
                 return
-            ended = follow_job(admin, job, every=every, as_json=as_json)
+            ended = follow_job(admin, job_id, every=every, as_json=as_json)
         except KeyboardInterrupt:
             return
         if not as_json:
-            _print_job(admin, job, as_json=False)
+            _print_job(admin, job_id, as_json=False)
         if ended["status"] == Status.FAILED:
             raise typer.Exit(1)
 

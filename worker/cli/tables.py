@@ -10,7 +10,11 @@ from rich.cells import cell_len
 from rich.markup import escape
 from rich.table import Table
 
+<<<<<<< HEAD
 from worker.domain.phrases import one_line
+=======
+from worker.domain.terminal_text import escape_controls
+>>>>>>> b48c855 (wip)
 
 GAP = 2  # characters between two columns
 MIN_WIDTH = 10  # characters that a shrinkable column keeps
@@ -18,31 +22,36 @@ MIN_WIDTH = 10  # characters that a shrinkable column keeps
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column is shown in full unless it may shrink: half an id or number is worse than none."""
+    """A column is shown in full unless it may shrink: half an id or number is worse than none.
+
+    Where the width does not suffice, whole columns are dropped: optional ones, then shrinkable
+    ones, then others, the last one first. The first column stays, because it names the row.
+    """
 
     name: str
     numeric: bool = False
     shrinkable: bool = False
-    optional: bool = False  # dropped where the width does not suffice, the last one first
+    optional: bool = False
 
 
 def make_table(columns: Sequence[Column], rows: Sequence[Sequence[object]], width: int) -> Table:
     """Return the table of these rows, fitted to a width in characters."""
+    names = [one_line(column.name) for column in columns]
     texts = [["" if value is None else one_line(str(value)) for value in row] for row in rows]
     full_widths = [
-        max(cell_len(text) for text in (column.name, *(row[index] for row in texts)))
-        for index, column in enumerate(columns)
+        max(cell_len(text) for text in (name, *(row[index] for row in texts)))
+        for index, name in enumerate(names)
     ]
     widths = _fit(columns, full_widths, width)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, GAP - 1, 0, 0))
     for index, column_width in widths.items():
-        column = columns[index]
+        too_wide = column_width > width  # only where nothing else is shown
         table.add_column(
-            column.name,
-            no_wrap=True,
-            overflow="ellipsis",
-            width=column_width,
-            justify="right" if column.numeric else "left",
+            escape(names[index]),
+            no_wrap=not too_wide,
+            overflow="fold" if too_wide else "ellipsis",
+            width=min(column_width, width),
+            justify="right" if columns[index].numeric else "left",
         )
     for row in texts:
         table.add_row(*(escape(row[index]) for index in widths))
@@ -59,11 +68,51 @@ def _fit(columns: Sequence[Column], full_widths: Sequence[int], width: int) -> d
     def room() -> int:
         return width - sum(widths.values()) - GAP * (len(widths) - 1)
 
-    for index in reversed(range(len(columns))):
+    for index in _dispensable(columns):
         if room() >= 0:
             break
-        if columns[index].optional:
-            del widths[index]
+        del widths[index]
     for index in widths:
         widths[index] += max(0, min(full_widths[index] - widths[index], room()))
     return widths
+<<<<<<< HEAD
+=======
+
+
+def _dispensable(columns: Sequence[Column]) -> list[int]:
+    """Return the indexes of all columns but the first, in the order in which they are dropped."""
+    last_first = range(len(columns) - 1, 0, -1)
+    return sorted(
+        last_first, key=lambda index: (not columns[index].optional, not columns[index].shrinkable)
+    )
+
+
+def quantity(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 input, 2 inputs, 1,000 inputs, 2 batches."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {noun}{'es' if noun.endswith('ch') else 's'}"
+
+
+def timestamp(value: datetime | None) -> str:
+    """Return a time in UTC, to the second."""
+    return "" if value is None else value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def age(value: datetime | None, now: datetime) -> str:
+    return "" if value is None else duration((now - value).total_seconds())
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in its largest fitting unit: 40s, 12m, 5h, 3d."""
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{max(seconds, 0):.0f}s"
+
+
+def one_line(text: str | None, limit: int = 200) -> str:
+    """Return text as a terminal can show it in one line, shortened to a number of characters."""
+    line = escape_controls(" ".join((text or "").split()))
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+>>>>>>> b48c855 (wip)

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from worker.store.private_file import create_private_file
+
+IN_MEMORY = ":memory:"  # in place of a path
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS batches (
     number INTEGER PRIMARY KEY,
@@ -52,7 +55,9 @@ class StoredBatch:
 class Ledger:
     """One connection for all threads. Each method is one transaction."""
 
-    def __init__(self, path: str | Path = ":memory:") -> None:
+    def __init__(self, path: str | Path = IN_MEMORY) -> None:
+        if path != IN_MEMORY:
+            create_private_file(Path(path))
         self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._lock = threading.Lock()
         self._connection.executescript("PRAGMA journal_mode=WAL;" + SCHEMA)

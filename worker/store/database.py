@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -17,9 +19,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from worker.config import Settings, hide_password
+<<<<<<< HEAD
 from worker.errors import TooSlow, Unreachable
+=======
+from worker.errors import SchemaMismatch, Unreachable
+>>>>>>> b48c855 (wip)
 from worker.events import CountedEvent, Event, RecordedEvent
 from worker.store.column_types import time_text
+from worker.store.private_file import create_private_file
 from worker.store.sql_functions import now
 from worker.store.tables import events
 
@@ -331,9 +338,22 @@ def _begin_on_sqlite(connection: sa.Connection) -> None:
         connection.exec_driver_sql("BEGIN" if options.get("evalworker_read") else "BEGIN IMMEDIATE")
 
 
-def open_database(settings: Settings) -> Database:
-    """Connect to the configured database; raises `Unreachable`."""
-    database = Database(settings.sqlalchemy_url)
+def open_database(settings: Settings, *, create: bool = False) -> Database:
+    """Connect to the configured database; raises `Unreachable`.
+
+    The file of a SQLite database must exist unless `create` says otherwise; raises
+    `SchemaMismatch`. Only who migrates next creates it: an empty one is of no use to others.
+    """
+    url = settings.sqlalchemy_url
+    file = sqlite_file(url)
+    if file is not None and create:
+        _create_file(file, settings.database_url)
+    elif file is not None and not file.exists():
+        raise SchemaMismatch(
+            f"there is no database file {file.absolute()} (EVALWORKER_DATABASE_URL names it): "
+            "run `evalworker migrate` to make it"
+        )
+    database = Database(url)
     try:
         with database.read():
             pass
@@ -342,3 +362,18 @@ def open_database(settings: Settings) -> Database:
         cause = getattr(error, "orig", None) or error
         raise Unreachable("database", hide_password(settings.database_url), cause) from error
     return database
+
+
+def sqlite_file(url: sa.URL) -> Path | None:
+    """Return the file of a SQLite database, also of a `file:` URI; None for PostgreSQL."""
+    if url.get_backend_name() != "sqlite":
+        return None
+    name = url.database or ""
+    return Path(unquote(urlsplit(name).path) if name.startswith("file:") else name)
+
+
+def _create_file(file: Path, shown_url: str) -> None:
+    try:
+        create_private_file(file)
+    except OSError as error:
+        raise Unreachable("database", shown_url, error) from error
