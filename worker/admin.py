@@ -40,7 +40,6 @@ Result = TypeVar("Result")
 
 UNSETTLED = LIVE_STATES | {BatchState.HELD}
 """States of batches that have not ended, those on hold included."""
-NO_REASON = "no reason given"
 LATEST_JOBS = 20
 LATEST_NOTICES = 5  # that failed
 RATE_WINDOW = 300.0  # seconds
@@ -390,18 +389,19 @@ class Admin:
 
         return self._run(work)
 
-    def pause(self, judge_id: str | None = None, *, reason: str = NO_REASON) -> bool:
+    def pause(self, judge_id: str | None = None, *, reason: str | None = None) -> bool:
         """Stop submissions to a judge, or to all judges, until `resume`.
 
         Batches that are already at the judge are polled and recorded as usual.
 
         Args:
             judge_id: The judge to pause. `None` pauses all of them.
-            reason: Text for other operators, shown wherever the pause is.
+            reason: Text for other operators, shown wherever the pause is. `None` keeps the
+                reason of a pause that exists already.
 
         Returns:
-            `True` if this started the pause. `False` if it existed already; its reason is
-            replaced.
+            `True` if this started the pause. `False` if it existed already; a given reason
+            replaces its own.
 
         Raises:
             NotPossible: `judge_id` is not a valid id.

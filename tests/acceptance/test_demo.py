@@ -7,6 +7,8 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.support.processes import environment, evalworker, started, wait_until
 
 if TYPE_CHECKING:
@@ -46,6 +48,29 @@ def test_a_killed_demo_resumes_its_job_and_adds_another(tmp_path: Path) -> None:
         tmp_path, "SELECT times, count(*) FROM evaluated GROUP BY times", "evalworker-demo-judge.db"
     )
     assert times == [(2, 194), (6, 6)]
+
+
+@pytest.mark.parametrize(
+    ("judge", "near"), [("maths", "did you mean math?"), ("nothing-like-it", "response-checks")]
+)
+def test_a_judge_that_the_sandbox_lacks_is_refused_before_anything_is_made(
+    judge: str, near: str, tmp_path: Path
+) -> None:
+    refused = evalworker("demo", "--judge", judge, env=environment(), cwd=tmp_path)
+    assert refused.returncode == 2
+    assert near in " ".join(refused.stderr.replace("│", "").split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_demo_whose_inputs_failed_ends_with_status_1(tmp_path: Path) -> None:
+    given = tmp_path / "mine.jsonl"
+    given.write_text(json.dumps({"request": "2 + 2?", "response": "4"}) + "\n")
+    shown = evalworker("demo", "--file", given, "--judge", "math", env=environment(), cwd=tmp_path)
+    assert shown.returncode == 1
+    assert "0 evaluated, 1 failed" in shown.stdout
+    assert "requires expected_output" in shown.stdout
+    for file in tmp_path.glob("*.db*"):
+        assert file.stat().st_mode & 0o777 == 0o600
 
 
 def test_the_demo_takes_a_file_of_the_users_own(tmp_path: Path) -> None:

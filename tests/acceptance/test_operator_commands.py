@@ -16,6 +16,7 @@ from worker.store.tables import batches
 
 if TYPE_CHECKING:
     import subprocess
+    from pathlib import Path
 
     from worker.store.database import Database
 
@@ -73,6 +74,58 @@ def test_a_judge_is_paused_and_resumed_and_every_overview_shows_it(
     assert output_of(env, "resume", "--judge", "judge") == "judge judge is resumed\n"
     replica.finish()
     assert replica.remote.posts() == 2
+
+
+def test_a_second_pause_keeps_the_reason_unless_it_gives_one(
+    env: dict[str, str], replica: ManualReplica
+) -> None:
+    output_of(env, "pause", "--reason", "maintenance")
+    again = output_of(env, "pause")
+    assert again == "everything was already paused: maintenance; 0 inputs waiting\n"
+    other = output_of(env, "pause", "--reason", "a migration")
+    assert other == (
+        "everything was already paused; the reason is now: a migration; 0 inputs waiting\n"
+    )
+
+
+def test_the_first_characters_of_an_id_are_enough(
+    env: dict[str, str], replica: ManualReplica
+) -> None:
+    first, second = (replica.enqueue(["a"], judge_id="j") for _ in range(2))
+    replica.step()
+    length = next(n for n in range(36) if str(first)[n] != str(second)[n])
+    common, own = str(first)[:length], str(first)[: length + 1]
+    for prefix in (own, own.upper(), own.replace("-", ""), first):
+        assert json_of(env, "status", prefix)["job_id"] == str(first)
+    assert str(first) in output_of(env, "results", own, "--format", "csv")
+    assert "batch.planned" in output_of(env, "events", own)
+    (batch,) = json_of(env, "batches", "--job", own)
+    assert "no batch on hold" in refused(env, "resolve", batch["id"][:34]).stderr
+    assert json_of(env, "cancel", own)["inputs"] == 1
+    ambiguous = refused(env, "retry", common)
+    assert ambiguous.returncode == 1
+    assert str(first) in ambiguous.stderr
+    assert str(second) in ambiguous.stderr
+    assert "no job has an id that begins with ffff" in refused(env, "status", "ffff").stderr
+    for wrong in ("abc", "not-an-id", f"{first}0"):
+        assert refused(env, "status", wrong).returncode == 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["status", "results abcd", "events abcd", "batches", "pause", "prune --older-than 1d"],
+)
+def test_reading_makes_no_database_and_names_the_file_it_looked_for(
+    command: str, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/evalworker.db"
+    done = refused(environment(database_url=url), *command.split())
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"evalworker: there is no database file {tmp_path}/evalworker.db (EVALWORKER_DATABASE_URL "
+        "names it): run `evalworker migrate` to make it\n"
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_drained_run_ends_when_only_paused_work_is_left(

@@ -190,6 +190,9 @@ def test_resuming_what_is_not_paused_names_what_is(admin: Admin) -> None:
     with pytest.raises(NotPossible, match=r"there is no pause of judge oen; .*--judge one"):
         admin.resume("oen")
     assert admin.pause("one") is False
+    assert admin.status()["paused"][0]["reason"] == "its prompt changes"
+    assert admin.pause("one", reason="its model changes") is False
+    assert admin.status()["paused"][0]["reason"] == "its model changes"
     admin.resume("one")
     assert admin.status()["paused"] == []
     with pytest.raises(NotPossible, match="judge"):

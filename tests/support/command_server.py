@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import io
 import marshal
 import os
 import pkgutil
@@ -134,6 +135,15 @@ def _become(files: list[int], given: Any) -> None:
     for standard, file in enumerate(files):
         os.dup2(file, standard)
         os.close(file)
+    # The server's own streams may be a file's, with a position; these are as Python makes them.
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(io.FileIO(1, "w", closefd=False)), line_buffering=os.isatty(1)
+    )
+    sys.stderr = io.TextIOWrapper(
+        io.BufferedWriter(io.FileIO(2, "w", closefd=False)),
+        line_buffering=True,
+        errors="backslashreplace",
+    )
     for number in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     on_ctrl_c = signal.SIG_IGN if ignores_ctrl_c else signal.default_int_handler

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 
 import pytest
 from typer.testing import CliRunner
 
+from scripts.describe_commands import commands_page
+from worker import __version__
 from worker.cli import COMMANDS, app
 
 LIGHT = COMMANDS.keys() - {"demo", "migrate", "run", "gateway", "console", "check", "sandbox"}
@@ -43,6 +47,46 @@ def test_the_help_of_a_command_begins_as_in_the_list(name: str) -> None:
     shown = CliRunner().invoke(app, [name, "--help"])
     assert shown.exit_code == 0
     assert COMMANDS[name] in " ".join(shown.output.split())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_as_documented_whatever_the_version_of_typer(name: str) -> None:
+    (documented,) = re.findall(rf"^`(evalworker {name}\b.*)`$", commands_page(), re.MULTILINE)
+    shown = CliRunner().invoke(app, [name, "--help"], prog_name="evalworker", env={"COLUMNS": "99"})
+    assert re.findall(r"Usage: (.*?) *$", shown.output, re.MULTILINE) == [documented]
+    for foreign in ("{", "[[", "typing", "typer", "Annotated", "object at", "bool", "list["):
+        assert foreign not in shown.output.lower()
+
+
+def test_the_version_is_shown() -> None:
+    assert CliRunner().invoke(app, ["--version"]).output == f"evalworker {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "completed", "own"),
+    [("evalworker re", "results", ""), ("evalworker status --unt", "--until-drained", "status")],
+)
+def test_completion_loads_only_the_command_that_is_completed(
+    words: str, completed: str, own: str
+) -> None:
+    env = {
+        **os.environ,
+        "_EVALWORKER_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+    }
+    code = (
+        "import atexit, json, sys; from worker.cli import main;"
+        "atexit.register(lambda: print(json.dumps(list(sys.modules)), file=sys.stderr));"
+        "sys.argv = ['evalworker']; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False
+    )
+    assert completed in done.stdout.split()
+    loaded = set(json.loads(done.stderr.splitlines()[-1]))
+    assert loaded & MODULES == ({f"worker.cli.{own}"} if own else set())
+    assert not loaded & HEAVY
 
 
 def test_an_unknown_command_is_wrong_use() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -22,9 +23,11 @@ COLUMNS = (
 ROWS = [[JOB, "a judge with a [rather] long name", "276/2000", 1424, "3m"]]
 
 
-def lines(width: int) -> list[str]:
+def lines(
+    width: int, columns: Sequence[Column] = COLUMNS, rows: Sequence[Sequence[object]] = ROWS
+) -> list[str]:
     console = Console(file=io.StringIO(), width=width, color_system=None)
-    console.print(make_table(COLUMNS, ROWS, width))
+    console.print(make_table(columns, rows, width))
     written = console.file.getvalue()  # type: ignore[attr-defined]
     return [line.rstrip() for line in written.splitlines()]
 
@@ -42,6 +45,36 @@ def test_no_id_and_no_number_is_cut_and_no_line_is_wrapped(width: int) -> None:
     assert "276/2000" in row
     assert max(len(head), len(row)) <= width
     assert ("waiting" in head) == ("1424" in row)
+
+
+RESULTS = (
+    Column("input", numeric=True),
+    Column("status"),
+    Column("Exact match", numeric=True),
+    Column("request", shrinkable=True),
+)
+
+
+@pytest.mark.parametrize("width", range(10, 60))
+def test_on_a_narrow_terminal_whole_columns_go_but_never_the_first(width: int) -> None:
+    rows = [[1234, "completed", "0.123", "How many are there?"]]
+    head, _, row = lines(width, RESULTS, rows)
+    assert row.split()[0] == "1234"
+    assert max(len(head), len(row)) <= width
+    assert row.replace("How many are there?", "?").split()[1:] in (
+        [],
+        ["completed"],
+        ["completed", "0.123"],
+        ["completed", "0.123", "?"],
+        ["completed", "0.123", *row.split()[3:]],  # its last column is shortened
+    )
+
+
+@pytest.mark.parametrize("width", [40, 30, 12])
+def test_an_id_is_shown_whole_even_where_it_needs_several_lines(width: int) -> None:
+    written = lines(width)
+    assert "".join(written[2:]) == JOB
+    assert max(map(len, written)) <= width
 
 
 def test_the_last_optional_column_is_dropped_first() -> None:

@@ -147,7 +147,8 @@ def main() -> None:
     try:
         app()
     except ConfigurationError as error:
-        err.print(f"[red]evalworker:[/] invalid settings\n{redact(str(error))}", style="none")
+        err.print("[red]evalworker:[/] invalid settings")
+        err.print(redact(str(error)), markup=False)
         sys.exit(2)
     except EvalWorkerError as error:
         err.print(f"evalworker: {redact(str(error))}", markup=False)

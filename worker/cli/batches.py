@@ -8,13 +8,8 @@ from typing import Annotated
 import typer
 
 from worker.admin import UNSETTLED
-<<<<<<< HEAD
-from worker.cli.context import AsJson, open_admin, out, print_json, print_table
-from worker.cli.tables import Column
-=======
 from worker.cli.context import AsJson, check_id_prefix, open_admin, out, print_json, print_table
-from worker.cli.tables import Column, age
->>>>>>> b48c855 (wip)
+from worker.cli.tables import Column
 from worker.domain.lifecycle import BatchState
 from worker.domain.phrases import age
 

@@ -8,7 +8,7 @@ import typer
 
 from worker.admin import Admin
 from worker.checks import find_problems
-from worker.cli.context import AsJson, configure, out, print_json, print_table
+from worker.cli.context import AsJson, configure, print_json, print_line, print_table
 from worker.cli.presentation import obstacles
 from worker.cli.tables import Column
 from worker.config import Settings, sources
@@ -38,7 +38,7 @@ def check(as_json: AsJson = False) -> None:
         if situation:
             lines += [f"schema: {situation['schema']}", *obstacles(situation)]
         for line in lines:
-            out.print(line, markup=False)
+            print_line(line)
     if not ok:
         raise typer.Exit(1)
 

@@ -62,6 +62,9 @@ class TerminalConsole(Console):
     else is escaped.
     """
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, emoji=False, **options)
+
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(escape_controls(text, keep="\n\t"), **options)
 
@@ -71,7 +74,7 @@ class TerminalConsole(Console):
 
 
 def _console(**options: Any) -> Console:
-    console = TerminalConsole(highlight=False, emoji=False, **options)
+    console = TerminalConsole(**options)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = WIDE
     return console

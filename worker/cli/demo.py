@@ -16,8 +16,9 @@ from worker.app import App, ending_on_signals
 from worker.cli.context import configure, out, print_table
 from worker.cli.input_files import check_file, read_inputs
 from worker.cli.presentation import unknown_name
-from worker.cli.tables import Column, one_line
+from worker.cli.tables import Column
 from worker.domain.lifecycle import Status
+from worker.domain.phrases import one_line
 from worker.outbox import enqueue
 from worker.sandbox.judges import load_judges
 from worker.sandbox.options import SandboxOptions
@@ -76,11 +77,11 @@ def demo(
             log_format="console",
             log_level="WARNING",
         )
-        out.print(f"database  {DATABASE.absolute()}", soft_wrap=True)
+        out.print(f"database  {DATABASE.absolute()}", soft_wrap=True, markup=False)
         out.print(
             f"judge     {judge}, of a sandbox at {server.url} with its state in {JUDGE_STATE}"
         )
-        out.print(f"inputs    {checked.inputs} from {file}", soft_wrap=True)
+        out.print(f"inputs    {checked.inputs} from {file}", soft_wrap=True, markup=False)
         with contextlib.closing(open_database(settings, create=True)) as database:
             upgrade(database)
             unfinished = _unfinished_jobs(database)

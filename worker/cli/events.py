@@ -6,6 +6,7 @@ from typing import Any
 
 from worker.cli.context import AsJson, JobId, open_admin, out, print_json
 from worker.domain.phrases import one_line, timestamp
+from worker.domain.terminal_text import escape_controls
 
 
 def events(job: JobId, as_json: AsJson = False) -> None:
@@ -14,7 +15,7 @@ def events(job: JobId, as_json: AsJson = False) -> None:
             if as_json:
                 print_json(event)
             else:
-                out.print(_line(event), markup=False, soft_wrap=True)
+                out.print(escape_controls(_line(event)), markup=False, soft_wrap=True)
 
 
 def _line(event: dict[str, Any]) -> str:

@@ -15,10 +15,11 @@ from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker.admin import Admin
-from worker.cli.context import out, print_json
+from worker.cli.context import out, print_json, print_line
 from worker.cli.presentation import JOB_COLUMNS, job_row, join_counts, obstacles
 from worker.cli.tables import Column, make_table
 from worker.domain.phrases import duration, quantity
+from worker.domain.terminal_text import escape_controls
 
 JUDGE_COLUMNS = (
     Column("judge", shrinkable=True),
@@ -43,7 +44,10 @@ def follow(admin: Admin, *, every: float, until_drained: bool, as_json: bool) ->
                 status = admin.status() | {"judges": admin.judges()}
             except SQLAlchemyError as error:  # the database may be restarting
                 reason = str(getattr(error, "orig", error)).partition("\n")[0]
-                status, drained = {"error": f"the database does not answer: {reason}"}, False
+                status, drained = (
+                    {"error": f"the database does not answer: {escape_controls(reason)}"},
+                    False,
+                )
             if live is not None:
                 live.update(_screen(status, now), refresh=True)
             else:
@@ -73,7 +77,7 @@ def follow_job(admin: Admin, job_id: UUID, *, every: float, as_json: bool) -> di
                 print_json(job)
             elif not redrawn:
                 now = datetime.now(UTC)
-                out.print(f"{now:%H:%M:%S}  {text}, {done}/{job['total']} done", markup=False)
+                print_line(f"{now:%H:%M:%S}  {text}, {done}/{job['total']} done")
             out.file.flush()
             if job["finished_at"] is not None:
                 return job
@@ -84,7 +88,7 @@ def _print_line(status: dict[str, Any], now: datetime, *, as_json: bool) -> None
     if as_json:
         print_json({"at": now, **status})
     else:
-        out.print(f"{now:%H:%M:%S}  {_summary(status, now)}", markup=False)
+        print_line(f"{now:%H:%M:%S}  {_summary(status, now)}")
     out.file.flush()
 
 

@@ -7,13 +7,9 @@ from datetime import datetime
 from difflib import get_close_matches
 from typing import Any
 
-<<<<<<< HEAD
 from worker.cli.tables import Column
 from worker.domain.phrases import age, quantity, timestamp
-=======
-from worker.cli.tables import Column, age, quantity, timestamp
 from worker.domain.terminal_text import escape_controls
->>>>>>> b48c855 (wip)
 
 JOB_COLUMNS = (
     Column("job"),

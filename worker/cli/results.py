@@ -12,22 +12,17 @@ import typer
 from rich.progress import MofNCompleteColumn
 
 from worker.admin import Admin
-<<<<<<< HEAD
-from worker.cli.context import AsJson, JobId, open_admin, out, print_table, progress_bar
-from worker.cli.tables import Column
-from worker.domain.phrases import one_line, quantity
-=======
 from worker.cli.context import (
     AsJson,
     JobId,
     data_stream,
     open_admin,
-    out,
+    print_line,
     print_table,
     progress_bar,
 )
-from worker.cli.tables import Column, one_line, quantity
->>>>>>> b48c855 (wip)
+from worker.cli.tables import Column
+from worker.domain.phrases import one_line, quantity
 from worker.export import Format, write_text
 
 
@@ -87,7 +82,7 @@ def _export(admin: Admin, job_id: UUID, output: Path, export_format: Format) -> 
             export_format,
             on_progress=lambda done: progress.update(task, completed=done),
         )
-    out.print(f"{quantity(total, 'input')} in {output}", markup=False)
+    print_line(f"{quantity(total, 'input')} in {output}")
 
 
 def _print_results(admin: Admin, job_id: UUID) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from worker.cli.context import AsJson, PausedJudge, open_admin, out, print_json
+from worker.cli.context import AsJson, PausedJudge, open_admin, print_json, print_line
 from worker.cli.presentation import scope_name
 
 
@@ -13,6 +13,6 @@ def resume(judge: PausedJudge = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"resumed": judge, "paused": paused})
         return
-    out.print(f"{scope_name(judge)} is resumed", markup=False)
+    print_line(f"{scope_name(judge)} is resumed")
     for row in paused:
-        out.print(f"still paused: {scope_name(row['judge_id'])}: {row['reason']}", markup=False)
+        print_line(f"still paused: {scope_name(row['judge_id'])}: {row['reason']}")

@@ -9,7 +9,15 @@ from uuid import UUID
 import typer
 
 from worker.admin import Admin
-from worker.cli.context import AsJson, check_id_prefix, open_admin, out, print_json, print_table
+from worker.cli.context import (
+    AsJson,
+    check_id_prefix,
+    open_admin,
+    out,
+    print_json,
+    print_line,
+    print_table,
+)
 from worker.cli.live_status import follow, follow_job
 from worker.cli.presentation import JOB_COLUMNS, job_row, join_counts, notice_lines, obstacles
 from worker.domain.lifecycle import Status
@@ -67,7 +75,7 @@ def _print_overview(admin: Admin, *, as_json: bool) -> None:
     print_table(JOB_COLUMNS, [job_row(job, now) for job in found["latest"]])
     out.print(f"jobs: {join_counts(found['jobs'])}; live batches: {join_counts(found['batches'])}")
     for line in [*obstacles(found), *notice_lines(found["notices"])]:
-        out.print(line, markup=False)
+        print_line(line)
 
 
 def _print_job(admin: Admin, job_id: UUID, *, as_json: bool) -> None:
@@ -88,4 +96,4 @@ def _print_job(admin: Admin, job_id: UUID, *, as_json: bool) -> None:
     if job["failed"] > len(failures):
         lines.append(f"  … and {job['failed'] - len(failures)} more")
     for line in lines:
-        out.print(line, markup=False)
+        print_line(line)

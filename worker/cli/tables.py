@@ -10,11 +10,7 @@ from rich.cells import cell_len
 from rich.markup import escape
 from rich.table import Table
 
-<<<<<<< HEAD
 from worker.domain.phrases import one_line
-=======
-from worker.domain.terminal_text import escape_controls
->>>>>>> b48c855 (wip)
 
 GAP = 2  # characters between two columns
 MIN_WIDTH = 10  # characters that a shrinkable column keeps
@@ -75,8 +71,6 @@ def _fit(columns: Sequence[Column], full_widths: Sequence[int], width: int) -> d
     for index in widths:
         widths[index] += max(0, min(full_widths[index] - widths[index], room()))
     return widths
-<<<<<<< HEAD
-=======
 
 
 def _dispensable(columns: Sequence[Column]) -> list[int]:
@@ -85,34 +79,3 @@ def _dispensable(columns: Sequence[Column]) -> list[int]:
     return sorted(
         last_first, key=lambda index: (not columns[index].optional, not columns[index].shrinkable)
     )
-
-
-def quantity(number: int, noun: str) -> str:
-    """Return a number with its noun: 1 input, 2 inputs, 1,000 inputs, 2 batches."""
-    if number == 1:
-        return f"1 {noun}"
-    return f"{number:,} {noun}{'es' if noun.endswith('ch') else 's'}"
-
-
-def timestamp(value: datetime | None) -> str:
-    """Return a time in UTC, to the second."""
-    return "" if value is None else value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def age(value: datetime | None, now: datetime) -> str:
-    return "" if value is None else duration((now - value).total_seconds())
-
-
-def duration(seconds: float) -> str:
-    """Return a duration in its largest fitting unit: 40s, 12m, 5h, 3d."""
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f}{unit}"
-    return f"{max(seconds, 0):.0f}s"
-
-
-def one_line(text: str | None, limit: int = 200) -> str:
-    """Return text as a terminal can show it in one line, shortened to a number of characters."""
-    line = escape_controls(" ".join((text or "").split()))
-    return line if len(line) <= limit else f"{line[: limit - 1]}…"
->>>>>>> b48c855 (wip)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from worker.domain.terminal_text import escape_controls
+
 
 def quantity(number: int, noun: str) -> str:
     """Return a number with its noun: 1 input, 2 inputs, 1,000 inputs, 2 batches."""
@@ -30,6 +32,6 @@ def duration(seconds: float) -> str:
 
 
 def one_line(text: str | None, limit: int = 200) -> str:
-    """Return text without line breaks, shortened to a number of characters."""
-    line = " ".join((text or "").split())
+    """Return text as it can be shown in one line, shortened to a number of characters."""
+    line = escape_controls(" ".join((text or "").split()))
     return line if len(line) <= limit else f"{line[: limit - 1]}…"

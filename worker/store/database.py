@@ -19,11 +19,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from worker.config import Settings, hide_password
-<<<<<<< HEAD
-from worker.errors import TooSlow, Unreachable
-=======
-from worker.errors import SchemaMismatch, Unreachable
->>>>>>> b48c855 (wip)
+from worker.errors import SchemaMismatch, TooSlow, Unreachable
 from worker.events import CountedEvent, Event, RecordedEvent
 from worker.store.column_types import time_text
 from worker.store.private_file import create_private_file
@@ -348,7 +344,7 @@ def open_database(settings: Settings, *, create: bool = False) -> Database:
     file = sqlite_file(url)
     if file is not None and create:
         _create_file(file, settings.database_url)
-    elif file is not None and not file.exists():
+    elif file is not None and file.parent.is_dir() and not file.exists():
         raise SchemaMismatch(
             f"there is no database file {file.absolute()} (EVALWORKER_DATABASE_URL names it): "
             "run `evalworker migrate` to make it"

@@ -18,6 +18,7 @@ from worker.store.database import Transaction
 from worker.store.sql_functions import now
 from worker.store.tables import batches, pauses
 
+NO_REASON = "no reason given"
 EVERY_JUDGE = ""  # as the judge id of a pause
 RECHECK_SECONDS = 60.0  # before a deferred batch asks again; resuming makes it due immediately
 
@@ -63,19 +64,21 @@ _FIND = (
 )
 
 
-def pause(tx: Transaction, judge_id: str | None, reason: str) -> bool:
+def pause(tx: Transaction, judge_id: str | None, reason: str | None) -> bool:
     """Begin a pause of one judge, or of every judge (None).
 
-    Returns False where it was paused already; the given reason then replaces the old one.
+    Returns False where it was paused already; a given reason then replaces the old one.
     """
     key = judge_id or EVERY_JUDGE
-    new = tx.insert(pauses).values(judge_id=key, reason=reason, paused_at=now())
+    first_reason = reason or NO_REASON
+    new = tx.insert(pauses).values(judge_id=key, reason=first_reason, paused_at=now())
     if tx.scalar(new.on_conflict_do_nothing().returning(pauses.c.judge_id)) is not None:
-        tx.record_event(Event.GATE_CLOSED, scope=scope_of(judge_id), reason=reason)
+        tx.record_event(Event.GATE_CLOSED, scope=scope_of(judge_id), reason=first_reason)
         return True
-    other = sa.and_(pauses.c.judge_id == key, pauses.c.reason != reason)
-    if tx.execute(sa.update(pauses).where(other).values(reason=reason)).rowcount:
-        tx.record_event(Event.GATE_CLOSED, scope=scope_of(judge_id), reason=reason)
+    if reason:
+        other = sa.and_(pauses.c.judge_id == key, pauses.c.reason != reason)
+        if tx.execute(sa.update(pauses).where(other).values(reason=reason)).rowcount:
+            tx.record_event(Event.GATE_CLOSED, scope=scope_of(judge_id), reason=reason)
     return False
 
 
