@@ -26,7 +26,14 @@ from worker.config import load_settings
 from worker.domain.lifecycle import LIVE_STATES, BatchState
 from worker.errors import NotPossible
 from worker.export import Format, write_file
-from worker.store import batch_queries, id_prefix, job_commands, job_queries, leases, pauses
+from worker.store import (
+    batch_commands,
+    batch_queries,
+    id_prefix,
+    job_commands,
+    job_queries,
+    pauses,
+)
 from worker.store.database import open_database
 from worker.store.schema_version import check_schema
 from worker.validation import judge_offences
@@ -104,6 +111,9 @@ class Admin:
             - `paused`: rows of pauses: `judge_id` (`None`: all judges), `reason`, `since`.
             - `waiting_for`: rows of the gates that are closed because the judge API refuses
               requests, with `scope`, `reason`, `closed_at` and `opens_at`.
+            - `in_doubt`: rows of the batches whose submission had no usable response, and that
+              are searched for at the judge API: `id`, `judge_id`, `item_count`, `submissions`,
+              `due_at` (of the next search), `error`.
             - `held`: rows of the batches on hold: `id`, `judge_id`, `item_count`,
               `remote_batch_id`, `error`.
             - `notices`: number of webhook notices by state, and `latest_failed`, the last 5
@@ -116,6 +126,7 @@ class Admin:
                 "batches": _live_batches_by_state(connection),
                 "paused": _rows(pauses.list_pauses(connection)),
                 "waiting_for": _rows(job_queries.closed_gates(connection)),
+                "in_doubt": _rows(job_queries.batches_in_doubt(connection)),
                 "held": _rows(job_queries.held_batches(connection)),
                 "notices": {
                     **job_queries.notice_counts(connection),
@@ -439,7 +450,7 @@ class Admin:
         Raises:
             NotPossible: No batch on hold has this id.
         """
-        state = self._run(lambda tx: leases.resolve(tx, batch_id, resubmit=resubmit))
+        state = self._run(lambda tx: batch_commands.resolve(tx, batch_id, resubmit=resubmit))
         if state is None:
             raise NotPossible(f"no batch on hold has the id {batch_id} (`evalworker batches`)")
         return state

@@ -29,9 +29,9 @@ from worker.config import load_settings
 from worker.domain.lifecycle import NoticeState
 from worker.outbox import enqueue
 from worker.sandbox.server import running_sandbox
+from worker.store.batch_commands import resolve
 from worker.store.database import Database
 from worker.store.job_queries import held_batches
-from worker.store.leases import resolve
 from worker.store.tables import evaluator_results, events, items, jobs, notices
 
 if TYPE_CHECKING:

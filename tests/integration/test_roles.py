@@ -31,7 +31,7 @@ from worker.gateway.server import serving_gateway
 from worker.pipeline.brokers import grant_queue
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import running_sandbox
-from worker.store import job_commands, leases
+from worker.store import batch_commands, job_commands
 from worker.store.database import Database
 from worker.store.migrate import downgrade, grant_roles, upgrade
 from worker.store.tables import metadata
@@ -389,7 +389,7 @@ def test_the_commands_of_operators_and_the_gateway_work_under_the_workers_role(
         job_id = UUID(taken.json()["batch_execution_id"])
         assert database.run(lambda tx: job_commands.cancel(tx, job_id)) == 1
         assert database.run(lambda tx: job_commands.retry(tx, job_id)) == 0
-        assert database.run(lambda tx: leases.resolve(tx, job_id, resubmit=True)) is None
+        assert database.run(lambda tx: batch_commands.resolve(tx, job_id, resubmit=True)) is None
 
 
 def test_a_worker_operates_but_does_not_prune(logins: Logins) -> None:

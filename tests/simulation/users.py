@@ -12,7 +12,7 @@ from tests.simulation.judge_api import POISON, UNKNOWN_JUDGE
 from worker import enqueue
 from worker.domain.lifecycle import ENDED, BatchState, Status
 from worker.errors import NotPossible
-from worker.store import job_commands, leases, pauses
+from worker.store import batch_commands, job_commands, pauses
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -160,7 +160,7 @@ class Users:
                 texts = world.sql("SELECT request FROM eval_items WHERE batch_id = ?", (batch_id,))
                 world.allowed.update(text for (text,) in texts)
             became = world.database.run(
-                partial(leases.resolve, batch_id=UUID(batch_id), resubmit=again)
+                partial(batch_commands.resolve, batch_id=UUID(batch_id), resubmit=again)
             )
             assert became is not BatchState.SUBMITTED or remote_id is not None
 

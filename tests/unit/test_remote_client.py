@@ -527,7 +527,7 @@ def test_a_reason_is_one_line_in_the_apis_own_words(body: object, words: str) ->
 def test_a_page_that_is_not_json_is_shown_without_markup() -> None:
     page = "<html>\n<h1>502 Bad\tGateway</h1><hr>nginx</html>"
     with api_with(httpx.Response(502, text=page)) as api:
-        assert api.status(ID) == Unavailable("502: 502 Bad Gateway nginx")
+        assert api.status(ID) == Unavailable("502: 502 Bad Gateway nginx", is_server_error=True)
 
 
 def test_a_reason_is_bounded() -> None:

@@ -137,23 +137,22 @@ def test_a_response_that_is_not_this_batch_is_unavailable(body: object) -> None:
         assert isinstance(api.status(ID), Unavailable)
 
 
-@pytest.mark.parametrize("index", [None, True, False, -1, 1.0, "1", 10**400, [], {}])
-def test_an_item_without_a_usable_index_is_dropped_and_reported(index: object) -> None:
-    good = {"index": 1, "status": "completed"}
-    execution = read(batch(items=[{"index": index, "status": "completed"}, good]))
-    assert [item.index for item in execution.items] == [1]
-    assert execution.oddities == ("an item has no usable index",)
+@pytest.mark.parametrize(
+    ("index", "expected"),
+    [
+        *((number, 2) for number in (2, "2", " 02 ", 2.0, "2.0")),
+        *((odd, None) for odd in (None, True, False, -1, "-1", 1.5, "two", "", 10**400)),
+        ([], None),
+    ],
+)
+def test_an_index_is_a_whole_number_that_may_be_text(index: object, expected: int | None) -> None:
+    (item,) = read(batch(items=[{"index": index, "status": "completed"}])).items
+    assert item.index == expected
 
 
-def test_items_that_share_an_index_are_both_dropped() -> None:
-    items = [
-        {"index": 0, "status": "completed"},
-        {"index": 1, "status": "completed"},
-        {"index": 0, "status": "failed"},
-    ]
-    execution = read(batch(items=items))
-    assert [item.index for item in execution.items] == [1]
-    assert execution.oddities == ("item 0 occurs 2 times: none of them is used",)
+def test_status_words_are_read_without_case() -> None:
+    execution = read(batch(status=" Completed ", items=[{"index": 0, "status": "FAILED"}]))
+    assert (execution.status, execution.items[0].status) == ("completed", "failed")
 
 
 def test_garbage_among_items_and_results_is_reported_once_each() -> None:
@@ -162,33 +161,35 @@ def test_garbage_among_items_and_results_is_reported_once_each() -> None:
         None,
         {"index": 0},
         {"index": 1, "status": "completed", "evaluator_results": "text"},
-        {"index": 2, "status": "completed", "evaluator_results": [None]},
+        {"index": 2, "status": "completed", "evaluator_results": [None, {"score": "high"}]},
     ]
-    assert read(batch(items=items)).oddities == (
-        "an item has no usable index (2 times)",
-        "item 0 has no status",
+    execution = read(batch(items=items))
+    assert execution.unreadable == ("an item is not an object (2 times)", "item 0 has no status")
+    assert execution.oddities == (
         "the results of item 1 are not a list",
         "result 1 of item 2 is not an object",
+        "result 2 of item 2 has a score that is no number",
     )
-    assert read(batch(items={"0": {}})).oddities == ("the items are not a list",)
+    assert read(batch(items={"0": {}})).unreadable == ("the items are not a list",)
 
 
 def test_many_oddities_are_counted_rather_than_listed() -> None:
     items = [{"index": index} for index in range(1000)]
-    oddities = read(batch(items=items)).oddities
-    assert len(oddities) == 20
-    assert oddities[-1] == "… and 981 more"
+    unreadable = read(batch(items=items)).unreadable
+    assert len(unreadable) == 20
+    assert unreadable[-1] == "… and 981 more"
 
 
 def test_counts_that_do_not_add_up_are_reported_at_the_end_only() -> None:
-    fields = {"total_count": 3, "completed_count": 2, "failed_count": 0}
+    fields = {"total_count": "3", "completed_count": 2, "failed_count": 0}
     items = [{"index": 0, "status": "completed"}, {"index": 1, "status": "failed"}]
     assert read(batch(items=items, **fields)).oddities == ()
-    assert read(batch(items=items, **fields) | {"status": "partial"}).oddities == (
+    ended = read(batch(items=items, **fields) | {"status": "partial"})
+    assert ended.oddities == (
         "total_count is 3, but 2 items can be read",
-        "completed_count is 2, but 1 items are completed",
         "failed_count is 0, but 1 items are failed",
     )
+    assert ended.unreadable == ("completed_count is 2, but 1 items are completed",)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +201,12 @@ def test_counts_that_do_not_add_up_are_reported_at_the_end_only() -> None:
         (7.5, 7.5, None),
         (None, None, None),
         (True, None, {"score": True}),
-        ("0.8", None, {"score": "0.8"}),
+        ("0.8", 0.8, None),
+        (" -1e-3 ", -0.001, None),
+        ("high", None, {"score": "high"}),
+        ("nan", None, {"score": "nan"}),
+        ("1e999", None, {"score": "1e999"}),
+        ("0,8", None, {"score": "0,8"}),
         ([1], None, {"score": [1]}),
         (math.nan, None, {"score": "NaN"}),
         (-math.inf, None, {"score": "-Infinity"}),

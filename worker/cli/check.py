@@ -47,5 +47,5 @@ def _situation(settings: Settings) -> dict[str, Any]:
     """Return what is worth knowing beside the checks, and fails none of them."""
     with Admin(settings.database_url) as admin:
         status = admin.status()
-        shown = {name: status[name] for name in ("paused", "waiting_for", "held")}
+        shown = {name: status[name] for name in ("paused", "waiting_for", "in_doubt", "held")}
         return {"schema": current_revision(admin.database), **shown}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Any
 
@@ -46,7 +46,7 @@ def unknown_name(name: str, known: Collection[str]) -> str:
 
 
 def obstacles(status: dict[str, Any]) -> list[str]:
-    """Return a line for each pause, closed gate and batch on hold."""
+    """Return a line for each pause, closed gate, batch in doubt and batch on hold."""
     lines = []
     for pause in status["paused"]:
         judge_id = pause["judge_id"]
@@ -57,8 +57,13 @@ def obstacles(status: dict[str, Any]) -> list[str]:
         )
     lines += [
         f"waiting for {gate['scope']} since {timestamp(gate['closed_at'])}: {gate['reason']} "
-        f"(next attempt {gate['opens_at']:%H:%M:%S})"
+        f"({_next_attempt(gate['opens_at'])})"
         for gate in status["waiting_for"]
+    ]
+    lines += [
+        f"in doubt: batch {batch['id']}, {quantity(batch['item_count'], 'input')} for "
+        f"{batch['judge_id']}: {batch['error']} (next search {batch['due_at']:%H:%M:%S})"
+        for batch in status["in_doubt"]
     ]
     lines += [
         f"on hold: batch {batch['id']}, {quantity(batch['item_count'], 'input')} for "
@@ -66,6 +71,12 @@ def obstacles(status: dict[str, Any]) -> list[str]:
         for batch in status["held"]
     ]
     return [escape_controls(line) for line in lines]
+
+
+def _next_attempt(opens_at: datetime) -> str:
+    if opens_at > datetime.now(UTC):
+        return f"next attempt {opens_at:%H:%M:%S}"
+    return "the next request that is due will try again"
 
 
 def notice_lines(notices: dict[str, Any]) -> list[str]:

@@ -1,15 +1,12 @@
-"""Decide what an ended batch means for each of its items.
-
-The remote identifies an item only by its index in the submitted batch. Each index is judged by
-itself: what is contradictory or missing counts as unanswered, never as another item's result.
-"""
+"""Decide what an ended batch means for each of its items."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from worker.domain.lifecycle import ENDED_AT_REMOTE, RUNNING_AT_REMOTE
+from worker.domain.item_assignment import Ambiguous, Inputs, assign_items
+from worker.domain.lifecycle import ENDED_AT_REMOTE, GIVEN_UP_AT_REMOTE, RUNNING_AT_REMOTE
 from worker.domain.outcomes import BatchExecution, RemoteItem
 
 MAX_ODDITIES = 20  # kept per batch
@@ -28,13 +25,32 @@ class BatchResult:
 
     def reason(self, index: int) -> str:
         """Return why this item has no result, in the API's words where it gave some."""
-        if index in self.failed:
-            return self.failed[index].error_message or "failed at the judge, which gave no reason"
-        return f"the batch ended '{self.remote_status}' without an answer for this input"
+        item = self.failed.get(index)
+        if item is None:
+            return f"the batch ended '{self.remote_status}' without an answer for this input"
+        if item.error_message or item.status == "failed":
+            return item.error_message or "failed at the judge, which gave no reason"
+        return f"'{item.status}' at the judge, which gave no reason"
+
+    def may_retry(self, index: int) -> bool:
+        """Return whether to send a failed item again unasked: not if the remote gave it up."""
+        item = self.failed.get(index)
+        words = {self.remote_status, item.status if item else ""}
+        return not words & GIVEN_UP_AT_REMOTE
 
     def execution_log_id(self, index: int) -> str | None:
         item = self.completed.get(index) or self.failed.get(index)
         return item.execution_log_id if item else None
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableResult:
+    """The batch has ended, but whose results these are cannot be told: nothing is recorded.
+
+    Its inputs may have been evaluated, so they are not sent again either.
+    """
+
+    reason: str
 
 
 def is_running(execution: BatchExecution) -> bool:
@@ -47,28 +63,37 @@ def is_undocumented_status(execution: BatchExecution) -> bool:
     return execution.status not in ENDED_AT_REMOTE | RUNNING_AT_REMOTE
 
 
-def read_batch_result(execution: BatchExecution, item_count: int) -> BatchResult:
-    """Sort the items of an ended batch of `item_count` inputs by what became of them."""
+def read_batch_result(execution: BatchExecution, sent: Inputs) -> BatchResult | UnreadableResult:
+    """Sort the items of an ended batch by what became of the inputs that were `sent`."""
+    assignment = assign_items(execution.items, sent)
+    if isinstance(assignment, Ambiguous):
+        return UnreadableResult(assignment.reason)
     completed: dict[int, RemoteItem] = {}
     failed: dict[int, RemoteItem] = {}
     oddities = list(execution.oddities)
-    for item in execution.items:
-        if item.index >= item_count:
-            oddities.append(f"item {item.index} was never sent")
-        elif item.status == "completed":
-            completed[item.index] = item
-        elif item.status == "failed":
-            failed[item.index] = item
+    if assignment.oddity is not None:
+        oddities.append(assignment.oddity)
+    oddities += [f"item {item.index} was never sent" for item in assignment.surplus]
+    unreadable = list(execution.unreadable)
+    for index, item in assignment.items.items():
+        if item.status == "completed":
+            completed[index] = item
+        elif item.status == "failed" or item.status in GIVEN_UP_AT_REMOTE:
+            failed[index] = item
+        elif item.status in RUNNING_AT_REMOTE:
+            oddities.append(f"item {index} is '{item.status}' in an ended batch")
         else:
-            oddities.append(f"item {item.index} is '{item.status}' in an ended batch")
-    missing = frozenset(range(item_count)) - completed.keys() - failed.keys()
+            unreadable.append(f"item {index} is '{item.status}', which is no known status")
+    missing = frozenset(sent) - completed.keys() - failed.keys()
+    if missing and unreadable:
+        return UnreadableResult("; ".join(unreadable[:MAX_ODDITIES]))
     if missing:
-        oddities.append(f"{len(missing)} of {item_count} items are not answered for")
+        oddities.append(f"{len(missing)} of {len(sent)} items are not answered for")
     return BatchResult(
         remote_status=execution.status,
         ran_judge_version_id=execution.judge_version_id,
         completed=completed,
         failed=failed,
         missing=missing,
-        oddities=tuple(oddities[:MAX_ODDITIES]),
+        oddities=tuple((*oddities, *unreadable)[:MAX_ODDITIES]),
     )

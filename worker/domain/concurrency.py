@@ -19,6 +19,15 @@ def in_flight_allowed(ceiling: int, limit: float | None, since: float) -> int:
     return max(1, min(ceiling, round(grown)))
 
 
+def free_slots(allowed: int, *, taken: int, in_doubt: int) -> int:
+    """Return how many more batches may be at the remote, where `in_doubt` ones may be there too.
+
+    These never take the last slot: they are searched for during a minute or longer, and all other
+    work would stand still meanwhile.
+    """
+    return allowed - taken - min(in_doubt, allowed - 1)
+
+
 def fair_share(slots: int, lanes: int) -> int:
     """Return how many of the free slots one of so many lanes of equal priority may use.
 

@@ -3,7 +3,8 @@
     planned -> submitting -> submitted -> finished
                    |             |-> lost      (gone or stuck at the remote: its items wait again)
                    |-> unknown                 (the response was lost: search before sending again)
-                   |-> refused                 (the remote will not take it)
+                   |      |
+                   |------|-> refused          (the remote will not take it)
 
     and from each of the first four -> held    (on hold until a person resolves it)
 
@@ -25,7 +26,7 @@ class BatchState(StrEnum):
     UNKNOWN = "unknown"  # by submit: no response came back, so the remote is searched first
     SUBMITTED = "submitted"  # by submit: the remote gave an id, which is polled
     FINISHED = "finished"  # by poll: its results are recorded
-    REFUSED = "refused"  # by submit: the remote will not take it; split, or its one item failed
+    REFUSED = "refused"  # by submit or recover: the remote will not take it; split, or failed
     LOST = "lost"  # by poll: gone or stuck at the remote; its items wait again
     HELD = "held"  # by submit or poll: on hold, as its holders keep dying or a person must decide
 
@@ -35,9 +36,9 @@ TRANSITIONS: Mapping[BatchState, frozenset[BatchState]] = {
     for state, after in {
         "planned": "submitting refused held",
         "submitting": "planned submitted unknown refused held",
-        "unknown": "planned submitted held",
+        "unknown": "planned submitted refused held",
         "submitted": "finished lost held",
-        "held": "planned unknown submitted",
+        "held": "planned unknown submitted lost",
         "finished": "",
         "refused": "",
         "lost": "",
@@ -69,9 +70,14 @@ class NoticeState(StrEnum):
     FAILED = "failed"  # by notify: it can never be sent, or its attempts are used up
 
 
-# The remote's statuses of a batch. Every status outside ENDED_AT_REMOTE means "keep waiting", known
-# or not: a new word must never end a batch.
-ENDED_AT_REMOTE = frozenset({"completed", "partial", "failed"})
+# The remote's statuses of a batch, and of an item, in lower case. Every status outside
+# ENDED_AT_REMOTE means "keep waiting", known or not: a new word must never end a batch.
+GIVEN_UP_AT_REMOTE = frozenset(
+    {"cancelled", "canceled", "expired", "aborted", "terminated", "timed_out"}
+)
+"""Undocumented ends that somebody or something decided: nothing is sent again unasked."""
+
+ENDED_AT_REMOTE = frozenset({"completed", "partial", "failed"}) | GIVEN_UP_AT_REMOTE
 RUNNING_AT_REMOTE = frozenset({"pending", "processing"})
 
 

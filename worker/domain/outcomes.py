@@ -23,9 +23,12 @@ class EvaluatorResult:
 
 @dataclass(frozen=True, slots=True)
 class RemoteItem:
-    """One item of a batch execution; `index` counts from 0 in the submitted batch."""
+    """One item of a batch execution; `index` counts from 0 in the submitted batch.
 
-    index: int
+    It is as received: None where there is none, and not always that of the input it belongs to.
+    """
+
+    index: int | None
     status: str
     evaluator_results: tuple[EvaluatorResult, ...] = ()
     error_message: str = ""
@@ -46,6 +49,7 @@ class BatchExecution:
     tags: tuple[str, ...] | None = None  # None: this server does not show tags
     items: tuple[RemoteItem, ...] = ()
     oddities: tuple[str, ...] = ()  # where the response contradicts itself
+    unreadable: tuple[str, ...] = ()  # parts of the items that cannot be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +131,12 @@ class Unavailable:
 
     `sent` is False only where the request provably did not reach the API (connection refused,
     name not resolved, TLS handshake failed). A POST with `sent` True may have started a batch.
+    `is_server_error` is True where a response came, and its status code was 5xx.
     """
 
     reason: str
     sent: bool = True
+    is_server_error: bool = False
 
 
 SubmitOutcome = Accepted | Invalid | TooLarge | NotFound | Throttled | Denied | Unavailable

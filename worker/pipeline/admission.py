@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from random import Random
 
 from worker.domain.backoff import MAX_CLAIMS
+from worker.domain.concurrency import free_slots
 from worker.store import concurrency_limit, gates, leases, pauses, submission
 from worker.store.database import Transaction
 from worker.store.leases import Claim
@@ -86,7 +87,10 @@ def _closed_gate(
 
 def _no_slot(tx: Transaction, claim: Claim, max_in_flight: int) -> Deferred | None:
     allowed = concurrency_limit.allowed_in_flight(tx, max_in_flight)
-    if claim.live_batches <= allowed or submission.count_taken_slots(tx) <= allowed:
+    if claim.live_batches <= allowed:
+        return None
+    taken, in_doubt = submission.count_taken_slots(tx)  # this batch is one of them
+    if free_slots(allowed, taken=taken, in_doubt=in_doubt) >= 0:
         return None
     return Deferred(NO_SLOT_SECONDS, None, "no slot is free")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from worker.domain.batching import pack, ready
-from worker.domain.concurrency import fair_share
+from worker.domain.concurrency import fair_share, free_slots
 from worker.pipeline.context import Policy
 from worker.store import concurrency_limit, job_completion, planning
 from worker.store.database import Transaction
@@ -32,7 +32,8 @@ def plan(tx: Transaction, policy: Policy) -> Plan:
     if not planning.lock_planning(tx, wait=False):
         return Plan()
     allowed = concurrency_limit.allowed_in_flight(tx, policy.max_in_flight)
-    slots = allowed - planning.count_live_batches(tx)
+    taken, in_doubt = planning.count_live_batches(tx)
+    slots = free_slots(allowed, taken=taken, in_doubt=in_doubt)
     lanes = planning.due_lanes(tx) if slots > 0 else []
     planned: list[UUID] = []
     waits: list[float] = []

@@ -5,7 +5,13 @@ from __future__ import annotations
 from uuid import UUID
 
 from worker.domain.backoff import LOST_AFTER_FAILURES, NOT_FOUND_GRACE, UNFINISHED_READS, backoff
-from worker.domain.batch_result import is_running, is_undocumented_status, read_batch_result
+from worker.domain.batch_result import (
+    BatchResult,
+    UnreadableResult,
+    is_running,
+    is_undocumented_status,
+    read_batch_result,
+)
 from worker.domain.outcomes import (
     BatchExecution,
     Denied,
@@ -20,7 +26,8 @@ from worker.pipeline import gate_policy
 from worker.pipeline.admission import Admitted, admit_request
 from worker.pipeline.context import StepContext
 from worker.pipeline.path_check import check_missing
-from worker.store import gates, polling
+from worker.store import gates, leases, polling
+from worker.store.batch_items import batch_items
 from worker.store.database import Transaction
 from worker.store.leases import Claim
 
@@ -70,7 +77,7 @@ class Poller:
                     return self._record_end(tx, claim, execution)
                 if not overdue:
                     return self._record_running(tx, claim, execution)
-                self._record_lost(tx, claim, f"no end after {elapsed:.0f} s at the remote")
+                self._record_overdue(tx, claim, execution, f"after {elapsed:.0f} s at the remote")
             case NotFound(reason) if elapsed > NOT_FOUND_GRACE:
                 self._record_lost(tx, claim, f"gone at the remote: {reason}")
             case Unavailable(reason) if overdue and claim.failures >= LOST_AFTER_FAILURES:
@@ -101,13 +108,30 @@ class Poller:
         return wait
 
     def _record_end(self, tx: Transaction, claim: Claim, execution: BatchExecution) -> float | None:
-        result = read_batch_result(execution, claim.item_count)
-        if result.missing and claim.failures < UNFINISHED_READS:
+        rows = batch_items(tx, claim.id)
+        result = read_batch_result(execution, {row.batch_index: row.input for row in rows})
+        obstacle = _obstacle(result)
+        if obstacle is not None and claim.failures < UNFINISHED_READS:
             wait = self._poll_wait(claim)
-            polling.record_poll_failed(tx, claim, reason=result.oddities[-1], wait=wait)
+            polling.record_poll_failed(tx, claim, reason=obstacle, wait=wait)
             return wait
-        polling.record_results(tx, claim, result, retry_wait=self._item_retry_wait)
+        if not isinstance(result, UnreadableResult):
+            polling.record_results(tx, claim, rows, result, retry_wait=self._item_retry_wait)
+        elif all(row.is_cancelled for row in rows):
+            self._record_lost(tx, claim, result.reason)
+        else:
+            leases.put_on_hold(tx, claim, reason=f"its results cannot be read: {result.reason}")
         return None
+
+    def _record_overdue(
+        self, tx: Transaction, claim: Claim, execution: BatchExecution, when: str
+    ) -> None:
+        """Give up a batch that does not end; one whose status nobody knows may have ended."""
+        if is_undocumented_status(execution):
+            reason = f"'{execution.status}' {when}: what that means is not known"
+            leases.put_on_hold(tx, claim, reason=reason)
+        else:
+            self._record_lost(tx, claim, f"no end {when}")
 
     def _record_lost(self, tx: Transaction, claim: Claim, reason: str) -> None:
         polling.record_lost(tx, claim, reason=reason, retry_wait=self._item_retry_wait)
@@ -134,3 +158,10 @@ class Poller:
             self.context.durations.add(
                 claim.judge_id, seen if seconds is None else min(seconds, seen)
             )
+
+
+def _obstacle(result: BatchResult | UnreadableResult) -> str | None:
+    """Return why an ended batch is read again; a later read may show more."""
+    if isinstance(result, UnreadableResult):
+        return result.reason
+    return result.oddities[-1] if result.missing else None

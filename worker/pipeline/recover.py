@@ -15,6 +15,8 @@ from typing import Any
 from uuid import UUID
 
 from worker.domain.backoff import backoff, first_search_wait, search_wait
+from worker.domain.doubt import Continuation, continue_in_doubt
+from worker.domain.echoes import is_echo
 from worker.domain.outcomes import (
     BatchExecution,
     Denied,
@@ -40,9 +42,6 @@ MAX_SECONDS = 20.0  # of one search; it ends before its lease does
 BUSY_SECONDS = (1.0, 3.0)  # before a batch is searched for after another one
 
 OWN_TAG = "evalworker:"  # followed by the id of the batch: no two batches have the same
-
-COMPARED_FIELDS = ("request", "response", "contexts", "expected_output", "turns")
-"""Input fields that the remote is known to echo."""
 
 
 # --- the step ------------------------------------------------------------------------------------
@@ -104,9 +103,11 @@ class Recovery:
             )
         finally:
             self._searching.release()
-        recorded = database.run(lambda tx: self._record(tx, claim, outcome))
+        recorded, halves = database.run(lambda tx: self._record(tx, claim, outcome))
         if recorded and isinstance(outcome, Match):
             self.context.messages.poll(claim.id, delay=self.context.policy.poll_min)
+        for half in halves:
+            self.context.messages.submit(half)
 
     def _defer(self, tx: Transaction, claim: Claim) -> Deferred:
         wait = self.context.rng.uniform(*BUSY_SECONDS)
@@ -117,32 +118,40 @@ class Recovery:
     def _known(self, remote_ids: Collection[str]) -> set[str]:
         return self.context.database.run(lambda tx: submission.known_remote_ids(tx, remote_ids))
 
-    def _record(self, tx: Transaction, claim: Claim, outcome: SearchOutcome) -> bool:
+    def _record(
+        self, tx: Transaction, claim: Claim, outcome: SearchOutcome
+    ) -> tuple[bool, Sequence[UUID]]:
+        """Record the outcome; returns whether the claim still held, and the halves of a split."""
         context = self.context
         match outcome:
             case Match(remote_id):
                 gate_policy.record_success(tx, claim, gates.STATUS)
-                return record_accepted(tx, claim, remote_id, None, wait=context.policy.poll_min)
+                wait = context.policy.poll_min
+                return record_accepted(tx, claim, remote_id, None, wait=wait), ()
             case Absent():
                 gate_policy.record_success(tx, claim, gates.STATUS)
-                return self._record_absent(tx, claim, "not in the remote's list")
+                return self._record_absent(tx, claim, "not in the remote's list", has_list=True)
             case NoList(reason) if context.policy.resubmit_unlisted:
-                return self._record_absent(tx, claim, f"there is no list to search ({reason})")
+                reason = f"there is no list to search ({reason})"
+                return self._record_absent(tx, claim, reason, has_list=False)
             case NoList(reason):
                 reason = f"there is no list to search ({reason})"
-                return leases.put_on_hold(tx, claim, reason=reason)
+                return leases.put_on_hold(tx, claim, reason=reason), ()
             case Unclear(reason, cause):
                 wait, gate = backoff(claim.failures + 2, context.rng), None
                 if cause is not None:
                     wait, gate = gate_policy.record_failure(
                         tx, cause, claim, gates.STATUS, context.rng
                     )
-                return submission.record_search(
+                recorded = submission.record_search(
                     tx, claim, wait=wait, reason=reason, complete=False, gate=gate
                 )
+                return recorded, ()
 
-    def _record_absent(self, tx: Transaction, claim: Claim, reason: str) -> bool:
-        """Record one more search in vain; after the last one the batch is submitted again.
+    def _record_absent(
+        self, tx: Transaction, claim: Claim, reason: str, *, has_list: bool
+    ) -> tuple[bool, Sequence[UUID]]:
+        """Record one more search in vain; after the last one the batch goes on in doubt.
 
         A 404 on the list is searched as often: it may be a proxy's page, and resubmitting early is
         billed twice.
@@ -150,9 +159,33 @@ class Recovery:
         searches = claim.looks + 1
         wait = search_wait(searches)
         if wait is not None:
-            return submission.record_search(tx, claim, wait=wait, reason=reason, complete=True)
-        reason = f"{reason} after {searches} searches: sent again"
-        return submission.record_not_started(tx, claim, reason=reason, wait=0.0)
+            recorded = submission.record_search(tx, claim, wait=wait, reason=reason, complete=True)
+            return recorded, ()
+        return self._continue(tx, claim, f"{reason} after {searches} searches", has_list=has_list)
+
+    def _continue(
+        self, tx: Transaction, claim: Claim, reason: str, *, has_list: bool
+    ) -> tuple[bool, Sequence[UUID]]:
+        doubt = submission.read_doubt(tx, claim, has_list=has_list)
+        error = claim.server_error or reason
+        continuation = continue_in_doubt(doubt, max_attempts=self.context.policy.max_item_attempts)
+        match continuation:
+            case Continuation.SUBMIT_AGAIN:
+                return submission.record_in_doubt(tx, claim, reason=f"{reason}: sent again"), ()
+            case Continuation.HOLD:
+                times = f"{doubt.attempts} attempts may have been evaluated"
+                reason = (
+                    f"{error}; {reason}: {times}" if claim.server_error else f"{reason}: {times}"
+                )
+                return leases.put_on_hold(tx, claim, reason=reason), ()
+            case Continuation.BLAME if claim.item_count == 1:
+                return submission.record_refused(tx, claim, reason=error), ()
+            case Continuation.BLAME | Continuation.SPLIT:
+                spent = continuation is Continuation.SPLIT
+                halves = submission.record_split(
+                    tx, claim, reason=error, doubts=claim.doubts + spent
+                )
+                return bool(halves), halves
 
 
 def record_accepted(
@@ -277,17 +310,8 @@ def _is_lost_batch(api: JudgeAPI, row: BatchExecution, lost: LostSubmission) -> 
             echoes = {item.index: item.input for item in execution.items}
             if len(echoes) < len(lost.inputs) or None in echoes.values():
                 return Unclear(f"batch {row.batch_execution_id} does not show its inputs yet")
-            return all(_is_echo(echoes.get(i), sent) for i, sent in enumerate(lost.inputs))
+            return all(is_echo(echoes.get(i), sent) for i, sent in enumerate(lost.inputs))
         case NotFound():
             return False
         case Throttled(reason) | Denied(reason) | Unavailable(reason) as cause:
             return Unclear(reason, cause)
-
-
-def _is_echo(echo: Mapping[str, Any] | None, sent: Mapping[str, Any]) -> bool:
-    """Return whether an echoed input is the one sent; an empty field equals an absent one."""
-    return echo is not None and all(
-        (echo.get(name) or None) == (sent.get(name) or None)
-        for name in COMPARED_FIELDS
-        if name in echo or name not in ("turns", "contexts")
-    )

@@ -119,7 +119,7 @@ class Submitter:
     def _split(self, claim: Claim, reason: str) -> None:
         def record(tx: Transaction) -> Sequence[UUID]:
             gate_policy.record_success(tx, claim, gates.SUBMIT)
-            return submission.record_split(tx, claim, reason=reason)
+            return submission.record_split(tx, claim, reason=reason, doubts=claim.doubts)
 
         for half in self.context.database.run(record):
             self.context.messages.submit(half)
@@ -160,7 +160,13 @@ class Submitter:
                 submission.record_refused(tx, claim, reason=reason)
             case Unavailable(reason, sent=True):
                 gate_policy.record_failure(tx, outcome, claim, gates.SUBMIT, rng)
-                submission.record_unknown(tx, claim, reason=reason, wait=first_search_wait())
+                submission.record_unknown(
+                    tx,
+                    claim,
+                    reason=reason,
+                    wait=first_search_wait(),
+                    is_server_error=outcome.is_server_error,
+                )
             case Throttled(reason) | Denied(reason) | Unavailable(reason):
                 delay, gate = gate_policy.record_failure(tx, outcome, claim, gates.SUBMIT, rng)
                 submission.record_not_started(tx, claim, reason=reason, wait=delay, gate=gate)

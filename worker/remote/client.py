@@ -28,6 +28,7 @@ from worker.domain.outcomes import (
 from worker.errors import ConfigurationError, Unreachable
 from worker.remote.deadline import ExchangeAborted, clock, exchange_deadline, read_body
 from worker.remote.error_messages import one_line
+from worker.remote.item_pages import read_further_pages
 from worker.remote.responses import (
     ApiResponse,
     list_outcome,
@@ -153,11 +154,23 @@ class JudgeAPI:
     ) -> StatusOutcome:
         """GET a whole batch, from `status_url` where that is a URL of this API.
 
-        `spaced` is for callers that read many batches, one after the other.
+        All pages are read where the items are paged. `spaced` is for callers that read many
+        batches, one after the other.
         """
         own_url = self._base_url.resolve(status_url) if status_url else None
-        path = (*EXECUTIONS, batch_execution_id)
-        response = self._get("status", lambda: own_url or self._base_url.join(*path), spaced=spaced)
+        try:
+            url = own_url or self._base_url.join(*EXECUTIONS, batch_execution_id)
+        except _NOT_ENCODABLE as error:
+            return Unavailable(self._describe(error, "cannot be requested"), sent=False)
+        response = self._get("status", lambda: url, spaced=spaced)
+        if not isinstance(response, Unavailable) and response.is_success:
+            response = read_further_pages(
+                response,
+                url,
+                self._base_url,
+                lambda page: self._get("status", lambda: page, spaced=False),
+                max_seconds=self._deadline,
+            )
         if isinstance(response, Unavailable):
             return response
         return self._noted(status_outcome(response, batch_execution_id))

@@ -14,6 +14,7 @@ MAX_DEPTH = 100  # of nested values; JSON encoders of databases give up at about
 TOO_DEEP = "(nested too deeply to be kept)"
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def make_storable(value: Value) -> Value:
@@ -54,15 +55,18 @@ def string_or_none(value: object) -> str | None:
 
 
 def count_or_none(value: object) -> int | None:
-    """Return an integer from 0 that fits a database's 32 bits."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    """Return an integer from 0 that fits a database's 32 bits; digits may be text."""
+    number = number_or_none(value)
+    if number is None or not number.is_integer():
         return None
-    return value if 0 <= value < 2**31 else None
+    return int(number) if 0 <= number < 2**31 else None
 
 
 def number_or_none(value: object) -> float | None:
-    """Return a finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    """Return a finite number; it may be text, as some servers write decimals."""
+    if isinstance(value, str):
+        value = value if _NUMBER.fullmatch(value.strip()) else None
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
         number = float(value)

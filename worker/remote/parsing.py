@@ -47,10 +47,17 @@ def read_execution(body: object, *, expected_id: str) -> BatchExecution:
         raise UnreadableExecution("the response is not a batch execution")
     if batch_id.lower() != expected_id.lower():
         raise UnreadableExecution(f"the response is about another batch: {batch_id}")
+    head = _read_head(body, batch_id)
     oddities: list[str] = []
-    items = tuple(_read_items(body.get("items"), oddities))
-    all_oddities = _summarize([*_count_oddities(body, items), *oddities])
-    return replace(_read_head(body, batch_id), items=items, oddities=all_oddities)
+    unreadable: list[str] = []
+    items = tuple(_read_items(body.get("items"), oddities, unreadable))
+    if body.get("next") is not None:
+        unreadable.append("the items go on at a page that cannot be requested")
+    if head.status in ENDED_AT_REMOTE:  # a running batch may show all of its items, some, or none
+        _compare_counts(body, head, items, oddities, unreadable)
+    return replace(
+        head, items=items, oddities=_summarize(oddities), unreadable=_summarize(unreadable)
+    )
 
 
 def read_list_row(body: object) -> BatchExecution | None:
@@ -67,11 +74,11 @@ def read_list_row(body: object) -> BatchExecution | None:
 def _read_head(body: Mapping[str, Any], batch_id: str) -> BatchExecution:
     status, judge, tags = body.get("status"), body.get("judge"), body.get("tags")
     version_id = judge.get("version_id") if isinstance(judge, dict) else None
-    if not isinstance(status, str) or not status:
+    if not isinstance(status, str) or not status.strip():
         raise UnreadableExecution("the response has no status")
     return BatchExecution(
         batch_execution_id=batch_id,
-        status=make_storable(status),
+        status=_status(status),
         total_count=count_or_none(body.get("total_count")),
         created_at=datetime_or_none(body.get("created_at")),
         seconds=_seconds(body),
@@ -92,37 +99,30 @@ def _read_tags(tags: Iterable[object]) -> tuple[str, ...]:
     return tuple(make_storable(tag) for tag in tags if isinstance(tag, str))
 
 
-def _read_items(items: object, oddities: list[str]) -> Iterator[RemoteItem]:
+def _status(status: str) -> str:
+    return make_storable(status.strip().lower())
+
+
+def _read_items(items: object, oddities: list[str], unreadable: list[str]) -> Iterator[RemoteItem]:
     if items is None:
         return
     if not isinstance(items, list):
-        oddities.append("the items are not a list")
+        unreadable.append("the items are not a list")
         return
-    counts = Counter(index for index in map(_index, items) if index is not None)
-    oddities += [
-        f"item {index} occurs {count} times: none of them is used"
-        for index, count in counts.items()
-        if count > 1
-    ]
     for item in items:
-        index = _index(item)
-        if index is None:
-            oddities.append("an item has no usable index")
+        if not isinstance(item, dict):
+            unreadable.append("an item is not an object")
         elif not isinstance(item.get("status"), str):
-            oddities.append(f"item {index} has no status")
-        elif counts[index] == 1:
-            yield _read_item(item, index, oddities)
+            unreadable.append(f"item {item.get('index')} has no status")
+        else:
+            yield _read_item(item, oddities)
 
 
-def _index(item: object) -> int | None:
-    return count_or_none(item.get("index")) if isinstance(item, dict) else None
-
-
-def _read_item(item: Mapping[str, Any], index: int, oddities: list[str]) -> RemoteItem:
-    echo = item.get("input")
+def _read_item(item: Mapping[str, Any], oddities: list[str]) -> RemoteItem:
+    echo, index = item.get("input"), count_or_none(item.get("index"))
     return RemoteItem(
         index=index,
-        status=make_storable(item["status"]),
+        status=_status(item["status"]),
         evaluator_results=tuple(_read_results(item.get("evaluator_results"), index, oddities)),
         error_message=as_text(item.get("error_message")) or "",
         execution_log_id=string_or_none(item.get("execution_log_id")),
@@ -130,7 +130,9 @@ def _read_item(item: Mapping[str, Any], index: int, oddities: list[str]) -> Remo
     )
 
 
-def _read_results(results: object, index: int, oddities: list[str]) -> Iterator[EvaluatorResult]:
+def _read_results(
+    results: object, index: int | None, oddities: list[str]
+) -> Iterator[EvaluatorResult]:
     if results is None:
         return
     if isinstance(results, dict):
@@ -139,10 +141,13 @@ def _read_results(results: object, index: int, oddities: list[str]) -> Iterator[
         oddities.append(f"the results of item {index} are not a list")
         return
     for number, result in enumerate(results, start=1):
-        if isinstance(result, dict):
-            yield _read_result(result, number)
-        else:
+        if not isinstance(result, dict):
             oddities.append(f"result {number} of item {index} is not an object")
+            continue
+        read = _read_result(result, number)
+        if read.score is None and result.get("score") is not None:
+            oddities.append(f"result {number} of item {index} has a score that is no number")
+        yield read
 
 
 def _with_name(name: str, result: object) -> object:
@@ -162,7 +167,7 @@ def _read_result(result: Mapping[str, Any], number: int) -> EvaluatorResult:
         evaluator_version_id=string_or_none(result.get("evaluator_version_id")),
         confidence=number_or_none(result.get("confidence")),
     )
-    # A value that its field cannot hold is kept as received: "0.8" is no score, but not nothing.
+    # A value that its field cannot hold is kept as received: "high" is no score, but not nothing.
     extra = {
         key: value
         for key, value in result.items()
@@ -171,17 +176,23 @@ def _read_result(result: Mapping[str, Any], number: int) -> EvaluatorResult:
     return replace(parsed, extra=make_storable(extra)) if extra else parsed
 
 
-def _count_oddities(body: Mapping[str, Any], items: tuple[RemoteItem, ...]) -> Iterator[str]:
-    if body.get("status") not in ENDED_AT_REMOTE:
-        return  # a running batch may show all of its items, some, or none
-    total = count_or_none(body.get("total_count"))
-    if total is not None and total != len(items):
-        yield f"total_count is {total}, but {len(items)} items can be read"
+def _compare_counts(
+    body: Mapping[str, Any],
+    head: BatchExecution,
+    items: tuple[RemoteItem, ...],
+    oddities: list[str],
+    unreadable: list[str],
+) -> None:
+    """Note where the counts are not those of the items: results that are not shown exist."""
+    if head.total_count is not None and head.total_count != len(items):
+        oddities.append(f"total_count is {head.total_count}, but {len(items)} items can be read")
     for name, status in (("completed_count", "completed"), ("failed_count", "failed")):
         expected = count_or_none(body.get(name))
         actual = sum(item.status == status for item in items)
         if expected is not None and expected != actual:
-            yield f"{name} is {expected}, but {actual} items are {status}"
+            note = f"{name} is {expected}, but {actual} items are {status}"
+            hidden = status == "completed" and expected > actual
+            (unreadable if hidden else oddities).append(note)
 
 
 def _summarize(oddities: Iterable[str]) -> tuple[str, ...]:

@@ -179,7 +179,7 @@ def _refusal(response: ApiResponse) -> Refusal:
         case status if 400 <= status < 500:
             return Denied(reason)
         case _:
-            return Unavailable(reason)
+            return Unavailable(reason, is_server_error=response.status >= 500)
 
 
 def _is_of_the_api(body: object) -> bool:

@@ -53,6 +53,20 @@ class BaseURL:
         has_same_origin = _origin(url) == _origin(self.url) and not url.userinfo
         return url if is_below and has_same_origin else None
 
+    def follow(self, page: httpx.URL, reference: str) -> httpx.URL | None:
+        """Resolve the reference of one page to the next; None if nothing can be requested.
+
+        Behind a proxy, a server may not know its own address: then its query is used, and no more.
+        """
+        url = self.resolve(reference)
+        query = reference.partition("#")[0].partition("?")[2]
+        if url is not None or not query or len(query) > MAX_URL:
+            return url
+        try:
+            return page.copy_with(query=query.encode())
+        except (httpx.InvalidURL, ValueError):
+            return None
+
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
     port = url.port or {"http": 80, "https": 443}.get(url.scheme)

@@ -29,6 +29,7 @@ class BatchItem(NamedTuple):
     job_id: UUID
     item_index: int
     batch_index: int
+    attempts: int
     is_cancelled: bool
     input: Any  # an object in the API's shape, unless plain SQL wrote something else
 
@@ -48,7 +49,14 @@ _OPEN_ITEMS = (
 def batch_items(tx: Transaction, batch_id: UUID) -> list[BatchItem]:
     """Return the items of a batch by their index in it, cancelled ones included."""
     return [
-        BatchItem(row.job_id, row.item_index, row.batch_index, row.is_cancelled, _input_of(row))
+        BatchItem(
+            row.job_id,
+            row.item_index,
+            row.batch_index,
+            row.attempts,
+            row.is_cancelled,
+            _input_of(row),
+        )
         for row in tx.execute(_BATCH_ITEMS, {"of_batch": batch_id})
     ]
 
@@ -56,7 +64,7 @@ def batch_items(tx: Transaction, batch_id: UUID) -> list[BatchItem]:
 _BATCH_ITEMS = (
     sa.select(
         # Not `metadata`, which stays here.
-        *(items.c[name] for name in ("job_id", "item_index", "batch_index", "extra")),
+        *(items.c[name] for name in ("job_id", "item_index", "batch_index", "attempts", "extra")),
         *(items.c[name] for name in COLUMN_FIELDS),
         (items.c.status == Status.CANCELLED).label("is_cancelled"),
     )

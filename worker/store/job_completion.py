@@ -207,21 +207,28 @@ class EndedItem(NamedTuple):
     log_id: str | None = None
 
 
-def end_items(tx: Transaction, batch_id: UUID, ended: Sequence[EndedItem]) -> None:
-    """processing -> completed or failed."""
-    _END_ITEM.run(tx, [item._asdict() for item in ended], of_batch=batch_id)
+def end_items(
+    tx: Transaction, batch_id: UUID, ended: Sequence[EndedItem], *, spent: int = 1
+) -> None:
+    """processing -> completed or failed, with so many attempts more."""
+    _END_ITEM.run(tx, [item._asdict() for item in ended], of_batch=batch_id, spent=spent)
 
 
 def retry_items(
-    tx: Transaction, batch_id: UUID, failed: Sequence[dict[str, Any]], *, job_ids: Collection[UUID]
+    tx: Transaction,
+    batch_id: UUID,
+    failed: Sequence[dict[str, Any]],
+    *,
+    job_ids: Collection[UUID],
+    spent: int,
 ) -> None:
-    """processing -> pending: to be sent again in a later batch.
+    """processing -> pending, with so many attempts more: to be sent again in a later batch.
 
     Keys of `failed`: of_index (in the batch), new_error, wait (seconds). The jobs are due again
     when the first of these items is.
     """
     if failed:
-        _RETRY_ITEM.run(tx, failed, of_batch=batch_id)
+        _RETRY_ITEM.run(tx, failed, of_batch=batch_id, spent=spent)
         wake_jobs(tx, job_ids)
 
 
@@ -238,13 +245,13 @@ _END_ITEM = BulkUpdate(
         .where(_in_flight(given))
         .values(
             status=given.new_status,
-            attempts=items.c.attempts + 1,
+            attempts=items.c.attempts + given.spent,
             error=given.new_error,
             execution_log_id=given.log_id,
             finished_at=now(),
         )
     ),
-    shared={"of_batch": Id},
+    shared={"of_batch": Id, "spent": sa.Integer},
     of_index=sa.Integer,
     new_status=sa.Text,
     new_error=sa.Text,
@@ -256,12 +263,12 @@ _RETRY_ITEM = BulkUpdate(
         .where(_in_flight(given))
         .values(
             status=Status.PENDING,
-            attempts=items.c.attempts + 1,
+            attempts=items.c.attempts + given.spent,
             error=given.new_error,
             due_at=later(given.wait),
         )
     ),
-    shared={"of_batch": Id},
+    shared={"of_batch": Id, "spent": sa.Integer},
     of_index=sa.Integer,
     new_error=sa.Text,
     wait=sa.Double,

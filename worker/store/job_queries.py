@@ -9,7 +9,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from worker.domain.lifecycle import NoticeState, Status
+from worker.domain.lifecycle import BatchState, NoticeState, Status
 from worker.errors import UnknownJob
 from worker.store import pauses
 from worker.store.rows import read_rows, select_rows
@@ -119,6 +119,17 @@ class HeldBatch(NamedTuple):
     error: str | None
 
 
+class BatchInDoubt(NamedTuple):
+    """A batch whose submission had no usable response: the remote is searched for it."""
+
+    id: UUID
+    judge_id: str
+    item_count: int
+    submissions: int
+    due_at: datetime
+    error: str | None
+
+
 class ClosedGate(NamedTuple):
     """A row of `eval_gates` behind which work waits."""
 
@@ -198,6 +209,14 @@ def held_batches(connection: sa.Connection) -> list[HeldBatch]:
     """Return the batches on hold, oldest first."""
     chosen = select_rows(HeldBatch, batches).where(batch_is_held).order_by(batches.c.id)
     return read_rows(connection, HeldBatch, chosen)
+
+
+def batches_in_doubt(connection: sa.Connection) -> list[BatchInDoubt]:
+    """Return the batches that are searched for, oldest first."""
+    chosen = select_rows(BatchInDoubt, batches).where(
+        batch_is_live, batches.c.state == BatchState.UNKNOWN
+    )
+    return read_rows(connection, BatchInDoubt, chosen.order_by(batches.c.id))
 
 
 def failed_notices(connection: sa.Connection, limit: int) -> list[Notice]:

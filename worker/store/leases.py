@@ -47,6 +47,9 @@ class Claim:
     submissions: int
     looks: int
     polls: int
+    doubts: int
+    server_error: str | None
+    server_error_at: datetime | None
     gate: str | None
     own_tag: str | None  # the tag of its own that its latest submission carried
     remote_batch_id: str | None
@@ -219,30 +222,6 @@ def put_on_hold(tx: Transaction, claim: Claim, *, reason: str) -> bool:
     if moved:
         tx.record_event(Event.BATCH_HELD, batch_id=claim.id, reason=reason)
     return moved
-
-
-def resolve(tx: Transaction, batch_id: UUID, *, resubmit: bool) -> BatchState | None:
-    """held -> submitted, if the remote has it; else -> unknown, or -> planned to `resubmit`.
-
-    Returns None if no such batch is on hold.
-    """
-    found = tx.execute(
-        sa.select(batches.c.remote_batch_id)
-        .where(batches.c.id == batch_id, batches.c.state == BatchState.HELD)
-        .with_for_update()
-    ).one_or_none()
-    if found is None:
-        return None
-    after = BatchState.PLANNED if resubmit else BatchState.UNKNOWN
-    if found.remote_batch_id is not None:
-        after = BatchState.SUBMITTED
-    tx.execute(
-        sa.update(batches)
-        .where(batches.c.id == batch_id)
-        .values(state=after, due_at=now(), nudged_at=None, looks=0, failures=0)
-    )
-    tx.record_event(Event.BATCH_RESOLVED, batch_id=batch_id, becomes=after)
-    return after
 
 
 def note_surprise(

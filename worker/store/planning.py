@@ -43,16 +43,18 @@ def lock_planning(tx: Transaction, *, wait: bool) -> bool:
     return bool(tx.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(PLANNING_LOCK))))
 
 
-def count_live_batches(tx: Transaction) -> int:
-    """Count the batches that take a slot at the remote, or soon will.
+def count_live_batches(tx: Transaction) -> tuple[int, int]:
+    """Count the batches that take a slot at the remote, or soon will; and those in doubt.
 
     Those behind a pause take none, so that the other judges' work goes on.
     """
-    return int(tx.scalar(_LIVE_BATCHES) or 0)
+    taken, in_doubt = tx.execute(_LIVE_BATCHES).one()
+    return int(taken), int(in_doubt)
 
 
+_IN_DOUBT = batches.c.state == BatchState.UNKNOWN
 _LIVE_BATCHES = (
-    sa.select(sa.func.count())
+    sa.select(sa.func.count().filter(sa.not_(_IN_DOUBT)), sa.func.count().filter(_IN_DOUBT))
     .select_from(batches)
     .where(batches.c.due_at.isnot(None), sa.not_(pauses.is_behind_pause()))
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -14,7 +14,7 @@ from worker.domain.lifecycle import BatchState, Status
 from worker.domain.outcomes import EvaluatorResult, RemoteItem
 from worker.events import CountedEvent, Event
 from worker.store import job_completion
-from worker.store.batch_items import OpenItem, open_items
+from worker.store.batch_items import BatchItem, OpenItem, open_items
 from worker.store.bulk import insert_rows
 from worker.store.database import Transaction
 from worker.store.job_completion import EndedItem
@@ -63,10 +63,27 @@ def record_poll_failed(
     return record_waiting(tx, claim, BatchState.SUBMITTED, reason=reason, wait=wait, gate=gate)
 
 
+class FailedItem(NamedTuple):
+    """An item without a result, and whether it may be sent again unasked."""
+
+    row: OpenItem | BatchItem
+    error: str
+    log_id: str | None = None
+    may_retry: bool = True
+
+
 def record_results(
-    tx: Transaction, claim: Claim, result: BatchResult, *, retry_wait: RetryWait
+    tx: Transaction,
+    claim: Claim,
+    rows: Sequence[BatchItem],
+    result: BatchResult,
+    *,
+    retry_wait: RetryWait,
 ) -> bool:
-    """submitted -> finished, with every result, in this transaction, once."""
+    """submitted -> finished, with every result, in this transaction, once.
+
+    `rows` are the items of the batch as this transaction read them.
+    """
     moved = move(
         tx,
         claim,
@@ -79,15 +96,16 @@ def record_results(
     )
     if not moved:
         return False
-    rows = open_items(tx, claim.id)
-    completed: list[tuple[OpenItem, RemoteItem]] = []
-    failed: list[tuple[OpenItem, str, str | None]] = []
+    rows = [row for row in rows if not row.is_cancelled]
+    completed: list[tuple[BatchItem, RemoteItem]] = []
+    failed: list[FailedItem] = []
     for row in rows:
         index = row.batch_index
         if index in result.completed:
             completed.append((row, result.completed[index]))
         else:
-            failed.append((row, result.reason(index), result.execution_log_id(index)))
+            reason, log_id = result.reason(index), result.execution_log_id(index)
+            failed.append(FailedItem(row, reason, log_id, result.may_retry(index)))
     _insert_results(tx, completed)
     ended = [
         EndedItem(row.batch_index, Status.COMPLETED, log_id=item.execution_log_id)
@@ -115,27 +133,24 @@ def record_lost(tx: Transaction, claim: Claim, *, reason: str, retry_wait: Retry
         return False
     tx.record_event(Event.BATCH_LOST, batch_id=claim.id, reason=reason)
     rows = open_items(tx, claim.id)
-    _fail_or_retry(tx, claim, [(row, reason, None) for row in rows], retry_wait)
+    _fail_or_retry(tx, claim, [FailedItem(row, reason) for row in rows], retry_wait)
     job_completion.end_finished_jobs(tx, {row.job_id for row in rows})
     return True
 
 
 def _fail_or_retry(
-    tx: Transaction,
-    claim: Claim,
-    failures: Sequence[tuple[OpenItem, str, str | None]],
-    retry_wait: RetryWait,
+    tx: Transaction, claim: Claim, failures: Sequence[FailedItem], retry_wait: RetryWait
 ) -> None:
     """processing -> pending while attempts are left, else -> failed with the last reason.
 
-    `failures` are items with their reasons and execution log ids.
+    Submissions of this batch that remained in doubt count as attempts, too.
     """
     ended: list[EndedItem] = []
     retried: list[dict[str, Any]] = []
     retried_jobs: set[UUID] = set()
-    for row, error, log_id in failures:
-        attempt = row.attempts + 1
-        wait = retry_wait(attempt)
+    for row, error, log_id, may_retry in failures:
+        attempt = row.attempts + claim.doubts + 1
+        wait = retry_wait(attempt) if may_retry else None
         tx.record_event(
             Event.ITEM_FAILED if wait is None else Event.ITEM_RETRIED,
             job_id=row.job_id,
@@ -149,11 +164,11 @@ def _fail_or_retry(
         else:
             retried.append({"of_index": row.batch_index, "new_error": error, "wait": wait})
             retried_jobs.add(row.job_id)
-    job_completion.end_items(tx, claim.id, ended)
-    job_completion.retry_items(tx, claim.id, retried, job_ids=retried_jobs)
+    job_completion.end_items(tx, claim.id, ended, spent=claim.doubts + 1)
+    job_completion.retry_items(tx, claim.id, retried, job_ids=retried_jobs, spent=claim.doubts + 1)
 
 
-def _insert_results(tx: Transaction, completed: Sequence[tuple[OpenItem, RemoteItem]]) -> None:
+def _insert_results(tx: Transaction, completed: Sequence[tuple[BatchItem, RemoteItem]]) -> None:
     """Insert one row per item and evaluator; those of an earlier run of the item are replaced."""
     repeated = [row for row, _ in completed if row.attempts]
     if repeated:
@@ -179,7 +194,7 @@ _RESULT_COLUMNS = (
 )
 
 
-def _result_row(row: OpenItem, position: int, result: EvaluatorResult) -> tuple[object, ...]:
+def _result_row(row: BatchItem, position: int, result: EvaluatorResult) -> tuple[object, ...]:
     return (
         str(row.job_id),
         row.item_index,

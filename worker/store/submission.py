@@ -12,6 +12,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from worker.domain.doubt import Doubt
 from worker.domain.lifecycle import BatchState, Status
 from worker.events import Event
 from worker.store import job_completion
@@ -21,10 +22,11 @@ from worker.store.job_completion import EndedItem
 from worker.store.leases import Claim, build_claim, claim_batch, move, record_waiting
 from worker.store.planning import insert_planned
 from worker.store.sql_functions import among, now
-from worker.store.tables import batches, item_is_in_batch, item_is_in_flight, items
+from worker.store.tables import batch_is_live, batches, item_is_in_batch, item_is_in_flight, items
 from worker.validation import offences_of
 
 SUBMITTING_LOCK = 0x65766C02  # an advisory lock of PostgreSQL; SQLite has one writer anyway
+LATEST_BATCHES = 1000  # that are looked through for one that the judge took lately
 _AT_REMOTE = (BatchState.SUBMITTING, BatchState.UNKNOWN, BatchState.SUBMITTED)
 
 
@@ -45,6 +47,7 @@ _SUBMIT = build_claim(
     submissions=batches.c.submissions + 1,
     submitting_at=now(),
     own_tag=sa.bindparam("new_tag"),
+    server_error=None,
 )
 
 
@@ -158,16 +161,30 @@ def record_accepted(
 def record_not_started(
     tx: Transaction, claim: Claim, *, reason: str, wait: float, gate: str | None = None
 ) -> bool:
-    """submitting, unknown -> planned: the remote has nothing of it; sent again after `wait`."""
+    """submitting -> planned: the remote has nothing of it; sent again after `wait`."""
     again = {"submitting_at": None, "looks": 0}
     return record_waiting(
         tx, claim, BatchState.PLANNED, reason=reason, wait=wait, gate=gate, **again
     )
 
 
-def record_unknown(tx: Transaction, claim: Claim, *, reason: str, wait: float) -> bool:
-    """submitting -> unknown: the response was lost; the remote is searched after `wait`."""
-    moved = move(tx, claim, BatchState.UNKNOWN, due_in=wait, looks=0, error=reason)
+def record_in_doubt(tx: Transaction, claim: Claim, *, reason: str) -> bool:
+    """unknown -> planned: the remote shows nothing of it; sent again now, and counted."""
+    again = {"submitting_at": None, "looks": 0, "doubts": claim.doubts + 1}
+    return record_waiting(
+        tx, claim, BatchState.PLANNED, reason=reason, wait=0.0, gate=None, **again
+    )
+
+
+def record_unknown(
+    tx: Transaction, claim: Claim, *, reason: str, wait: float, is_server_error: bool = False
+) -> bool:
+    """submitting -> unknown: no usable response came; the remote is searched after `wait`."""
+    noted: dict[str, Any] = {}
+    if is_server_error:
+        first = claim.server_error_at or claim.submitting_at
+        noted = {"server_error": reason, "server_error_at": first}
+    moved = move(tx, claim, BatchState.UNKNOWN, due_in=wait, looks=0, error=reason, **noted)
     if moved:
         tx.record_event(Event.BATCH_UNKNOWN, batch_id=claim.id, reason=reason)
     return moved
@@ -210,7 +227,10 @@ _KNOWN = sa.select(batches.c.remote_batch_id).where(
 
 
 def record_refused(tx: Transaction, claim: Claim, *, reason: str) -> bool:
-    """submitting -> refused: the API will never take these inputs; they fail with its words."""
+    """submitting, unknown -> refused: the API will never take these inputs.
+
+    They fail with its words.
+    """
     if not move(tx, claim, BatchState.REFUSED, error=reason):
         return False
     tx.record_event(Event.BATCH_REFUSED, batch_id=claim.id, reason=reason)
@@ -218,8 +238,11 @@ def record_refused(tx: Transaction, claim: Claim, *, reason: str) -> bool:
     return True
 
 
-def record_split(tx: Transaction, claim: Claim, *, reason: str) -> Sequence[UUID]:
-    """submitting -> refused, its items in two planned halves: one of them has the refused input."""
+def record_split(tx: Transaction, claim: Claim, *, reason: str, doubts: int) -> Sequence[UUID]:
+    """submitting, unknown -> refused, its items in two planned halves.
+
+    One of them has the input that the remote will not take. They inherit the `doubts`.
+    """
     if not move(tx, claim, BatchState.REFUSED, error=f"split in two: {reason}"):
         return ()
     rows = open_items(tx, claim.id)
@@ -231,11 +254,19 @@ def record_split(tx: Transaction, claim: Claim, *, reason: str) -> Sequence[UUID
         tx.record_event(
             Event.BATCH_SPLIT, batch_id=claim.id, job_id=job_id, reason=reason, halves=len(halves)
         )
-    return [_insert_half(tx, claim, half) for half in halves]
+    return [_insert_half(tx, claim, half, doubts) for half in halves]
 
 
-def _insert_half(tx: Transaction, claim: Claim, rows: Sequence[OpenItem]) -> UUID:
+def _insert_half(tx: Transaction, claim: Claim, rows: Sequence[OpenItem], doubts: int) -> UUID:
     batch_id = insert_planned(tx, claim, item_count=len(rows))
+    if doubts or claim.server_error:
+        # A half is suspected from the start, and innocent only by what passes from now on.
+        suspected_at = now() if claim.server_error else None
+        tx.execute(
+            sa.update(batches)
+            .where(batches.c.id == batch_id)
+            .values(doubts=doubts, server_error_at=suspected_at)
+        )
     first, last = rows[0].batch_index, rows[-1].batch_index
     tx.execute(
         sa.update(items)
@@ -249,18 +280,65 @@ def _insert_half(tx: Transaction, claim: Claim, rows: Sequence[OpenItem]) -> UUI
     return batch_id
 
 
-def count_taken_slots(tx: Transaction) -> int:
-    """Count the batches that are, or may be, at the remote; exact until the transaction ends.
+def read_doubt(tx: Transaction, claim: Claim, *, has_list: bool) -> Doubt:
+    """Return what is known of a batch that was submitted and is nowhere to be found."""
+    attempts = tx.scalar(_MOST_ATTEMPTS, {"of_batch": claim.id}) or 0
+    others_pass, is_alone = False, False
+    is_repeated = claim.server_error is not None and claim.server_error_at != claim.submitting_at
+    if is_repeated:
+        judge = {"batch_id": claim.id, "judge_id": claim.judge_id}
+        others_pass = bool(tx.scalar(_OTHERS_PASS, {**judge, "since": claim.server_error_at}))
+        is_alone = not tx.scalar(_OTHERS_LIVE, judge)
+    return Doubt(
+        item_count=claim.item_count,
+        attempts=attempts + claim.doubts + 1,
+        has_list=has_list,
+        is_repeated_error=is_repeated,
+        others_pass=others_pass,
+        is_alone=is_alone,
+    )
 
-    Needed only where splitting has made more live batches than there are slots.
+
+_MOST_ATTEMPTS = sa.select(sa.func.max(items.c.attempts)).where(
+    items.c.batch_id == sa.bindparam("of_batch"), item_is_in_flight
+)
+_ANOTHER = (
+    batches.c.id != sa.bindparam("batch_id"),
+    batches.c.judge_id == sa.bindparam("judge_id"),
+)
+_OTHERS_LIVE = sa.select(1).where(*_ANOTHER, batch_is_live).limit(1)
+_LATEST = (
+    sa.select(batches.c.id, batches.c.judge_id, batches.c.submitted_at)
+    .order_by(batches.c.id.desc())
+    .limit(LATEST_BATCHES)
+    .subquery("latest")
+)
+_OTHERS_PASS = (
+    sa.select(1)
+    .where(
+        _LATEST.c.id != sa.bindparam("batch_id"),
+        _LATEST.c.judge_id == sa.bindparam("judge_id"),
+        _LATEST.c.submitted_at > sa.bindparam("since"),
+    )
+    .limit(1)
+)
+
+
+def count_taken_slots(tx: Transaction) -> tuple[int, int]:
+    """Count the batches that are at the remote, or on their way, and those in doubt.
+
+    The counts are exact until the transaction ends. They are needed only where there are more live
+    batches than slots: batches were split, or the limit was lowered.
     """
     if tx.on_postgresql:
         tx.execute(sa.select(sa.func.pg_advisory_xact_lock(SUBMITTING_LOCK)))
-    return int(tx.scalar(_TAKEN_SLOTS) or 0)
+    taken, in_doubt = tx.execute(_TAKEN_SLOTS).one()
+    return int(taken), int(in_doubt)
 
 
+_IN_DOUBT = batches.c.state == BatchState.UNKNOWN
 _TAKEN_SLOTS = (
-    sa.select(sa.func.count())
+    sa.select(sa.func.count().filter(sa.not_(_IN_DOUBT)), sa.func.count().filter(_IN_DOUBT))
     .select_from(batches)
     .where(batches.c.due_at.isnot(None), among(batches.c.state, _AT_REMOTE))
 )

@@ -199,6 +199,14 @@ batches = Table(
     _counter("submissions", "The number of POST requests that were begun."),
     _counter("looks", "Consecutive searches of the API's list that did not find it."),
     _counter("polls", "The number of polls that were begun."),
+    _counter("doubts",
+        "Submissions that may have been evaluated although nothing shows it; each counts as an "
+        "attempt."),
+    Column("server_error", Text,
+        comment="The 5xx response to its latest submission, in the API's words; NULL: none."),
+    Column("server_error_at", UtcTime,
+        comment="When its first submission with such a response was begun, or when it was split "
+        "from a batch that had one."),
     Column("error", Text, comment="The last error, or why it ended as it did."),
     Column("created_at", UtcTime, nullable=False, comment="When it was planned."),
     Column("submitting_at", UtcTime, comment="When its latest submission was begun."),

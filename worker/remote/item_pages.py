@@ -1,0 +1,75 @@
+"""Read the items of a batch where a server pages them, which no documented one does.
+
+It is done as in the list: `next` stands beside the items, or the items are an object with `results`
+and `next`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import httpx
+
+from worker.domain.outcomes import Unavailable
+from worker.remote.deadline import clock
+from worker.remote.responses import ApiResponse
+from worker.remote.urls import BaseURL
+
+
+class ItemPage(NamedTuple):
+    """The items on one page, as received, and the reference to the next one."""
+
+    items: list[Any]
+    next: str | None
+
+
+def read_further_pages(
+    first: ApiResponse,
+    page_url: httpx.URL,
+    base_url: BaseURL,
+    get_page: Callable[[httpx.URL], ApiResponse | Unavailable],
+    *,
+    max_seconds: float,
+) -> ApiResponse | Unavailable:
+    """Return the first response with the items of all pages; or a further one that failed.
+
+    A `next` that cannot be followed stays in the body, and says that items are missing.
+    """
+    body = first.body
+    page = _item_page(body)
+    if page is None or not isinstance(body, dict):
+        return first
+    items, following = page
+    end, seen = clock() + max_seconds, {str(page_url)}
+    while following is not None:
+        url = base_url.follow(page_url, following)
+        if url is None or str(url) in seen:
+            break
+        if clock() > end:
+            return Unavailable(f"the items could not be read within {max_seconds:g} s")
+        seen.add(str(url))
+        response = get_page(url)
+        if isinstance(response, Unavailable):
+            return response
+        if not response.is_success and response.status != 404:
+            return response
+        page = _item_page(response.body)
+        if page is None:  # a 404 included: it says nothing of the batch
+            return Unavailable(response.explain("a page of the items cannot be read"))
+        page_url, following = url, page.next
+        items = [*items, *page.items]
+    return replace(first, body={**body, "items": items, "next": following})
+
+
+def _item_page(body: object) -> ItemPage | None:
+    if not isinstance(body, dict):
+        return None
+    items: Any = body.get("items", body.get("results"))
+    following: Any = body.get("next")
+    if isinstance(items, dict):
+        items, following = items.get("results"), items.get("next") or following
+    if not isinstance(items, list):
+        return None
+    return ItemPage(items, following if isinstance(following, str) and following else None)
