@@ -26,14 +26,7 @@ from worker.config import load_settings
 from worker.domain.lifecycle import LIVE_STATES, BatchState
 from worker.errors import NotPossible
 from worker.export import Format, write_file
-from worker.store import (
-    batch_commands,
-    batch_queries,
-    id_prefix,
-    job_commands,
-    job_queries,
-    pauses,
-)
+from worker.store import batch_commands, batch_queries, id_prefix, job_commands, job_queries, pauses
 from worker.store.database import open_database
 from worker.store.schema_version import check_schema
 from worker.validation import judge_offences
