@@ -6,8 +6,9 @@ import sqlalchemy as sa
 from alembic import context
 
 from worker.config import load_settings
+from worker.store import rollup_backfill
 from worker.store.comments import write_comments
-from worker.store.database import create_engine, sqlite_file
+from worker.store.database import Database, sqlite_file
 from worker.store.private_file import create_private_file
 from worker.store.tables import metadata
 
@@ -38,12 +39,13 @@ def main() -> None:
     url = load_settings().sqlalchemy_url
     if (file := sqlite_file(url)) is not None:
         create_private_file(file)
-    engine = create_engine(url)
+    database = Database(url)
     try:
-        with engine.begin() as connection:
+        with database.engine.begin() as connection:
             run(connection)
+        rollup_backfill.fill(database)
     finally:
-        engine.dispose()
+        database.close()
 
 
 main()

@@ -56,7 +56,8 @@ GRANT INSERT (job_id, item_index, request, response, contexts, functions, expect
 -- The function runs with the rights of its caller.
 GRANT EXECUTE ON FUNCTION eval_enqueue, eval_uuid7 TO evalworker_producer;
 
-GRANT SELECT ON eval_job_progress, eval_item_results, eval_scores, eval_job_notices TO evalworker_reader;
+GRANT SELECT ON eval_job_progress, eval_item_results, eval_scores, eval_score_summary, eval_job_notices
+    TO evalworker_reader;
 
 -- The same views without texts of producers and judges, and without errors, which quote them.
 GRANT SELECT (job_id, judge_id, judge_version_id, tags, metadata, status, total, waiting, in_flight, completed,
@@ -67,12 +68,15 @@ GRANT SELECT (job_id, item_index, status, attempts, batch_id, remote_batch_id, e
 GRANT SELECT (job_id, item_index, judge_id, judge_version_id, tags, evaluator_name, score, confidence, finished_at,
     metadata)
     ON eval_scores TO evalworker_reader_without_texts;
+GRANT SELECT ON eval_score_summary TO evalworker_reader_without_texts;
 GRANT SELECT ON eval_job_notices TO evalworker_reader_without_texts;  -- these errors quote no texts
 
 -- The worker, its gateway and its commands never delete jobs, inputs or batches, and never change the history.
 GRANT SELECT, INSERT, UPDATE ON eval_jobs, eval_items, eval_batches, eval_notices, eval_pace TO evalworker_worker;
-GRANT SELECT, INSERT, UPDATE, DELETE ON eval_gates, eval_pauses, eval_evaluator_results TO evalworker_worker;
+GRANT SELECT, INSERT, UPDATE, DELETE ON eval_gates, eval_pauses, eval_evaluator_results, eval_job_scores
+    TO evalworker_worker;
 GRANT SELECT, INSERT ON eval_events TO evalworker_worker;
 GRANT USAGE ON SEQUENCE eval_events_id_seq TO evalworker_worker;  -- SQLAlchemy reads the sequence itself
-GRANT SELECT ON eval_job_progress, eval_item_results, eval_scores, eval_job_notices TO evalworker_worker;
+GRANT SELECT ON eval_job_progress, eval_item_results, eval_scores, eval_score_summary, eval_job_notices
+    TO evalworker_worker;
 GRANT EXECUTE ON FUNCTION eval_enqueue, eval_uuid7 TO evalworker_worker;

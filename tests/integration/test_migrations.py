@@ -37,6 +37,8 @@ VIEWS = {
     " error batch_id remote_batch_id execution_log_id finished_at metadata",
     "eval_scores": "job_id item_index judge_id judge_version_id tags evaluator_name score"
     " justification confidence finished_at metadata",
+    "eval_score_summary": "job_id judge_id judge_version_id tags evaluator_name scored unscored"
+    " mean sum sum_of_squares least most bins finished_at",
     "eval_job_notices": "job_id notice_id state attempts error created_at finished_at",
 }
 

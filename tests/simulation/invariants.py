@@ -127,7 +127,18 @@ def functions(world: Callable[[], World]) -> dict[str, Callable[..., Any]]:
 
 # --- after every event that wrote something ---
 
-ALWAYS = """
+SUMS = """
+SELECT s.job_id, s.evaluator_name, s.judge_version_id, count(s.score), count(*) - count(s.score),
+    round(sum(s.score), 9), round(sum(s.score * s.score), 9), min(s.score), max(s.score)
+FROM eval_scores s JOIN eval_jobs j ON j.id = s.job_id
+WHERE j.finished_at IS NOT NULL GROUP BY 1, 2, 3
+"""
+ROLLED_UP = """
+SELECT job_id, evaluator_name, judge_version_id, scored, unscored, round(sum, 9),
+    round(sum_of_squares, 9), least, most
+FROM eval_job_scores
+"""
+ALWAYS = f"""
 SELECT 'an item waits for a batch that has ended', i.job_id, i.item_index
 FROM eval_items i LEFT JOIN eval_batches b ON b.id = i.batch_id
 WHERE i.status = 'processing' AND b.due_at IS NULL AND b.state IS NOT 'held'
@@ -148,6 +159,12 @@ UNION ALL
 SELECT 'results of an item that is not completed', r.job_id, r.item_index
 FROM eval_evaluator_results r JOIN eval_items i USING (job_id, item_index)
 WHERE i.status <> 'completed'
+UNION ALL
+SELECT 'the sums of a job are not those of its scores', job_id, evaluator_name
+FROM (SELECT * FROM ({SUMS}) EXCEPT SELECT * FROM ({ROLLED_UP}))
+UNION ALL
+SELECT 'there are sums without such scores', job_id, evaluator_name
+FROM (SELECT * FROM ({ROLLED_UP}) EXCEPT SELECT * FROM ({SUMS}))
 """
 
 

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from worker.domain.lifecycle import ENDED
 from worker.events import Event
-from worker.store import job_completion
+from worker.store import job_completion, score_rollup
 from worker.store.database import Transaction
 from worker.store.rows import read_rows
 from worker.store.tables import (
@@ -85,6 +85,7 @@ def expired_jobs(
 def delete_jobs(tx: Transaction, job_ids: Sequence[UUID], before: datetime) -> Deletion:
     """Delete up to `MAX_ROWS` inputs and events of these jobs, and at last the jobs."""
     expired = _lock_expired(tx, job_ids, before)
+    score_rollup.delete(tx, expired)
     deleted_events = _delete_events(tx, events.c.job_id.in_(expired))
     deleted_items = tx.execute(_last_items(sa.delete(items), items.c.job_id.in_(expired))).rowcount
     done = deleted_events < MAX_ROWS and deleted_items < MAX_ROWS

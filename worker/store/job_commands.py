@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from worker.domain.lifecycle import ENDED, BatchState, Status
 from worker.errors import NotPossible, UnknownJob
 from worker.events import Event
-from worker.store import expired_rows, job_completion, planning
+from worker.store import expired_rows, job_completion, planning, score_rollup
 from worker.store.database import Transaction
 from worker.store.sql_functions import now
 from worker.store.tables import batches, evaluator_results, events, item_is_live, items, jobs
@@ -140,6 +140,7 @@ def _delete_results_of_waiting(tx: Transaction, job_id: UUID) -> None:
 
 def _reopen(tx: Transaction, job_id: UUID) -> None:
     """completed, failed, cancelled -> processing; due now."""
+    score_rollup.delete(tx, [job_id])
     tx.execute(
         sa.update(jobs)
         .where(jobs.c.id == job_id)

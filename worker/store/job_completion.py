@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from worker.domain.lifecycle import Status, job_status_at_end
 from worker.events import Event
+from worker.store import score_rollup
 from worker.store.bulk import BulkUpdate
 from worker.store.column_types import Id
 from worker.store.database import Transaction
@@ -69,12 +70,15 @@ def _end_jobs_without_live_items(tx: Transaction, job_ids: Collection[UUID]) -> 
     ended = tx.scalars(_ALL_ENDED, {"job_ids": sorted(job_ids)}).all()
     if not ended:
         return
-    for row in tx.execute(_COUNTED, {"job_ids": ended}).all():
+    counts = tx.execute(_COUNTED, {"job_ids": ended}).all()
+    for row in counts:
         status = job_status_at_end(completed=row.completed, failed=row.failed)
         error = None
         if status is Status.FAILED:
             error = f"none of {row.failed} inputs could be evaluated; one reason: {row.error}"
-        end_job(tx, row.job_id, status, error, completed=row.completed, failed=row.failed)
+        _end_job(tx, row.job_id, status, error, completed=row.completed, failed=row.failed)
+    if scored := [row.job_id for row in counts if row.completed]:
+        score_rollup.write(tx, scored)
 
 
 def _count(status: Status) -> sa.ColumnElement[int]:
@@ -108,11 +112,22 @@ _COUNTED = (
 def end_job(
     tx: Transaction, job_id: UUID, status: Status, error: str | None = None, **counts: int
 ) -> None:
-    """pending, processing -> `status`, with a notice where the producer asked for one."""
+    """pending, processing -> `status`, with the sums of its scores."""
+    if _end_job(tx, job_id, status, error, **counts):
+        score_rollup.write(tx, [job_id])
+
+
+def _end_job(
+    tx: Transaction, job_id: UUID, status: Status, error: str | None = None, **counts: int
+) -> bool:
+    """pending, processing -> `status`, with a notice where the producer asked for one.
+
+    The caller sums up the scores if the job ended, and if there may be any.
+    """
     ended = tx.execute(_END_JOB, {"of_job": job_id, "status": status, "error": error})
     row = ended.one_or_none()
     if row is None:
-        return
+        return False
     job = EndedJob(*row)
     took = None if job.seconds is None else round(job.seconds, 3)
     tx.record_event(
@@ -120,6 +135,7 @@ def end_job(
     )
     if job.callback_url is not None:
         insert_notice(tx, job, status)
+    return True
 
 
 _EVENT_AT_END = {
@@ -155,7 +171,7 @@ def settle_idle_jobs(tx: Transaction, lane: str) -> None:
         if job.has_items:
             tx.execute(sa.update(jobs).where(jobs.c.id == job.id).values(due_at=job.next_due))
         elif job.had_time:
-            end_job(tx, job.id, Status.FAILED, "the job has no inputs")
+            _end_job(tx, job.id, Status.FAILED, "the job has no inputs")
     _end_jobs_without_live_items(tx, idle)
 
 
@@ -186,7 +202,9 @@ def fail_lane(tx: Transaction, lane: str, reason: str) -> None:
     ).all()
     fail_waiting_items(tx, job_ids, reason)
     for job_id in job_ids:
-        end_job(tx, job_id, Status.FAILED, reason)
+        _end_job(tx, job_id, Status.FAILED, reason)
+    if job_ids:
+        score_rollup.write(tx, job_ids)
 
 
 def fail_waiting_items(tx: Transaction, job_ids: Sequence[UUID], reason: str) -> None:
@@ -308,6 +326,7 @@ def wake_stray_jobs(tx: Transaction) -> None:
             )
         )
         if moved.rowcount:
+            score_rollup.delete(tx, [job_id])
             tx.record_event(Event.JOB_REOPENED, job_id=job_id, reason="inputs were added to it")
 
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-from worker.store.column_types import UtcTime
+from worker.store.column_types import Json, UtcTime
 
 
 def _spell(function: type[FunctionElement[Any]], *, postgresql: str, sqlite: str) -> None:
@@ -120,6 +120,23 @@ _spell(
     " WHERE key = {1} AND {2} = CASE WHEN type IN ('true', 'false') THEN type"
     " ELSE CAST(value AS TEXT) END)",
 )
+
+
+class json_array(FunctionElement[Any]):  # noqa: N801 (reads as a SQL function)
+    """A JSON array of any number of values."""
+
+    type = Json()
+    inherit_cache = True
+
+
+@compiles(json_array, "postgresql")
+def _array_on_postgresql(element: json_array, compiler: Any, **kw: Any) -> str:
+    return f"jsonb_build_array({compiler.process(element.clauses, **kw)})"
+
+
+@compiles(json_array, "sqlite")
+def _array_on_sqlite(element: json_array, compiler: Any, **kw: Any) -> str:
+    return f"json_array({compiler.process(element.clauses, **kw)})"
 
 
 def among(column: sa.ColumnElement[str], words: Iterable[str]) -> sa.ColumnElement[bool]:

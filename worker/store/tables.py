@@ -247,6 +247,30 @@ evaluator_results = Table(
     comment="The worker's: one row per input and evaluator, from the input's last evaluation.",
 )
 
+job_scores = Table(
+    "eval_job_scores",
+    metadata,
+    Column("job_id", Id, sa.ForeignKey("eval_jobs.id", ondelete="CASCADE"), primary_key=True,
+        comment="A job that has ended."),
+    Column("position", Integer, primary_key=True, autoincrement=False,
+        comment="The number of this row within its job, from 1."),
+    Column("evaluator_name", Text, nullable=False, comment="The evaluator's name, from the API."),
+    Column("judge_version_id", Text,
+        comment="The version that ran; where the API did not say, the requested one."),
+    Column("scored", sa.BigInteger, nullable=False, comment="Results with a score."),
+    Column("unscored", sa.BigInteger, nullable=False, comment="Results without a score."),
+    Column("sum", sa.Double,
+        comment="The sum of the scores; NULL: there are none, or one is too large to be added."),
+    Column("sum_of_squares", sa.Double, comment="The sum of their squares; NULL: as above."),
+    Column("least", sa.Double, comment="The lowest score."),
+    Column("most", sa.Double, comment="The highest score."),
+    Column("bins", Json,
+        comment="JSON array of ten counts: the scores from 0.0 up to 0.1, from 0.1 up to 0.2, …, "
+        "and from 0.9 to 1.0; NULL: there are no scores, or not all are from 0 to 1."),
+    comment="The worker's: the scores of each ended job in sums, one row per evaluator and judge "
+    "version.",
+)
+
 notices = Table(
     "eval_notices",
     metadata,

@@ -74,6 +74,30 @@ scores = Table(
     comment="The score of each evaluator for each input.",
 )
 
+score_summary = Table(
+    "eval_score_summary",
+    view_metadata,
+    Column("job_id", Id, comment="A job that has ended."),
+    Column("judge_id", Text, comment="Its judge."),
+    Column("judge_version_id", Text,
+        comment="The version that ran; where the API did not say, the requested one."),
+    Column("tags", Json, comment="JSON array of the job's tags."),
+    Column("evaluator_name", Text, comment="The evaluator's name, from the API."),
+    Column("scored", sa.BigInteger, comment="Results with a score."),
+    Column("unscored", sa.BigInteger, comment="Results without a score."),
+    Column("mean", sa.Double, comment="The mean of the scores."),
+    Column("sum", sa.Double, comment="Their sum, from which means over several jobs follow."),
+    Column("sum_of_squares", sa.Double,
+        comment="The sum of their squares, from which standard deviations follow."),
+    Column("least", sa.Double, comment="The lowest score."),
+    Column("most", sa.Double, comment="The highest score."),
+    Column("bins", Json,
+        comment="JSON array of ten counts: the scores from 0.0 up to 0.1, from 0.1 up to 0.2, …, "
+        "and from 0.9 to 1.0; NULL: there are no scores, or not all are from 0 to 1."),
+    Column("finished_at", UtcTime, comment="When the job ended."),
+    comment="The scores of each ended job in sums, which are read in no time.",
+)
+
 job_notices = Table(
     "eval_job_notices",
     view_metadata,

@@ -1,0 +1,93 @@
+"""Keep the roll-up of scores: one row per ended job, evaluator and judge version.
+
+A job that ends gets its rows in the same transaction, and one that is opened again loses them. So
+they always agree with the scores, which do not change while a job has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import cache
+from itertools import pairwise
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from worker.domain.score_summary import SHARE_EDGES
+from worker.store.database import Transaction
+from worker.store.sql_functions import json_array
+from worker.store.tables import job_scores
+from worker.store.views import scores
+
+# Squares of scores beyond these would leave the range of numbers, which PostgreSQL refuses: the job
+# could not end. Sums with larger ones are NULL, and the squares of smaller ones are 0.
+LARGEST: sa.ColumnElement[float] = sa.literal_column("1e150")
+SMALLEST: sa.ColumnElement[float] = sa.literal_column("1e-150")
+
+
+def write(tx: Transaction, job_ids: Collection[UUID]) -> None:
+    """Sum up the scores of jobs that have just ended."""
+    tx.execute(_write(tx.connection.dialect.name), {"job_ids": sorted(job_ids)})
+
+
+@cache
+def _write(dialect: str) -> sa.Executable:
+    columns = [column.name for column in job_scores.columns]
+    insert = (postgresql.insert if dialect == "postgresql" else sqlite.insert)(job_scores)
+    insert = insert.from_select(columns, _SUMS)
+    # There are no such rows, unless somebody opened the job again by hand.
+    return insert.on_conflict_do_update(
+        index_elements=["job_id", "position"],
+        set_={name: insert.excluded[name] for name in columns[2:]},
+    )
+
+
+_GROUP = (scores.c.job_id, scores.c.evaluator_name, scores.c.judge_version_id)
+_SCORE = scores.c.score
+_SCORED = sa.func.count(_SCORE)
+_SIZE = sa.func.abs(_SCORE)
+_SQUARE = sa.case((_SIZE.between(SMALLEST, LARGEST), _SCORE * _SCORE), else_=0.0)
+
+
+def _sum_if_in_range(value: sa.ColumnElement[float]) -> sa.ColumnElement[float]:
+    total = sa.func.sum(value).filter(_SIZE <= LARGEST)
+    return sa.case((sa.func.max(_SIZE) <= LARGEST, total))
+
+
+def _bins(score: sa.ColumnElement[float]) -> sa.ColumnElement[object]:
+    """Count the scores in each bin; NULL unless all are on the scale from 0 to 1."""
+    edges: list[sa.ColumnElement[float]] = [sa.literal_column(repr(edge)) for edge in SHARE_EDGES]
+    bins = [sa.and_(score >= low, score < high) for low, high in pairwise(edges[:-1])]
+    counts = [sa.func.count().filter(condition) for condition in [*bins, score >= edges[-2]]]
+    on_scale = sa.and_(sa.func.min(score) >= edges[0], sa.func.max(score) <= edges[-1])
+    return sa.case((on_scale, json_array(*counts)))
+
+
+_SUMS = (
+    sa.select(
+        scores.c.job_id,
+        sa.func.row_number().over(partition_by=_GROUP[0], order_by=_GROUP[1:]),
+        scores.c.evaluator_name,
+        scores.c.judge_version_id,
+        _SCORED,
+        sa.func.count() - _SCORED,
+        _sum_if_in_range(_SCORE),
+        _sum_if_in_range(_SQUARE),
+        sa.func.min(_SCORE),
+        sa.func.max(_SCORE),
+        _bins(_SCORE),
+    )
+    .where(scores.c.job_id.in_(sa.bindparam("job_ids", expanding=True)))
+    .group_by(*_GROUP)
+)
+
+
+def delete(tx: Transaction, job_ids: Collection[UUID]) -> None:
+    """Take the sums back of jobs that are no longer ended, or that are about to be deleted."""
+    tx.execute(_DELETE, {"job_ids": sorted(job_ids)})
+
+
+_DELETE = sa.delete(job_scores).where(
+    job_scores.c.job_id.in_(sa.bindparam("job_ids", expanding=True))
+)
