@@ -49,12 +49,12 @@ GRANT SELECT ON eval_alembic_version
 -- Producers insert the columns that are theirs. They can read the ids and keys of jobs, which RETURNING and ON CONFLICT
 -- need, but no texts, results or states.
 GRANT INSERT (id, judge_id, judge_version_id, tags, idempotency_key, priority, metadata, created_at, callback_url,
-    trace_context),
-    SELECT (id, idempotency_key) ON eval_jobs TO evalworker_producer;
+    trace_context, content_digest),
+    SELECT (id, idempotency_key, content_digest) ON eval_jobs TO evalworker_producer;
 GRANT INSERT (job_id, item_index, request, response, contexts, functions, expected_output, extra, metadata)
     ON eval_items TO evalworker_producer;
 -- The function runs with the rights of its caller.
-GRANT EXECUTE ON FUNCTION eval_enqueue, eval_uuid7 TO evalworker_producer;
+GRANT EXECUTE ON FUNCTION eval_enqueue, eval_uuid7, eval_record_content TO evalworker_producer;
 
 GRANT SELECT ON eval_job_progress, eval_item_results, eval_scores, eval_score_summary, eval_job_notices
     TO evalworker_reader;
@@ -79,4 +79,4 @@ GRANT SELECT, INSERT ON eval_events TO evalworker_worker;
 GRANT USAGE ON SEQUENCE eval_events_id_seq TO evalworker_worker;  -- SQLAlchemy reads the sequence itself
 GRANT SELECT ON eval_job_progress, eval_item_results, eval_scores, eval_score_summary, eval_job_notices
     TO evalworker_worker;
-GRANT EXECUTE ON FUNCTION eval_enqueue, eval_uuid7 TO evalworker_worker;
+GRANT EXECUTE ON FUNCTION eval_enqueue, eval_uuid7, eval_record_content TO evalworker_worker;

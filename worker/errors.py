@@ -2,6 +2,7 @@
 
     EvalWorkerError
     ├── InvalidInputs        arguments or inputs of a job are invalid (also a ValueError)
+    │   └── IdempotencyKeyReused   the key of the job belongs to another one
     ├── ConfigurationError   settings are invalid or contradict one another
     ├── SchemaMismatch       the database schema is missing, older or newer than this version
     ├── Unreachable          a database, broker or API does not respond at startup
@@ -41,6 +42,25 @@ class InvalidInputs(EvalWorkerError, ValueError):
         if self.total > len(lines):
             lines.append(f"  … and {self.total - len(lines)} more")
         super().__init__("\n".join(["nothing was enqueued:", *lines]))
+
+
+class IdempotencyKeyReused(InvalidInputs):
+    """The idempotency key belongs to a job with other content. Nothing was written.
+
+    Attributes:
+        key: The idempotency key.
+        job_id: Id of the job that has it; `None` if it is another producer's, which this one may
+            not see.
+    """
+
+    def __init__(self, key: str, job_id: UUID | None = None) -> None:
+        self.key, self.job_id = key, job_id
+        reason = (
+            "belongs to a job that this producer may not see"
+            if job_id is None
+            else f"was used for job {job_id}, which has another judge, version, tags or inputs"
+        )
+        super().__init__([f"idempotency_key {key!r} {reason}"])
 
 
 class ConfigurationError(EvalWorkerError):

@@ -7,31 +7,48 @@ rolls back with the producer's rows. It needs the tables, and no broker, API key
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, overload
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
-from worker.errors import SHOWN, InvalidInputs
-from worker.store.job_insert import id_with_key, insert_items, insert_job
+from worker.domain.content_digest import ContentDigest, can_be_compared
+from worker.errors import SHOWN, IdempotencyKeyReused, InvalidInputs
+from worker.store.job_insert import (
+    JobWithKey,
+    insert_items,
+    insert_job,
+    job_with_key,
+    record_content,
+)
+from worker.store.producer_connection import async_runner, connection_of
 from worker.store.tables import items, jobs
 from worker.tracing.context import current_traceparent
-from worker.validation import given_offences, judge_offences, tag_offences, url_offences
+from worker.validation import (
+    given_offences,
+    iterable_offences,
+    judge_offences,
+    key_offences,
+    metadata_offences,
+    tag_offences,
+    url_offences,
+)
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
+    from sqlalchemy.orm import Session, scoped_session
+
+Chunk = list[tuple[int, Mapping[str, Any]]]
 
 CHUNK = 1000  # inputs per statement, so that memory use does not grow with the job
 
 
 @overload
 def enqueue(
-    session_or_connection: Session | sa.Connection,
+    session_or_connection: Session | scoped_session[Any] | sa.Connection,
     *,
     judge_id: str | UUID,
     inputs: Iterable[Mapping[str, Any]],
@@ -44,7 +61,7 @@ def enqueue(
 ) -> UUID: ...
 @overload
 def enqueue(
-    session_or_connection: AsyncSession | AsyncConnection,
+    session_or_connection: AsyncSession | async_scoped_session[Any] | AsyncConnection,
     *,
     judge_id: str | UUID,
     inputs: Iterable[Mapping[str, Any]],
@@ -58,7 +75,12 @@ def enqueue(
 
 
 def enqueue(
-    session_or_connection: Session | sa.Connection | AsyncSession | AsyncConnection,
+    session_or_connection: Session
+    | scoped_session[Any]
+    | sa.Connection
+    | AsyncSession
+    | async_scoped_session[Any]
+    | AsyncConnection,
     *,
     judge_id: str | UUID,
     inputs: Iterable[Mapping[str, Any]],
@@ -77,8 +99,9 @@ def enqueue(
     Args:
         session_or_connection: An SQLAlchemy `Session` or `Connection`, or an `AsyncSession` or
             `AsyncConnection`, to a SQLite or PostgreSQL database that `evalworker migrate` has
-            prepared.
-        judge_id: Id of the judge at the judge API: a non-empty string or a UUID.
+            prepared. A scoped session is one, too. Not in AUTOCOMMIT mode.
+        judge_id: Id of the judge at the judge API: a non-empty string of at most 255 characters,
+            or a UUID.
         inputs: One mapping per input, from any iterable; at least one. The keys are the judge
             API's input fields: `request`, `response` and `expected_output` (strings), `contexts`
             (list of strings), `functions` (list of objects), `turns`, `tools`, and so on. One of
@@ -90,11 +113,14 @@ def enqueue(
             sorted and without duplicates.
         judge_version_id: Version of the judge to use. `None` means the latest version at the
             time of submission.
-        idempotency_key: Non-empty string that identifies this job. If a job with this key exists
-            already, nothing is written and that job's id is returned.
+        idempotency_key: Non-empty string of at most 255 characters that identifies this job, and
+            does not begin with `gateway/`. If a job with this key exists already, nothing is
+            written. Its id is returned if it has the same judge, version, tags and inputs; else
+            `IdempotencyKeyReused` is raised. Jobs that plain SQL or an older version wrote
+            cannot be compared: their ids are returned.
         priority: Signed 32-bit integer. Jobs with a higher priority are submitted first.
-        metadata: JSON object of the producer's own. The views show it; it is never sent to the
-            judge.
+        metadata: JSON object of the producer's own (a dict). The views show it; it is never sent
+            to the judge.
         callback_url: HTTP(S) URL of at most 2,000 characters. The worker POSTs a signed webhook
             to it when the job has ended.
 
@@ -106,69 +132,135 @@ def enqueue(
         InvalidInputs: An argument or an input is invalid. All problems are reported together,
             each with its path, such as `inputs[3].contexts`. Nothing of the job is left in the
             transaction, which stays usable.
+        IdempotencyKeyReused: The key belongs to a job with other content, or to another
+            producer's. Nothing was written. It is an `InvalidInputs`, too.
         sqlalchemy.exc.SQLAlchemyError: The database refused a statement. Roll back.
     """
+    columns = _columns(
+        judge_id=judge_id,
+        tags=tags,
+        judge_version_id=judge_version_id,
+        idempotency_key=idempotency_key,
+        priority=priority,
+        metadata=metadata,
+        callback_url=callback_url,
+    )
+    run_sync = async_runner(session_or_connection)
+    if run_sync is not None:
+        return cast(
+            "Coroutine[Any, Any, UUID]",
+            run_sync(lambda given: _enqueue(connection_of(given), columns, inputs).job_id),
+        )
+    return _enqueue(connection_of(session_or_connection), columns, inputs).job_id
+
+
+class Enqueued(NamedTuple):
+    """A job that was enqueued, or that was there already."""
+
+    job_id: UUID
+    is_new: bool = False
+    is_compared: bool = True  # whether the content of a job that was there is known to be equal
+
+
+def enqueue_once(
+    connection: sa.Connection, *, inputs: Iterable[Mapping[str, Any]], **columns: Any
+) -> Enqueued:
+    """Add a job as `enqueue` does, and say whether it was there already."""
+    return _enqueue(connection_of(connection), _columns(**columns), inputs)
+
+
+def _columns(
+    *,
+    judge_id: str | UUID,
+    tags: Iterable[str] = (),
+    judge_version_id: str | UUID | None = None,
+    idempotency_key: str | None = None,
+    priority: int = 0,
+    metadata: Mapping[str, Any] | None = None,
+    callback_url: str | None = None,
+) -> dict[str, Any]:
+    """Return the columns of a job as they are given; nothing is validated yet."""
     job = {
         "judge_id": str(judge_id) if isinstance(judge_id, UUID) else judge_id,
         "judge_version_id": (
             str(judge_version_id) if isinstance(judge_version_id, UUID) else judge_version_id
         ),
-        "tags": tags if isinstance(tags, str) else list(tags),
+        "tags": tags if isinstance(tags, str | bytes | Mapping) else _listed(tags),
         "idempotency_key": idempotency_key,
         "priority": priority,
-        "metadata": dict(metadata) if metadata is not None else None,
+        "metadata": dict(metadata) if isinstance(metadata, Mapping) else metadata,
     }
     # Optional columns are left out unless set, so that older schemas still accept the insert.
     if (context := current_traceparent()) is not None:
         job["trace_context"] = context
     if callback_url is not None:
         job["callback_url"] = callback_url
-    # Not an isinstance check: importing SQLAlchemy's asyncio types requires greenlet, which a
-    # synchronous producer may not have installed.
-    run_sync = getattr(session_or_connection, "run_sync", None)
-    if run_sync is not None:
-        return cast(
-            "Coroutine[Any, Any, UUID]", run_sync(lambda given: _enqueue(given, job, inputs))
-        )
-    return _enqueue(cast("Session | sa.Connection", session_or_connection), job, inputs)
+    return job
+
+
+def _listed(tags: object) -> object:
+    return list(tags) if isinstance(tags, Iterable) else tags
 
 
 def _enqueue(
-    session_or_connection: Session | sa.Connection,
-    job: dict[str, Any],
-    inputs: Iterable[Mapping[str, Any]],
-) -> UUID:
-    connection = session_or_connection
-    if isinstance(connection, Session):
-        connection = connection.connection()
-    offences = _job_offences(job)
+    connection: sa.Connection, job: dict[str, Any], inputs: Iterable[Mapping[str, Any]]
+) -> Enqueued:
+    offences = [*_job_offences(job), *iterable_offences(inputs)]
     if offences:
         # Validate the inputs as well, so that one error reports every problem.
-        raise _refusal(itertools.chain(offences, _input_offences(enumerate(inputs))))
+        values = enumerate(inputs) if not iterable_offences(inputs) else ()
+        raise _refusal(itertools.chain(offences, _input_offences(values)))
     job["tags"] = sorted(set(job["tags"]))
-    known = id_with_key(connection, job["idempotency_key"])
-    if known is not None:
-        return known
+    key = job["idempotency_key"]
+    digest = None if key is None else ContentDigest.of_job(job)
+    chunks = _chunks(enumerate(inputs), digest)
+    if digest is not None and (known := job_with_key(connection, key)) is not None:
+        return _compare(known, key, chunks, digest)
     # The first chunk is validated before anything is written. Most jobs are no longer than that
     # and never need to be undone.
-    numbered = enumerate(inputs)
-    first = _next_chunk(numbered)
-    if not first:
+    first = next(chunks, None)
+    if first is None:
         raise InvalidInputs(["inputs is empty: a job needs at least one"])
+    is_whole = len(first) < CHUNK
+    if digest is not None and is_whole:
+        job["content_digest"] = digest.value()
     job = {"id": uuid7(), **job}
-    with _removed_on_error(connection, job["id"]) if len(first) == CHUNK else nullcontext():
+    with nullcontext() if is_whole else _removed_on_error(connection, job["id"]):
         if not insert_job(connection, job):
-            return cast("UUID", id_with_key(connection, job["idempotency_key"]))
-        chunk = first
-        while chunk:
+            return _compare(job_with_key(connection, key), key, chunks, cast("Any", digest))
+        for chunk in itertools.chain([first], chunks):
             insert_items(connection, [(job["id"], index, value) for index, value in chunk])
-            chunk = _next_chunk(numbered)
-    return cast("UUID", job["id"])
+        if digest is not None and not is_whole:
+            record_content(connection, job["id"], digest.value())
+    return Enqueued(job["id"], is_new=True)
 
 
-def _next_chunk(
-    numbered: Iterator[tuple[int, Mapping[str, Any]]],
-) -> list[tuple[int, Mapping[str, Any]]]:
+def _compare(
+    known: JobWithKey | None, key: str, chunks: Iterator[Chunk], digest: ContentDigest
+) -> Enqueued:
+    """Return the job that has this key; raise `IdempotencyKeyReused` if its content differs."""
+    if known is None:  # another producer's, which this one may not see
+        raise IdempotencyKeyReused(key)
+    if not can_be_compared(known.content_digest):
+        return Enqueued(known.id, is_compared=False)
+    for _ in chunks:
+        pass  # each adds to the digest
+    if known.content_digest != digest.value():
+        raise IdempotencyKeyReused(key, known.id)
+    return Enqueued(known.id)
+
+
+def _chunks(
+    numbered: Iterator[tuple[int, Mapping[str, Any]]], digest: ContentDigest | None
+) -> Iterator[Chunk]:
+    """Yield the inputs in chunks that are valid, and add them to the digest."""
+    while chunk := _next_chunk(numbered):
+        if digest is not None:
+            digest.add(value for _, value in chunk)
+        yield chunk
+
+
+def _next_chunk(numbered: Iterator[tuple[int, Mapping[str, Any]]]) -> Chunk:
     """Return the next inputs with their indexes.
 
     If one is invalid, all remaining inputs are validated too, so that one error reports them all.
@@ -212,18 +304,14 @@ def _job_offences(job: Mapping[str, Any]) -> list[str]:
         offences += judge_offences(job["judge_version_id"], "judge_version_id")
     if "callback_url" in job:
         offences += url_offences(job["callback_url"])
-    key = job["idempotency_key"]
-    if key is not None:
-        offences += judge_offences(key, "idempotency_key")
+    if job["idempotency_key"] is not None and "owner" not in job:  # the gateway makes its own
+        offences += key_offences(job["idempotency_key"])
     priority = job["priority"]
     if isinstance(priority, bool) or not isinstance(priority, int):
         offences.append("priority must be an integer")
     elif not -(2**31) <= priority < 2**31:
         offences.append("priority must fit in 32 bits")
-    try:
-        json.dumps(job["metadata"], allow_nan=False)
-    except (TypeError, ValueError) as error:
-        offences.append(f"metadata cannot be written as JSON: {error}")
+    offences += metadata_offences(job["metadata"])
     return offences
 
 

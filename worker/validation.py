@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +19,8 @@ from worker.wire.inputs import CONTENT_FIELDS, MAX_TEXT, Input
 
 MAX_DEPTH = 200  # levels of nested lists and objects; JSON libraries fail beyond some limit
 MAX_INT_BITS = 14_000  # about 4,200 digits; Python refuses to print more than 4,300
+MAX_KEY = 255  # characters, of what indexes and primary keys hold: ids and idempotency keys
+GATEWAY_KEYS = "gateway/"  # the idempotency keys that begin so are the gateway's own
 MAX_NAMES = 12  # names of fields that a complaint lists, of up to `MAX_NAME` characters each
 MAX_NAME = 40
 MAX_URL = 2000  # characters; many servers refuse longer URLs
@@ -125,7 +127,29 @@ def judge_offences(judge_id: object, name: str = "judge_id") -> list[str]:
         return [f"{name} must be a string, not {_kind(judge_id)}"]
     if not judge_id.strip():
         return [f"{name} must not be empty"]
+    if len(judge_id) > MAX_KEY:
+        return [f"{name} is too long: {len(judge_id):,} characters, {MAX_KEY} are allowed"]
     return list(_unstorable(judge_id, name))
+
+
+def key_offences(key: object) -> list[str]:
+    """Return what is wrong with the idempotency key of a producer."""
+    if isinstance(key, str) and key.startswith(GATEWAY_KEYS):
+        return [f"idempotency_key must not begin with {GATEWAY_KEYS!r}, which is the gateway's"]
+    return judge_offences(key, "idempotency_key")
+
+
+def iterable_offences(inputs: object) -> list[str]:
+    """Return what is wrong with what should be an iterable of inputs, before it is read."""
+    if isinstance(inputs, Mapping):
+        return ["inputs must be a list of objects, not one object: pass [inputs]"]
+    if hasattr(inputs, "iterrows") or hasattr(inputs, "iter_rows"):  # it would yield its columns
+        return ["inputs must be a list of objects, not a table: pass its rows as dicts"]
+    if hasattr(inputs, "__aiter__"):
+        return ["inputs must be a list of objects, not an async iterable: collect them first"]
+    if isinstance(inputs, str | bytes) or not isinstance(inputs, Iterable):
+        return [f"inputs must be a list of objects, not {_kind(inputs)}"]
+    return []
 
 
 def tag_offences(tags: object) -> list[str]:

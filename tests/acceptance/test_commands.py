@@ -98,7 +98,14 @@ def test_the_same_key_enqueues_once(env: dict[str, str], tmp_path: Path) -> None
     questions = write_questions(tmp_path / "questions.jsonl", 2)
     command = ("enqueue", questions, "--judge", "j", "--idempotency-key", "k", "--json")
     first = json.loads(evalworker(*command, env=env).stdout)
-    assert json.loads(evalworker(*command, env=env).stdout) == first
+    assert (first["inputs"], first["existing"]) == (2, False)
+    again = evalworker(*command, env=env)
+    assert json.loads(again.stdout) == first | {"existing": True}
+    assert "has this idempotency key already, and the same 2 inputs" in again.stderr
+    more = write_questions(tmp_path / "more.jsonl", 3)
+    other = evalworker("enqueue", more, *command[2:], env=env)
+    assert (other.returncode, other.stdout) == (1, "")
+    assert "idempotency_key 'k' was used for job" in other.stderr
 
 
 def test_a_bad_file_is_rejected_whole_naming_each_bad_line(

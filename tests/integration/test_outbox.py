@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import math
+import sqlite3
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import Session
+from sqlalchemy.ext.asyncio import (
+    AsyncSession,
+    async_scoped_session,
+    async_sessionmaker,
+    create_async_engine,
+)
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from worker import InvalidInputs, enqueue
 from worker.config import load_settings
+from worker.errors import IdempotencyKeyReused
+from worker.outbox import CHUNK
+from worker.store.database import create_engine
 from worker.store.job_queries import progress_of
 from worker.store.tables import items, jobs
 from worker.store.views import item_results
@@ -122,15 +136,107 @@ def test_inputs_are_taken_from_a_generator_in_order(producer: sa.Engine) -> None
     assert [row.request for row in stored(producer)] == [str(n) for n in range(3210)]
 
 
+KEYED: dict[str, Any] = {
+    "judge_id": "judge",
+    "inputs": [QUESTION, {"request": "q", "metadata": {"id": 1, "at": [2]}, "contexts": ["c"]}],
+    "tags": ["a", "b"],
+    "judge_version_id": "v1",
+}
+
+
 def test_the_same_key_again_returns_the_first_job_and_changes_nothing(producer: sa.Engine) -> None:
+    again = {
+        "inputs": (dict(reversed(value.items())) for value in KEYED["inputs"]),
+        "tags": ("b", "a", "a"),
+        "priority": 3,
+        "metadata": {"attempt": 2},
+    }
     with producer.begin() as connection:
-        first = enqueue(connection, judge_id="judge", inputs=[QUESTION], idempotency_key="k")
+        first = enqueue(connection, **KEYED, idempotency_key="k")
+        assert enqueue(connection, **KEYED | again, idempotency_key="k") == first
     with producer.begin() as connection:
-        again = enqueue(
-            connection, judge_id="other", inputs=[QUESTION] * 5, idempotency_key="k", priority=3
+        assert enqueue(connection, **KEYED, idempotency_key="k") == first
+    assert len(stored(producer)) == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"judge_id": "other"},
+        {"judge_version_id": None},
+        {"tags": ["a"]},
+        {"inputs": KEYED["inputs"][:1]},
+        {"inputs": KEYED["inputs"][::-1]},
+        {"inputs": [*KEYED["inputs"], QUESTION]},
+        {"inputs": [QUESTION, KEYED["inputs"][1] | {"metadata": {"id": 2}}]},
+        {"inputs": [QUESTION, KEYED["inputs"][1] | {"user_id": "u"}]},
+    ],
+    ids=str,
+)
+def test_the_same_key_with_other_content_is_an_error_that_names_the_job(
+    producer: sa.Engine, other: dict[str, Any]
+) -> None:
+    with producer.begin() as connection:
+        first = enqueue(connection, **KEYED, idempotency_key="k")
+        with pytest.raises(IdempotencyKeyReused, match=f"'k' was used for job {first}, which has"):
+            enqueue(connection, **KEYED | other, idempotency_key="k")
+        enqueue(connection, **KEYED | other, idempotency_key="another")  # it is of use
+    assert len({row.job_id for row in stored(producer)}) == 2
+
+
+def test_content_is_compared_in_one_pass_however_many_inputs_there_are(producer: sa.Engine) -> None:
+    def inputs(count: int, last: str) -> Iterator[dict[str, str]]:
+        yield from ({"request": str(n)} for n in range(count - 1))
+        yield {"request": last}
+
+    def put(count: int, last: str) -> UUID:
+        with producer.begin() as connection:
+            return enqueue(
+                connection, judge_id="j", inputs=inputs(count, last), idempotency_key=f"{count}"
+            )
+
+    for count in (CHUNK - 1, CHUNK, 2 * CHUNK + 500):
+        assert put(count, "last") == put(count, "last")
+        with pytest.raises(IdempotencyKeyReused):
+            put(count, "another")
+        with pytest.raises(InvalidInputs, match=rf"inputs\[{count - 1}\] needs"):
+            put(count, "")
+
+
+def test_a_job_whose_content_was_not_recorded_is_returned_as_before(producer: sa.Engine) -> None:
+    """Such are those of plain SQL, and of versions before 0.2."""
+    with producer.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO eval_jobs (judge_id, idempotency_key) VALUES ('j', 'k')"
         )
-    assert again == first
-    assert len(stored(producer)) == 1
+        first = connection.scalar(sa.select(jobs.c.id))
+        assert enqueue(connection, **KEYED, idempotency_key="k") == first
+
+
+def test_two_transactions_that_enqueue_other_content_under_one_key_do_not_both_pass(
+    postgres_url: str,
+) -> None:
+    engine = sa.create_engine(load_settings(database_url=postgres_url).sqlalchemy_url)
+    outcomes: list[object] = []
+
+    def second() -> None:
+        try:
+            with engine.begin() as connection:
+                enqueue(connection, **KEYED | {"judge_id": "other"}, idempotency_key="k")
+        except IdempotencyKeyReused as error:
+            outcomes.append(error.job_id)
+
+    thread = threading.Thread(target=second)
+    with engine.begin() as connection:
+        first = enqueue(connection, **KEYED, idempotency_key="k")
+        thread.start()
+        waiting = sa.text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        with engine.connect() as watcher:
+            while not watcher.scalar(waiting):
+                watcher.rollback()
+    thread.join()
+    assert outcomes == [first]
+    engine.dispose()
 
 
 def test_every_offence_is_named_with_its_place_and_nothing_is_left(producer: sa.Engine) -> None:
@@ -171,8 +277,24 @@ def test_every_offence_is_named_with_its_place_and_nothing_is_left(producer: sa.
         ({"inputs": []}, "inputs is empty"),
         ({"priority": "high"}, "priority must be an integer"),
         ({"priority": 2**40}, "priority must fit in 32 bits"),
-        ({"metadata": {"a": object()}}, "metadata cannot be written as JSON"),
+        ({"metadata": {"a": object()}}, "metadata.a must be a JSON value, not object"),
+        ({"metadata": {"a": "\x00"}}, "metadata.a contains a NUL character"),
+        ({"metadata": {"\ud83d": 1}}, "contains an unpaired surrogate"),
+        ({"metadata": "text"}, "metadata must be an object (a dict), not a string"),
+        ({"inputs": [QUESTION | {"metadata": {"a": math.nan}}]}, "[0].metadata.a is not a finite"),
         ({"idempotency_key": ""}, "idempotency_key must not be empty"),
+        ({"idempotency_key": "k" * 256}, "idempotency_key is too long: 256 characters"),
+        ({"idempotency_key": 7}, "idempotency_key must be a string"),
+        ({"idempotency_key": "a\x00"}, "idempotency_key contains a NUL character"),
+        ({"idempotency_key": "gateway/x"}, "idempotency_key must not begin with 'gateway/'"),
+        ({"judge_id": "j" * 5000}, "judge_id is too long: 5,000 characters, 255 are allowed"),
+        ({"judge_version_id": "v" * 256}, "judge_version_id is too long"),
+        ({"tags": None}, "tags must be a list of strings, not null"),
+        ({"tags": b"ab"}, "tags must be a list of strings, not bytes"),
+        ({"inputs": QUESTION}, "inputs must be a list of objects, not one object: pass [inputs]"),
+        ({"inputs": "text"}, "inputs must be a list of objects, not a string"),
+        ({"inputs": None}, "inputs must be a list of objects, not null"),
+        ({"inputs": Path("x.jsonl")}, "inputs must be a list of objects, not PosixPath"),
     ],
 )
 def test_a_bad_job_is_refused_before_anything_is_written(
@@ -183,6 +305,81 @@ def test_a_bad_job_is_refused_before_anything_is_written(
         enqueue(connection, **given)
     assert complaint in str(caught.value)
     assert stored(producer) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "complaint"), [("k" * 256, "is too long"), ("gateway/a", "must not begin with")]
+)
+def test_plain_sql_is_held_to_the_same_keys(producer: sa.Engine, key: str, complaint: str) -> None:
+    insert = sa.text("INSERT INTO eval_jobs (judge_id, idempotency_key) VALUES ('j', :key)")
+    with producer.begin() as connection:
+        connection.execute(insert, {"key": "k" * 255})
+    with (
+        pytest.raises(sa.exc.IntegrityError, match=f"idempotency_key {complaint}"),
+        producer.begin() as connection,
+    ):
+        connection.execute(insert, {"key": key})
+
+
+def test_a_scoped_session_enqueues_in_its_own_transaction(producer: sa.Engine) -> None:
+    session = scoped_session(sessionmaker(producer))
+    enqueue(session, judge_id="judge", inputs=[QUESTION])
+    session.rollback()
+    assert stored(producer) == []
+    enqueue(session, judge_id="judge", inputs=[QUESTION])
+    session.commit()
+    session.remove()
+    assert len(stored(producer)) == 1
+
+
+def test_what_is_no_session_is_refused_with_what_to_pass_instead(producer: sa.Engine) -> None:
+    with contextlib.closing(sqlite3.connect(":memory:")) as raw, producer.connect() as connection:
+        for given, advice in (
+            (producer, "with engine.begin() as connection"),
+            (sessionmaker(producer), "call it"),
+            (Session, "pass an instance"),
+            (raw, "insert into eval_jobs and eval_items by SQL"),
+            (raw.cursor(), "insert into eval_jobs and eval_items by SQL"),
+            (connection.connection.driver_connection, "insert into eval_jobs"),
+            (SimpleNamespace(session=scoped_session(sessionmaker())), "pass its `session`"),
+            (connection.begin(), "not sqlalchemy.engine.base.RootTransaction"),
+            ("postgresql://", "not builtins.str"),
+            (None, "not builtins.NoneType"),
+        ):
+            with pytest.raises(InvalidInputs) as caught:
+                enqueue(cast("Session", given), judge_id="judge", inputs=[QUESTION])
+            (offence,) = caught.value.offences
+            assert offence.startswith("session_or_connection must be a Session or Connection of")
+            assert advice in offence
+
+
+def test_autocommit_is_refused_however_it_was_set(database_url: str, producer: sa.Engine) -> None:
+    url = load_settings(database_url=database_url).sqlalchemy_url
+    by_driver = (
+        {"autocommit": True} if producer.dialect.name == "postgresql" else {"isolation_level": None}
+    )
+    autocommit = {"isolation_level": "AUTOCOMMIT"}
+    engines = [
+        sa.create_engine(url, **autocommit),
+        producer.execution_options(**autocommit),
+        sa.create_engine(url, connect_args=by_driver),
+    ]
+    for engine in engines:
+        with engine.connect() as connection, pytest.raises(InvalidInputs, match="AUTOCOMMIT mode"):
+            enqueue(connection, judge_id="judge", inputs=[QUESTION])
+        with Session(engine) as session, pytest.raises(InvalidInputs, match="AUTOCOMMIT mode"):
+            enqueue(session, judge_id="judge", inputs=[QUESTION])
+        engine.dispose()
+    with (
+        producer.connect().execution_options(**autocommit) as connection,
+        pytest.raises(InvalidInputs, match="AUTOCOMMIT mode"),
+    ):
+        enqueue(connection, judge_id="judge", inputs=[QUESTION])
+    assert stored(producer) == []
+    database = create_engine(url)  # on SQLite, its transactions are begun at SQLAlchemy's event
+    with database.begin() as connection:
+        enqueue(connection, judge_id="judge", inputs=[QUESTION])
+    database.dispose()
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # aiosqlite's threads, at exit
@@ -201,11 +398,22 @@ def test_an_async_session_enqueues_in_its_own_transaction(
             await session.commit()
         async with engine.begin() as connection:
             await enqueue(connection, judge_id="judge", inputs=[QUESTION])
+        scoped = async_scoped_session(async_sessionmaker(engine), asyncio.current_task)
+        await enqueue(scoped, judge_id="judge", inputs=[QUESTION], idempotency_key="k")
+        await scoped.commit()
+        await scoped.remove()
+        for given in (engine, async_sessionmaker(engine)):
+            with pytest.raises(InvalidInputs, match="must be a Session or Connection"):
+                enqueue(given, judge_id="judge", inputs=[QUESTION])  # type: ignore[call-overload]
+        async with engine.connect() as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            with pytest.raises(InvalidInputs, match="AUTOCOMMIT mode"):
+                await enqueue(connection, judge_id="judge", inputs=[QUESTION])
         await engine.dispose()
         return job_id
 
     job_id = asyncio.run(produce())
-    assert len(stored(producer)) == 3
+    assert len(stored(producer)) == 4
     with producer.connect() as connection:
         assert progress_of(connection, job_id).total == 2
 
@@ -262,7 +470,11 @@ def test_the_postgresql_function_enqueues_in_one_statement(postgres_url: str) ->
     with engine.begin() as connection:
         first = connection.scalar(call, {"inputs": inputs})
         again = connection.scalar(call, {"inputs": inputs})
+        # The digest that the function stored is not one that Python could compare.
+        assert enqueue(connection, judge_id="j", inputs=[QUESTION], idempotency_key="k") == first
     assert first == again
+    with engine.connect() as connection, pytest.raises(sa.exc.IntegrityError, match="was used for"):
+        connection.execute(call, {"inputs": json.dumps([{"request": "other"}])})
     one, two = stored(engine)
     assert (one.request, one.contexts, one.extra) == ("a", ["c"], {"user_id": "u"})
     assert (two.request, two.response, two.extra) == (None, None, {"turns": []})

@@ -40,7 +40,9 @@ def test_every_argument_and_result_is_described(function: Callable[..., Any]) ->
 
 def test_every_error_is_in_the_tree_of_its_module() -> None:
     assert errors.__doc__ is not None
-    assert set(re.findall(r"^    (?:[├└]── )?(\w+)", errors.__doc__, re.MULTILINE)) == set(ERRORS)
+    assert set(re.findall(r"^    (?:│   )?(?:[├└]── )?(\w+)", errors.__doc__, re.MULTILINE)) == set(
+        ERRORS
+    )
 
 
 @pytest.mark.parametrize("function", PUBLIC, ids=lambda function: function.__name__)

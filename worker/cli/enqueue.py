@@ -7,11 +7,15 @@ from typing import Annotated
 
 import typer
 from rich.progress import TaskProgressColumn
+from sqlalchemy.exc import ProgrammingError
 
 from worker import outbox
 from worker.cli.context import AsJson, configure, err, print_json, progress_bar, ready_database
 from worker.cli.input_files import check_file, read_inputs
+from worker.domain.phrases import quantity
 from worker.errors import InvalidInputs
+from worker.store.database import Database
+from worker.store.job_queries import progress_of
 
 
 def enqueue(
@@ -45,7 +49,7 @@ def enqueue(
             ) from None
         writing = progress.add_task("enqueuing", total=size)
         with database.engine.begin() as connection:
-            job_id = outbox.enqueue(
+            enqueued = outbox.enqueue_once(
                 connection,
                 judge_id=judge,
                 inputs=read_inputs(file, lambda done: progress.update(writing, completed=done)),
@@ -58,7 +62,30 @@ def enqueue(
     if checked.ignored:
         names = ", ".join(sorted(checked.ignored))
         err.print(f"ignored, as the judge API has no such input fields: {names}", markup=False)
+    inputs: int | None = checked.inputs
+    if not enqueued.is_new:
+        inputs = _say_that_it_was_there(database, enqueued, checked.inputs)
     if as_json:
-        print_json({"job_id": job_id, "inputs": checked.inputs})
+        found = {"job_id": enqueued.job_id, "inputs": inputs, "existing": not enqueued.is_new}
+        print_json(found)
     else:
-        print(job_id)  # noqa: T201 (for `JOB=$(evalworker enqueue …)`)
+        print(enqueued.job_id)  # noqa: T201 (for `JOB=$(evalworker enqueue …)`)
+
+
+def _say_that_it_was_there(
+    database: Database, enqueued: outbox.Enqueued, in_file: int
+) -> int | None:
+    """Say what is stored under the key; return the number of its inputs, None if not known."""
+    head = f"nothing was enqueued: job {enqueued.job_id} has this idempotency key already"
+    if enqueued.is_compared:
+        err.print(f"{head}, and the same {quantity(in_file, 'input')}", markup=False)
+        return in_file
+    try:
+        with database.read() as connection:
+            stored = progress_of(connection, enqueued.job_id).total
+    except ProgrammingError:  # a producer's role may not read jobs
+        err.print(f"{head}; whether its inputs are the same is not known", markup=False)
+        return None
+    has = quantity(stored, "input")
+    err.print(f"{head}; it has {has}; whether they are the same is not known", markup=False)
+    return stored

@@ -14,6 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from worker.events import Event
 from worker.store.bulk import insert_rows
 from worker.store.database import Transaction
+from worker.store.rows import read_rows, select_rows
 from worker.store.tables import items, jobs
 from worker.wire.inputs import COLUMN_FIELDS
 
@@ -21,16 +22,32 @@ _COLUMNS: tuple[str, ...] = ("job_id", "item_index", *COLUMN_FIELDS, "extra")
 _OWN_COLUMN = frozenset((*COLUMN_FIELDS, "metadata"))
 
 
-def id_with_key(connection: sa.Connection, key: str | None) -> UUID | None:
-    """Return the id of the job that already has this idempotency key."""
-    if key is None:
-        return None
-    return connection.scalar(sa.select(jobs.c.id).where(jobs.c.idempotency_key == key))
+class JobWithKey(NamedTuple):
+    """A job that already has an idempotency key."""
+
+    id: UUID
+    content_digest: str | None  # None: its content was not recorded
+
+
+def job_with_key(connection: sa.Connection, key: str) -> JobWithKey | None:
+    """Return the job that already has this idempotency key."""
+    chosen = select_rows(JobWithKey, jobs).where(jobs.c.idempotency_key == key)
+    found = read_rows(connection, JobWithKey, chosen)
+    return found[0] if found else None
 
 
 def insert_job(connection: sa.Connection, job: dict[str, Any]) -> bool:
     """Insert a job; return False if another transaction has used its idempotency key."""
     return connection.scalar(_insert_job(connection.dialect.name), job) is not None
+
+
+def record_content(connection: sa.Connection, job_id: UUID, digest: str) -> None:
+    """Record the digest of a job that was inserted before all of its inputs were known."""
+    if connection.dialect.name == "postgresql":  # producers may not update jobs
+        connection.execute(sa.select(sa.func.eval_record_content(job_id, digest)))
+        return
+    values = {"content_digest": digest}
+    connection.execute(sa.update(jobs).where(jobs.c.id == job_id).values(values))
 
 
 @cache  # for a job of few inputs, building the statement costs as much as running it

@@ -99,6 +99,11 @@ jobs = Table(
         comment="Generated from judge, version and tags: inputs of one lane may share a batch."),
     Column("trace_context", Text,
         comment="By the producer: the span that enqueued it, as W3C traceparent."),
+    Column("content_digest", Text,
+        comment="By `enqueue` and eval_enqueue, if there is an idempotency_key: a digest of judge, "
+        "version, tags and inputs, by which a repeated key is compared."),
+    Column("enqueued_by", Text, server_default=_DEFAULT,
+        comment="On PostgreSQL: the role that inserted it, by default; on SQLite: NULL."),
     sa.CheckConstraint(_in("status", Status), "eval_jobs_status"),
     sa.CheckConstraint(f"({_in('status', ENDED)}) = (finished_at IS NOT NULL)", "eval_jobs_ended"),
     comment="The outbox: one row per job, written by its producer in its own transaction.",
