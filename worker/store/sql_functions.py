@@ -85,6 +85,27 @@ class text_at(FunctionElement[str]):  # noqa: N801 (reads as a SQL function)
 _spell(text_at, postgresql="({0} ->> {1})", sqlite="json_extract({0}, '$.' || {1})")
 
 
+class value_at(FunctionElement[str]):  # noqa: N801 (reads as a SQL function)
+    """The value under a name of a JSON object, as text; NULL where there is none.
+
+    Any name is possible. What plain SQL wrote on SQLite and is no JSON has no values.
+    """
+
+    type = sa.Text()
+    inherit_cache = True
+
+    def __init__(self, column: sa.ColumnElement[Any], name: str) -> None:
+        super().__init__(column, sa.literal(name, sa.Text()))
+
+
+_spell(
+    value_at,
+    postgresql="({0} ->> {1})",
+    sqlite="(SELECT CASE WHEN type IN ('true', 'false') THEN type ELSE CAST(value AS TEXT) END"
+    " FROM json_each(CASE WHEN json_valid({0}) THEN {0} END) WHERE key = {1})",
+)
+
+
 class has_element(FunctionElement[bool]):  # noqa: N801 (reads as a SQL function)
     """Whether a JSON array has this text; no array, and invalid JSON on SQLite, has none."""
 

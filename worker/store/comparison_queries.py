@@ -1,0 +1,286 @@
+"""Compare the scores of two jobs, input by input.
+
+Pairs are found by grouping the rows of both jobs by their key, and by counting the rows of each job
+in a group. A join of the two jobs would take SQLite minutes where the key is a text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from worker.domain.comparison import EQUAL, Comparison, PairedScores, compare
+from worker.domain.pairing import PairedBy, Pairing
+from worker.errors import NotPossible
+from worker.store.job_queries import JobProgress, progress_of
+from worker.store.rows import read_rows
+from worker.store.sql_functions import value_at
+from worker.store.tables import evaluator_results, items
+
+SHOWN_KEYS = 3  # of those that occur more than once
+
+
+class PairCounts(NamedTuple):
+    """How the inputs of two jobs meet."""
+
+    pairs: int
+    only_first: int
+    only_second: int
+    without_key: int
+    repeated: int  # keys that several inputs of a job have
+    different_requests: int  # pairs whose two requests are not the same
+
+
+class Change(NamedTuple):
+    """A pair of scores; the difference is the second one minus the first."""
+
+    first_index: int
+    second_index: int
+    first_score: float
+    second_score: float
+    difference: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobComparison:
+    """Two jobs, how their inputs pair, and what follows for each evaluator of both."""
+
+    first: JobProgress
+    second: JobProgress
+    pairing: Pairing
+    group_key: str | None
+    counts: PairCounts
+    evaluators: Sequence[Comparison]
+    not_compared: Sequence[str]  # evaluators without a score for both inputs of any pair
+
+
+class JobPair:
+    """Two jobs and what pairs their inputs; `group_key` names what groups pairs, if anything does.
+
+    Inputs with the same value under that key of their metadata belong together: several questions
+    about one text, for example, are not as much evidence as questions about several.
+    """
+
+    def __init__(
+        self, first: UUID, second: UUID, pairing: Pairing, group_key: str | None = None
+    ) -> None:
+        self.first = first
+        self.second = second
+        self.pairing = pairing
+        self.key = _key(pairing)  # the same element wherever it is selected and grouped by
+        self.group_key = group_key
+
+    def is_first(self, column: sa.Column[UUID]) -> sa.ColumnElement[bool]:
+        return column == self.first
+
+    def is_second(self, column: sa.Column[UUID]) -> sa.ColumnElement[bool]:
+        return column == self.second
+
+
+def _key(pairing: Pairing) -> sa.ColumnElement[Any]:
+    match pairing.by:
+        case PairedBy.INDEX:
+            return items.c.item_index
+        case PairedBy.REQUEST:
+            return items.c.request
+        case PairedBy.METADATA:
+            return value_at(items.c.metadata, pairing.key)
+
+
+def compare_jobs(
+    connection: sa.Connection,
+    first: UUID,
+    second: UUID,
+    pairing: Pairing = Pairing(),  # noqa: B008 (a constant)
+    group_key: str | None = None,
+) -> JobComparison:
+    """Compare two jobs; raises `UnknownJob`, or `NotPossible` where their inputs do not pair."""
+    if first == second:
+        raise NotPossible(f"job {first} cannot be compared with itself")
+    jobs = JobPair(first, second, pairing, group_key)
+    progress = progress_of(connection, first), progress_of(connection, second)
+    counts = _count_pairs(connection, jobs)
+    if counts.repeated:
+        raise NotPossible(_repeated_keys(connection, jobs, counts.repeated))
+    if not counts.pairs:
+        raise NotPossible(_no_pairs(jobs, counts))
+    found = [PairedScores(*row) for row in connection.execute(_sums(jobs))]
+    return JobComparison(
+        *progress,
+        pairing,
+        group_key,
+        counts,
+        compare([one for one in found if one.pairs]),
+        [one.evaluator_name for one in found if not one.pairs],
+    )
+
+
+def _keys(jobs: JobPair) -> sa.Subquery:
+    """Select how many inputs of each job have a key, and whether their requests are the same."""
+    is_same: sa.ColumnElement[bool] = sa.true()
+    if jobs.pairing.by is not PairedBy.REQUEST:
+        is_same = sa.func.min(items.c.request) == sa.func.max(items.c.request)
+    return (
+        sa.select(
+            jobs.key.label("key"),
+            sa.func.count().filter(jobs.is_first(items.c.job_id)).label("in_first"),
+            sa.func.count().filter(jobs.is_second(items.c.job_id)).label("in_second"),
+            is_same.label("is_same"),
+        )
+        .where(items.c.job_id.in_([jobs.first, jobs.second]))
+        .group_by(jobs.key)
+        .subquery("keys")
+    )
+
+
+def _count_pairs(connection: sa.Connection, jobs: JobPair) -> PairCounts:
+    keys = _keys(jobs).c
+    has_key = keys.key.isnot(None)
+    in_both = sa.and_(has_key, keys.in_first > 0, keys.in_second > 0)
+
+    def total(column: sa.ColumnElement[int], condition: sa.ColumnElement[bool]) -> Any:
+        return sa.func.coalesce(sa.func.sum(column).filter(condition), 0)
+
+    counted = sa.select(
+        sa.func.count().filter(in_both),
+        total(keys.in_first, sa.and_(has_key, keys.in_second == 0)),
+        total(keys.in_second, sa.and_(has_key, keys.in_first == 0)),
+        total(keys.in_first + keys.in_second, sa.not_(has_key)),
+        sa.func.count().filter(has_key, sa.or_(keys.in_first > 1, keys.in_second > 1)),
+        sa.func.count().filter(in_both, sa.not_(keys.is_same)),
+    )
+    return PairCounts(*(int(count) for count in connection.execute(counted).one()))
+
+
+def _repeated_keys(connection: sa.Connection, jobs: JobPair, repeated: int) -> str:
+    keys = _keys(jobs).c
+    several = sa.or_(keys.in_first > 1, keys.in_second > 1)
+    found = connection.execute(
+        sa.select(keys.key, keys.in_first, keys.in_second)
+        .where(keys.key.isnot(None), several)
+        .limit(SHOWN_KEYS)
+    ).all()
+    shown = "; ".join(
+        f"{str(key)[:60]!r} ({first} in the first job, {second} in the second)"
+        for key, first, second in found
+    )
+    return (
+        f"{repeated:,} different values of {jobs.pairing.words} belong to several inputs of a job, "
+        f"so that there are no clear pairs: {shown}"
+    )
+
+
+def _no_pairs(jobs: JobPair, counts: PairCounts) -> str:
+    message = (
+        f"no input of job {jobs.second} has the same {jobs.pairing.words} as one of job "
+        f"{jobs.first}"
+    )
+    if counts.without_key:
+        message += f"; {counts.without_key:,} inputs have none"
+    return f"{message}. Choose another key to pair by"
+
+
+def _pairs(jobs: JobPair) -> sa.Subquery:
+    """Select the pairs of each evaluator, and incomplete ones: their difference is NULL."""
+    of_first, of_second = (
+        sa.and_(is_one(evaluator_results.c.job_id), evaluator_results.c.score.isnot(None))
+        for is_one in (jobs.is_first, jobs.is_second)
+    )
+    first = sa.func.avg(evaluator_results.c.score).filter(of_first)
+    second = sa.func.avg(evaluator_results.c.score).filter(of_second)
+    group: sa.ColumnElement[Any] = sa.null()
+    if jobs.group_key is not None:
+        group = sa.func.min(value_at(items.c.metadata, jobs.group_key))
+    return (
+        sa.select(
+            evaluator_results.c.evaluator_name,
+            jobs.key.label("key"),
+            sa.func.min(items.c.item_index).filter(of_first).label("first_index"),
+            sa.func.min(items.c.item_index).filter(of_second).label("second_index"),
+            first.label("first_score"),
+            second.label("second_score"),
+            (second - first).label("difference"),
+            group.label("group_value"),
+        )
+        .join_from(
+            evaluator_results,
+            items,
+            sa.and_(
+                items.c.job_id == evaluator_results.c.job_id,
+                items.c.item_index == evaluator_results.c.item_index,
+            ),
+        )
+        .where(evaluator_results.c.job_id.in_([jobs.first, jobs.second]), jobs.key.isnot(None))
+        .group_by(evaluator_results.c.evaluator_name, jobs.key)
+        .subquery("pairs")
+    )
+
+
+def _groups(jobs: JobPair) -> sa.Subquery:
+    """Select the sums of each group of pairs; pairs without a group are groups of their own."""
+    pairs = _pairs(jobs).c
+    groups = sa.select(
+        pairs.evaluator_name,
+        sa.func.count(pairs.difference).label("pairs"),
+        sa.func.sum(pairs.first_score).filter(pairs.difference.isnot(None)).label("first_total"),
+        sa.func.sum(pairs.second_score).filter(pairs.difference.isnot(None)).label("second_total"),
+        sa.func.sum(pairs.difference).label("difference"),
+        sa.func.count().filter(pairs.difference > EQUAL).label("better"),
+        sa.func.count().filter(pairs.difference < -EQUAL).label("worse"),
+        sa.func.min(pairs.difference).label("least"),
+        sa.func.max(pairs.difference).label("most"),
+    ).group_by(
+        pairs.evaluator_name, pairs.group_value, sa.case((pairs.group_value.is_(None), pairs.key))
+    )
+    return groups.subquery("groups")
+
+
+def _sums(jobs: JobPair) -> sa.Select[Any]:
+    """Select the fields of `PairedScores` for each evaluator, in their order."""
+    groups = _groups(jobs).c
+
+    def total(value: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        return sa.func.coalesce(sa.func.sum(value), 0)
+
+    return (
+        sa.select(
+            groups.evaluator_name,
+            sa.cast(total(groups.pairs), sa.BigInteger),
+            total(groups.first_total),
+            total(groups.second_total),
+            sa.cast(total(groups.better), sa.BigInteger),
+            sa.cast(total(groups.worse), sa.BigInteger),
+            sa.func.min(groups.least),
+            sa.func.max(groups.most),
+            sa.func.count().filter(groups.pairs > 0),
+            total(groups.difference * groups.difference),
+            total(groups.difference * groups.pairs),
+            sa.cast(total(groups.pairs * groups.pairs), sa.Double),
+            sa.func.count().filter(groups.difference > EQUAL),
+            sa.func.count().filter(groups.difference < -EQUAL),
+        )
+        .group_by(groups.evaluator_name)
+        .order_by(groups.evaluator_name)
+    )
+
+
+def largest_changes(
+    connection: sa.Connection, jobs: JobPair, evaluator_name: str, *, losses: bool, limit: int
+) -> list[Change]:
+    """Return the pairs that lost most, or gained most, by the score of one evaluator."""
+    pairs = _pairs(jobs).c
+    order = pairs.difference if losses else pairs.difference.desc()
+    chosen = (
+        sa.select(*(pairs[name] for name in Change._fields))
+        .where(
+            pairs.evaluator_name == evaluator_name,
+            pairs.difference < -EQUAL if losses else pairs.difference > EQUAL,
+        )
+        .order_by(order, pairs.second_index)
+        .limit(limit)
+    )
+    return read_rows(connection, Change, chosen)
