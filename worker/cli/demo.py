@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from worker.app import App, ending_on_signals
 from worker.cli.context import configure, out, print_table
-from worker.cli.input_files import check_file, read_inputs
+from worker.cli.input_files.input_file import open_input_file
 from worker.cli.presentation import unknown_name
 from worker.cli.tables import Column
 from worker.domain.lifecycle import Status
@@ -62,8 +62,11 @@ def demo(
 ) -> None:
     fails_on_purpose = file is None and judge == OWN_JUDGE  # a few of the demo's own inputs do
     file = file or INPUTS
-    checked = check_file(file)
-    with running_sandbox(SandboxOptions(latency=LATENCY), ledger_path=JUDGE_STATE) as server:
+    with contextlib.ExitStack() as stack:
+        input_file = stack.enter_context(open_input_file(file))
+        checked = input_file.check()
+        sandbox = running_sandbox(SandboxOptions(latency=LATENCY), ledger_path=JUDGE_STATE)
+        server = stack.enter_context(sandbox)
         settings = configure(
             database_url=f"sqlite:///{DATABASE}",
             broker_url="memory://",
@@ -89,7 +92,7 @@ def demo(
                 job_id = enqueue(
                     connection,
                     judge_id=judge,
-                    inputs=read_inputs(file),
+                    inputs=input_file.inputs(),
                     tags=["demo"],
                     metadata={"file": file.name},
                     priority=-1 if unfinished else 0,  # earlier jobs go first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -10,21 +11,79 @@ from rich.progress import TaskProgressColumn
 from sqlalchemy.exc import ProgrammingError
 
 from worker import outbox
-from worker.cli.context import AsJson, configure, err, print_json, progress_bar, ready_database
-from worker.cli.input_files import check_file, read_inputs
+from worker.cli.context import (
+    AsJson,
+    configure,
+    err,
+    print_json,
+    print_line,
+    progress_bar,
+    ready_database,
+)
+from worker.cli.input_files.charset import is_text_encoding
+from worker.cli.input_files.check import CheckedFile
+from worker.cli.input_files.fields import near_name
+from worker.cli.input_files.input_file import InputFile, open_input_file
+from worker.cli.input_files.preview import Preview
+from worker.cli.input_files.selection import (
+    Selection,
+    WrongOption,
+    parse_delimiter,
+    parse_selection,
+)
+from worker.cli.input_files.source import STANDARD_INPUT
 from worker.domain.phrases import quantity
-from worker.errors import InvalidInputs
 from worker.store.database import Database
 from worker.store.job_queries import progress_of
+
+Several = list[str] | None
+
+
+def _existing(file: Path) -> Path:
+    """Return a path that can be opened; for another one, name what was probably meant."""
+    if file == STANDARD_INPUT:
+        return file
+    if file.is_dir():
+        found = sorted(path.name for path in file.iterdir() if path.is_file())[:3]
+        files = f": {', '.join(found)}, …" if found else ""
+        raise typer.BadParameter(f"{file} is a folder; name one file{files}")
+    if not file.exists():
+        folder = file.parent
+        near = near_name(file.name, map(_name, folder.iterdir()) if folder.is_dir() else ())
+        hint = f"; did you mean {shlex.quote(str(folder / near))}?" if near else ""
+        raise typer.BadParameter(f"there is no file {file}{hint}")
+    return file
+
+
+def _name(path: Path) -> str:
+    return path.name
+
+
+def _known_encoding(name: str | None) -> str | None:
+    if name is not None and not is_text_encoding(name):
+        raise typer.BadParameter(
+            f"{name!r} is not an encoding; known are utf-16, cp1252, latin-1, mac_roman, and so on"
+        )
+    return name
+
+
+def _one_character(given: str | None) -> str | None:
+    try:
+        return None if given is None else parse_delimiter(given)
+    except WrongOption as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def enqueue(
     file: Annotated[
         Path,
-        typer.Argument(exists=True, dir_okay=False, readable=True, help="A JSONL or CSV file."),
+        typer.Argument(
+            callback=_existing,
+            help="JSONL, JSON, CSV or Parquet, also compressed; `-` is standard input.",
+        ),
     ],
     judge: Annotated[str, typer.Option(help="The judge's id.")],
-    tag: Annotated[list[str] | None, typer.Option(help="A tag; may be repeated.")] = None,
+    tag: Annotated[Several, typer.Option(help="A tag; may be repeated.")] = None,
     judge_version: Annotated[
         str | None, typer.Option(help="The judge version's id; by default the latest version.")
     ] = None,
@@ -35,33 +94,78 @@ def enqueue(
     callback_url: Annotated[
         str | None, typer.Option(help="URL that receives a signed notice when the job has ended.")
     ] = None,
+    maps: Annotated[
+        Several,
+        typer.Option(
+            "--map",
+            metavar="FIELD=COLUMN",
+            help="Fill an input field from a column, as in request=question; may be repeated.",
+        ),
+    ] = None,
+    sets: Annotated[
+        Several,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Fill an input field of all inputs with one value; may be repeated.",
+        ),
+    ] = None,
+    split: Annotated[
+        Several,
+        typer.Option(
+            metavar="FIELD=SEPARATOR",
+            help="Split a text into a list, as in contexts='|'; may be repeated.",
+        ),
+    ] = None,
+    metadata: Annotated[
+        Several,
+        typer.Option(
+            metavar="COLUMN",
+            help="Keep a column with its input, to join results by; may be repeated.",
+        ),
+    ] = None,
+    ignore: Annotated[
+        Several, typer.Option(metavar="COLUMN", help="Leave a column out; may be repeated.")
+    ] = None,
+    delimiter: Annotated[
+        str | None,
+        typer.Option(
+            callback=_one_character, help="What separates the cells of CSV, such as ';' or tab."
+        ),
+    ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(callback=_known_encoding, help="The encoding of the text, such as cp1252."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be enqueued; needs no database.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    database = ready_database(configure())
-    size = file.stat().st_size
-    with progress_bar(TaskProgressColumn()) as progress:
-        checking = progress.add_task("checking", total=size)
-        try:
-            checked = check_file(file, lambda done: progress.update(checking, completed=done))
-        except InvalidInputs as error:
-            raise InvalidInputs(
-                [f"{file}: {offence}" for offence in error.offences], total=error.total
-            ) from None
-        writing = progress.add_task("enqueuing", total=size)
+    selection = _selection(maps, sets, split, ignore, metadata)
+    settings = configure()
+    database = None if dry_run else ready_database(settings)
+    opened = open_input_file(file, selection, encoding=encoding, delimiter=delimiter)
+    with progress_bar(TaskProgressColumn()) as progress, opened as input_file:
+        checking = progress.add_task("checking", total=input_file.size)
+        checked = input_file.check(lambda done: progress.update(checking, completed=done))
+        if database is None:
+            progress.stop()
+            _print_preview(Preview(input_file, checked, selection, settings.batch_size), as_json)
+            return
+        _print_left_out(input_file, checked)
+        writing = progress.add_task("enqueuing", total=input_file.size)
         with database.engine.begin() as connection:
             enqueued = outbox.enqueue_once(
                 connection,
                 judge_id=judge,
-                inputs=read_inputs(file, lambda done: progress.update(writing, completed=done)),
+                inputs=input_file.inputs(lambda done: progress.update(writing, completed=done)),
                 tags=tag or (),
                 judge_version_id=judge_version,
                 idempotency_key=idempotency_key,
                 priority=priority,
                 callback_url=callback_url,
             )
-    if checked.ignored:
-        names = ", ".join(sorted(checked.ignored))
-        err.print(f"ignored, as the judge API has no such input fields: {names}", markup=False)
     inputs: int | None = checked.inputs
     if not enqueued.is_new:
         inputs = _say_that_it_was_there(database, enqueued, checked.inputs)
@@ -70,6 +174,42 @@ def enqueue(
         print_json(found)
     else:
         print(enqueued.job_id)  # noqa: T201 (for `JOB=$(evalworker enqueue …)`)
+
+
+def _selection(
+    maps: Several, sets: Several, splits: Several, ignored: Several, kept: Several
+) -> Selection:
+    try:
+        return parse_selection(
+            maps=maps or (),
+            sets=sets or (),
+            splits=splits or (),
+            ignored=ignored or (),
+            kept=kept or (),
+        )
+    except WrongOption as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _print_left_out(input_file: InputFile, checked: CheckedFile) -> None:
+    """Say what is not taken, before anything is written."""
+    for note in input_file.notes:
+        err.print(f"{input_file.name}: {note}", markup=False)
+    if checked.left_out:
+        names = ", ".join(checked.left_out)
+        err.print(
+            f"left out, as the judge API has no such input fields: {names}"
+            " (--metadata COLUMN keeps one with its inputs)",
+            markup=False,
+        )
+
+
+def _print_preview(preview: Preview, as_json: bool) -> None:
+    if as_json:
+        print_json(preview.document())
+        return
+    for line in preview.lines():
+        print_line(line)
 
 
 def _say_that_it_was_there(

@@ -1,0 +1,134 @@
+"""Tell the encoding of a text file, and write it again as UTF-8.
+
+A byte order mark names UTF-8, UTF-16 and UTF-32. Other encodings have nothing to tell them by:
+they are guessed, shown, and used when `--encoding` says so.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from charset_normalizer import from_bytes
+
+from worker.domain.phrases import one_line
+
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_CHUNK = 256 * 1024
+_GUESSED_BYTES = 64 * 1024
+_SHOWN = 60  # characters of a line
+_NOT_ASCII = re.compile(rb"[\x80-\xff]+")
+_WESTERN_RUN = 1.6  # bytes that are not ASCII in a row, on average
+_FREQUENT = ["cp1251", "cp1253", "cp1255", "cp1256", "koi8_r", "cp932", "euc_jp", "gb18030"]
+_FREQUENT += ["big5", "cp949", "cp874", "cp1252"]
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x19\x1c-\x1f]")
+
+
+class NotText(ValueError):
+    """A text is not in the expected encoding."""
+
+
+def marked_encoding(head: bytes) -> str | None:
+    """Return the encoding that a byte order mark names, other than UTF-8."""
+    return next((name for mark, name in _MARKS if head.startswith(mark)), None)
+
+
+def unmarked_utf16(head: bytes) -> str | None:
+    """Return which UTF-16 a text without a mark is in: every other byte is zero."""
+    even, odd = head[0::2], head[1::2]
+    if len(head) < 4:
+        return None
+    if odd.count(0) > 0.6 * len(odd) and even.count(0) < 0.1 * len(even):
+        return "utf-16-le"
+    if even.count(0) > 0.6 * len(even) and odd.count(0) < 0.1 * len(odd):
+        return "utf-16-be"
+    return None
+
+
+def is_text_encoding(name: str) -> bool:
+    """Return whether Python knows an encoding of texts by this name."""
+    try:
+        b"".decode(name)
+    except (LookupError, UnicodeError):
+        return False
+    return True
+
+
+def as_utf8(file: BinaryIO, encoding: str) -> Iterator[bytes]:
+    """Yield a text as UTF-8; raises `NotText` with the line that is in another encoding."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    lines = 1
+    while True:
+        chunk = file.read(_CHUNK)
+        try:
+            text = decoder.decode(chunk, final=not chunk)
+        except UnicodeError as error:
+            before = chunk[: error.start] if isinstance(error, UnicodeDecodeError) else b""
+            lines += before.decode(encoding, "replace").count("\n")
+            raise NotText(f"line {lines}: is not {encoding}: {_reason(error)}") from None
+        lines += text.count("\n")
+        # Half a surrogate cannot be stored; the check of the inputs names it.
+        yield text.encode("utf-8", "surrogatepass")
+        if not chunk:
+            return
+
+
+def _reason(error: UnicodeError) -> str:
+    return error.reason if isinstance(error, UnicodeDecodeError) else str(error)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodingOffence:
+    """Where a file is not UTF-8, and the encoding that it may be in."""
+
+    text: str
+    guess: str | None = None
+
+
+def encoding_offence(file: BinaryIO) -> EncodingOffence:
+    """Return where a file is not UTF-8, with a sample in the encoding that it may be in."""
+    file.seek(0)
+    for number, line in enumerate(file, 1):
+        try:
+            line.decode()
+        except UnicodeDecodeError as error:
+            if _CONTROL.search(line[:_GUESSED_BYTES]):
+                return EncodingOffence(f"line {number}: is neither text nor of another known kind")
+            where = f"line {number}: is not UTF-8 (byte {error.start + 1})"
+            sample = line + file.read(_GUESSED_BYTES)
+            before = max(0, error.start - _GUESSED_BYTES)
+            guess = guessed_encoding(sample[before:][: 2 * _GUESSED_BYTES])
+            return EncodingOffence(where + _advice(line, error.start, guess), guess)
+    return EncodingOffence("is not UTF-8")
+
+
+def _advice(line: bytes, start: int, guess: str | None) -> str:
+    if guess is None:
+        return ": name its encoding by --encoding, such as cp1252"
+    part = line[max(0, start - _SHOWN // 2) :][: 4 * _SHOWN].decode(guess, "replace")
+    return (
+        f". Read as {guess}: {one_line(part, _SHOWN)}\n"
+        f"if that is right, add --encoding {guess}; if not, name another, such as cp1250 or cp1254"
+    )
+
+
+def guessed_encoding(sample: bytes) -> str | None:
+    """Return the likely encoding of a text that is not UTF-8.
+
+    In western languages, most letters are ASCII, and the others stand alone. Many encodings fit
+    them; Windows' own is by far the most frequent, and line ends of old Macs come with theirs.
+    """
+    others = _NOT_ASCII.findall(sample)
+    if sum(map(len, others)) < _WESTERN_RUN * len(others):
+        has_mac_line_ends = b"\r" in sample and b"\n" not in sample
+        return "mac_roman" if has_mac_line_ends else "cp1252"
+    best = from_bytes(sample, cp_isolation=_FREQUENT).best()
+    return None if best is None else best.encoding

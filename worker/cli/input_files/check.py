@@ -1,0 +1,114 @@
+"""Check the records of a file: its columns once, and each record for itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from worker.cli.input_files import columns
+from worker.cli.input_files.columns import ColumnOffence
+from worker.cli.input_files.complaints import Complaints, refusal
+from worker.cli.input_files.record import Record, Table, place
+from worker.cli.input_files.remedies import with_remedy
+from worker.cli.input_files.selection import Selection, Unfit, part_of
+from worker.errors import InvalidInputs
+from worker.validation import given_offences, missing_content
+
+EXAMPLES = 3
+
+
+@dataclass(slots=True)
+class CheckedFile:
+    """What a file without offences has."""
+
+    inputs: int = 0
+    taken: dict[str, str] = field(default_factory=dict)  # the column that fills each field
+    left_out: list[str] = field(default_factory=list)  # columns that no option mentions
+    examples: list[dict[str, Any]] = field(default_factory=list)  # the first inputs
+
+
+class ColumnsRefused(InvalidInputs):
+    """The columns of a file do not fit; its records were not read."""
+
+    def __init__(self, refused: InvalidInputs, suggested: dict[str, str]) -> None:
+        super().__init__(refused.offences)
+        self.suggested = suggested
+
+
+class Check:
+    """What is found while a file is read for the first time."""
+
+    def __init__(self, name: str, table: Table, selection: Selection) -> None:
+        self._file = CheckedFile()
+        self._name = name
+        self._table = table
+        self._selection = selection
+        self._complaints = Complaints()
+        self._columns: dict[str, Any] = dict.fromkeys(table.columns or ())
+        self._missing = {name for name in selection.named if name not in self._columns}
+        if table.columns:
+            self._refuse(table.columns_place, columns.missing_offence(self._columns, selection))
+            self._refuse(table.columns_place, columns.column_offence(self._columns, selection))
+
+    def add(self, record: Record) -> None:
+        """Check one record more; raises `ColumnsRefused` at the first one."""
+        self._file.inputs += 1
+        value = record.value
+        if isinstance(value, dict):
+            if not value.keys() <= self._columns.keys():
+                self._check_columns(record)
+            if self._missing:
+                self._missing = {name for name in self._missing if part_of(value, name) is None}
+        for offence in self._offences(record):
+            self._complaints.add(place(self._table, record), offence)
+
+    def result(self) -> CheckedFile:
+        """Return what the file has; raises `InvalidInputs` if anything is wrong with it."""
+        if not self._file.inputs:
+            only = ", only a header" if self._columns else ""
+            raise refusal(self._name, f"the file has no inputs{only}")
+        self._complaints.raise_if_any(self._name)
+        if self._missing:
+            raise refusal(self._name, columns.absence(sorted(self._missing), self._columns))
+        self._file.taken = columns.taken_columns(self._columns, self._selection)
+        self._file.left_out = columns.left_out(self._columns, self._selection)
+        return self._file
+
+    def _check_columns(self, record: Record) -> None:
+        """Check the columns that no record before had."""
+        new = {name: part for name, part in record.value.items() if name not in self._columns}
+        is_first = not self._columns
+        self._columns |= dict.fromkeys(new)
+        if is_first:
+            offence = columns.column_offence(record.value, self._selection)
+            self._refuse(place(self._table, record), offence)
+            return
+        filled = self._selection.filled(record.value)
+        if offence := columns.misspelt_offence(new, filled, self._selection):
+            self._complaints.add(place(self._table, record), offence.text)
+
+    def _refuse(self, where: str, offence: ColumnOffence | None) -> None:
+        if offence is not None:
+            raise ColumnsRefused(refusal(self._name, where, offence.text), offence.suggested)
+
+    def _offences(self, record: Record) -> list[str]:
+        if record.offence is not None:
+            return [record.offence]
+        if not isinstance(record.value, dict):
+            return given_offences(record.value)
+        try:
+            value = self._selection.input_of(record.value, cells=self._table.cells)
+        except Unfit as error:
+            return [str(error)]
+        if len(self._file.examples) < EXAMPLES:
+            self._file.examples.append(value)
+        offences = given_offences(value)
+        if offences and missing_content(value):
+            # Name also what is no input field.
+            offences[0] = missing_content(record.value | value) or offences[0]
+        return [self._with_remedy(offence, value) for offence in offences]
+
+    def _with_remedy(self, offence: str, value: dict[str, Any]) -> str:
+        name = offence.partition(" ")[0].partition("[")[0]
+        column = self._selection.columns.get(name, name)
+        return with_remedy(offence, value.get(name), column)

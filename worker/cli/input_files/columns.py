@@ -1,0 +1,152 @@
+"""Compare the columns of a file with what is needed, and say which options fit them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from worker.cli.input_files.fields import (
+    FIELDS,
+    alias_field,
+    near_field,
+    near_name,
+    suggested_columns,
+)
+from worker.cli.input_files.selection import Selection, ignore_options, is_there, map_options
+from worker.domain.phrases import one_line
+from worker.wire.inputs import CONTENT_FIELDS
+
+_SHOWN = 12  # columns
+_SHOWN_NAME = 40  # characters of a name: a file without a header has texts there
+_DEPTH = 3  # of nested objects
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnOffence:
+    """What is wrong with the columns of a file, and the columns that would fill its fields."""
+
+    text: str
+    suggested: dict[str, str] = field(default_factory=dict)
+
+
+def column_offence(record: Mapping[str, Any], selection: Selection) -> ColumnOffence | None:
+    """Return what is wrong with the columns of a file; None if it can be read.
+
+    Args:
+        record: Each column with a value of it, or with None.
+        selection: What the user asked for.
+    """
+    columns = flat(record)
+    filled = selection.filled(record)
+    if not filled & set(CONTENT_FIELDS):
+        return _nothing_to_evaluate(columns, filled, selection)
+    return misspelt_offence(columns, filled, selection)
+
+
+def missing_offence(columns: Iterable[str], selection: Selection) -> ColumnOffence | None:
+    """Return which columns the options take that the file does not have."""
+    given = list(columns)
+    missing = [name for name in selection.named if not is_there(name, given)]
+    return ColumnOffence(absence(missing, given)) if missing else None
+
+
+def absence(missing: Iterable[str], given: Collection[str]) -> str:
+    """Say that a file does not have these columns."""
+    near = {name: near_name(name, given) for name in missing}
+    hints = [
+        f"{name!r} (did you mean {near[name]!r}?)" if near[name] else repr(name) for name in near
+    ]
+    return f"has no column {', '.join(hints)}\nits columns: {_listed(given)}"
+
+
+def misspelt_offence(
+    columns: Mapping[str, Any], filled: set[str], selection: Selection
+) -> ColumnOffence | None:
+    """Return which columns seem meant for a field that is not filled, with the options for them.
+
+    Other columns are left out and named: people's files have ids, categories and scores. Whoever
+    names columns by `--map` has seen them, and then only misspelt fields are refused.
+    """
+    meant: dict[str, str] = {}
+    for column in columns:
+        if column in FIELDS or column in selection.ignored or selection.uses(column):
+            continue
+        name = near_field(column) or (None if selection.columns else alias_field(column))
+        if name is None or name in filled or name in meant:
+            continue
+        if name in CONTENT_FIELDS and name != near_field(column) and "turns" in filled:
+            continue  # a conversation has both
+        meant[name] = column
+    if not meant:
+        return None
+    named = ", ".join(
+        f"{one_line(column, _SHOWN_NAME)} (did you mean '{name}'?)"
+        for name, column in meant.items()
+    )
+    verb = "is not an input field" if len(meant) == 1 else "are not input fields"
+    return ColumnOffence(
+        f"{named} {verb} of the judge API\n"
+        f"to take: {map_options(meant)}\n"
+        f"to leave out: {ignore_options(meant.values())}",
+        meant,
+    )
+
+
+def _nothing_to_evaluate(
+    columns: dict[str, Any], filled: set[str], selection: Selection
+) -> ColumnOffence:
+    if missing := missing_offence(columns, selection):
+        return missing
+    free = {
+        column: value
+        for column, value in columns.items()
+        if column not in selection.ignored and not selection.uses(column)
+    }
+    suggested = suggested_columns(free, filled | set(selection.constants))
+    if set(suggested) & set(CONTENT_FIELDS):
+        remedy = f"if these are right, add: {map_options(suggested)}"
+    else:
+        suggested = {}
+        remedy = (
+            "name the columns of texts, --map request=COLUMN --map response=COLUMN, or of"
+            ' conversations, [{"role": "user", "content": "…"}, …]: --map turns=COLUMN'
+        )
+    return ColumnOffence(
+        f"needs `request`, `response` or `turns`\nits columns: {_listed(columns)}\n{remedy}",
+        suggested,
+    )
+
+
+def left_out(columns: Iterable[str], selection: Selection) -> list[str]:
+    """Return the columns that are not taken, although no option says so."""
+    return sorted(
+        column
+        for column in columns
+        if not selection.uses(column) and column not in selection.ignored
+    )
+
+
+def flat(record: Mapping[str, Any], prefix: str = "", depth: int = _DEPTH) -> dict[str, Any]:
+    """Return the columns of a record, and in place of an object its members, as `a.b`."""
+    columns: dict[str, Any] = {}
+    for name, value in record.items():
+        path = prefix + name
+        if isinstance(value, dict) and value and depth and name not in FIELDS:
+            columns |= flat(value, f"{path}.", depth - 1)
+        else:
+            columns[path] = value
+    return columns
+
+
+def _listed(columns: Iterable[str]) -> str:
+    names = [one_line(name, _SHOWN_NAME) for name in columns]
+    more = len(names) - _SHOWN
+    end = f" and {more} more" if more > 0 else ""
+    return ", ".join(names[:_SHOWN]) + end
+
+
+def taken_columns(columns: Iterable[str], selection: Selection) -> dict[str, str]:
+    """Return the column that fills each field of the input."""
+    own = {name: name for name in columns if name in selection.own_fields}
+    return own | dict(selection.columns)

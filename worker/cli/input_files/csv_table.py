@@ -1,0 +1,141 @@
+"""Read CSV: a header with the names of the columns, then a row for each input."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, TextIO
+
+from worker.cli.input_files.complaints import refusal
+from worker.cli.input_files.csv_dialect import Dialect, delimiter_name, dialect_of
+from worker.cli.input_files.record import Record
+
+_SAMPLE_LINES = 50
+_SAMPLE_CHARACTERS = 64 * 1024
+
+_Rows = Iterator[tuple[int, list[str]]]
+
+
+class CsvTable:
+    """The rows of a CSV file. Its header is read, and checked, when it is made."""
+
+    unit = "line"
+    cells = True
+
+    def __init__(
+        self, file: BinaryIO, name: str, *, delimiter: str | None = None, default: str = ","
+    ) -> None:
+        csv.field_size_limit(sys.maxsize)
+        self._file = file
+        with _text(file) as text:
+            lines = list(itertools.islice(_short_lines(text), _SAMPLE_LINES))
+        self._dialect = dialect_of(lines, delimiter=delimiter, default=default)
+        self.columns, line = self._header(name)
+        self.columns_place = f"line {line}, the header"
+
+    @property
+    def description(self) -> str:
+        return self._dialect.description
+
+    def records(self) -> Iterator[Record]:
+        """Yield the records; after one that is not CSV, there are no others."""
+        width = len(self.columns)
+        with _text(self._file) as text:
+            rows = _numbered_rows(text, self._dialect)
+            number = 0
+            try:
+                next(rows, None)  # the header
+                for number, row in rows:
+                    if len(row) != width:
+                        yield Record(number, offence=self._width_offence(len(row)))
+                        continue
+                    yield Record(
+                        number,
+                        {name: cell for name, cell in zip(self.columns, row, strict=True) if cell},
+                    )
+            except _NotCsv as error:
+                yield Record(error.number, offence=f"is not CSV: {error}")
+
+    def _width_offence(self, width: int) -> str:
+        cells = "1 cell" if width == 1 else f"{width} cells"
+        delimiter = delimiter_name(self._dialect.delimiter)
+        reason = (
+            "it is cut off, or delimiters are missing"
+            if width < len(self.columns)
+            else f"put quotes around a cell that contains {delimiter}"
+        )
+        return f"has {cells}, the header has {len(self.columns)}: {reason}"
+
+    def _header(self, name: str) -> tuple[list[str], int]:
+        with _text(self._file) as text:
+            try:
+                number, row = next(_numbered_rows(text, self._dialect), (1, []))
+            except _NotCsv as error:
+                raise refusal(name, f"line {error.number}", f"is not CSV: {error}") from None
+        columns = [cell.strip() or f"column {n}" for n, cell in enumerate(row, 1)]
+        if repeated := sorted({column for column in columns if columns.count(column) > 1}):
+            reason = (
+                f"names a column twice: {', '.join(repeated)}\nrename one of them in the header"
+            )
+            raise refusal(name, f"line {number}", reason)
+        return columns, number
+
+
+class _NotCsv(Exception):
+    """A row breaks the rules of CSV."""
+
+    def __init__(self, number: int, reason: str) -> None:
+        self.number = number
+        super().__init__(reason)
+
+
+def _numbered_rows(text: TextIO, dialect: Dialect) -> _Rows:
+    """Yield the rows with the number of the line on which each begins; blank lines are left out."""
+    skipped = 0
+    if dialect.has_sep_line:
+        text.readline()
+        skipped = 1
+    rows: Any = csv.reader(
+        text, delimiter=dialect.delimiter, skipinitialspace=dialect.skips_spaces, strict=True
+    )
+    while True:
+        number = skipped + rows.line_num + 1
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise _NotCsv(number, _plain(error)) from None
+        if row and not (len(row) == 1 and not row[0].strip()):
+            yield number, row
+
+
+def _plain(error: csv.Error) -> str:
+    """Return the reason with what is to be done about it."""
+    if "unexpected end of data" in str(error):
+        return "unexpected end of data: a quote that opens here is never closed"
+    if "expected after" in str(error):
+        return f"{error}: double a quote that is inside quotes"
+    return str(error)
+
+
+def _short_lines(text: TextIO) -> Iterator[str]:
+    room = _SAMPLE_CHARACTERS
+    while room > 0 and (line := text.readline(room)):
+        yield line
+        room -= len(line)
+
+
+@contextmanager
+def _text(file: BinaryIO) -> Iterator[TextIO]:
+    """Read a binary file as text; line ends of Unix, Windows and old Macs stay as they are."""
+    file.seek(0)
+    text = io.TextIOWrapper(file, "utf-8-sig", newline="")
+    try:
+        yield text
+    finally:
+        text.detach()

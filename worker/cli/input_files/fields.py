@@ -1,0 +1,130 @@
+"""Know the fields of an input, and the names that other tools and languages give to them."""
+
+from __future__ import annotations
+
+import difflib
+import unicodedata
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from worker.wire.inputs import Input
+
+FIELDS = frozenset((*Input.model_fields, "metadata"))
+TEXT_LISTS = ("contexts", "file_ids")
+JSON_FIELDS = (*TEXT_LISTS, "functions", "turns", "tools", "metadata")
+"""Fields that hold a list or an object; in cells, it is written as JSON."""
+
+TEXTS = FIELDS - set(JSON_FIELDS)
+
+_NEAR = 0.8  # ratio of difflib: `respnse` has 0.93, `user` for `user_id` has 0.73
+
+# Ordered: an earlier name is taken before a later one. Compared without case and punctuation.
+_REQUEST = """
+    question prompt query user_input instruction problem user_query user_message input user human
+    question_text input_text user_prompt message utterance inputs
+    frage pregunta domanda pergunta vraag вопрос питання 问题 問題 質問 질문 pytanie soru fråga
+    kysymys spørgsmål spørsmål otázka kérdés întrebare pertanyaan câu_hỏi سؤال प्रश्न ερώτηση שאלה
+"""
+_RESPONSE = """
+    answer output completion prediction model_output model_response model_answer actual_output
+    generated_answer generated_text generation predicted_answer assistant_response last_assistant
+    assistant llm_output llm_response reply outputs
+    antwort respuesta réponse risposta resposta antwoord ответ відповідь 回答 答案 答え 답변 대답
+    odpowiedź cevap svar vastaus odpověď válasz răspuns jawaban câu_trả_lời trả_lời
+    إجابة उत्तर απάντηση תשובה
+"""
+_EXPECTED_OUTPUT = """
+    ground_truth reference expected expected_answer expected_response reference_answer
+    reference_output gold gold_answer golden_answer correct_answer best_answer ideal
+    ideal_answer ideal_response target canonical_solution solution
+    referenz referenzantwort musterlösung musterantwort erwartete_antwort respuesta_esperada
+    respuesta_correcta réponse_attendue risposta_attesa resposta_esperada 参考答案 標準答案 正解
+"""
+_CONTEXTS = """
+    context retrieved_contexts retrieval_context retrieved_context reference_contexts documents
+    docs passages chunks retrieved_documents
+    kontext kontexte contexto contextos contexte contesto контекст 上下文 文脈
+"""
+_ALIASES = {
+    "request": _REQUEST.split(),
+    "response": _RESPONSE.split(),
+    "expected_output": _EXPECTED_OUTPUT.split(),
+    "contexts": _CONTEXTS.split(),
+    "turns": ["messages", "conversation", "conversations", "chat"],
+    "system_prompt": ["system", "system_message"],
+}
+
+
+def plain(name: str) -> str:
+    """Return a name without case, accents' encoding, spaces and punctuation."""
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    return "".join(character for character in folded if character.isalnum())
+
+
+_PLAIN_FIELDS = {plain(field): field for field in sorted(FIELDS)}
+_PLAIN_ALIASES = {field: [plain(alias) for alias in names] for field, names in _ALIASES.items()}
+
+
+def near_field(column: str) -> str | None:
+    """Return the field that a column's name misspells, or writes in another case."""
+    near = difflib.get_close_matches(plain(column), _PLAIN_FIELDS, n=1, cutoff=_NEAR)
+    return _PLAIN_FIELDS[near[0]] if near else None
+
+
+def alias_field(column: str) -> str | None:
+    """Return the field for which a column's name is another word."""
+    name = plain(column)
+    return next((field for field, names in _PLAIN_ALIASES.items() if name in names), None)
+
+
+def near_name(name: str, names: Iterable[str]) -> str | None:
+    """Return the name that was probably meant."""
+    by_plain = {plain(one): one for one in names}
+    near = difflib.get_close_matches(plain(name), by_plain, n=1)
+    return by_plain[near[0]] if near else None
+
+
+def suggested_columns(columns: Mapping[str, Any], filled: Collection[str]) -> dict[str, str]:
+    """Return a column for each field that is not filled and that some column may be meant for.
+
+    `columns` maps each column to a value of it. A member of an object counts by its own name.
+    """
+    taken: dict[str, str] = {}
+    rest = dict(columns)
+
+    def take(field: str, column: str) -> None:
+        taken[field] = column
+        del rest[column]
+
+    for column in list(rest):
+        field = near_field(column.rpartition(".")[2])
+        if field and field not in filled and field not in taken and _fits(field, rest[column]):
+            take(field, column)
+    for field, names in _PLAIN_ALIASES.items():
+        for name in names:
+            found = [column for column in rest if name in _own_names(column)]
+            if found and not {*filled, *taken} & {field} and _fits(field, rest[found[0]]):
+                take(field, found[0])
+    # The only answer of a file is what its user wants to have evaluated.
+    if "expected_output" in taken and not {*filled, *taken} & {"response", "turns"}:
+        taken["response"] = taken.pop("expected_output")
+    order = list(_ALIASES)
+    return dict(
+        sorted(taken.items(), key=lambda pair: order.index(pair[0]) if pair[0] in order else 9)
+    )
+
+
+def _own_names(column: str) -> tuple[str, str]:
+    return plain(column), plain(column.rpartition(".")[2])
+
+
+def _fits(field: str, value: Any) -> bool:
+    """Return whether a field can hold a value like this one; None may be anything."""
+    if value is None:
+        return True
+    if field == "turns":
+        first = value[0] if isinstance(value, list) and value else value
+        return isinstance(value, str) or (isinstance(first, dict) and "role" in first)
+    if field in JSON_FIELDS:
+        return isinstance(value, str | list)
+    return isinstance(value, str | int | float)

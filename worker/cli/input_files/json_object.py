@@ -1,0 +1,49 @@
+"""Decode JSON by the standard library, and refuse objects that have a key twice."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+class RepeatedKey(ValueError):
+    """An object has a key twice: decoders take the last value in silence."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise RepeatedKey(f"has the key {json.dumps(repeated[:40], ensure_ascii=False)} twice")
+    return value
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_object)
+decode = _decoder.decode
+raw_decode = _decoder.raw_decode
+
+
+def offence_of(error: ValueError | RecursionError) -> str:
+    """Return why JSON could not be decoded, with the column on its line."""
+    match error:
+        case RepeatedKey():
+            return str(error)
+        case json.JSONDecodeError():
+            return f"is not JSON: {error.msg} (column {error.colno}){_remedy(error)}"
+        case RecursionError():
+            return "is not readable JSON: nested too deeply"
+    return "is not readable JSON: a number is too long"  # a limit of Python's, not of JSON
+
+
+def _remedy(error: json.JSONDecodeError) -> str:
+    rest = error.doc[error.pos : error.pos + 20].lstrip()
+    if rest.startswith("'"):
+        return ": json.dumps() writes it with double quotes, str() and print() do not"
+    if rest.startswith(",") and error.msg == "Extra data":
+        return ": a comma follows the object"
+    if rest.startswith(("None", "True", "False")):
+        return ": json.dumps() writes null, true and false, str() and print() do not"
+    if not rest or error.msg.startswith("Unterminated"):
+        return ": it is cut off"
+    return ""

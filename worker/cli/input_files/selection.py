@@ -1,0 +1,226 @@
+"""Take an input from a record: what fills its fields, what is kept with it, what is left out."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from worker.cli.input_files.fields import (
+    FIELDS,
+    JSON_FIELDS,
+    TEXT_LISTS,
+    TEXTS,
+    near_field,
+    near_name,
+)
+from worker.cli.input_files.remedies import list_remedy
+
+_ESCAPES = {r"\n": "\n", r"\t": "\t", r"\r": "\r", r"\0": "\0"}
+
+
+class WrongOption(ValueError):
+    """An option cannot be used as it was given."""
+
+
+class Unfit(ValueError):
+    """A record cannot become an input as it is."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What the options of `enqueue` say about the columns of a file."""
+
+    columns: Mapping[str, str] = field(default_factory=dict)  # of fields: --map
+    constants: Mapping[str, Any] = field(default_factory=dict)  # of fields: --set
+    separators: Mapping[str, str] = field(default_factory=dict)  # of fields: --split
+    ignored: frozenset[str] = frozenset()  # columns: --ignore
+    kept: tuple[str, ...] = ()  # columns: --metadata
+
+    @cached_property
+    def own_fields(self) -> frozenset[str]:
+        """Fields that are filled by the column of their own name."""
+        taken = FIELDS - self.columns.keys() - self.constants.keys() - self.ignored
+        return taken - {"metadata"} if "metadata" in self.kept else taken
+
+    @cached_property
+    def named(self) -> tuple[str, ...]:
+        """Columns that options take, and parts of columns."""
+        return tuple(dict.fromkeys((*self.columns.values(), *self.kept)))
+
+    def with_columns(self, columns: Mapping[str, str]) -> Selection:
+        """Return the same with more fields filled from columns."""
+        return replace(self, columns={**self.columns, **columns})
+
+    def uses(self, column: str) -> bool:
+        """Return whether a column fills a field or is kept."""
+        return column in self.own_fields or any(is_within(column, name) for name in self.named)
+
+    def filled(self, columns: Iterable[str]) -> set[str]:
+        """Return the fields that are filled if a record has these columns."""
+        given = set(columns)
+        filled = {name for name in self.own_fields if name in given}
+        filled |= {name for name, column in self.columns.items() if is_there(column, given)}
+        return filled | self.constants.keys()
+
+    def input_of(self, record: dict[str, Any], *, cells: bool) -> dict[str, Any]:
+        """Return the input of a record; raises `Unfit` if a cell or text is not a list."""
+        own = self.own_fields
+        taken = {name: part for name, part in record.items() if name in own and part is not None}
+        for name, column in self.columns.items():
+            if (part := part_of(record, column)) is not None:
+                taken[name] = _as_text(part) if name in TEXTS else part
+        if cells or self.separators:
+            for name in JSON_FIELDS:
+                if isinstance(text := taken.get(name), str):
+                    taken[name] = self._list_in(name, text, cells)
+        if self.constants:
+            taken |= self.constants
+        if self.kept:
+            parts = ((column, part_of(record, column)) for column in self.kept)
+            kept = {column: part for column, part in parts if part is not None}
+            own_metadata = taken.get("metadata")
+            taken["metadata"] = {**own_metadata, **kept} if own_metadata else kept
+        return taken
+
+    def _list_in(self, name: str, text: str, cells: bool) -> Any:
+        if name in self.separators:
+            parts = (part.strip() for part in text.split(self.separators[name]))
+            return [part for part in parts if part]
+        if not cells:
+            return text
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            raise Unfit(f"{name} does not hold JSON: {list_remedy(name, text)}") from None
+
+
+def parse_selection(
+    *,
+    maps: Sequence[str] = (),
+    sets: Sequence[str] = (),
+    splits: Sequence[str] = (),
+    ignored: Sequence[str] = (),
+    kept: Sequence[str] = (),
+) -> Selection:
+    """Read the values of the options; raises `WrongOption`."""
+    pairs = _pairs("--map", maps, "request=question")
+    columns = {name: column.strip() for name, column in pairs.items()}
+    for name, column in columns.items():
+        if name not in FIELDS and column in FIELDS:
+            raise WrongOption(f"the input field comes first: --map {_quoted(column, name)}")
+        _check_field("--map", name)
+    constants = _pairs("--set", sets, "system_prompt='Be brief.'")
+    for name in constants:
+        _check_field("--set", name)
+        if name in columns:
+            raise WrongOption(f"{name} is given by --map and by --set: choose one")
+    separators = _pairs("--split", splits, "contexts='|'")
+    by_column = {column: name for name, column in columns.items()}
+    return Selection(
+        columns=columns,
+        constants={name: _constant(name, value) for name, value in constants.items()},
+        separators={
+            _list_field(name, by_column): _ESCAPES.get(value, value)
+            for name, value in separators.items()
+        },
+        ignored=frozenset(ignored),
+        kept=tuple(kept),
+    )
+
+
+def parse_delimiter(given: str) -> str:
+    """Return the delimiter that an option names; raises `WrongOption`."""
+    names = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
+    delimiter = names.get(given.lower(), _ESCAPES.get(given, given))
+    if len(delimiter) != 1 or delimiter in '"\r\n\0':
+        raise WrongOption(f"{given!r} is not one character, such as ';', '|' or 'tab'")
+    return delimiter
+
+
+def _pairs(option: str, given: Sequence[str], example: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        name = name.strip()
+        if not (name and equals and value):
+            raise WrongOption(f"{text!r} is not of the form {option} {example}")
+        if pairs.setdefault(name, value) != value:
+            raise WrongOption(f"{option} {name}=… is given twice, with different values")
+    return pairs
+
+
+def _check_field(option: str, name: str) -> None:
+    if name in FIELDS:
+        return
+    near = near_field(name) or near_name(name, FIELDS)
+    hint = f"; did you mean '{near}'?" if near else f": {', '.join(sorted(FIELDS))}"
+    raise WrongOption(f"{option} {name}=…: {name!r} is not an input field of the judge API{hint}")
+
+
+def _list_field(name: str, by_column: Mapping[str, str]) -> str:
+    """Return the field that is to be split; it may be named by its column, too."""
+    found = by_column.get(name, name)
+    if found not in TEXT_LISTS:
+        raise WrongOption(f"--split {name}=…: only {' and '.join(TEXT_LISTS)} are lists of strings")
+    return found
+
+
+def _constant(name: str, value: str) -> Any:
+    if name not in JSON_FIELDS:
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise WrongOption(f"--set {name}=…: {list_remedy(name, value)}") from None
+
+
+def part_of(record: Mapping[str, Any], column: str) -> Any:
+    """Return a column of a record; `a.b.0` is a part of `a`, unless there is such a column."""
+    if column in record or "." not in column:
+        return record.get(column)
+    value: Any = record
+    for step in column.split("."):
+        if isinstance(value, Mapping):
+            value = value.get(step)
+        elif isinstance(value, list) and re.fullmatch(r"-?\d{1,9}", step):
+            index = int(step)
+            value = value[index] if -len(value) <= index < len(value) else None
+        else:
+            return None
+    return value
+
+
+def is_within(column: str, name: str) -> bool:
+    """Return whether what an option names is this column, or a part of it."""
+    return name == column or name.startswith(f"{column}.")
+
+
+def is_there(name: str, columns: Iterable[str]) -> bool:
+    """Return whether what an option names is one of these columns, or a part of one."""
+    return any(is_within(column, name) for column in columns)
+
+
+def _as_text(value: Any) -> Any:
+    """Return the text of a number or of a boolean, as JSON writes it."""
+    is_number = isinstance(value, int | float) and math.isfinite(value)
+    return json.dumps(value) if is_number else value
+
+
+def _quoted(name: str, column: str) -> str:
+    return shlex.quote(f"{name}={column}")
+
+
+def map_options(columns: Mapping[str, str]) -> str:
+    """Return the options that fill fields from these columns, for a shell."""
+    return " ".join(f"--map {_quoted(name, column)}" for name, column in columns.items())
+
+
+def ignore_options(columns: Iterable[str]) -> str:
+    """Return the options that leave these columns out, for a shell."""
+    return " ".join(f"--ignore {shlex.quote(column)}" for column in columns)

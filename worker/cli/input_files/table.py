@@ -1,0 +1,28 @@
+"""Choose the reader of a file by its content, and by its name where the content fits several."""
+
+from __future__ import annotations
+
+import re
+
+from worker.cli.input_files.csv_table import CsvTable
+from worker.cli.input_files.json_shape import json_table
+from worker.cli.input_files.parquet_table import ParquetTable
+from worker.cli.input_files.record import Table
+from worker.cli.input_files.signatures import HEAD
+from worker.cli.input_files.source import Source
+
+_JSON = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:\{\s*[\"'}]|\[\s*[\[{\]\"])")
+_JSON_SUFFIXES = {".json", ".jsonl", ".ndjson", ".jl", ".jsonlines"}
+_TAB_SUFFIXES = {".tsv", ".tab"}
+
+
+def open_table(source: Source, *, delimiter: str | None = None) -> Table:
+    """Return the records of a file; raises `InvalidInputs` if it has none of a known form."""
+    if source.is_parquet:
+        return ParquetTable(source.file, source.name)
+    head = source.file.read(HEAD)
+    source.file.seek(0)
+    if delimiter is None and (_JSON.match(head) or source.suffix in _JSON_SUFFIXES):
+        return json_table(source.file, source.name)
+    default = "\t" if source.suffix in _TAB_SUFFIXES else ","
+    return CsvTable(source.file, source.name, delimiter=delimiter, default=default)
