@@ -37,6 +37,7 @@ class Faults:
     fresh_404: float = 0.0  # a new batch is not there for a moment
     vanish: float = 0.0  # a batch is gone, for a while or for good
     stick: float = 0.0  # a batch never ends
+    strange: float = 0.0  # a batch is shown in another way than documented, to its end
     # the broker
     drop_message: float = 0.0
     double_message: float = 0.0

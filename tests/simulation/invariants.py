@@ -6,8 +6,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from tests.simulation.judge_api import POISON
-from worker.domain.lifecycle import TRANSITIONS
+from tests.simulation.judge_api import CHOKING, POISON, UNREADABLE
+from worker.domain.lifecycle import GIVEN_UP_AT_REMOTE, TRANSITIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -187,29 +187,35 @@ def check_places(world: World) -> None:
     """Not more of our live batches run at the remote than allowed.
 
     Not promised, and not counted: a batch that was given up and runs on, because it was lost or
-    held, or because its answer was lost and its server has no list to find it in.
+    held; and one that was in doubt, as such batches never take the last slot.
     """
     now = world.now
     running = {str(b.ours) for b in world.remote.batches.values() if b.ends_at > now}
     if len(running) <= world.max_in_flight:
         return
-    live = {batch_id for (batch_id,) in world.sql(LIVE_AND_NEVER_HELD)}
+    live = {batch_id for (batch_id,) in world.sql(LIVE_AND_NEVER_IN_DOUBT)}
     assert len(running & live) <= world.max_in_flight, "more batches at the remote than allowed"
 
 
-LIVE_AND_NEVER_HELD = """
-SELECT id FROM eval_batches b WHERE due_at IS NOT NULL AND state <> 'planned'
-    AND NOT EXISTS (SELECT 1 FROM eval_events e WHERE e.batch_id = b.id AND e.event = 'batch.held')
+LIVE_AND_NEVER_IN_DOUBT = """
+SELECT id FROM eval_batches b WHERE due_at IS NOT NULL AND state NOT IN ('planned', 'unknown')
+    AND NOT EXISTS (SELECT 1 FROM eval_events e WHERE e.batch_id = b.id
+        AND e.event IN ('batch.held', 'batch.unknown', 'batch.searched'))
 """
 
 
 def check_evaluations(world: World, text: str) -> None:
-    """Each evaluation beyond the first has its reason, and that was on record before it."""
+    """Each evaluation beyond the first has its reason, and that was on record before it.
+
+    Whatever the reasons, there are never more than the limit allows.
+    """
     times = world.remote.evaluated[text]
     if times > world.allowed[text]:
-        most = world.allowed[text] + retried(world, text) + unlisted(world, text)
-        most += vanished(world, text)
+        hidden = vanished(world, text)
+        most = world.allowed[text] + retried(world, text) + doubted(world, text) + hidden
         assert times <= most, f"{text!r} was evaluated {times} times, {most} at most are allowed"
+        limit = world.allowed[text] * world.max_item_attempts + blamed(world, text)
+        assert times <= limit, f"{text!r} was evaluated {times} times, beyond the limit of {limit}"
 
 
 def retried(world: World, text: str) -> int:
@@ -223,22 +229,41 @@ def retried(world: World, text: str) -> int:
     return int(count)
 
 
-def unlisted(world: World, text: str) -> int:
-    """The answer was lost, and the server has no list to look in."""
-    if world.remote.lists != "none":
-        return 0
+def doubted(world: World, text: str) -> int:
+    """The answer was lost, and the batch cannot be found: there is no list, or it does not show it.
+
+    A batch is not found among those that show other inputs, where no tag tells whose it is.
+    """
+    unknowable = {str(b.ours) for b in world.remote.batches.values() if b.strange in UNREADABLE}
     again = world.sql(
-        "SELECT batch_id FROM eval_events WHERE event = 'batch.waits'"
-        " AND detail LIKE '%there is no list%sent again%'"
+        "SELECT batch_id, detail FROM eval_events WHERE event = 'batch.waits'"
+        " AND detail LIKE '%sent again%'"
     )
-    posted = world.remote.posted
-    return sum(posted.get(UUID(batch_id), []).count(text) for (batch_id,) in again)
+    return sum(
+        world.remote.posted.get(UUID(batch_id), []).count(text)
+        for batch_id, detail in again
+        if "there is no list" in detail or batch_id in unknowable
+    )
 
 
 def vanished(world: World, text: str) -> int:
     """A batch that its server no longer knows cannot be found."""
     gone = [b for b in world.remote.batches.values() if b.missing]
     return sum(given["request"] == text for b in gone for given in b.inputs)
+
+
+def blamed(world: World, text: str) -> int:
+    """A batch was answered with 5xx, does not show, and was split like one that is refused."""
+    refused = {batch_id for (batch_id,) in world.sql(REFUSED)}
+    gone = [
+        b
+        for b in world.remote.batches.values()
+        if str(b.ours) in refused and (b.missing or b.strange in UNREADABLE)
+    ]
+    return sum(given["request"] == text for b in gone for given in b.inputs)
+
+
+REFUSED = "SELECT id FROM eval_batches WHERE state = 'refused'"
 
 
 # --- whenever a request leaves ---
@@ -277,7 +302,7 @@ UNION ALL
 SELECT 'a batch without an end', id, state FROM eval_batches WHERE finished_at IS NULL
 UNION ALL
 SELECT 'a poisoned input was not refused', job_id, request FROM eval_items
-WHERE request LIKE 'poison%' AND status = 'completed'
+WHERE (request LIKE 'poison%' OR request LIKE 'choking%') AND status = 'completed'
 UNION ALL
 SELECT 'the reason of a failure is missing', job_id, request FROM eval_items
 WHERE status = 'failed' AND error IS NULL
@@ -304,16 +329,19 @@ def check_at_the_end(world: World) -> None:
 
 def check_attempts(world: World) -> None:
     """An input fails for good by its own fault, or when its attempts are used up; and an attempt
-    is spent only where the remote had taken it."""
+    is spent only where the remote had taken it, or may have."""
     spent: Counter[str] = Counter()
-    for text, status, attempts, error in world.sql(
-        "SELECT i.request, i.status, i.attempts, i.error FROM eval_items i"
+    for text, status, attempts, error, word in world.sql(
+        "SELECT i.request, i.status, i.attempts, i.error, b.remote_status"
+        " FROM eval_items i LEFT JOIN eval_batches b ON b.id = i.batch_id"
     ):
-        refused = text.startswith(POISON) or (error or "").find("No such judge") >= 0
+        refused = text.startswith((POISON, CHOKING)) or "No such judge" in (error or "")
+        refused |= word in GIVEN_UP_AT_REMOTE
         if status == "failed" and not refused:
-            assert attempts == world.max_item_attempts, f"{text!r} failed early: {error}"
+            assert attempts >= world.max_item_attempts, f"{text!r} failed early: {error}"
         if not refused:
             spent[text] += attempts
+    ((doubts,),) = world.sql("SELECT coalesce(sum(doubts * item_count), 0) FROM eval_batches")
     for text, times in spent.items():
-        taken = world.remote.evaluated[text]
+        taken = world.remote.evaluated[text] + doubts
         assert times <= taken, f"{text!r} spent {times} attempts on {taken} evaluations"

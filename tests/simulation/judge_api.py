@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
 import httpx
@@ -17,14 +17,17 @@ from tests.simulation.faults import happens
 from tests.support.fake_judge_api import EXECUTIONS, AcceptedBatch, FakeJudgeAPI, accepted, judge_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tests.simulation.replica import Task
     from tests.simulation.world import World
 
+Items: TypeAlias = "list[dict[str, Any]]"
+
 DEADLINE = 20.0  # seconds; then the client has given up
 UNKNOWN_JUDGE = "judge-unknown"
-POISON = "poison"
+POISON = "poison"  # such an input is refused with 400
+CHOKING = "choking"  # such an input brings a 500
 STRAYS_UNTIL = 40.0  # seconds: no request arrives later after it was sent
 LIST_LAG = 10.0  # seconds: nothing stays out of the list for longer
 
@@ -38,7 +41,34 @@ class SimulatedBatch(AcceptedBatch):
     listed_at: float
     status: str  # its end
     failing: set[int] = field(default_factory=set)
+    strange: str | None = None  # how it is shown, of `WAYS_TO_SHOW` and `WORDS_AT_END`
     missing: list[tuple[float, float]] = field(default_factory=list)  # from, until: 404
+
+
+def _renumbered(items: Items, numbers: Sequence[Any]) -> Items:
+    return [{**item, "index": number} for item, number in zip(items, numbers, strict=True)]
+
+
+# Items as a strange server shows them; they are given in the order of the inputs.
+READABLE: dict[str, Callable[[Items], Items]] = {
+    "from 1": lambda items: _renumbered(items, range(1, len(items) + 1)),
+    "backwards": lambda items: _renumbered(items, range(len(items))[::-1]),
+    "text": lambda items: _renumbered(items, [f" {n}" for n in range(len(items))]),
+    "no index": lambda items: _renumbered(items, [None] * len(items)),
+    "all 0": lambda items: _renumbered(items, [0] * len(items)),
+    "no input": lambda items: [{**item, "input": None} for item in items],
+    "from 1, no input": lambda items: [
+        {**item, "input": None} for item in _renumbered(items, range(1, len(items) + 1))
+    ],
+    "capitals": lambda items: [{**item, "status": item["status"].upper()} for item in items],
+}
+UNREADABLE: dict[str, Callable[[Items], Items]] = {
+    "foreign inputs": lambda items: [{**item, "input": {"request": "foreign"}} for item in items],
+    "no status": lambda items: [{**item, "status": None} for item in items],
+    "odd status": lambda items: [{**item, "status": "odd"} for item in items],
+}
+WAYS_TO_SHOW = {**READABLE, **UNREADABLE}
+WORDS_AT_END = ("CANCELLED", "expired", "COMPLETED", "archived")
 
 
 class Exchange:
@@ -82,6 +112,7 @@ class SimulatedJudgeAPI(FakeJudgeAPI):
         self.evaluated: Counter[str] = Counter()
         self.posted: dict[UUID, list[str]] = {}  # our batch -> texts it was sent with
         self.wrong_key = self.forbidden = self.outage = (0.0, 0.0)
+        self.deaf = (0.0, 0.0)  # everything has its effect, and is answered with 502
         self.shows_tags = rng.random() < 0.5
         self.lists = rng.choice(["whole", "whole", "lagging", "paged", "none"])
         self.filter = world.jitter.choice(["kept", "kept", "ignored", "refused"])
@@ -144,7 +175,7 @@ class SimulatedJudgeAPI(FakeJudgeAPI):
             return self._throttle()
         self.sender = task.batch_id
         answer = self.respond(request)
-        if world.strikes("gateway_error"):
+        if world.strikes("gateway_error") or self._in(self.deaf):
             return httpx.Response(rng.choice([502, 504]), text="<html>Bad gateway</html>")
         return answer
 
@@ -178,6 +209,8 @@ class SimulatedJudgeAPI(FakeJudgeAPI):
             return httpx.Response(413, text="too large")
         if any(given["request"].startswith(POISON) for given in body["inputs"]):
             return httpx.Response(400, json={"inputs": ["one is poisoned"]})
+        if any(given["request"].startswith(CHOKING) for given in body["inputs"]):
+            return httpx.Response(500, json={"detail": "choked"})
         batch = self._evaluate_later(judge_id, body)
         invariants.check_taken(self.world, batch)
         return accepted(batch)
@@ -205,6 +238,8 @@ class SimulatedJudgeAPI(FakeJudgeAPI):
             batch.missing.append((since, since + rng.choice([30.0, 200.0, 1e9])))
         if len(batch.failing) == size and happens(rng, 0.5):
             batch.status = "failed"
+        if world.strikes("strange"):
+            batch.strange = rng.choice([*WAYS_TO_SHOW, *WORDS_AT_END])
         self.batches[batch.id] = batch
         texts = [given["request"] for given in batch.inputs]
         self.evaluated.update(texts)
@@ -248,7 +283,9 @@ class SimulatedJudgeAPI(FakeJudgeAPI):
 
     def execution(self, batch: SimulatedBatch) -> dict[str, Any]:
         shown = super().execution(batch)
-        if len(batch.inputs) > 1:
+        if batch.strange in WAYS_TO_SHOW:
+            shown["items"] = WAYS_TO_SHOW[batch.strange](shown["items"])
+        elif len(batch.inputs) > 1:
             self.world.jitter.shuffle(shown["items"])
         return shown
 
@@ -262,7 +299,7 @@ class SimulatedJudgeAPI(FakeJudgeAPI):
         return self.world.now >= batch.ends_at
 
     def status_at_end(self, batch: SimulatedBatch) -> str:
-        return batch.status
+        return batch.strange if batch.strange in WORDS_AT_END else batch.status
 
     def evaluate(self, batch: SimulatedBatch, index: int) -> dict[str, Any]:
         if index in batch.failing:

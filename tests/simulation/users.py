@@ -8,15 +8,26 @@ from uuid import UUID
 
 from tests.simulation import invariants
 from tests.simulation.faults import happens
-from tests.simulation.judge_api import POISON, UNKNOWN_JUDGE
+from tests.simulation.judge_api import CHOKING, POISON, UNKNOWN_JUDGE
 from worker import enqueue
-from worker.domain.lifecycle import ENDED, BatchState, Status
+from worker.domain.lifecycle import ENDED, Status
 from worker.errors import NotPossible
 from worker.store import batch_commands, job_commands, pauses
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
+HOPELESS = (  # reasons for which a batch is on hold
+    "no list to search",
+    "may have been evaluated",
+    "cannot be read",
+    "what that means is not known",
+    "does not show its inputs",
+)
+CHOKING_JOBS = """
+SELECT DISTINCT i.job_id FROM eval_items i JOIN eval_batches b ON b.id = i.batch_id
+WHERE b.state = 'held' AND i.status = 'processing' AND i.request LIKE ?
+"""
 SPAN = 120.0  # seconds within which things happen outside
 
 
@@ -40,7 +51,7 @@ class Users:
             if happens(rng, 0.2):
                 # Often soon, while the first batches are on their way.
                 world.at(rng.choice([1.0, 5.0, SPAN]) * rng.random(), act, outside=True)
-        for window in ("wrong_key", "forbidden", "outage"):
+        for window in ("wrong_key", "forbidden", "outage", "deaf"):
             if happens(rng, 0.1):
                 begins = world.now + rng.uniform(0, SPAN / 2)
                 setattr(world.remote, window, (begins, begins + rng.uniform(0, SPAN)))
@@ -52,8 +63,8 @@ class Users:
             text = f"input {self.items}"
             if self.twins:
                 text = f"twin {self.items % 2}"
-            elif happens(world.rng, 0.05):
-                text = f"{POISON} {self.items}"
+            elif happens(world.rng, 0.1):
+                text = f"{world.rng.choice([POISON, CHOKING])} {self.items}"
             world.allowed[text] += 1
             given.append({"request": text})
         return given
@@ -149,20 +160,26 @@ class Users:
         assert moved == len(again)
         world.allowed.update(again)
 
-    def resolve(self, *, resubmit: bool | None = None) -> None:
-        """A person says how each held batch goes on; to send it again is on them."""
+    def resolve(self, *, calm: bool = False) -> None:
+        """A person says how each held batch goes on; to send it again is on them.
+
+        When all is calm, they send again what nobody can search for, read or understand, and
+        cancel what the judge chokes on.
+        """
         world = self.world
-        for batch_id, remote_id in world.sql(
-            "SELECT id, remote_batch_id FROM eval_batches WHERE state = 'held'"
-        ):
-            again = happens(world.rng, 0.3) if resubmit is None else resubmit
-            if again and remote_id is None:
+        if calm:
+            for (job_id,) in world.sql(CHOKING_JOBS, (f"{CHOKING}%",)):
+                world.database.run(partial(job_commands.cancel, job_id=UUID(job_id)))
+        for batch_id, error in world.sql("SELECT id, error FROM eval_batches WHERE state = 'held'"):
+            again = happens(world.rng, 0.3)
+            if calm:
+                again = any(words in error for words in HOPELESS)
+            if again:
                 texts = world.sql("SELECT request FROM eval_items WHERE batch_id = ?", (batch_id,))
                 world.allowed.update(text for (text,) in texts)
-            became = world.database.run(
+            world.database.run(
                 partial(batch_commands.resolve, batch_id=UUID(batch_id), resubmit=again)
             )
-            assert became is not BatchState.SUBMITTED or remote_id is not None
 
     def pause(self) -> None:
         """A person stops a judge, or all, and lets it go on later; maybe somebody else earlier."""
@@ -179,5 +196,5 @@ class Users:
     def mend(self) -> None:
         """All is well again, but for what the remote is by nature."""
         self.world.remote.wrong_key = self.world.remote.forbidden = (0.0, 0.0)
-        self.world.remote.outage = (0.0, 0.0)
+        self.world.remote.outage = self.world.remote.deaf = (0.0, 0.0)
         invariants.check_always(self.world)

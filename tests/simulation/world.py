@@ -164,7 +164,7 @@ class World:
     def _go_on(self, events: int, *, calm: bool = False) -> None:
         for _ in range(events):
             if calm:
-                self.users.resolve(resubmit=self.remote.lists == "none")
+                self.users.resolve(calm=True)
             if not self.event():
                 return
             if self.raw.total_changes != self._written:

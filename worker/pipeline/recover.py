@@ -15,8 +15,10 @@ from typing import Any
 from uuid import UUID
 
 from worker.domain.backoff import backoff, first_search_wait, search_wait
+from worker.domain.batch_result import is_running
 from worker.domain.doubt import Continuation, continue_in_doubt
-from worker.domain.echoes import is_echo
+from worker.domain.echoes import has_content, is_echo
+from worker.domain.item_assignment import Assignment, assign_items
 from worker.domain.outcomes import (
     BatchExecution,
     Denied,
@@ -137,6 +139,11 @@ class Recovery:
             case NoList(reason):
                 reason = f"there is no list to search ({reason})"
                 return leases.put_on_hold(tx, claim, reason=reason), ()
+            case Indistinct(reason):
+                gate_policy.record_success(tx, claim, gates.STATUS)
+                return leases.put_on_hold(tx, claim, reason=reason), ()
+            case Unclear(reason, None) if self._is_overdue(claim):
+                return leases.put_on_hold(tx, claim, reason=reason), ()
             case Unclear(reason, cause):
                 wait, gate = backoff(claim.failures + 2, context.rng), None
                 if cause is not None:
@@ -147,6 +154,11 @@ class Recovery:
                     tx, claim, wait=wait, reason=reason, complete=False, gate=gate
                 )
                 return recorded, ()
+
+    def _is_overdue(self, claim: Claim) -> bool:
+        """Return whether the batch is in doubt for longer than any batch may take."""
+        since = claim.submitting_at or claim.claimed_at
+        return (claim.claimed_at - since).total_seconds() > self.context.policy.batch_timeout
 
     def _record_absent(
         self, tx: Transaction, claim: Claim, reason: str, *, has_list: bool
@@ -231,7 +243,14 @@ class Unclear:
     cause: Throttled | Denied | Unavailable | None = None
 
 
-SearchOutcome = Match | Absent | NoList | Unclear
+@dataclass(frozen=True, slots=True)
+class Indistinct:
+    """A batch that has ended may be this one, but does not show what was sent: nobody can tell."""
+
+    reason: str
+
+
+SearchOutcome = Match | Absent | NoList | Unclear | Indistinct
 
 
 def search(
@@ -253,6 +272,7 @@ def search(
         return candidates
     others = known([row.batch_execution_id for row in candidates])
     unclear: Unclear | None = None
+    indistinct: Indistinct | None = None
     for row in sorted(candidates, key=lambda row: row.created_at or lost.since):
         if monotonic() > end:
             return Unclear("the search took too long")
@@ -263,9 +283,11 @@ def search(
             if isinstance(verdict.cause, Throttled):
                 return verdict  # the next request would come too early
             unclear = verdict
+        elif isinstance(verdict, Indistinct):
+            indistinct = verdict
         elif verdict:
             return Match(row.batch_execution_id)
-    return unclear or Absent()
+    return unclear or indistinct or Absent()
 
 
 def _candidates(
@@ -302,16 +324,30 @@ def _may_be_lost_batch(row: BatchExecution, lost: LostSubmission) -> bool:
     return row.total_count is None or row.total_count == len(lost.inputs)
 
 
-def _is_lost_batch(api: JudgeAPI, row: BatchExecution, lost: LostSubmission) -> bool | Unclear:
+def _is_lost_batch(
+    api: JudgeAPI, row: BatchExecution, lost: LostSubmission
+) -> bool | Unclear | Indistinct:
     if row.tags is not None and lost.own_tag is not None:
         return True
     match api.status(row.batch_execution_id, spaced=True):
         case Found(execution):
-            echoes = {item.index: item.input for item in execution.items}
-            if len(echoes) < len(lost.inputs) or None in echoes.values():
-                return Unclear(f"batch {row.batch_execution_id} does not show its inputs yet")
-            return all(is_echo(echoes.get(i), sent) for i, sent in enumerate(lost.inputs))
+            shown = sum(has_content(item.input) for item in execution.items)
+            if shown == len(execution.items) >= len(lost.inputs):
+                return _has_inputs(execution, lost.inputs)
+            reason = f"batch {row.batch_execution_id} may be this one, but does not show its inputs"
+            return Unclear(reason) if is_running(execution) else Indistinct(reason)
         case NotFound():
             return False
         case Throttled(reason) | Denied(reason) | Unavailable(reason) as cause:
             return Unclear(reason, cause)
+
+
+def _has_inputs(execution: BatchExecution, inputs: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether the batch has these inputs and no others, however its items are numbered."""
+    assignment = assign_items(execution.items, dict(enumerate(inputs)))
+    return (
+        isinstance(assignment, Assignment)
+        and not assignment.surplus
+        and len(assignment.items) == len(inputs)
+        and all(is_echo(item.input, inputs[index]) for index, item in assignment.items.items())
+    )
