@@ -24,9 +24,19 @@ import sqlalchemy as sa
 from worker import retention
 from worker.config import load_settings
 from worker.domain.lifecycle import LIVE_STATES, BatchState
+from worker.domain.pair_key import Pairing
 from worker.errors import NotPossible
 from worker.export import Format, write_file
-from worker.store import batch_commands, batch_queries, id_prefix, job_commands, job_queries, pauses
+from worker.store import (
+    batch_commands,
+    batch_queries,
+    comparison_queries,
+    id_prefix,
+    job_commands,
+    job_queries,
+    pauses,
+)
+from worker.store.comparison_document import comparison_document
 from worker.store.database import open_database
 from worker.store.schema_version import check_schema
 from worker.validation import judge_offences
@@ -344,6 +354,58 @@ class Admin:
         with self.database.read() as connection:
             job_queries.progress_of(connection, job_id)
             yield from map(_row, batch_queries.history_of(connection, job_id))
+
+    def compare(
+        self,
+        first_id: UUID,
+        second_id: UUID,
+        *,
+        by: str = "index",
+        cluster: str | None = None,
+        changes: int = 5,
+    ) -> dict[str, Any]:
+        """Compare the scores of two jobs, input by input.
+
+        Args:
+            first_id: Id of the job that is compared with.
+            second_id: Id of the job that is judged to be better or worse.
+            by: What makes two inputs a pair: `index`, `request`, or `metadata:KEY` for the value
+                under a name of their metadata.
+            cluster: A name in the inputs' metadata. Inputs with the same value belong together,
+                and count as less evidence.
+            changes: Maximum number of pairs to return for each evaluator, in each direction.
+
+        Returns:
+            A dictionary with the following keys. Differences are the second score minus the first.
+
+            - `first`, `second`: the jobs, with `job_id`, `judge_id`, `judge_version_id`, `tags`,
+              `status`, `total`, `completed`.
+            - `by`, `cluster`: as given.
+            - `pairs`, `only_first`, `only_second`, `without_key`, `different_requests`: numbers of
+              inputs.
+            - `evaluators`: for each, `evaluator_name`, `pairs`, `groups`, `first_mean`,
+              `second_mean`, `difference` with the ends of its interval of 95 % (`low`, `high`, or
+              `without_interval`, a reason), the numbers of pairs that are `better`, `same`,
+              `worse`, the `p` of the sign test, the `smallest_visible` difference, a `verdict`
+              with its `sentence`, and the largest `losses` and `gains`: their indexes, scores,
+              difference and request.
+            - `not_compared`: names of evaluators without scores in both jobs.
+            - `notes`: sentences on what else differs between the jobs.
+
+        Raises:
+            UnknownJob: One of the jobs does not exist.
+            NotPossible: `by` is invalid, both ids are the same, no inputs pair, or several inputs
+                of a job have the same key.
+        """
+        try:
+            pairing = Pairing.parse(by)
+        except ValueError as error:
+            raise NotPossible(str(error)) from error
+        with self.database.read() as connection:
+            found = comparison_queries.compare_jobs(
+                connection, first_id, second_id, pairing, cluster
+            )
+            return comparison_document(connection, found, changes=changes)
 
     def retry(
         self, job_id: UUID, *, everything: bool = False, item_index: int | None = None

@@ -326,6 +326,7 @@ def test_every_command_and_option_is_explained_by_its_help() -> None:
         "enqueue",
         "status",
         "results",
+        "compare",
         "retry",
         "cancel",
         "pause",

@@ -12,13 +12,16 @@ import sqlalchemy as sa
 
 from tests.support.paired_scores import paired_scores
 from tests.support.scored_jobs import add_scored_job
-from worker.domain.pairing import PairedBy, Pairing
+from worker.domain.pair_key import PairedBy, Pairing
 from worker.domain.verdict import Verdict
 from worker.errors import NotPossible, UnknownJob
+from worker.store import score_rollup
+from worker.store.comparison_notes import comparison_notes
 from worker.store.comparison_queries import JobPair, compare_jobs, largest_changes
+from worker.store.database import Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from worker.domain.comparison import PairedScores
 
@@ -32,7 +35,7 @@ def connection(database: Any) -> Iterator[sa.Connection]:
         yield opened
 
 
-def add(connection: sa.Connection, scores: list[float | None], **given: Any) -> UUID:
+def add(connection: sa.Connection, scores: Sequence[float | None], **given: Any) -> UUID:
     return add_scored_job(connection, {"clarity": scores}, **given)
 
 
@@ -120,7 +123,7 @@ def test_what_cannot_be_compared_says_why(connection: sa.Connection) -> None:
         compare_jobs(connection, one, unknown)
     with pytest.raises(NotPossible, match="with itself"):
         compare_jobs(connection, one, one)
-    with pytest.raises(NotPossible, match=r"1 different values of request .*'twice' \(0 in the f"):
+    with pytest.raises(NotPossible, match=r"the same request \(1 value\).*'twice' \(0 in the f"):
         compare_jobs(connection, one, other, BY_REQUEST)
     with pytest.raises(NotPossible, match=r"the same metadata .*; 3 inputs have none"):
         compare_jobs(connection, one, other, BY_ID)
@@ -133,10 +136,37 @@ def test_the_largest_changes_come_first(connection: sa.Connection) -> None:
 
     def changed(*, losses: bool) -> list[tuple[int, float]]:
         found = largest_changes(connection, jobs, "clarity", losses=losses, limit=2)
-        return [(change.second_index, pytest.approx(change.difference)) for change in found]
+        return [(change.second_index, round(change.difference, 9)) for change in found]
 
     assert changed(losses=True) == [(2, -0.4), (0, -0.1)]
     assert changed(losses=False) == [(1, 0.4)]
+
+
+def test_notes_say_how_the_jobs_differ_otherwise(connection: sa.Connection) -> None:
+    one = add(connection, [0.1, 0.2, 0.3], judge_id="strict")
+    other = add(connection, [0.2, 0.3], requests=["question 0", "another"], judge_id="mild")
+    connection.exec_driver_sql(
+        f"UPDATE eval_items SET status = 'failed' WHERE job_id = '{one}' AND item_index = 2"
+    )
+    connection.exec_driver_sql(
+        f"UPDATE eval_jobs SET status = 'processing', finished_at = NULL WHERE id = '{other}'"
+    )
+    assert comparison_notes(connection, compare_jobs(connection, one, other)) == [
+        "Two different requests are in 1 of 2 pairs. If the inputs are in another order, pair them "
+        "by request.",
+        "Without a partner, and left out: 1 input of A and 0 inputs of B.",
+        "A has no results for 1 input.",
+        "B has not ended: 2 of 2 inputs have results.",
+        "The jobs have different judges: strict and mild.",
+    ]
+
+
+def test_another_version_of_the_judge_is_noted(connection: sa.Connection) -> None:
+    one = add(connection, [0.1, 0.2], judge_version_id="v1")
+    other = add(connection, [0.2, 0.3], judge_version_id="v2")
+    score_rollup.write(Transaction(connection), [one, other])
+    (note,) = comparison_notes(connection, compare_jobs(connection, one, other))
+    assert note == "The judge had different versions: v1 and v2. A difference may be its own."
 
 
 @pytest.mark.parametrize("text", ["index", "request", "metadata:id", "metadata:a:b"])

@@ -6,7 +6,7 @@ in a group. A join of the two jobs would take SQLite minutes where the key is a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -14,7 +14,8 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from worker.domain.comparison import EQUAL, Comparison, PairedScores, compare
-from worker.domain.pairing import PairedBy, Pairing
+from worker.domain.pair_key import PairedBy, Pairing
+from worker.domain.phrases import quantity
 from worker.errors import NotPossible
 from worker.store.job_queries import JobProgress, progress_of
 from worker.store.rows import read_rows
@@ -169,8 +170,8 @@ def _repeated_keys(connection: sa.Connection, jobs: JobPair, repeated: int) -> s
         for key, first, second in found
     )
     return (
-        f"{repeated:,} different values of {jobs.pairing.words} belong to several inputs of a job, "
-        f"so that there are no clear pairs: {shown}"
+        f"several inputs of a job have the same {jobs.pairing.words} "
+        f"({quantity(repeated, 'value')}), so that there are no clear pairs: {shown}"
     )
 
 
@@ -284,3 +285,13 @@ def largest_changes(
         .limit(limit)
     )
     return read_rows(connection, Change, chosen)
+
+
+def requests_of(
+    connection: sa.Connection, job_id: UUID, indexes: Collection[int]
+) -> dict[int, str | None]:
+    """Return the requests of some inputs of a job, by their index."""
+    chosen = sa.select(items.c.item_index, items.c.request).where(
+        items.c.job_id == job_id, items.c.item_index.in_(indexes)
+    )
+    return {index: request for index, request in connection.execute(chosen)}  # noqa: C416 (a row is no pair to `dict`)

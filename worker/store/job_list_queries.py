@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -12,7 +13,7 @@ import sqlalchemy as sa
 from worker.store.job_queries import JobProgress, MeanScore
 from worker.store.rows import read_rows, select_rows
 from worker.store.sql_functions import has_element, has_pair
-from worker.store.tables import jobs
+from worker.store.tables import job_scores, jobs
 from worker.store.views import job_progress, scores
 
 
@@ -58,10 +59,44 @@ def progress_by_id(connection: sa.Connection, job_ids: Collection[UUID]) -> dict
     return {row.job_id: row for row in read_rows(connection, JobProgress, chosen)}
 
 
-def means_by_job(connection: sa.Connection, job_ids: Iterable[UUID]) -> dict[UUID, list[MeanScore]]:
-    """Return the mean score of each evaluator of each of these jobs."""
+def means_by_job(
+    connection: sa.Connection, job_ids: Collection[UUID]
+) -> dict[UUID, list[MeanScore]]:
+    """Return the mean score of each evaluator of each of these jobs.
+
+    Jobs that have ended are looked up in the roll-up; only the others' scores are read.
+    """
+    found = _means_of(connection, _rolled_up_means(job_ids))
+    others = [job_id for job_id in job_ids if job_id not in found]
+    return found | (_means_of(connection, _live_means(others)) if others else {})
+
+
+def _means_of(connection: sa.Connection, statement: sa.Select[Any]) -> dict[UUID, list[MeanScore]]:
+    found: dict[UUID, list[MeanScore]] = {}
+    for job_id, *mean in connection.execute(statement):
+        found.setdefault(job_id, []).append(MeanScore(*mean))
+    return found
+
+
+def _rolled_up_means(job_ids: Collection[UUID]) -> sa.Select[Any]:
+    scored = sa.cast(sa.func.sum(job_scores.c.scored), sa.BigInteger)
+    return (
+        sa.select(
+            job_scores.c.job_id,
+            job_scores.c.evaluator_name,
+            sa.func.sum(job_scores.c.sum) / sa.func.nullif(scored, 0),
+            scored,
+            sa.cast(sa.func.sum(job_scores.c.unscored), sa.BigInteger),
+        )
+        .where(job_scores.c.job_id.in_(job_ids))
+        .group_by(job_scores.c.job_id, job_scores.c.evaluator_name)
+        .order_by(job_scores.c.evaluator_name)
+    )
+
+
+def _live_means(job_ids: Collection[UUID]) -> sa.Select[Any]:
     scored = sa.func.count(scores.c.score)
-    chosen = (
+    return (
         sa.select(
             scores.c.job_id,
             scores.c.evaluator_name,
@@ -69,14 +104,10 @@ def means_by_job(connection: sa.Connection, job_ids: Iterable[UUID]) -> dict[UUI
             scored,
             sa.func.count() - scored,
         )
-        .where(scores.c.job_id.in_(list(job_ids)))
+        .where(scores.c.job_id.in_(job_ids))
         .group_by(scores.c.job_id, scores.c.evaluator_name)
         .order_by(scores.c.evaluator_name)
     )
-    found: dict[UUID, list[MeanScore]] = {}
-    for job_id, *mean in connection.execute(chosen):
-        found.setdefault(job_id, []).append(MeanScore(*mean))
-    return found
 
 
 def _conditions(wanted: JobFilter) -> list[sa.ColumnElement[bool]]:
