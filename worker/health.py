@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from worker.app import App
 
+MAX_CONNECTIONS = 64  # probes and scrapes need few
 STALE_TURN_SECONDS = 60.0  # a dispatcher whose last turn is older than this is in trouble
 OK = "ok"
 
@@ -37,7 +38,7 @@ def operations_server(settings: Settings, app: Starlette) -> Iterator[None]:
         return
     with (
         bind_socket(settings.ops_host, settings.ops_port) as listener,
-        serve_in_background(app, listener, name="operations"),
+        serve_in_background(app, listener, name="operations", max_connections=MAX_CONNECTIONS),
     ):
         yield
 

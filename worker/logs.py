@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any, TextIO
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -22,6 +23,27 @@ QUIET = (
 PASSWORD_OPTIONS = frozenset({"password", "passwd", "sslpassword"})  # in the query of a URL
 
 _secrets: list[str] = []
+
+
+class _OnceAMinute(logging.Filter):
+    """Keep one of the lines that asyncio writes for each connection that it cannot accept.
+
+    While a process has no file descriptor left, that is a thousand tracebacks a second.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next_at = float("-inf")
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.getMessage().startswith("socket.accept() out of system resource"):
+            return True
+        if time.monotonic() < self._next_at:
+            return False
+        self._next_at = time.monotonic() + 60
+        error = record.exc_info[1] if record.exc_info else None
+        record.msg, record.args, record.exc_info = f"cannot accept connections: {error}", (), None
+        return True
 
 
 def configure_logging(
@@ -68,6 +90,7 @@ def configure_logging(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    logging.getLogger("asyncio").filters[:] = [_OnceAMinute()]
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -115,6 +116,24 @@ def test_info_lines_of_chatty_libraries_are_dropped(name: str) -> None:
     logging.getLogger(name).info("chat")
     logging.getLogger(name).warning("trouble")
     assert [line["event"] for line in lines_of(out)] == ["trouble"]
+
+
+def test_of_the_connections_that_cannot_be_accepted_one_line_a_minute_is_kept() -> None:
+    out = configured()
+    loop = asyncio.new_event_loop()
+    for _ in range(3):
+        loop.call_exception_handler(
+            {
+                "message": "socket.accept() out of system resource",
+                "exception": OSError(24, "Too many open files"),
+            }
+        )
+    loop.call_exception_handler({"message": "something else"})
+    loop.close()
+    first, other = lines_of(out)
+    assert first["event"] == "cannot accept connections: [Errno 24] Too many open files"
+    assert "exception" not in first
+    assert other["event"] == "something else"
 
 
 def test_configuring_twice_writes_a_line_once() -> None:

@@ -48,4 +48,4 @@ def serve(
         print(f"export EVALWORKER_API_URL={shown}", flush=True)  # noqa: T201 (for the user to copy)
         print(f"export EVALWORKER_API_KEY={options.api_key}", flush=True)  # noqa: T201
         app = Sandbox(options, ledger).create_app()
-        create_server(app, shutdown_seconds=SHUTDOWN_SECONDS).run([listener])
+        create_server(app, name="sandbox", shutdown_seconds=SHUTDOWN_SECONDS).run([listener])
