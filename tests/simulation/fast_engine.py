@@ -98,6 +98,11 @@ class FastConnection:
         return prepared
 
 
+def plain_connection(connection: Any) -> sa.Connection:
+    """SQLAlchemy's own connection, in the same transaction."""
+    return cast("sa.Connection", getattr(connection, "plain", connection))
+
+
 def _shape(parameter: tuple[str, Any]) -> Any:
     """A list of values is spelled out in the SQL: its length matters."""
     name, value = parameter

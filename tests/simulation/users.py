@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import pytest
+
 from tests.simulation import invariants
+from tests.simulation.fast_engine import plain_connection
 from tests.simulation.faults import happens
 from tests.simulation.judge_api import CHOKING, POISON, UNKNOWN_JUDGE
 from worker import enqueue
 from worker.domain.lifecycle import ENDED, Status
-from worker.errors import NotPossible
+from worker.errors import IdempotencyKeyReused, NotPossible
 from worker.store import batch_commands, job_commands, pauses
 
 if TYPE_CHECKING:
@@ -35,7 +39,7 @@ class Users:
     def __init__(self, world: World) -> None:
         self.world = world
         self.jobs: list[UUID] = []
-        self.keys: dict[str, UUID] = {}
+        self.keys: dict[str, tuple[UUID, str, list[dict[str, Any]]]] = {}
         self.items = 0
         self.twins = happens(world.rng, 0.2)  # many inputs are the same text
 
@@ -77,24 +81,36 @@ class Users:
         world, rng = self.world, self.world.rng
         key = f"key {rng.randint(1, 2)}" if happens(rng, 0.2) else None
         known = self.keys.get(key) if key is not None else None
+        if known is not None:
+            self._enqueue_again(key, *known)
+            return
+        judge_id, inputs = self._judge(), self._inputs(rng.choice([1, 2, 2, 3, 5]))
         with world.database.engine.begin() as connection:
             job_id = enqueue(
-                connection,
-                judge_id=self._judge(),
-                # What is enqueued under a known key is not to be evaluated.
-                inputs=[{"request": "never"}]
-                if known
-                else self._inputs(rng.choice([1, 2, 2, 3, 5])),
+                plain_connection(connection),
+                judge_id=judge_id,
+                inputs=inputs,
                 priority=rng.choice([0, 0, 1]),
                 idempotency_key=key,
             )
-            if known is None:
-                self._give_virtual_time(job_id)
-        assert known in (None, job_id), "a key stands for two jobs"
-        if known is None:
-            self.jobs.append(job_id)
+            self._give_virtual_time(job_id)
+        self.jobs.append(job_id)
         if key is not None:
-            self.keys[key] = job_id
+            self.keys[key] = (job_id, judge_id, inputs)
+
+    def _enqueue_again(
+        self, key: str | None, job_id: UUID, judge_id: str, inputs: list[dict[str, Any]]
+    ) -> None:
+        """What is enqueued under a known key is not to be evaluated; other inputs are refused."""
+        given = [*inputs, {"request": "never"}] if happens(self.world.rng, 0.5) else inputs
+        with (
+            self.world.database.engine.begin() as connection,
+            pytest.raises(IdempotencyKeyReused) if given != inputs else nullcontext(),
+        ):
+            same = enqueue(
+                plain_connection(connection), judge_id=judge_id, inputs=given, idempotency_key=key
+            )
+            assert same == job_id, "a key stands for two jobs"
 
     def enqueue_without_transaction(self) -> None:
         """Plain SQL that commits the job before its inputs, one after the other."""
