@@ -496,8 +496,9 @@ class Admin:
 
         Args:
             batch_id: Id of the batch.
-            resubmit: `False` searches for the batch at the judge first. `True` submits it
-                again, which is billed twice if the judge has it already.
+            resubmit: `False` searches for the batch at the judge, or reads its results again.
+                `True` has its inputs evaluated again, which is billed twice if the judge has
+                evaluated them already.
 
         Returns:
             The new state of the batch.

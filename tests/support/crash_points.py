@@ -158,7 +158,7 @@ SCENARIOS = {
     "killed before the submission left": Scenario(
         effects=[
             "claim_search: commit of record_search",
-            "claim_search: commit of record_not_started",
+            "claim_search: commit of record_in_doubt",
         ],
         killed_at="after commit of claim_submission",
         ending=ExpectedEnd(completed=2, evaluated=2),
@@ -301,6 +301,7 @@ UNPLACED = {
     "is_any_closed": "reads",
     "known_remote_ids": "reads",
     "lock_planning": "locks",
+    "read_doubt": "reads",
     "note_surprise": "after an error in our own code; adds a remark, and the claim stands",
     "settle_idle_jobs": "plans nothing: ends jobs without inputs",
     "waiting_items": "reads",

@@ -19,7 +19,10 @@ def resolve(
         ),
     ],
     resubmit: Annotated[
-        bool, typer.Option("--resubmit", help="Submit it again; it may be billed twice.")
+        bool,
+        typer.Option(
+            "--resubmit", help="Have its inputs evaluated again; that may be billed twice."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
