@@ -106,7 +106,8 @@ BEGIN
     IF EXISTS (SELECT 1 FROM pg_class WHERE oid = ANY (tables) AND relkind <> 'r') THEN
         RAISE EXCEPTION 'the tables are partitioned already';
     END IF;
-    IF EXISTS (SELECT 1 FROM pg_trigger WHERE tgrelid = ANY (tables) AND NOT tgisinternal) THEN
+    IF EXISTS (SELECT 1 FROM pg_trigger
+               WHERE tgrelid = ANY (tables) AND NOT tgisinternal AND tgname NOT LIKE 'eval\_%') THEN
         RAISE EXCEPTION 'there are triggers on the tables: drop them first';
     END IF;
 
@@ -115,6 +116,9 @@ BEGIN
         SELECT conrelid::regclass::text AS of_table, conname, pg_get_constraintdef(oid) AS says
         FROM pg_constraint
         WHERE contype = 'f' AND (conrelid = ANY (tables) OR confrelid = ANY (tables));
+    CREATE TEMP TABLE kept_triggers ON COMMIT DROP AS
+        SELECT tgrelid::regclass::text AS of_table, tgname, pg_get_triggerdef(oid) AS says
+        FROM pg_trigger WHERE tgrelid = ANY (tables) AND NOT tgisinternal;
     CREATE TEMP TABLE kept_views ON COMMIT DROP AS
         SELECT DISTINCT v.oid::regclass::text AS view, v.relkind, pg_get_viewdef(v.oid) AS says,
                ' WITH (' || array_to_string(v.reloptions, ', ') || ')' AS options
@@ -131,6 +135,9 @@ BEGIN
         FROM pg_index WHERE indrelid = ANY (tables);
     FOR kept IN SELECT * FROM kept_keys LOOP
         EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', kept.of_table, kept.conname);
+    END LOOP;
+    FOR kept IN SELECT * FROM kept_triggers LOOP
+        EXECUTE format('DROP TRIGGER %I ON %s', kept.tgname, kept.of_table);
     END LOOP;
     FOR kept IN SELECT * FROM kept_indexes LOOP
         EXECUTE format('ALTER INDEX %s RENAME TO %I', kept.index, kept.index || '_before');
@@ -197,6 +204,9 @@ BEGIN
     FOR kept IN SELECT * FROM kept_keys ORDER BY of_table DESC LOOP
         EXECUTE format('ALTER TABLE %s ADD CONSTRAINT %I %s',
             kept.of_table, kept.conname, kept.says);
+    END LOOP;
+    FOR kept IN SELECT * FROM kept_triggers LOOP
+        EXECUTE kept.says;
     END LOOP;
     PERFORM eval_add_partitions();
 END

@@ -46,15 +46,34 @@ $$;
 GRANT SELECT ON eval_alembic_version
     TO evalworker_producer, evalworker_reader, evalworker_reader_without_texts, evalworker_worker;
 
--- Producers insert the columns that are theirs. They can read the ids and keys of jobs, which RETURNING and ON CONFLICT
--- need, but no texts, results or states.
+-- Producers insert the columns that are theirs. They can read the ids and keys of their own jobs, which RETURNING and
+-- ON CONFLICT need, but no texts, results or states.
 GRANT INSERT (id, judge_id, judge_version_id, tags, idempotency_key, priority, metadata, created_at, callback_url,
     trace_context, content_digest),
-    SELECT (id, idempotency_key, content_digest) ON eval_jobs TO evalworker_producer;
+    SELECT (id, idempotency_key, content_digest, enqueued_by) ON eval_jobs TO evalworker_producer;
 GRANT INSERT (job_id, item_index, request, response, contexts, functions, expected_output, extra, metadata)
     ON eval_items TO evalworker_producer;
 -- The function runs with the rights of its caller.
 GRANT EXECUTE ON FUNCTION eval_enqueue, eval_uuid7, eval_record_content TO evalworker_producer;
+
+-- A producer sees the jobs that were inserted under its own role, and adds inputs to them alone. Jobs of a time before
+-- that was recorded can be found by their keys, but get no inputs. Nobody takes the keys that begin with the name of
+-- another producer and a slash. Others see what they are granted, as without policies.
+ALTER TABLE eval_jobs ENABLE ROW LEVEL SECURITY;
+DROP POLICY IF EXISTS eval_jobs_of_producers ON eval_jobs;
+CREATE POLICY eval_jobs_of_producers ON eval_jobs TO evalworker_producer
+    USING (enqueued_by = current_user OR (enqueued_by IS NULL AND owner IS NULL))
+    WITH CHECK (enqueued_by = current_user AND CASE WHEN strpos(idempotency_key, '/') > 0 THEN NOT EXISTS (
+        SELECT FROM pg_roles WHERE rolname = split_part(idempotency_key, '/', 1) AND rolname <> current_user
+            AND pg_has_role(oid, 'evalworker_producer', 'MEMBER')) ELSE true END);
+DROP POLICY IF EXISTS eval_jobs_of_workers ON eval_jobs;
+CREATE POLICY eval_jobs_of_workers ON eval_jobs TO evalworker_worker USING (true);
+DROP POLICY IF EXISTS eval_jobs_of_others ON eval_jobs;
+CREATE POLICY eval_jobs_of_others ON eval_jobs USING ((SELECT NOT pg_has_role('evalworker_producer', 'USAGE')));
+DROP TRIGGER IF EXISTS eval_items_of_producers ON eval_items;
+CREATE TRIGGER eval_items_of_producers AFTER INSERT ON eval_items REFERENCING NEW TABLE AS added FOR EACH STATEMENT
+    WHEN (pg_has_role('evalworker_producer', 'USAGE') AND NOT pg_has_role('evalworker_worker', 'USAGE'))
+    EXECUTE FUNCTION eval_refuse_foreign_items();
 
 GRANT SELECT ON eval_job_progress, eval_item_results, eval_scores, eval_score_summary, eval_job_notices
     TO evalworker_reader;

@@ -228,8 +228,9 @@ def _enqueue(
     with nullcontext() if is_whole else _removed_on_error(connection, job["id"]):
         if not insert_job(connection, job):
             return _compare(job_with_key(connection, key), key, chunks, cast("Any", digest))
+        job_id = str(job["id"])
         for chunk in itertools.chain([first], chunks):
-            insert_items(connection, [(job["id"], index, value) for index, value in chunk])
+            insert_items(connection, [(job_id, index, value) for index, value in chunk])
         if digest is not None and not is_whole:
             record_content(connection, job["id"], digest.value())
     return Enqueued(job["id"], is_new=True)

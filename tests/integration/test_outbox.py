@@ -204,7 +204,7 @@ def test_content_is_compared_in_one_pass_however_many_inputs_there_are(producer:
 
 
 def test_a_job_whose_content_was_not_recorded_is_returned_as_before(producer: sa.Engine) -> None:
-    """Such are those of plain SQL, and of versions before 0.2."""
+    """Such are those of plain SQL, and of earlier versions."""
     with producer.begin() as connection:
         connection.exec_driver_sql(
             "INSERT INTO eval_jobs (judge_id, idempotency_key) VALUES ('j', 'k')"

@@ -58,11 +58,11 @@ def _insert_job(dialect: str) -> sa.Executable:
 
 
 def insert_items(
-    connection: sa.Connection, inputs: Sequence[tuple[UUID, int, Mapping[str, Any]]]
+    connection: sa.Connection, inputs: Sequence[tuple[str, int, Mapping[str, Any]]]
 ) -> None:
-    """Insert inputs, each given with its job's id and its index in that job."""
+    """Insert inputs, each given with its job's id, as text, and its index in that job."""
     columns = _COLUMNS
-    rows = [_item_row(*numbered) for numbered in inputs]
+    rows = [_item_row(job_id, index, value) for job_id, index, value in inputs]
     # Most jobs have none. Left out, it costs nothing.
     if any("metadata" in value for _, _, value in inputs):
         columns = (*_COLUMNS, "metadata")
@@ -73,8 +73,8 @@ def insert_items(
     insert_rows(connection, items, columns, rows)
 
 
-def _item_row(job_id: UUID, index: int, value: Mapping[str, Any]) -> tuple[object, ...]:
-    """Return an input's values in the order of `_COLUMNS`; the id and JSON values are text."""
+def _item_row(job_id: str, index: int, value: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return an input's values in the order of `_COLUMNS`; JSON values are text."""
     extra = None
     if not value.keys() <= _OWN_COLUMN:
         extra = {
@@ -83,7 +83,7 @@ def _item_row(job_id: UUID, index: int, value: Mapping[str, Any]) -> tuple[objec
             if name not in _OWN_COLUMN and part is not None
         }
     return (
-        str(job_id),
+        job_id,
         index,
         value.get("request"),
         value.get("response"),
@@ -121,7 +121,9 @@ def insert_jobs(tx: Transaction, new_jobs: Sequence[NewJob]) -> set[UUID]:
     inserted = [job for job in new_jobs if job.id in ids]
     if inserted:
         rows = [
-            (job.id, index, value) for job in inserted for index, value in enumerate(job.inputs)
+            (str(job.id), index, value)
+            for job in inserted
+            for index, value in enumerate(job.inputs)
         ]
         insert_items(tx.connection, rows)
     for job in inserted:

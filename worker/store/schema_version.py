@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from worker.errors import SchemaMismatch
 from worker.store.database import Database
 
-REVISION = "0009"  # the migration that this worker needs
+REVISION = "0010"  # the migration that this worker needs
 
 version_table = sa.Table(
     "eval_alembic_version",
