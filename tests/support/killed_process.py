@@ -154,8 +154,8 @@ def _transaction(points: _CrashPoints) -> type[Transaction]:
     class ObservedTransaction(Transaction):
         """Its commit is named for the store functions that changed a row; none: no effect."""
 
-        def __init__(self, connection: Any) -> None:
-            super().__init__(connection)
+        def __init__(self, connection: Any, actor: str | None = None) -> None:
+            super().__init__(connection, actor)
             self.changed: list[str] = []
             self.execute = self._execute  # type: ignore[assignment]
             self.scalar = lambda *args: self._execute(*args).scalar()  # type: ignore[assignment]
