@@ -15,12 +15,14 @@ from tests.support.servers import (
     PostgresServer,
     ValkeyServer,
     delete_amqp_queues,
+    pgbouncer_program,
     rabbitmq_answers,
 )
 from tests.support.shared_servers import (
     POSTGRES_TEMPLATE,
     begin_run,
     end_run,
+    shared_pgbouncer,
     shared_postgres,
     shared_valkey,
     sqlite_template,
@@ -95,6 +97,18 @@ def postgres_url(postgres: PostgresServer) -> Iterator[str]:
     """A migrated PostgreSQL database of this test's own."""
     with postgres.database(POSTGRES_TEMPLATE) as url:
         yield url
+
+
+@pytest.fixture
+def pgbouncer_url(postgres: PostgresServer, postgres_url: str) -> str:
+    """The same database through PgBouncer in transaction mode."""
+    return pooled_url(postgres, postgres_url, mode="transaction")
+
+
+def pooled_url(postgres: PostgresServer, url: str, *, mode: str) -> str:
+    if pgbouncer_program() is None:
+        pytest.skip("PgBouncer is not installed: `apt-get install pgbouncer`")
+    return shared_pgbouncer(postgres, mode).url(url)
 
 
 @pytest.fixture

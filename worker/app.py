@@ -175,6 +175,7 @@ class App:
             "worker.started",
             holder=self.context.holder,
             database=hide_password(self.settings.database_url),
+            pooler=self.database.pool_mode,
             broker=hide_password(self.settings.broker_url),
             api=self.settings.api_url,
         )

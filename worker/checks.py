@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from worker.admin import Admin
-from worker.config import Settings
+from worker.config import Settings, hide_password
 from worker.domain.outcomes import Denied, Listed, NotFound, Throttled, Unavailable
-from worker.errors import EvalWorkerError
+from worker.errors import EvalWorkerError, Unreachable
 from worker.gateway.auth import read_keys
 from worker.pipeline.brokers import prepare_broker
 from worker.remote.client import open_judge_api
 from worker.store.database import open_database
 from worker.store.job_queries import asks_for_notices
+from worker.store.schema_version import check_encoding
 from worker.tracing.exporter import check_export
 from worker.webhooks.client import NO_SECRET
 
@@ -25,6 +28,8 @@ def find_problems(settings: Settings) -> dict[str, str | None]:
         "broker": _error_of(_check_broker, settings),
         "judge API": _error_of(_check_api, settings),
     }
+    if settings.listen_url is not None:
+        found["listen URL"] = _error_of(_check_listen_url, settings)
     if settings.gateway_keys is not None:
         found["gateway's keys"] = _error_of(_check_gateway_keys, settings)
     if found["database"] is None and (unsigned := _error_of(_check_notices, settings)):
@@ -43,7 +48,21 @@ def _error_of(check_one: Callable[[Settings], None], settings: Settings) -> str 
 
 
 def _check_database(settings: Settings) -> None:
-    Admin(settings.database_url).close()
+    with Admin(settings.database_url) as admin:
+        check_encoding(admin.database)
+
+
+def _check_listen_url(settings: Settings) -> None:
+    """Open a connection as a worker does that wants to hear of new jobs."""
+    with contextlib.closing(open_database(settings)) as database:
+        try:
+            connection = database.listening_connection()
+        except SQLAlchemyError as error:
+            url = hide_password(settings.listen_url or "")
+            raise Unreachable("database", url, getattr(error, "orig", None) or error) from error
+    if connection is None:
+        raise EvalWorkerError("leads to a pooler, which passes on no notifications")
+    connection.close()
 
 
 def _check_notices(settings: Settings) -> None:

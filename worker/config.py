@@ -73,6 +73,10 @@ class _Fields(BaseSettings):
     database_url: str = "sqlite:///evalworker.db"
     """URL of the database that holds jobs and results: `sqlite:///FILE` or `postgresql://…`. The
     default is a file in the current folder."""
+    listen_url: str | None = None
+    """URL of a direct connection to the same PostgreSQL database, by which a worker hears of new
+    jobs if `EVALWORKER_DATABASE_URL` leads to a pooler. Without it, the worker looks for new jobs
+    twice a second; see [docs/deployment.md](docs/deployment.md)."""
     broker_url: str = "memory://"
     """URL of the broker that carries messages between processes: `memory://`, `redis://…`,
     `amqp://…` or `postgresql://…`. The default works within one process."""
@@ -171,6 +175,13 @@ class _Fields(BaseSettings):
             raise ValueError("must name a file: a database in memory ends with the process")
         return value
 
+    @field_validator("listen_url")
+    @classmethod
+    def _check_listen_url(cls, value: str | None) -> str | None:
+        if value is not None and cls._check_database_url(value).startswith("sqlite"):
+            raise ValueError("must be postgresql://…: SQLite sends no notifications")
+        return value
+
     @field_validator("broker_url")
     @classmethod
     def _check_broker_url(cls, value: str) -> str:
@@ -250,8 +261,12 @@ class Settings(_Fields):
     @property
     def sqlalchemy_url(self) -> sa.URL:
         """The database URL with the driver psycopg 3."""
-        url = sa.make_url(self.database_url)
-        return url.set(drivername=_DATABASES[url.drivername])
+        return _with_driver(self.database_url)
+
+    @property
+    def sqlalchemy_listen_url(self) -> sa.URL | None:
+        """The URL of the direct connection with the driver psycopg 3, if there is one."""
+        return _with_driver(self.listen_url) if self.listen_url else None
 
     @property
     def webhook_secrets(self) -> list[str]:
@@ -262,6 +277,11 @@ class Settings(_Fields):
     def console_proxy_networks(self) -> list[IPv4Network | IPv6Network]:
         """The networks from which the header of an authenticating proxy is believed."""
         return [ip_network(part.strip()) for part in self.console_proxies.split(",") if part]
+
+
+def _with_driver(url: str) -> sa.URL:
+    parsed = sa.make_url(url)
+    return parsed.set(drivername=_DATABASES[parsed.drivername])
 
 
 def _is_signing_secret(secret: str) -> bool:

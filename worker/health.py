@@ -59,14 +59,22 @@ def worker_operations(app: App) -> Starlette:
     def state() -> dict[str, Any]:
         # A closed gate or a pause does not make a replica unready: a restart would not end it.
         age = round(app.dispatcher.turn_age(), 1)
-        return {"dispatcher_turned_seconds_ago": age, **_blocked(app.database)}
+        return {
+            "dispatcher_turned_seconds_ago": age,
+            "pooler": app.database.pool_mode,
+            **_blocked(app.database),
+        }
 
     return _build(lambda: dead_threads(app.worker), checks, state, app.metrics)
 
 
 def gateway_operations(database: Database, metrics: Metrics) -> Starlette:
     """Build the operations port of a gateway without a worker, which only needs the database."""
-    return _build(list, lambda: _database(database), dict, metrics)
+
+    def state() -> dict[str, Any]:
+        return {"pooler": database.pool_mode}
+
+    return _build(list, lambda: _database(database), state, metrics)
 
 
 def _build(

@@ -99,7 +99,8 @@ def secrets_of(settings: Settings) -> list[str]:
     """Return the keys and the passwords of URLs, both as written and decoded."""
     found = [settings.api_key.get_secret_value()] if settings.api_key else []
     found += settings.webhook_secrets
-    for url in (settings.database_url, settings.broker_url, settings.api_url):
+    urls = (settings.database_url, settings.listen_url, settings.broker_url, settings.api_url)
+    for url in filter(None, urls):
         try:
             parts = urlsplit(url)
             passwords = [parts.password or ""]

@@ -289,10 +289,17 @@ def test_stricter_isolation_by_default_changes_nothing(
 
 def test_a_serialization_failure_is_run_again(replica: Resilient) -> None:
     """A real one: somebody commits a change of the row between this worker's look and its write."""
-    strict = replica.database.engine.execution_options(isolation_level="REPEATABLE READ")
+    strict = replica.database.engine.execution_options()
     looking, replica.database.engine = replica.database.engine, strict
     replica.enqueue(["q1"])
     interfered: list[str] = []
+    failures: list[str | None] = []
+
+    def tighten(_: sa.Connection, __: Any, statement: str, parameters: Any, *rest: Any) -> Any:
+        return statement.replace("READ COMMITTED", "REPEATABLE READ"), parameters
+
+    def note(context: sa.ExceptionContext) -> None:
+        failures.append(getattr(context.original_exception, "sqlstate", None))
 
     def interfere(connection: sa.Connection, _: Any, statement: str, *rest: Any) -> None:
         if statement.startswith("UPDATE eval_batches") and replica.at_work:
@@ -302,9 +309,12 @@ def test_a_serialization_failure_is_run_again(replica: Resilient) -> None:
                 with looking.begin() as other:
                     other.exec_driver_sql("UPDATE eval_batches SET polls = polls")
 
+    event.listen(strict, "before_cursor_execute", tighten, retval=True)
+    event.listen(strict, "handle_error", note)
     event.listen(strict, "before_cursor_execute", interfere)
     replica.finish()
     assert len(interfered) > 3
+    assert set(failures) == {"40001"}
     assert replica.one("SELECT count(*) FROM eval_scores") == 1
     assert replica.remote.posts() == 1
 
@@ -377,7 +387,8 @@ def test_a_machine_that_is_gone_without_a_word_is_noticed_on_every_connection(
     database_of_postgres: Database, postgres_url: str
 ) -> None:
     """Else what was asked of it hangs for as long as the system sends it again: 15 minutes."""
-    kept = database_of_postgres.detached_connection()
+    kept = database_of_postgres.listening_connection()
+    assert kept is not None
     broker: Any = make_broker(postgres_url)
     with broker.pool.connection() as message_carrying:
         for connection in (kept, message_carrying):

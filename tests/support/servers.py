@@ -104,6 +104,70 @@ class PostgresServer:
         )
 
 
+class PgBouncer:
+    """Debian's pooler in front of a server of ours, on a Unix socket."""
+
+    def __init__(self, postgres: PostgresServer, home: Path, *, mode: str) -> None:
+        self.postgres = postgres
+        self.home = home
+        self.mode = mode
+        self.size = 20  # connections to the server for each database
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        owner = UNPRIVILEGED if os.geteuid() == 0 else None  # it does not run as root either
+        self.home.mkdir(exist_ok=True)
+        if owner:
+            shutil.chown(self.home, owner)
+        file = self.home / "pgbouncer.ini"
+        file.write_text(
+            f"""
+            [databases]
+            * = host={self.postgres.home} user=postgres
+            [pgbouncer]
+            auth_type = any
+            listen_port = 5432
+            unix_socket_dir = {self.home}
+            pool_mode = {self.mode}
+            default_pool_size = {self.size}
+            max_client_conn = 1000
+            logfile = {self.home}/log
+            admin_users = postgres
+            """
+        )
+        self._process = subprocess.Popen(
+            [pgbouncer_program() or "pgbouncer", "-q", file], user=owner, cwd=self.home
+        )
+        wait_until(lambda: (self.home / ".s.PGSQL.5432").exists())
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+            self._process = None
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def close(self) -> None:
+        self.stop()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def url(self, of_server: str) -> str:
+        """The URL by which a database of the server is reached through this pooler."""
+        return of_server.replace(str(self.postgres.home), str(self.home))
+
+
+def pgbouncer_program() -> str | None:
+    """Debian's package has it in a folder that is not on everybody's path."""
+    return shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+
+
 @lru_cache
 def postgres_programs() -> Path:
     """The wheel's binaries; a copy of them where the checkout lies in root's own folders."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.support.command_server import CLIENT
-from tests.support.servers import PostgresServer, ValkeyServer, wait_until
+from tests.support.servers import PgBouncer, PostgresServer, ValkeyServer, wait_until
 from worker.config import load_settings
 from worker.store.database import Database
 from worker.store.migrate import grant_roles, upgrade
@@ -75,6 +75,19 @@ def shared_postgres() -> PostgresServer:
 
     _start_once("postgres", start)
     return server
+
+
+def shared_pgbouncer(postgres: PostgresServer, mode: str) -> PgBouncer:
+    """A pooler before the server that all share."""
+    pooler = PgBouncer(postgres, _folder() / f"pgbouncer-{mode}", mode=mode)
+
+    def start() -> dict[str, Any]:
+        pooler.start()
+        _kept.append(pooler)
+        return {"pid": pooler.pid}
+
+    _start_once(pooler.home.name, start)
+    return pooler
 
 
 def shared_valkey() -> ValkeyServer:

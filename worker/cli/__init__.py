@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
@@ -46,7 +46,8 @@ COMMANDS = {
 }
 """Every command and its help, so that listing them imports none of them."""
 
-NO_PRIVILEGE = "42501"  # PostgreSQL's SQLSTATE insufficient_privilege
+# PostgreSQL's SQLSTATEs insufficient_privilege, and invalid_schema_name: no schema to create in.
+OF_THE_ROLE = ("42501", "3F000")
 
 OPTIONS: dict[str, Any] = {"pretty_exceptions_enable": False}
 
@@ -163,6 +164,8 @@ def main() -> None:
 
 
 def _is_operational(error: DBAPIError) -> bool:
-    """Return whether the database is away, locked or full, or denies access to its user."""
-    denied = getattr(error.orig, "sqlstate", None) == NO_PRIVILEGE
-    return denied or isinstance(error, OperationalError | InterfaceError)
+    """Return whether the database is away, locked or full, denies access to its user, or has a
+    value that cannot be read.
+    """
+    denied = getattr(error.orig, "sqlstate", None) in OF_THE_ROLE
+    return denied or isinstance(error, OperationalError | InterfaceError | DataError)

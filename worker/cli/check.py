@@ -9,7 +9,7 @@ import typer
 from worker.admin import Admin
 from worker.checks import find_problems
 from worker.cli.context import AsJson, configure, print_json, print_line, print_table
-from worker.cli.presentation import obstacles
+from worker.cli.presentation import obstacles, pooler_lines
 from worker.cli.tables import Column
 from worker.config import Settings, sources
 from worker.store.schema_version import current_revision
@@ -36,7 +36,8 @@ def check(as_json: AsJson = False) -> None:
         print_table(COLUMNS, [(name, *pair) for name, pair in shown.items()])
         lines = [f"{name}: {finding or 'ok'}" for name, finding in findings.items()]
         if situation:
-            lines += [f"schema: {situation['schema']}", *obstacles(situation)]
+            lines += [f"schema: {situation['schema']}", *pooler_lines(situation)]
+            lines += obstacles(situation)
         for line in lines:
             print_line(line)
     if not ok:
@@ -48,4 +49,5 @@ def _situation(settings: Settings) -> dict[str, Any]:
     with Admin(settings.database_url) as admin:
         status = admin.status()
         shown = {name: status[name] for name in ("paused", "waiting_for", "in_doubt", "held")}
-        return {"schema": current_revision(admin.database), **shown}
+        pooler = admin.database.pool_mode
+        return {"schema": current_revision(admin.database), "pooler": pooler, **shown}

@@ -12,6 +12,7 @@ from worker.config import Settings
 from worker.pipeline.brokers import grant_queue
 from worker.store.database import open_database
 from worker.store.migrate import grant_roles, upgrade
+from worker.store.schema_version import check_encoding, current_revision
 
 
 def migrate(
@@ -37,4 +38,6 @@ def migrate(
 def migrate_database(settings: Settings) -> str:
     """Upgrade the configured database, and return its revision."""
     with contextlib.closing(open_database(settings, create=True)) as database:
+        if current_revision(database) is None:
+            check_encoding(database)
         return upgrade(database)

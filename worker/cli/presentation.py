@@ -79,6 +79,12 @@ def _next_attempt(opens_at: datetime) -> str:
     return "the next request that is due will try again"
 
 
+def pooler_lines(situation: dict[str, Any]) -> list[str]:
+    """Return a line about the pooler before the database, if there is one."""
+    mode = situation["pooler"]
+    return [f"pooler: PostgreSQL is behind a pooler in {mode} mode"] if mode else []
+
+
 def notice_lines(notices: dict[str, Any]) -> list[str]:
     """Return a line that counts the notices, and one for each that could not be delivered."""
     counts = {name: count for name, count in notices.items() if name != "latest_failed"}

@@ -7,10 +7,12 @@ collector    what the database holds, read when Prometheus scrapes
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 from prometheus_client.exposition import choose_encoder
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from worker import __version__
@@ -39,6 +41,9 @@ class Metrics(Counters):
         """Export what the database holds and its pool, and count its events from now on."""
         self.registry.register(DatabaseCollector(database, max_in_flight=max_in_flight))
         database.observe(self.on_event)
+        pooler = self._gauge(definitions.POOLER)
+        with contextlib.suppress(SQLAlchemyError):  # metrics are there without the database, too
+            pooler.labels(database.pool_mode or "none").set(1)
         pool = database.engine.pool
         if isinstance(pool, QueuePool):
             connections = self._gauge(definitions.POOL)

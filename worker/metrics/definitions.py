@@ -228,5 +228,11 @@ POOL = _gauge(
 POOL_LIMIT = _gauge(
     "evalworker_database_connections_limit", "Maximum number of connections of the pool."
 )
+POOLER = _gauge(
+    "evalworker_database_pooler_info",
+    "Always 1; the label is the mode of the pooler before PostgreSQL: `session`, `transaction` or "
+    "`none`.",
+    "mode",
+)
 
 METRICS = tuple(value for value in tuple(globals().values()) if isinstance(value, Metric))

@@ -8,6 +8,7 @@ A `namespace` in the URL's query separates installations that share a broker.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -29,6 +30,7 @@ from dramatiq.middleware import Retries, TimeLimit
 from worker.config import hide_password
 from worker.errors import Unreachable
 from worker.store.database import TCP_KEEPALIVE
+from worker.store.postgres_session import open_session
 from worker.store.scripts import read_script
 
 NAMESPACE = "evalworker"
@@ -61,6 +63,13 @@ REDIS_HEARTBEAT_MS = 30_000
 AMQP_DEFAULTS = {"heartbeat": "30", "blocked_connection_timeout": "30"}
 SOCKET_SECONDS = 10.0
 
+POSTGRES_CONNECTIONS = 16
+POSTGRES_DEFAULTS: Mapping[str, Any] = {
+    "application_name": "evalworker messages",
+    "connect_timeout": 10,
+    **TCP_KEEPALIVE,
+}
+
 
 def queue_name(url: str) -> str:
     """Return the queue of this installation: its namespace, as queues of RabbitMQ are global."""
@@ -68,7 +77,7 @@ def queue_name(url: str) -> str:
 
 
 def make_broker(url: str) -> dramatiq.Broker:
-    """Build the broker without connecting; only PostgreSQL's pool opens in the background.
+    """Build the broker. Only PostgreSQL is connected to, to find out whether a pooler is between.
 
     There are no retries, no age limit and no callbacks, as an actor's outcome is a row and never a
     message. `Retries` is there because it owns the option `max_retries` and rejects messages whose
@@ -91,13 +100,7 @@ def make_broker(url: str) -> dramatiq.Broker:
             # Without confirms, a publish into a dying connection is lost without an error.
             return RabbitmqBroker(url=_amqp(plain), confirm_delivery=True, middleware=chain)
         case "postgresql" | "postgres":
-            # Parsed by libpq: the broker would drop the slashes of `postgresql:///name`.
-            broker: dramatiq.Broker = dramatiq_postgres.PostgresBroker(
-                url={**TCP_KEEPALIVE, **psycopg.conninfo.conninfo_to_dict(plain)},
-                results=False,
-                schema=POSTGRES_SCHEMA,
-                middleware=chain,
-            )
+            broker: dramatiq.Broker = _postgres_broker(plain, chain)
             return broker
         case scheme:
             raise ValueError(f"no broker for {scheme}://")
@@ -120,7 +123,7 @@ def check_broker(url: str, *, prepare: bool = False) -> None:
             case "amqp" | "amqps":
                 pika.BlockingConnection(pika.URLParameters(_amqp(plain))).close()
             case "postgresql" | "postgres":
-                with psycopg.connect(plain, **TCP_KEEPALIVE, connect_timeout=10) as connection:
+                with _postgres_connection(plain) as connection:
                     if prepare:
                         dramatiq_postgres.schema.init(connection.cursor(), schema=POSTGRES_SCHEMA)
     except _CONNECT_ERRORS as error:
@@ -133,16 +136,17 @@ def grant_queue(url: str) -> None:
     if urlsplit(url).scheme not in ("postgresql", "postgres"):
         return
     prepare_broker(url)
-    with psycopg.connect(_without_namespace(url), connect_timeout=10) as connection:
+    with _postgres_connection(_without_namespace(url)) as connection:
         connection.execute(read_script("roles_broker.sql").encode())
 
 
 def close_broker(broker: dramatiq.Broker) -> None:
     """Close its connections, and wait for the one of PostgreSQL's listening thread."""
     broker.close()
-    notifier = getattr(broker, "notifier", None)
-    if notifier is not None and notifier.is_alive():
-        notifier.join(timeout=5)
+    if isinstance(broker, dramatiq_postgres.PostgresBroker):
+        if broker.notifier is not None and broker.notifier.is_alive():
+            broker.notifier.join(timeout=5)
+        broker.pool.close()
 
 
 def make_worker(broker: dramatiq.Broker, *, threads: int) -> dramatiq.Worker:
@@ -166,6 +170,54 @@ def dead_threads(worker: dramatiq.Worker) -> list[str]:
     """Return consumers and workers whose thread has died: the process looks healthy, but is not."""
     consumers = [f"consumer {n}" for n, c in worker.consumers.items() if not c.is_alive()]
     return consumers + [f"worker {n}" for n, w in enumerate(worker.workers) if not w.is_alive()]
+
+
+def _postgres_broker(
+    url: str, middleware: Sequence[dramatiq.Middleware]
+) -> dramatiq_postgres.PostgresBroker:
+    """Build the broker with a pool of ours, whose connections are prepared as ours are.
+
+    A pooler passes on no notifications: there, consumers ask for messages five times a second.
+    """
+    with psycopg.connect(**_postgres_arguments(url), autocommit=True) as connection:
+        listen = not open_session(connection).is_pooled
+    pool = psycopg_pool.ConnectionPool(
+        kwargs=_postgres_arguments(url),
+        configure=_configure,
+        check=psycopg_pool.ConnectionPool.check_connection,
+        min_size=0,
+        max_size=POSTGRES_CONNECTIONS,
+        open=True,
+    )
+    return dramatiq_postgres.PostgresBroker(
+        pool=pool, results=False, schema=POSTGRES_SCHEMA, listen=listen, middleware=middleware
+    )
+
+
+def _postgres_arguments(url: str) -> dict[str, Any]:
+    # Parsed by libpq: others would drop the slashes of `postgresql:///name`.
+    given = psycopg.conninfo.conninfo_to_dict(url)
+    return {**POSTGRES_DEFAULTS, **given, "client_encoding": "utf8"}
+
+
+def _postgres_connection(url: str) -> psycopg.Connection[Any]:
+    connection = psycopg.connect(**_postgres_arguments(url))
+    try:
+        _configure(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _configure(connection: psycopg.Connection[Any]) -> None:
+    """Make a connection independent of the defaults of its role, database or server."""
+    connection.autocommit = True
+    open_session(connection)
+    connection.autocommit = False
+    # Of each transaction, as a pooler may give each to another connection of its own.
+    connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+    connection.read_only = False
 
 
 def _redis(url: str) -> redis.Redis:

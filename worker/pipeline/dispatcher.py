@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import threading
 
-import structlog
-from sqlalchemy.exc import SQLAlchemyError
-
 from worker.domain.lifecycle import BatchState
 from worker.pipeline import planner
 from worker.pipeline.context import StepContext
+from worker.pipeline.loop_errors import LoopErrors
 from worker.store import job_completion, leases, webhook_deliveries
-
-log = structlog.get_logger("evalworker")
 
 TURN_SECONDS = 0.5  # between two turns when nothing wakes the dispatcher
 DEBOUNCE_SECONDS = 0.02  # wake-ups within this time make one turn
@@ -48,12 +44,17 @@ class Dispatcher:
         self._woken.set()
 
     def run(self) -> None:
-        """Take turns until stopped; trouble with the database is logged and waited out."""
+        """Take turns until stopped; errors are logged and waited out."""
+        errors = LoopErrors(
+            unavailable="dispatcher.database_unavailable",
+            interrupted="dispatcher.interrupted",
+            monotonic=self.context.monotonic,
+        )
         while not self._stopping.is_set():
             try:
                 pause = self.turn()
-            except SQLAlchemyError as error:
-                log.warning("dispatcher.database_unavailable", reason=str(error).splitlines()[0])
+            except Exception as error:  # noqa: BLE001 (without its dispatcher, a process is idle)
+                errors.report(error)
                 pause = TROUBLE_SECONDS
             if self._woken.wait(pause):
                 self._stopping.wait(DEBOUNCE_SECONDS)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import psycopg
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
+from worker.pipeline.loop_errors import LoopErrors
 from worker.store.database import Database
 
 log = structlog.get_logger("evalworker")
@@ -31,17 +31,29 @@ class JobListener:
         self._stopping.set()
 
     def run(self) -> None:
-        """Listen until stopped; a broken connection is replaced."""
+        """Listen until stopped; a broken connection is replaced.
+
+        Notifications do not come through a pooler. There the dispatcher alone finds new jobs.
+        """
+        errors = LoopErrors(
+            unavailable="job_listener.database_unavailable", interrupted="job_listener.interrupted"
+        )
         while not self._stopping.is_set():
             try:
-                self._listen()
-            except (psycopg.Error, SQLAlchemyError) as error:
+                connection = self.database.listening_connection()
+                if connection is None:
+                    log.info("job_listener.off", reason="the database is behind a pooler")
+                    return
+                self._listen(connection)
+            except psycopg.Error as error:  # of the connection itself, which is replaced
                 log.debug("job_listener.reconnects", reason=str(error))
                 self._stopping.wait(RECONNECT_SECONDS)
+            except Exception as error:  # noqa: BLE001 (the thread must go on)
+                errors.report(error)
+                self._stopping.wait(RECONNECT_SECONDS)
 
-    def _listen(self) -> None:
-        with contextlib.closing(self.database.detached_connection()) as connection:
-            connection.autocommit = True
+    def _listen(self, connection: psycopg.Connection[object]) -> None:
+        with contextlib.closing(connection):
             connection.execute(f"LISTEN {CHANNEL}")
             self.wake()  # for jobs that came while nobody listened
             while not self._stopping.is_set():

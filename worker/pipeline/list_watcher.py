@@ -17,13 +17,13 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from worker.domain.batch_result import is_running
 from worker.domain.outcomes import BatchExecution, Denied, Listed, NotFound, Throttled, Unavailable
 from worker.domain.polling import earliest_end, list_wait, quantile
 from worker.pipeline import gate_policy
 from worker.pipeline.context import StepContext
+from worker.pipeline.loop_errors import LoopErrors
 from worker.remote.pagination import Incomplete, list_pages
 from worker.store import gates, list_watch
 from worker.store.database import Transaction
@@ -92,14 +92,18 @@ class ListWatcher:
         self._stopping.set()
 
     def run(self) -> None:
-        """Read until stopped; trouble with the database is logged and waited out."""
+        """Read until stopped; errors are logged and waited out."""
+        errors = LoopErrors(
+            unavailable="list_watcher.database_unavailable",
+            interrupted="list_watcher.interrupted",
+            monotonic=self.context.monotonic,
+        )
         pause = 0.0
         while not self._stopping.wait(pause):
             try:
                 pause = self.turn()
-            except SQLAlchemyError as error:
-                reason = str(error).splitlines()[0]
-                log.warning("list_watcher.database_unavailable", reason=reason)
+            except Exception as error:  # noqa: BLE001 (the thread must go on)
+                errors.report(error)
                 pause = TROUBLE_SECONDS
 
     def turn(self) -> float:

@@ -15,7 +15,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from worker.store.column_types import Json
-from worker.store.database import Transaction
+from worker.store.database import Transaction, is_lost_session
 
 
 class BulkUpdate:
@@ -91,7 +91,7 @@ def _copy_rows(
             for row in rows:
                 copy.write_row(row)
     except dialect.loaded_dbapi.Error as error:
-        broken = driver.closed
+        broken = driver.closed or is_lost_session(error)
         if broken:
             connection.invalidate(error)
         raise sa.exc.DBAPIError(statement, None, error, connection_invalidated=broken) from error

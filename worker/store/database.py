@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import unquote, urlsplit
@@ -16,18 +17,27 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from worker.config import Settings, hide_password
 from worker.errors import SchemaMismatch, TooSlow, Unreachable
 from worker.events import CountedEvent, Event, RecordedEvent
 from worker.store.column_types import time_text
+from worker.store.postgres_session import (
+    LOST_SESSION,
+    PoolMode,
+    PostgresSession,
+    open_session,
+    settings_of_options,
+)
 from worker.store.private_file import create_private_file
 from worker.store.sql_functions import now
 from worker.store.tables import events
 
 if TYPE_CHECKING:
     import psycopg
+    from sqlalchemy.pool import ConnectionPoolEntry
 
 Observer = Callable[[RecordedEvent], None]
 
@@ -39,10 +49,6 @@ SQLITE_POOL_SIZE = 8  # connections that stay open; as many more may be opened f
 
 MAX_ATTEMPTS = 4  # at one transaction, while its errors are transient
 RETRY_WAIT_SECONDS = 0.1  # before the second attempt; doubled before each further one
-
-# PostgreSQL ends a transaction that sends nothing for so long. Otherwise a stopped process or a
-# vanished machine would keep its locks, and block everybody else, until TCP noticed.
-IDLE_TRANSACTION_SECONDS = 20
 
 # libpq's TCP keepalives: they notice within half a minute that a machine has vanished, also while
 # data that was sent stays unacknowledged (`tcp_user_timeout`, in milliseconds). The operating
@@ -57,19 +63,12 @@ TCP_KEEPALIVE: Mapping[str, Any] = {
 # PostgreSQL: serialization failure, deadlock, lock not available. Retrying is right for each.
 RETRIED_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
 
-# The worker finds its rows by indexes. PostgreSQL's statistics lag behind in tables that change so
-# fast, and where they promise few rows, it scans a table of millions.
-INDEX_SCANS_ONLY = {"enable_seqscan": "off", "enable_bitmapscan": "off"}
-
-# Readers lock no rows, so they may be slow, and they may scan whole tables.
-_PREPARE_READ = sa.text(
-    "SELECT set_config('idle_in_transaction_session_timeout', '0', true)"
-    + "".join(f", set_config('{name}', 'on', true)" for name in INDEX_SCANS_ONLY)
-)
 _PING = sa.text("SELECT 1")
 _LIMIT_READ = sa.text("SELECT set_config('statement_timeout', :milliseconds, true)")
 QUERY_CANCELED = "57014"  # PostgreSQL's SQLSTATE of a statement that took too long
 STEPS_BETWEEN_CHECKS = 10_000  # of SQLite's virtual machine: less than a millisecond
+_SESSION = "evalworker session"  # of a connection's `info`
+POOL_ROUNDS = 4  # of questions by which a pooler's mode shows
 
 
 class Transaction:
@@ -135,13 +134,17 @@ _INSERT_EVENTS = sa.insert(events).values(at=now()).inline()
 class Database:
     """One engine, with `run` for transactions that write and `read` for those that only read."""
 
-    def __init__(self, url: sa.URL | str, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        url: sa.URL | str,
+        *,
+        listen_url: sa.URL | str | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.engine = create_engine(url, clock=clock)
+        self._listen_engine = self.engine if listen_url is None else create_engine(listen_url)
         self.on_postgresql = self.engine.dialect.name == "postgresql"
-        autocommit: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"}
-        if not self.on_postgresql:  # where transactions are begun by `_begin_on_sqlite`
-            autocommit = {"evalworker_autocommit": True}
-        self._autocommit_engine = self.engine.execution_options(**autocommit)
+        self._autocommit_engine = self.engine.execution_options(evalworker_autocommit=True)
         self._observers: list[Observer] = []
 
     def observe(self, observer: Observer) -> None:
@@ -179,7 +182,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """Open a read-only connection that is known to work; its transaction is rolled back."""
-        with retry_transient(self._connect_reader) as connection:
+        with self._connect_reader(self.engine) as connection:
             yield connection
 
     @contextmanager
@@ -201,10 +204,16 @@ class Database:
                     raise TooSlow(seconds) from error
                 raise
 
-    def _connect_reader(self) -> sa.Connection:
-        connection = self.engine.connect().execution_options(evalworker_read=True)
+    def _connect_reader(self, engine: sa.Engine) -> sa.Connection:
+        return retry_transient(lambda: self._begin_reading(engine))
+
+    def _begin_reading(self, engine: sa.Engine) -> sa.Connection:
+        connection = engine.connect().execution_options(evalworker_read=True)
         try:
-            connection.execute(_PREPARE_READ if self.on_postgresql else _PING)
+            if self.on_postgresql:
+                connection.begin()  # asks the server; SQLite's does not open the file
+            else:
+                connection.execute(_PING)
         except DBAPIError:
             connection.close()
             raise
@@ -213,7 +222,8 @@ class Database:
     def read_autocommit(self, query: Callable[[sa.Connection], Result]) -> Result:
         """Run `query`, which only reads, outside a transaction: each statement sees all commits.
 
-        For short queries that run very often: it saves four of five round trips.
+        For short queries that run very often: it saves two of three round trips. Only through a
+        pooler there is a transaction, as the settings would be unknown without one.
         """
 
         def attempt() -> Result:
@@ -222,16 +232,42 @@ class Database:
 
         return retry_transient(attempt)
 
-    def detached_connection(self) -> psycopg.Connection[Any]:
-        """Return a psycopg connection outside the pool, for LISTEN. The caller closes it."""
-        connection = retry_transient(self._connect_reader)
+    @cached_property
+    def pool_mode(self) -> PoolMode | None:
+        """The mode of the pooler before PostgreSQL, found out once; None without a pooler.
+
+        In session mode, each connection keeps a process of PostgreSQL for itself. In transaction
+        mode, two idle connections meet the same process, unless others are very busy.
+        """
+        if not self.on_postgresql:
+            return None
+        with self.read() as one:
+            if not _session(one).is_pooled:
+                return None
+            one.rollback()
+            with self.read() as other:
+                other.rollback()
+                rounds = {(_backend(one), _backend(other)) for _ in range(POOL_ROUNDS)}
+        is_kept = len(rounds) == 1 and all(mine != theirs for mine, theirs in rounds)
+        return "session" if is_kept else "transaction"
+
+    def listening_connection(self) -> psycopg.Connection[Any] | None:
+        """Return a psycopg connection outside the pool, for LISTEN, or None if a pooler is between.
+
+        The caller closes it.
+        """
+        connection = self._connect_reader(self._listen_engine)
         connection.rollback()
+        if _session(connection).is_pooled:
+            connection.close()
+            return None
         detached = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
         connection.detach()
         return detached
 
     def close(self) -> None:
         self.engine.dispose()
+        self._listen_engine.dispose()
 
 
 def retry_transient(attempt: Callable[[], Result]) -> Result:
@@ -269,9 +305,14 @@ def is_transient(error: DBAPIError) -> bool:
         return True
     if isinstance(error.orig, sqlite3.OperationalError):
         return "locked" in str(error.orig) or "busy" in str(error.orig)
-    if getattr(error.orig, "sqlstate", None) in RETRIED_SQLSTATES:
+    if _sqlstate(error.orig) in RETRIED_SQLSTATES:
         return True
-    return isinstance(error, OperationalError) and getattr(error.orig, "sqlstate", None) is None
+    return isinstance(error, OperationalError) and not _sqlstate(error.orig)
+
+
+def is_lost_session(error: BaseException | None) -> bool:
+    """Return whether a connection no longer is what it was, though it may still answer."""
+    return bool(LOST_SESSION.fullmatch(_sqlstate(error)))
 
 
 def create_engine(
@@ -280,26 +321,7 @@ def create_engine(
     """Return an engine that is configured for its kind of database."""
     url = sa.make_url(url)
     if url.get_backend_name() == "postgresql":
-        # No ping before every transaction: where a connection broke, `Database.run` retries, and
-        # the pool drops all connections of that age.
-        return sa.create_engine(
-            url.set(drivername="postgresql+psycopg"),
-            # Whatever the server's default is: after waiting for a locked row, a transaction must
-            # see what the lock's holder wrote.
-            isolation_level="READ COMMITTED",
-            pool_size=pool_size,
-            max_overflow=pool_size,
-            connect_args={
-                "connect_timeout": int(url.query.get("connect_timeout", 10)),  # type: ignore[arg-type]
-                "application_name": "evalworker",
-                "options": (
-                    f"{url.query.get('options', '')}"
-                    f" -c idle_in_transaction_session_timeout={IDLE_TRANSACTION_SECONDS}s"
-                    + "".join(f" -c {name}={value}" for name, value in INDEX_SCANS_ONLY.items())
-                ),
-                **TCP_KEEPALIVE,
-            },
-        )
+        return _create_postgresql_engine(url, pool_size)
     engine = sa.create_engine(
         url,
         poolclass=sa.QueuePool,  # also for a database in memory
@@ -309,6 +331,39 @@ def create_engine(
     )
     event.listen(engine, "connect", lambda connection, _: _prepare_sqlite(connection, clock))
     event.listen(engine, "begin", _begin_on_sqlite)
+    return engine
+
+
+def _create_postgresql_engine(url: sa.URL, pool_size: int) -> sa.Engine:
+    given = url.normalized_query
+    settings, options = settings_of_options(" ".join(given.get("options", ())))
+    engine = sa.create_engine(
+        url.set(drivername="postgresql+psycopg").difference_update_query(["options"]),
+        # Transactions are begun by `_begin_on_postgresql`, not by the driver.
+        isolation_level="AUTOCOMMIT",
+        # No ping before every transaction: where a connection broke, `Database.run` retries, and
+        # the pool drops all connections of that age.
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        connect_args={
+            "connect_timeout": int(given.get("connect_timeout", ("10",))[0]),
+            "application_name": "evalworker",
+            "client_encoding": "utf8",  # poolers take it at the start, as they do the name
+            **({"options": options} if options else {}),
+            **TCP_KEEPALIVE,
+        },
+    )
+
+    def prepare(driver: psycopg.Connection[Any], record: ConnectionPoolEntry) -> None:
+        try:
+            record.info[_SESSION] = open_session(driver, settings)
+        except BaseException:
+            driver.close()
+            raise
+
+    event.listen(engine, "connect", prepare)
+    event.listen(engine, "begin", _begin_on_postgresql)
+    event.listen(engine, "handle_error", _drop_lost_session)
     return engine
 
 
@@ -324,6 +379,40 @@ def _prepare_sqlite(connection: sqlite3.Connection, clock: Callable[[], float]) 
     )
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_on_postgresql(connection: sa.Connection) -> None:
+    session = _session(connection)
+    options = connection.get_execution_options()
+    if options.get("evalworker_autocommit"):
+        if session.is_pooled:
+            connection.exec_driver_sql(session.begin_short_reading)
+        return
+    reads = options.get("evalworker_read")
+    connection.exec_driver_sql(session.begin_reading if reads else session.begin)
+
+
+def _session(connection: sa.Connection) -> PostgresSession:
+    session: PostgresSession = connection.info[_SESSION]
+    return session
+
+
+def _backend(connection: sa.Connection) -> int:
+    """Return the process of PostgreSQL that runs the connection's next transaction."""
+    backend = connection.scalar(sa.select(sa.func.pg_backend_pid()))
+    connection.rollback()
+    return int(backend or 0)
+
+
+def _drop_lost_session(context: ExceptionContext) -> None:
+    """Have the pool replace a connection that still answers, but no longer is what it was."""
+    if not context.is_disconnect and is_lost_session(context.original_exception):
+        context.is_disconnect = True
+        context.invalidate_pool_on_disconnect = False
+
+
+def _sqlstate(error: BaseException | None) -> str:
+    return getattr(error, "sqlstate", None) or ""
 
 
 def _begin_on_sqlite(connection: sa.Connection) -> None:
@@ -349,7 +438,7 @@ def open_database(settings: Settings, *, create: bool = False) -> Database:
             f"there is no database file {file.absolute()} (EVALWORKER_DATABASE_URL names it): "
             "run `evalworker migrate` to make it"
         )
-    database = Database(url)
+    database = Database(url, listen_url=settings.sqlalchemy_listen_url)
     try:
         with database.read():
             pass

@@ -13,6 +13,7 @@ from worker.errors import InvalidInputs
 
 DIALECTS = ("postgresql", "sqlite")
 NAME = "session_or_connection"
+IDLE = 0  # libpq's transaction status without a transaction
 
 
 def async_runner(given: object) -> Callable[..., Any] | None:
@@ -75,14 +76,18 @@ def _advice(given: object) -> str:
 def _commits_each_statement(connection: sa.Connection) -> bool:
     """Return whether the driver is in autocommit, in whatever way that was set, without asking.
 
-    On SQLite, a driver in autocommit is also what those have who begin transactions themselves, at
+    A driver in autocommit is also what those have who begin transactions themselves, at
     SQLAlchemy's event; then one has begun.
     """
     pooled: Any = connection.connection
     driver = pooled.dbapi_connection
     if connection.dialect.name == "postgresql":
-        return bool(getattr(driver, "autocommit", False))
+        if not getattr(driver, "autocommit", False):
+            return False
+        connection.exec_driver_sql("SELECT 1")  # SQLAlchemy begins with the first statement
+        info = getattr(pooled.driver_connection, "info", None)  # of psycopg
+        return not getattr(info, "transaction_status", IDLE)
     if getattr(driver, "autocommit", None) is not True and driver.isolation_level is not None:
         return False
-    connection.exec_driver_sql("SELECT 1")  # SQLAlchemy begins with the first statement
+    connection.exec_driver_sql("SELECT 1")
     return not pooled.driver_connection.in_transaction

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import sqlalchemy as sa
 
 from worker.errors import SchemaMismatch
@@ -30,6 +32,12 @@ def check_schema(database: Database) -> None:
     current = current_revision(database)
     if current == REVISION:
         return
+    if current is None and (elsewhere := _schemas_with_tables(database)):
+        raise SchemaMismatch(
+            f"the tables are in the schema {', '.join(elsewhere)}, which is not in the search_path "
+            "of this role: set it with ALTER ROLE, or add ?options=-csearch_path%3DSCHEMA to the "
+            "database's URL"
+        )
     if current is None:
         raise SchemaMismatch("the database has no evalworker tables yet: run `evalworker migrate`")
     if current < REVISION:  # revisions are numbered
@@ -41,3 +49,27 @@ def check_schema(database: Database) -> None:
         f"the database is newer than this worker (it has {current}, {REVISION} is known here): "
         "install the newer worker, `pip install --upgrade evalworker`"
     )
+
+
+def check_encoding(database: Database) -> None:
+    """Raise `SchemaMismatch` unless the database can store every text."""
+    if not database.on_postgresql:
+        return
+    with database.read() as connection:
+        encoding = connection.exec_driver_sql("SHOW server_encoding").scalar()
+    if encoding != "UTF8":
+        raise SchemaMismatch(
+            f"the database has the encoding {encoding}, which cannot store every text: create a "
+            "database WITH ENCODING 'UTF8' TEMPLATE template0"
+        )
+
+
+def _schemas_with_tables(database: Database) -> Sequence[str]:
+    """Return the schemas outside the search_path that have the worker's tables."""
+    if not database.on_postgresql:
+        return []
+    with database.read() as connection:
+        return connection.scalars(_SCHEMAS, {"name": version_table.name}).all()
+
+
+_SCHEMAS = sa.text("SELECT schemaname FROM pg_tables WHERE tablename = :name ORDER BY schemaname")
