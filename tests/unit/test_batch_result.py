@@ -78,11 +78,28 @@ def test_an_item_that_is_shown_twice_counts_once() -> None:
         ({"request": "b", "response": None}, 2),
         ({"request": " b\n", "response": "2", "contexts": []}, 2),
         ({"request": "b", "turns": None, "language": "en"}, 2),
+        ({"request": "b", "response": 2}, 2),
     ],
 )
 def test_servers_do_not_echo_to_the_letter(echo: dict[str, Any], index: int) -> None:
     first, second, third = items(0, index, 1)
     assert owners(read(first, replace(second, input=echo), third)) == ["a", "b", "c"]
+
+
+def test_what_a_server_adds_to_turns_is_no_contradiction() -> None:
+    sent: list[dict[str, Any]] = [
+        {"turns": [{"role": "user", "content": text}], "contexts": ["one", "two"]}
+        for text in ("a", "b")
+    ]
+    echoes: list[dict[str, Any]] = [
+        {"turns": [{**given["turns"][0], "id": 7, "tool_calls": []}], "contexts": "one, two"}
+        for given in sent
+    ]
+    shown = [
+        RemoteItem(None, "failed", error_message=f"of {text}", input=echo)
+        for text, echo in zip("ab", echoes, strict=True)
+    ]
+    assert owners(read(*reversed(shown), sent=sent)) == ["a", "b"]
 
 
 def test_an_echo_without_content_is_no_evidence() -> None:

@@ -19,8 +19,11 @@ _OPTIONAL_FIELDS = frozenset({"contexts", "turns"})  # that older servers do not
 
 def is_echo(echo: Mapping[str, Any] | None, sent: Mapping[str, Any]) -> bool:
     """Return whether an echo is that of this input, and of no input with more or fewer fields."""
-    return echo is not None and all(
-        _are_equal(echo.get(name), sent.get(name))
+    if echo is None:
+        return False
+    shown, given = compared(echo), compared(sent)
+    return agrees(shown, given) and all(
+        (shown[name] is None) == (given[name] is None)
         for name in COMPARED_FIELDS
         if name in echo or name not in _OPTIONAL_FIELDS
     )
@@ -28,27 +31,38 @@ def is_echo(echo: Mapping[str, Any] | None, sent: Mapping[str, Any]) -> bool:
 
 def has_content(echo: Mapping[str, Any] | None) -> bool:
     """Return whether an echo shows anything by which inputs can be told apart."""
-    return echo is not None and any(canonical(echo.get(name)) for name in COMPARED_FIELDS)
+    return echo is not None and any(part is not None for part in compared(echo).values())
 
 
 def contradicts(echo: Mapping[str, Any] | None, sent: Mapping[str, Any]) -> bool:
-    """Return whether a field that the echo shows is not what was sent.
+    """Return whether a field that the echo shows is not what was sent."""
+    if echo is None or all(echo.get(name) == sent.get(name) for name in COMPARED_FIELDS):
+        return False  # nearly always; the rest takes longer
+    return not agrees(compared(echo), compared(sent))
 
-    What the echo leaves out is no evidence: some servers do not show every field.
+
+def compared(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that are compared, in their canonical form; None: not shown, or empty."""
+    return {name: canonical(fields.get(name)) for name in COMPARED_FIELDS}
+
+
+def agrees(shown: Any, sent: Any) -> bool:
+    """Return whether a canonical value may be the echo of another one.
+
+    What is not shown is no evidence, nor is what the server added or put into another shape.
     """
-    return echo is not None and any(
-        echo.get(name) and not _are_equal(echo[name], sent.get(name)) for name in COMPARED_FIELDS
-    )
-
-
-def _are_equal(shown: object, sent: object) -> bool:
-    return shown == sent or canonical(shown) == canonical(sent)
+    if isinstance(shown, dict) and isinstance(sent, dict):
+        return all(agrees(shown.get(name), part) for name, part in sent.items())
+    if isinstance(shown, list) and isinstance(sent, list):
+        return len(shown) == len(sent) and all(map(agrees, shown, sent))
+    has_other_shape = sent is not None and type(shown) is not type(sent)
+    return shown is None or has_other_shape or bool(shown == sent)
 
 
 def canonical(value: Any) -> Any:
     """Return a value without the differences that servers make.
 
-    Texts are in Unicode's form NFC with single spaces; fields without a value are left out.
+    Texts are in Unicode's form NFC with single spaces; parts without a value are left out.
     """
     if isinstance(value, str):
         return " ".join(unicodedata.normalize("NFC", value).split()) or None

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from worker.domain.echoes import COMPARED_FIELDS, canonical, contradicts, has_content
+from worker.domain.echoes import agrees, compared, contradicts, has_content
 from worker.domain.outcomes import RemoteItem
 
 Inputs = Mapping[int, Mapping[str, Any]]
@@ -103,10 +103,10 @@ def _assign_by_order(items: Sequence[RemoteItem], sent: Inputs) -> Assignment | 
 def _assign_by_content(items: Sequence[RemoteItem], sent: Inputs) -> Assignment | Ambiguous:
     """Take each item at the input that it echoes; equal inputs may swap their items."""
     free = dict(sent)
-    compared = {index: _compared(given) for index, given in sent.items()}
+    inputs = {index: compared(given) for index, given in sent.items()}
     assigned: dict[int, RemoteItem] = {}
     for item in sorted(items, key=lambda item: not _is_at_its_index(item, sent)):
-        fits = _fitting(item, compared)
+        fits = _fitting(item, inputs)
         first = next((index for index in fits if index in free), None)
         if any(sent[index] != sent[fits[0]] for index in fits):
             return Ambiguous(f"{_name(item)} may belong to several inputs")
@@ -121,18 +121,12 @@ def _assign_by_content(items: Sequence[RemoteItem], sent: Inputs) -> Assignment 
     return Assignment(assigned, oddity="items are not at the index of the input that they echo")
 
 
-def _compared(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: canonical(given.get(name)) for name in COMPARED_FIELDS}
-
-
-def _fitting(item: RemoteItem, compared: Mapping[int, Mapping[str, Any]]) -> list[int]:
-    """Return the inputs of which the item echoes every field that it shows."""
-    shown = {name: part for name, part in _compared(item.input or {}).items() if part is not None}
-    return [
-        index
-        for index, given in compared.items()
-        if shown and all(given[name] == part for name, part in shown.items())
-    ]
+def _fitting(item: RemoteItem, inputs: Mapping[int, Mapping[str, Any]]) -> list[int]:
+    """Return the inputs of which this may be the item, by what it echoes."""
+    if item.input is None or not has_content(item.input):
+        return []
+    shown = compared(item.input)
+    return [index for index, given in inputs.items() if agrees(shown, given)]
 
 
 def _is_at_its_index(item: RemoteItem, sent: Inputs) -> bool:
