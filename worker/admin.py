@@ -408,7 +408,12 @@ class Admin:
             return comparison_document(connection, found, changes=changes)
 
     def retry(
-        self, job_id: UUID, *, everything: bool = False, item_index: int | None = None
+        self,
+        job_id: UUID,
+        *,
+        everything: bool = False,
+        item_index: int | None = None,
+        error: str | None = None,
     ) -> int:
         """Evaluate inputs of a job again. By default, those that failed.
 
@@ -419,6 +424,7 @@ class Admin:
             job_id: Id of the job.
             everything: Include all inputs that have ended: failed, completed and cancelled.
             item_index: Include only this input, which must have ended.
+            error: Include only inputs that failed with exactly this error.
 
         Returns:
             Number of inputs that wait for evaluation again.
@@ -429,7 +435,9 @@ class Admin:
                 pruned, or a cancelled input is still in a batch at the judge.
         """
         return self._run(
-            lambda tx: job_commands.retry(tx, job_id, everything=everything, item_index=item_index)
+            lambda tx: job_commands.retry(
+                tx, job_id, everything=everything, item_index=item_index, error=error
+            )
         )
 
     def cancel(self, job_id: UUID) -> dict[str, int]:

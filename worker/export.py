@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
 import os
 import shutil
@@ -68,16 +69,24 @@ def _write(results: Iterable[ItemResult], path: Path, form: Format) -> None:
 
 def write_text(results: Iterable[ItemResult], stream: IO[str], form: Format) -> None:
     """Write JSONL or CSV."""
+    stream.writelines(text_pieces(results, form))
+
+
+def text_pieces(results: Iterable[ItemResult], form: Format) -> Iterator[str]:
+    """Yield JSONL or CSV in pieces: a line of JSON for each input, or rows of CSV."""
     if form is Format.JSONL:
         for result in results:
-            stream.write(
-                json.dumps(_with_scores(result), default=_json_value, ensure_ascii=False) + "\n"
-            )
+            yield json.dumps(_with_scores(result), default=_json_value, ensure_ascii=False) + "\n"
         return
-    writer = csv.writer(stream)
-    writer.writerow(ROW_COLUMNS)
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow([*ITEM_COLUMNS, *SCORE_COLUMNS])
     for row in _score_rows(results):
         writer.writerow(row.values())
+        yield buffer.getvalue()
+        buffer.seek(0)
+        buffer.truncate()
+    yield buffer.getvalue()  # the heading, if there was no row
 
 
 def write_parquet(results: Iterable[ItemResult], stream: IO[bytes]) -> None:

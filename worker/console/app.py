@@ -23,7 +23,20 @@ from worker.config import Settings
 from worker.console.access import Access, Visitor
 from worker.console.forms import read_form
 from worker.console.links import Links
-from worker.console.pages import jobs, overview, session
+from worker.console.outcome import without_outcome
+from worker.console.pages import (
+    actions,
+    batches,
+    events,
+    failures,
+    health,
+    inputs,
+    job,
+    jobs,
+    overview,
+    session,
+)
+from worker.console.pages import input as one_input
 from worker.console.parameters import Parameters
 from worker.console.problems import PageProblem, not_allowed, not_found
 from worker.console.reader import Reader
@@ -53,6 +66,21 @@ class ConsoleApp:
         routes: list[Route | Mount] = [
             self._look("/", overview.show),
             self._look("/jobs", jobs.show),
+            self._look("/jobs/{job_id}", job.show),
+            self._look("/jobs/{job_id}/inputs", inputs.show),
+            self._look("/jobs/{job_id}/inputs.{form}", inputs.export),
+            self._look("/jobs/{job_id}/inputs/{item_index}", one_input.show),
+            self._look("/jobs/{job_id}/inputs/{item_index}/{text}.txt", one_input.raw),
+            self._look("/failures", failures.show),
+            self._look("/batches", batches.show),
+            self._look("/batches/{batch_id}", batches.show_one),
+            self._look("/events", events.show),
+            self._look("/health", health.show),
+            *self._act("/retry", actions.preview_retry, actions.retry),
+            *self._act("/cancel", actions.preview_cancel, actions.cancel),
+            *self._act("/pause", actions.ask_pause, actions.pause),
+            *self._act("/resume", actions.ask_resume, actions.resume),
+            *self._act("/batches/{batch_id}/resolve", batches.show_one, batches.resolve),
             Route("/sign-in", self._sign_in, methods=["POST"]),
             Route("/sign-out", self._sign_out, methods=["POST"]),
             Mount("/static", _StaticFiles(directory=STATIC)),
@@ -72,9 +100,12 @@ class ConsoleApp:
         """Route a page that changes nothing."""
         return Route(path, partial(self._respond, page), methods=["GET"])
 
-    def _act(self, path: str, page: Page) -> Route:
-        """Route a page that changes something, which viewers may not."""
-        return Route(path, partial(self._respond, page, acts=True), methods=["POST"])
+    def _act(self, path: str, ask: Page, act: Page) -> list[Route]:
+        """Route a page that asks, by GET, and what changes something, by POST: not for viewers."""
+        return [
+            Route(path, partial(self._respond, ask, acts=True), methods=["GET"]),
+            Route(path, partial(self._respond, act, acts=True), methods=["POST"]),
+        ]
 
     async def _respond(self, page: Page, request: Request, *, acts: bool = False) -> Response:
         visitor = self._access.visitor(request)
@@ -104,7 +135,7 @@ class ConsoleApp:
             admin=self._admin.acting_as(f"console:{visitor.name}"),
             reader=self._reader,
             settings=self._settings,
-            links=Links(self._settings.console_prefix, path, query.as_dict()),
+            links=Links(self._settings.console_prefix, path, without_outcome(query.as_dict())),
             path=request.path_params,
             query=query,
             form=form,

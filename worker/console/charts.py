@@ -64,3 +64,12 @@ def progress_bar(completed: int, failed: int, cancelled: int, total: int) -> Mar
         '<svg class="progress" viewBox="0 0 100 6" preserveAspectRatio="none" role="img"'
         ' aria-label="{}"><rect class="rest" x="0" y="0" width="100" height="6"/>{}</svg>'
     ).format(label, Markup("").join(parts))
+
+
+def score_bar(value: float) -> Markup:
+    """Draw a score from 0 to 1 as a share of a line; the number stands beside it."""
+    return Markup(
+        '<svg class="score-bar" viewBox="0 0 100 4" preserveAspectRatio="none" aria-hidden="true">'
+        '<rect class="rest" x="0" y="0" width="100" height="4"/>'
+        '<rect class="bar" x="0" y="0" width="{:.1f}" height="4"/></svg>'
+    ).format(100 * value)

@@ -9,38 +9,52 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
 
 from markupsafe import Markup, escape
 
-# Control characters but tab and line feed; format characters but the joiners that Persian, Indic
-# scripts and emoji need; line separators; lone surrogates; variation selectors that carry data.
-_HIDDEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
-    "\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]"
-)
-_LINE_ENDS = re.compile("\r\n")
+from worker.domain.terminal_text import is_printable
+
+_NOT_ASCII = re.compile(r"[^\x20-\x7e\t\n]")
+_JOINERS = "\u200c\u200d"  # Persian, Indic scripts and emoji need them
+_DATA_CARRIERS = range(0xE0100, 0xE01F0)  # variation selectors that no script uses
 
 
 def visible(text: str) -> str:
     """Return the text with a name in place of each hidden character, such as `⟦U+202E⟧`."""
-    return _HIDDEN.sub(lambda found: f"⟦{_code(found[0])}⟧", _LINE_ENDS.sub("\n", text))
+    return "".join(
+        plain + (f"⟦{_code(hidden)}⟧" if hidden else "") for plain, hidden in _parts(text)
+    )
 
 
 def marked(text: str) -> Markup:
     """Return escaped HTML in which each hidden character is a marked name with its meaning."""
-    text = _LINE_ENDS.sub("\n", text)
-    parts: list[str] = []
-    end = 0
-    for found in _HIDDEN.finditer(text):
-        parts += (escape(text[end : found.start()]), _mark(found[0]))
-        end = found.end()
-    return Markup("").join([*parts, escape(text[end:])])
+    return Markup("").join(
+        escape(plain) + (_mark(hidden) if hidden else "") for plain, hidden in _parts(text)
+    )
 
 
 def clip(text: str | None, limit: int = 160) -> str:
     """Return the beginning of a text on one line."""
     line = " ".join((text or "")[: limit * 4].split())
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def _parts(text: str) -> Iterator[tuple[str, str]]:
+    """Split a text into pairs of what is plain and the hidden character after it."""
+    text = text.replace("\r\n", "\n")
+    end = 0
+    for found in _NOT_ASCII.finditer(text):
+        if _is_hidden(found[0]):
+            yield text[end : found.start()], found[0]
+            end = found.end()
+    yield text[end:], ""
+
+
+def _is_hidden(character: str) -> bool:
+    if character in _JOINERS:
+        return False
+    return not is_printable(character) or ord(character) in _DATA_CARRIERS
 
 
 def _mark(character: str) -> Markup:

@@ -20,11 +20,6 @@ class JobRow:
     means: Sequence[MeanScore]
 
     @property
-    def short_id(self) -> str:
-        """The end of the id: the random part, where ids of one moment differ."""
-        return f"…{str(self.job.job_id)[-12:]}"
-
-    @property
     def ended(self) -> int:
         return self.job.completed + self.job.failed + self.job.cancelled
 

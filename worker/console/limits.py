@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from worker.console.links import Links
 
 Row = TypeVar("Row")
 
@@ -31,3 +33,13 @@ class Neighbours(Generic[Row]):
         if goes_back:
             return cls(found[-PAGE_ROWS:], has_before=more, has_after=True)
         return cls(found[:PAGE_ROWS], has_before=not is_first, has_after=more)
+
+    def links(
+        self, links: Links, key: Callable[[Row], object], *, back: str, on: str
+    ) -> tuple[str | None, str | None]:
+        """Return the addresses of the pages before and after; `back` and `on` name their keys."""
+        if not self.rows:
+            return None, None
+        before = links.here(**{on: None, back: key(self.rows[0])}) if self.has_before else None
+        after = links.here(**{back: None, on: key(self.rows[-1])}) if self.has_after else None
+        return before, after

@@ -11,7 +11,7 @@ from uuid import UUID
 from worker.console.problems import invalid_parameter
 
 MAX_INTEGER = 2**31 - 1
-_INTEGER = re.compile("[0-9]{1,10}")
+_INTEGER = re.compile("[0-9]{1,19}")
 MAX_LENGTH = 10_000  # characters of a value; reasons of failures may be long
 
 
@@ -45,13 +45,13 @@ class Parameters:
             raise invalid_parameter(name, value, f"one of {', '.join(allowed)}")
         return default if value is None else value
 
-    def integer(self, name: str) -> int | None:
-        """Return a number that fits the database's integers."""
+    def integer(self, name: str, *, largest: int = MAX_INTEGER) -> int | None:
+        """Return a whole number; by default, one that fits the column of an index."""
         value = self.text(name)
         if value is None:
             return None
-        if not _INTEGER.fullmatch(value) or int(value) > MAX_INTEGER:
-            raise invalid_parameter(name, value, f"a whole number from 0 to {MAX_INTEGER:,}")
+        if not _INTEGER.fullmatch(value) or int(value) > largest:
+            raise invalid_parameter(name, value, f"a whole number from 0 to {largest:,}")
         return int(value)
 
     def number(self, name: str) -> float | None:

@@ -8,13 +8,15 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from worker.console import charts
 from worker.console.hostile_text import clip, marked, visible
-from worker.domain.number_format import score_text
+from worker.domain.intervals import Interval, NoInterval
+from worker.domain.number_format import interval_text, score_text
 from worker.domain.phrases import duration, quantity
 
 STATIC = Path(__file__).parent / "static"
@@ -42,15 +44,19 @@ def template_environment() -> Environment:
         "count": "{:,}".format,
         "duration": duration,
         "exact": _exact,
+        "interval": _interval,
         "marked": marked,
         "moment": moment,
         "pretty_json": _pretty_json,
         "quantity": quantity,
         "score": score_text,
+        "short": "{:g}".format,
+        "short_id": _short_id,
     }
     environment.globals |= {
         "histogram": charts.histogram,
         "progress_bar": charts.progress_bar,
+        "score_bar": charts.score_bar,
         "static_version": static_version,
     }
     return environment
@@ -79,6 +85,17 @@ def moment(value: datetime | None) -> Markup:
     return Markup('<time datetime="{}" title="{} UTC">{} ago</time>').format(
         at.isoformat(), f"{at:%Y-%m-%d %H:%M:%S}", age
     )
+
+
+def _interval(interval: Interval | NoInterval) -> str:
+    """Return an interval with its meaning, or why there is none."""
+    text = interval_text(interval)
+    return f"no interval: {text}" if isinstance(interval, NoInterval) else f"95 % interval {text}"
+
+
+def _short_id(value: UUID) -> str:
+    """Return the end of an id: the random part, in which ids of one moment differ."""
+    return f"…{str(value)[-12:]}"
 
 
 def _pretty_json(value: object) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -14,7 +16,9 @@ from worker.admin import Admin
 from worker.config import Settings
 from worker.console.access import Visitor
 from worker.console.links import Links
-from worker.console.parameters import Parameters
+from worker.console.outcome import outcome_sentence
+from worker.console.parameters import MAX_INTEGER, Parameters
+from worker.console.problems import not_found
 from worker.console.reader import MAX_SECONDS, Reader
 from worker.console.renderer import template_environment
 
@@ -40,6 +44,26 @@ class Visit:
     def read(self, seconds: float = MAX_SECONDS) -> AbstractContextManager[sa.Connection]:
         """Open a connection whose statements are stopped after so many seconds (`TooSlow`)."""
         return self.reader.read(seconds)
+
+    def path_id(self, name: str, what: str) -> UUID:
+        """Return an id of the path; raises `PageProblem`, 404, as no such row can exist."""
+        try:
+            return UUID(self.path[name])
+        except ValueError:
+            raise not_found(f"such {what}") from None
+
+    def job_id(self) -> UUID:
+        return self.path_id("job_id", "job")
+
+    def item_index(self) -> int:
+        text = self.path["item_index"]
+        if not re.fullmatch("[0-9]{1,10}", text) or int(text) > MAX_INTEGER:
+            raise not_found("such input in this job")
+        return int(text)
+
+    def outcome(self) -> str | None:
+        """Say what the action did that led to this page; None if none did."""
+        return outcome_sentence(self.query)
 
     def refresh_seconds(self) -> int | None:
         """Return how often the page refreshes itself, as its address says; None: never."""

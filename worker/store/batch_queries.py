@@ -17,6 +17,7 @@ from worker.store.tables import (
     batch_is_live,
     batches,
     events,
+    item_is_in_batch,
     item_is_live,
     items,
     jobs,
@@ -93,15 +94,42 @@ def list_batches(
     states: Collection[BatchState],
     judge_id: str | None = None,
     job_id: UUID | None = None,
+    before: UUID | None = None,
+    after: UUID | None = None,
     limit: int,
 ) -> list[Batch]:
-    """Return batches in one of these states, newest first; of a job, those its inputs are in."""
+    """Return batches in one of these states, newest first; of a job, those its inputs are in.
+
+    They are those below `before`, or the ones next above `after`.
+    """
     chosen = select_rows(Batch, batches).where(batches.c.state.in_(sorted(states)))
     if judge_id is not None:
         chosen = chosen.where(batches.c.judge_id == judge_id)
     if job_id is not None:
         chosen = chosen.where(batches.c.id.in_(_batches_of(job_id)))
+    if after is not None:
+        next_above = chosen.where(batches.c.id > after).order_by(batches.c.id).limit(limit)
+        return read_rows(connection, Batch, next_above)[::-1]
+    if before is not None:
+        chosen = chosen.where(batches.c.id < before)
     return read_rows(connection, Batch, chosen.order_by(batches.c.id.desc()).limit(limit))
+
+
+def find_batch(connection: sa.Connection, batch_id: UUID) -> Batch | None:
+    """Return one batch; None if there is no such batch."""
+    chosen = select_rows(Batch, batches).where(batches.c.id == batch_id)
+    return next(iter(read_rows(connection, Batch, chosen)), None)
+
+
+def jobs_of_open_batch(connection: sa.Connection, batch_id: UUID) -> dict[UUID, int]:
+    """Map the jobs whose inputs are in a batch that has not ended to the number of these."""
+    chosen = (
+        sa.select(items.c.job_id, sa.func.count())
+        .where(item_is_in_batch, items.c.batch_id == batch_id)
+        .group_by(items.c.job_id)
+        .order_by(items.c.job_id)
+    )
+    return {row[0]: row[1] for row in connection.execute(chosen)}
 
 
 def _batches_of(job_id: UUID) -> sa.Select[Any]:

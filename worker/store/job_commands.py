@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -13,7 +13,15 @@ from worker.events import Event
 from worker.store import expired_rows, job_completion, planning, score_rollup
 from worker.store.database import Transaction
 from worker.store.sql_functions import now
-from worker.store.tables import batches, evaluator_results, events, item_is_live, items, jobs
+from worker.store.tables import (
+    batches,
+    evaluator_results,
+    events,
+    item_is_failed,
+    item_is_live,
+    items,
+    jobs,
+)
 
 
 def cancel(tx: Transaction, job_id: UUID) -> int:
@@ -57,11 +65,17 @@ def _count_in_open_batches(
 
 
 def retry(
-    tx: Transaction, job_id: UUID, *, everything: bool = False, item_index: int | None = None
+    tx: Transaction,
+    job_id: UUID,
+    *,
+    everything: bool = False,
+    item_index: int | None = None,
+    error: str | None = None,
 ) -> int:
     """failed -> pending, for every failed item of a job; its attempts are counted from 0 again.
 
-    With `everything`, this includes all items that have ended; with `item_index`, only that one.
+    With `everything`, this includes all items that have ended; with `item_index`, only that one;
+    with `error`, only items that failed for this reason.
     Their earlier results are deleted. Returns the number of items; raises `UnknownJob` or
     `NotPossible`.
     """
@@ -71,6 +85,8 @@ def retry(
         chosen[1] = items.c.status.in_(sorted(ENDED))
     if item_index is not None:
         chosen.append(items.c.item_index == item_index)
+    if error is not None:
+        chosen.append(items.c.error == error)
     _check_retry(tx, job_id, everything=everything, item_index=item_index)
     _record_superseded_batches(tx, chosen)
     moved = tx.execute(
@@ -82,7 +98,13 @@ def retry(
         if everything or item_index is not None:
             _delete_results_of_waiting(tx, job_id)
         _reopen(tx, job_id)
-        tx.record_event(Event.JOB_RETRY, job_id=job_id, item_index=item_index, items=moved.rowcount)
+        tx.record_event(
+            Event.JOB_RETRY,
+            job_id=job_id,
+            item_index=item_index,
+            items=moved.rowcount,
+            reason=error,
+        )
     return moved.rowcount
 
 
@@ -160,3 +182,34 @@ def _lock_planning(tx: Transaction, job_id: UUID) -> None:
     planning.lock_planning(tx, wait=True)
     if tx.scalar(sa.select(jobs.c.id).where(jobs.c.id == job_id)) is None:
         raise UnknownJob(job_id)
+
+
+def count_failed(
+    connection: sa.Connection, job_ids: Collection[UUID], *, error: str | None = None
+) -> dict[UUID, int]:
+    """Count the inputs that a retry of these jobs would evaluate again, for this reason or any."""
+    is_chosen = item_is_failed
+    if error is not None:
+        is_chosen = sa.and_(is_chosen, items.c.error == error)
+    return _count_items(connection, job_ids, is_chosen)
+
+
+def count_ended(connection: sa.Connection, job_ids: Collection[UUID]) -> dict[UUID, int]:
+    """Count the inputs that a retry of everything would evaluate again."""
+    return _count_items(connection, job_ids, items.c.status.in_(sorted(ENDED)))
+
+
+def count_open(connection: sa.Connection, job_ids: Collection[UUID]) -> dict[UUID, int]:
+    """Count the inputs that cancelling these jobs would cancel."""
+    return _count_items(connection, job_ids, item_is_live)
+
+
+def _count_items(
+    connection: sa.Connection, job_ids: Collection[UUID], condition: sa.ColumnElement[bool]
+) -> dict[UUID, int]:
+    chosen = (
+        sa.select(items.c.job_id, sa.func.count())
+        .where(items.c.job_id.in_(job_ids), condition)
+        .group_by(items.c.job_id)
+    )
+    return {row[0]: row[1] for row in connection.execute(chosen)}

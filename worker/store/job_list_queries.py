@@ -53,6 +53,17 @@ def count_jobs(connection: sa.Connection, wanted: JobFilter, *, limit: int) -> i
     return connection.scalar(sa.select(sa.func.count()).select_from(found)) or 0
 
 
+def previous_job(connection: sa.Connection, job_id: UUID) -> UUID | None:
+    """Return the latest earlier job of the same judge and tags; None if there is none."""
+    own = jobs.alias()
+    earlier = (
+        sa.select(jobs.c.id)
+        .join(own, sa.and_(own.c.judge_id == jobs.c.judge_id, own.c.tags == jobs.c.tags))
+        .where(own.c.id == job_id, jobs.c.id < job_id)
+    )
+    return connection.scalar(earlier.order_by(jobs.c.id.desc()).limit(1))
+
+
 def progress_by_id(connection: sa.Connection, job_ids: Collection[UUID]) -> dict[UUID, JobProgress]:
     """Return the progress of these jobs, as far as they exist."""
     chosen = select_rows(JobProgress, job_progress).where(job_progress.c.job_id.in_(job_ids))

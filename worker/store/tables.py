@@ -162,10 +162,13 @@ item_is_in_batch = sa.and_(
     among(items.c.status, (Status.PROCESSING, Status.CANCELLED)), items.c.batch_id.isnot(None)
 )
 item_is_in_flight = sa.and_(item_is_in_batch, items.c.status == sa.literal_column("'processing'"))
+item_is_failed = items.c.status == sa.literal_column("'failed'")
 _partial_index("eval_items_live", items.c.job_id, items.c.item_index, where=item_is_live)
 _partial_index(
     "eval_items_in_flight", items.c.batch_id, items.c.batch_index, where=item_is_in_batch
 )
+
+_partial_index("eval_items_failed", items.c.job_id, items.c.item_index, where=item_is_failed)
 
 batches = Table(
     "eval_batches",

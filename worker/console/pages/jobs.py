@@ -12,6 +12,7 @@ from worker.domain.lifecycle import Status
 from worker.store.job_list_queries import JobFilter, count_jobs, list_job_ids
 
 STATUSES = tuple(Status)
+FILTERS = ("status", "judge", "tag", "metadata", "since", "until")
 
 
 def job_filter(query: Parameters) -> JobFilter:
@@ -34,12 +35,15 @@ def show(visit: Visit) -> Response:
         page = Neighbours.of(found, goes_back=after is not None, is_first=before is None)
         rows = job_rows(connection, page.rows)
         count = count_jobs(connection, wanted, limit=MAX_COUNT)
+    newer, older = page.links(visit.links, str, back="after", on="before")
     return visit.page(
         "jobs.html",
         rows=rows,
         count=count,
+        most=MAX_COUNT,
         is_filtered=wanted != JobFilter(),
         statuses=STATUSES,
-        newer=visit.links.here(before=None, after=page.rows[0]) if page.has_before else None,
-        older=visit.links.here(after=None, before=page.rows[-1]) if page.has_after else None,
+        filters={name: visit.query.text(name) for name in FILTERS},
+        newer=newer,
+        older=older,
     )

@@ -1,0 +1,49 @@
+"""Read which inputs of a job a page is about: filter, order and place, from its address."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from worker.console.parameters import Parameters
+from worker.console.problems import PageProblem
+from worker.domain.lifecycle import Status
+from worker.store.input_queries import InputFilter, Order, Place
+
+STATUSES = tuple(Status)
+ORDERS = tuple(Order)
+NAMES = ("status", "reason", "q", "evaluator", "min", "max", "below", "sort")
+"""The parameters, which links from a list to an input carry along."""
+
+
+def input_filter(job_id: UUID, query: Parameters) -> InputFilter:
+    """Read filter and order; raises `PageProblem`."""
+    return InputFilter(
+        job_id,
+        order=Order(query.choice("sort", ORDERS) or Order.INDEX),
+        status=query.choice("status", STATUSES),
+        error=query.text("reason"),
+        text=query.text("q"),
+        evaluator=query.text("evaluator"),
+        at_least=query.number("min"),
+        at_most=query.number("max"),
+        below=query.number("below"),
+    )
+
+
+def place_at(query: Parameters, name: str) -> Place | None:
+    """Read a place as `place_text` writes it."""
+    value = query.text(name)
+    if value is None:
+        return None
+    rank, _, index = value.rpartition("_")
+    try:
+        return Place(float(rank), int(index))
+    except ValueError:
+        raise PageProblem(
+            400, f"The address has a broken {name}.", "Start from the first page."
+        ) from None
+
+
+def place_text(place: Place) -> str:
+    """Write a place so that reading it returns the very same rank."""
+    return f"{float(place.rank)!r}_{place.item_index}"
