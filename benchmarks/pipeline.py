@@ -32,10 +32,10 @@ INPUTS = 40_000
 def figures(share: float) -> list[Figure]:
     inputs = int(INPUTS * share)
     with fresh_databases() as (postgresql, sqlite), running_fake_judge() as remote:
-        plain = _baseline(remote, postgresql, inputs)
-        one, two = (_worker(remote, postgresql, inputs, processes=n) for n in (1, 2))
-        plain_sqlite = _baseline(remote, sqlite.removeprefix("sqlite:///") + ".plain", inputs)
-        ours_sqlite = _worker(remote, sqlite, inputs)
+        plain = script_seconds(remote, postgresql, inputs)
+        one, two = (worker_seconds(remote, postgresql, inputs, processes=n) for n in (1, 2))
+        plain_sqlite = script_seconds(remote, sqlite.removeprefix("sqlite:///") + ".plain", inputs)
+        ours_sqlite = worker_seconds(remote, sqlite, inputs)
     script = "a script without durability"
     return [
         Figure(
@@ -62,7 +62,7 @@ def figures(share: float) -> list[Figure]:
     ]
 
 
-def _baseline(remote: Remote, database: str, inputs: int) -> float:
+def script_seconds(remote: Remote, database: str, inputs: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "inputs.jsonl"
         file.write_text("".join(json.dumps(given) + "\n" for given in inputs_of(inputs)))
@@ -75,7 +75,7 @@ def _baseline(remote: Remote, database: str, inputs: int) -> float:
     return float(ran.stdout)
 
 
-def _worker(remote: Remote, url: str, inputs: int, *, processes: int = 1) -> float:
+def worker_seconds(remote: Remote, url: str, inputs: int, *, processes: int = 1) -> float:
     broker = url if processes > 1 else "memory://"
     env = environment(url, remote, max_in_flight=32, broker_url=broker)
     with open_database(url) as database:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from benchmarks import peers
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -21,6 +24,26 @@ def test_the_benchmarks_print_a_row_for_each_figure() -> None:
 @pytest.mark.timeout(300)
 def test_the_million_runs_when_it_is_named() -> None:
     assert len(table("--share", "0.01", "million")) == 3
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(
+    not all(map(find_spec, ("dbos", "procrastinate"))),
+    reason="the peers are not installed: pip install -e '.[bench]'",
+)
+def test_the_worker_is_compared_with_each_peer() -> None:
+    rows = table("--share", "0.02", "peers")
+    for name in ("a script", "Dramatiq", "Procrastinate", "DBOS"):
+        assert sum(name in row for row in rows) == 1
+
+
+def test_a_comparison_without_the_peers_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(peers, "find_spec", lambda _name: None)
+    with pytest.raises(SystemExit, match=r"need dbos and procrastinate: pip install .*bench"):
+        peers.figures(0.01)
 
 
 def table(*arguments: str) -> list[str]:
