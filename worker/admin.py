@@ -308,7 +308,8 @@ class Admin:
 
         Raises:
             UnknownJob: No job has this id.
-            EvalWorkerError: The format is `parquet`, and pyarrow is not installed.
+            EvalWorkerError: The file cannot be written, or the format is `parquet` and pyarrow is
+                not installed.
         """
 
         def counted() -> Iterator[ItemResult]:

@@ -40,8 +40,20 @@ class Format(StrEnum):
 def write_file(results: Iterable[ItemResult], path: Path, form: Format) -> None:
     """Write a file that appears when it is complete; until then its name ends in `.part`.
 
-    Only its owner can read a new file. One that is replaced keeps its mode.
+    Only its owner can read a new file. One that is replaced keeps its mode. Raises
+    `EvalWorkerError` if it cannot be written.
     """
+    try:
+        _write_file(results, path, form)
+    except BrokenPipeError:
+        raise  # whoever reads it has read enough
+    except OSError as error:
+        if error.errno is None:  # not the system's
+            raise
+        raise EvalWorkerError(f"cannot write {path}: {_obstacle(error, path.parent)}") from error
+
+
+def _write_file(results: Iterable[ItemResult], path: Path, form: Format) -> None:
     if path.exists() and not path.is_file():  # a pipe, or a terminal
         _write(results, path, form)
         return
@@ -55,6 +67,12 @@ def write_file(results: Iterable[ItemResult], path: Path, form: Format) -> None:
         with contextlib.suppress(OSError):
             part.unlink()
         raise
+
+
+def _obstacle(error: OSError, folder: Path) -> str:
+    if not folder.exists():
+        return f"there is no folder {folder}; mkdir -p makes it"
+    return error.strerror or str(error)
 
 
 def _write(results: Iterable[ItemResult], path: Path, form: Format) -> None:

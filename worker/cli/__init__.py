@@ -6,6 +6,7 @@ output, logs and progress to standard error.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -48,6 +49,7 @@ COMMANDS = {
 
 # PostgreSQL's SQLSTATEs insufficient_privilege, and invalid_schema_name: no schema to create in.
 OF_THE_ROLE = ("42501", "3F000")
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # on the disk, or for this user
 
 OPTIONS: dict[str, Any] = {"pretty_exceptions_enable": False}
 
@@ -93,10 +95,14 @@ class LazyGroup(TyperGroup):
             result = super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError:
-            # What is still buffered would be written, in vain, when the interpreter ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_output()
             raise typer.Exit from None
         return result
+
+
+def _drop_output() -> None:
+    """Drop what is still buffered: it would be written, in vain, when the interpreter ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _argument_name(argument: Any) -> str:
@@ -160,6 +166,12 @@ def main() -> None:
             raise
         reason = str(error.orig).partition("\n")[0]
         err.print(f"evalworker: the database says: {redact(reason)}", markup=False)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        _drop_output()
+        err.print(f"evalworker: the output cannot be written: {error.strerror}", markup=False)
         sys.exit(1)
 
 

@@ -56,9 +56,11 @@ def unmarked_utf16(head: bytes) -> str | None:
 def is_text_encoding(name: str) -> bool:
     """Return whether Python knows an encoding of texts by this name."""
     try:
-        b"".decode(name)
-    except (LookupError, UnicodeError):
+        b"a".decode(name)
+    except LookupError:
         return False
+    except UnicodeError:  # half a character
+        return True
     return True
 
 
