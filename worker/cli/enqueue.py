@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +23,7 @@ from worker.cli.context import (
 )
 from worker.cli.input_files.charset import is_text_encoding
 from worker.cli.input_files.check import CheckedFile
+from worker.cli.input_files.columns import listed
 from worker.cli.input_files.fields import near_name
 from worker.cli.input_files.input_file import InputFile, open_input_file
 from worker.cli.input_files.preview import Preview
@@ -37,6 +39,7 @@ from worker.store.database import Database
 from worker.store.job_queries import progress_of
 
 Several = list[str] | None
+_URL = re.compile(r"https?:/")
 
 
 def _existing(file: Path) -> Path:
@@ -48,6 +51,8 @@ def _existing(file: Path) -> Path:
         files = f": {', '.join(found)}, …" if found else ""
         raise typer.BadParameter(f"{file} is a folder; name one file{files}")
     if not file.exists():
+        if _URL.match(str(file)):
+            raise typer.BadParameter("for a URL: curl -L URL | evalworker enqueue - …")
         folder = file.parent
         near = near_name(file.name, map(_name, folder.iterdir()) if folder.is_dir() else ())
         hint = f"; did you mean {shlex.quote(str(folder / near))}?" if near else ""
@@ -196,9 +201,8 @@ def _print_left_out(input_file: InputFile, checked: CheckedFile) -> None:
     for note in input_file.notes:
         err.print(f"{input_file.name}: {note}", markup=False)
     if checked.left_out:
-        names = ", ".join(checked.left_out)
         err.print(
-            f"left out, as the judge API has no such input fields: {names}"
+            f"left out, as the judge API has no such input fields: {listed(checked.left_out)}"
             " (--metadata COLUMN keeps one with its inputs)",
             markup=False,
         )

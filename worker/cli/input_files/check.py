@@ -9,7 +9,7 @@ from worker.cli.input_files import columns
 from worker.cli.input_files.columns import ColumnOffence
 from worker.cli.input_files.complaints import Complaints, refusal
 from worker.cli.input_files.record import Record, Table, place
-from worker.cli.input_files.remedies import with_remedy
+from worker.cli.input_files.remedies import no_object_offence, with_remedy
 from worker.cli.input_files.selection import Selection, Unfit, part_of
 from worker.errors import InvalidInputs
 from worker.validation import given_offences, missing_content
@@ -95,7 +95,7 @@ class Check:
         if record.offence is not None:
             return [record.offence]
         if not isinstance(record.value, dict):
-            return given_offences(record.value)
+            return [no_object_offence(record.value)]
         try:
             value = self._selection.input_of(record.value, cells=self._table.cells)
         except Unfit as error:

@@ -57,7 +57,7 @@ def absence(missing: Iterable[str], given: Collection[str]) -> str:
     hints = [
         f"{name!r} (did you mean {near[name]!r}?)" if near[name] else repr(name) for name in near
     ]
-    return f"has no column {', '.join(hints)}\nits columns: {_listed(given)}"
+    return f"has no column {', '.join(hints)}\nits columns: {listed(given)}"
 
 
 def misspelt_offence(
@@ -113,13 +113,13 @@ def _nothing_to_evaluate(
             ' conversations, [{"role": "user", "content": "…"}, …]: --map turns=COLUMN'
         )
     return ColumnOffence(
-        f"needs `request`, `response` or `turns`\nits columns: {_listed(columns)}\n{remedy}",
+        f"needs `request`, `response` or `turns`\nits columns: {listed(columns)}\n{remedy}",
         suggested,
     )
 
 
 def left_out(columns: Iterable[str], selection: Selection) -> list[str]:
-    """Return the columns that are not taken, although no option says so."""
+    """Return the columns that are not taken although no option says so."""
     return sorted(
         column
         for column in columns
@@ -139,7 +139,8 @@ def flat(record: Mapping[str, Any], prefix: str = "", depth: int = _DEPTH) -> di
     return columns
 
 
-def _listed(columns: Iterable[str]) -> str:
+def listed(columns: Iterable[str]) -> str:
+    """Return names of columns for a person: not too many, and none too long."""
     names = [one_line(name, _SHOWN_NAME) for name in columns]
     more = len(names) - _SHOWN
     end = f" and {more} more" if more > 0 else ""

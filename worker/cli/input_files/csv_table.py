@@ -61,14 +61,14 @@ class CsvTable:
                 yield Record(error.number, offence=f"is not CSV: {error}")
 
     def _width_offence(self, width: int) -> str:
-        cells = "1 cell" if width == 1 else f"{width} cells"
+        wanted = len(self.columns)
+        if width < wanted:
+            return f"has {width} of {wanted} cells: it is cut off, or delimiters are missing"
         delimiter = delimiter_name(self._dialect.delimiter)
-        reason = (
-            "it is cut off, or delimiters are missing"
-            if width < len(self.columns)
-            else f"put quotes around a cell that contains {delimiter}"
+        return (
+            f"has {width} cells, the header has {wanted}: "
+            f"put quotes around a cell that contains {delimiter}"
         )
-        return f"has {cells}, the header has {len(self.columns)}: {reason}"
 
     def _header(self, name: str) -> tuple[list[str], int]:
         with _text(self._file) as text:

@@ -11,7 +11,7 @@ from typing import Any
 from worker.cli.input_files.charset import encoding_offence
 from worker.cli.input_files.check import Check, CheckedFile, ColumnsRefused
 from worker.cli.input_files.complaints import refusal
-from worker.cli.input_files.record import Record, Table, place
+from worker.cli.input_files.record import Record, place
 from worker.cli.input_files.selection import Selection, Unfit
 from worker.cli.input_files.source import Source, open_source, recoded
 from worker.cli.input_files.table import open_table
@@ -30,14 +30,20 @@ def _silent(_: int) -> None:
 class InputFile:
     """The inputs of an open file."""
 
-    def __init__(self, source: Source, table: Table, selection: Selection) -> None:
+    def __init__(
+        self, source: Source, selection: Selection, *, delimiter: str | None = None
+    ) -> None:
+        try:
+            self._table = open_table(source, delimiter=delimiter)
+        except UnicodeDecodeError:
+            raise _not_utf8(source, selection, delimiter) from None
         self.name = source.name
-        self.description = ", ".join((table.description, *source.details))
+        self.description = ", ".join((self._table.description, *source.details))
         self.notes = source.notes
         self.size = source.file.seek(0, os.SEEK_END)
         self._source = source
-        self._table = table
         self._selection = selection
+        self._delimiter = delimiter
 
     def check(self, on_progress: Progress = _silent) -> CheckedFile:
         """Read the whole file, and raise `InvalidInputs` with all that is wrong with it.
@@ -51,10 +57,10 @@ class InputFile:
             if not refused.suggested:
                 raise
             selection = self._selection.with_columns(refused.suggested)
-            remedied = InputFile(self._source, self._table, selection)
-            raise InvalidInputs([*refused.offences, *_offences(remedied)]) from None
+            later = _offences(self._source, selection, self._delimiter)
+            raise InvalidInputs([*refused.offences, *later]) from None
         except UnicodeDecodeError:
-            raise not_utf8(self._source, self._selection) from None
+            raise _not_utf8(self._source, self._selection, self._delimiter) from None
 
     def _check(self, on_progress: Progress) -> CheckedFile:
         check = Check(self.name, self._table, self._selection)
@@ -83,15 +89,15 @@ class InputFile:
         return refusal(self.name, where, "changed since the file was checked")
 
 
-def _offences(input_file: InputFile) -> list[str]:
+def _offences(source: Source, selection: Selection, delimiter: str | None) -> list[str]:
     try:
-        input_file.check()
+        InputFile(source, selection, delimiter=delimiter).check()
     except InvalidInputs as error:
         return error.offences
     return []
 
 
-def not_utf8(source: Source, selection: Selection, delimiter: str | None = None) -> InvalidInputs:
+def _not_utf8(source: Source, selection: Selection, delimiter: str | None) -> InvalidInputs:
     """Return the error of a file that is not UTF-8, with what would be wrong in the likely one."""
     offence = encoding_offence(source.file)
     error = refusal(source.name, offence.text)
@@ -99,8 +105,7 @@ def not_utf8(source: Source, selection: Selection, delimiter: str | None = None)
         return error
     try:
         with recoded(source, offence.guess) as readable:
-            table = open_table(readable, delimiter=delimiter)
-            later = _offences(InputFile(readable, table, selection))
+            later = _offences(readable, selection, delimiter)
     except InvalidInputs as refused:
         later = refused.offences
     return InvalidInputs([*error.offences, *later])
@@ -115,10 +120,5 @@ def open_input_file(
     delimiter: str | None = None,
 ) -> Iterator[InputFile]:
     """Open a file of inputs, or standard input for `-`; raises `InvalidInputs`."""
-    selection = selection or Selection()
     with open_source(path, encoding) as source:
-        try:
-            table = open_table(source, delimiter=delimiter)
-        except UnicodeDecodeError:
-            raise not_utf8(source, selection, delimiter) from None
-        yield InputFile(source, table, selection)
+        yield InputFile(source, selection or Selection(), delimiter=delimiter)

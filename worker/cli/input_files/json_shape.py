@@ -22,6 +22,19 @@ _OF_RECORDS |= {"samples", "dataset", "test", "tests", "test_cases", "entries", 
 """Members that hold the records of a file, where it has several arrays of objects."""
 
 
+def _is_line_with_list(stream: JsonStream) -> bool:
+    """Return whether the array that begins here is one line of several, not the whole file."""
+    first_line = stream.line
+    try:
+        for _, element in elements(stream):
+            if isinstance(element, dict):
+                return False
+        last_line = stream.line
+        return bool(stream.peek()) and first_line == last_line
+    except (ValueError, RecursionError):
+        return False  # reading the array names the place
+
+
 @dataclass(frozen=True, slots=True)
 class _Members:
     """What the members of an object hold."""
@@ -34,7 +47,7 @@ def json_table(file: BinaryIO, name: str) -> Table:
     """Return the records of a JSON file; raises `InvalidInputs` if it has none of a known form."""
     stream = JsonStream(file)
     if stream.peek() == "[":
-        return JsonArray(file)
+        return JsonLines(file) if _is_line_with_list(stream) else JsonArray(file)
     first_line = stream.line
     try:
         members = _members(stream)

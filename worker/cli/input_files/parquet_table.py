@@ -20,7 +20,7 @@ class ParquetTable:
     description = "Parquet"
     unit = "row"
     columns_place = "schema"
-    cells = False
+    cells = True
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         try:

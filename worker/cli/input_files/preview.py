@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from worker.cli.input_files.check import CheckedFile
+from worker.cli.input_files.columns import listed
 from worker.cli.input_files.input_file import InputFile
 from worker.cli.input_files.selection import Selection
 from worker.domain.phrases import quantity
@@ -36,9 +37,9 @@ class Preview:
         yield f"{self.file.name}: {'; '.join((self.file.description, *self.file.notes))}"
         yield f"taken: {', '.join(self._taken())}"
         if self.selection.kept:
-            yield f"kept as metadata: {', '.join(self.selection.kept)}"
+            yield f"kept as metadata: {listed(self.selection.kept)}"
         if checked.left_out:
-            yield f"left out: {', '.join(checked.left_out)}"
+            yield f"left out: {listed(checked.left_out)}"
         inputs, batches = quantity(checked.inputs, "input"), quantity(self.batches, "batch")
         yield f"{inputs} in at least {batches} of at most {self.batch_size}; nothing was enqueued"
         yield "the first one:" if len(checked.examples) == 1 else "the first ones:"

@@ -36,7 +36,7 @@ class Table(Protocol):
 
     @property
     def cells(self) -> bool:
-        """Whether values are the texts of cells, in which lists are written as JSON."""
+        """Whether a list may be a text that holds JSON, as in the cells of a table."""
 
     def records(self) -> Iterator[Record]:
         """Yield the records from the beginning of the file."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import json
 import re
 import shlex
 from collections.abc import Iterator
 from typing import Any
 
 from worker.cli.input_files.fields import TEXT_LISTS
+from worker.validation import given_offences
 
 _SEPARATORS = ("|||", "||", "|", "###", "\n", ";", "\t")
 _OFFENCE = re.compile(
@@ -20,16 +22,28 @@ _DEPTH = 6  # of objects and lists in a value
 
 def list_remedy(field: str, text: str) -> str:
     """Say how the text of a cell has to be written for a field that holds a list or an object."""
+    if field == "metadata":
+        return 'write it as JSON, such as {"id": 7}, or leave it out: --ignore metadata'
     if field not in TEXT_LISTS:
-        example = '{"id": 7}' if field == "metadata" else '[{"role": "user", "content": "…"}]'
-        return f"write it as JSON, such as {example}"
+        return 'write it as JSON, such as [{"role": "user", "content": "…"}]'
     if text.lstrip().startswith("["):
         return 'write ["first", "second"], as json.dumps() does; print() and str() do not'
     return f'write ["first", "second"], or add {_split_option(field, text)}'
 
 
+def no_object_offence(value: Any) -> str:
+    """Return what is wrong with a record that is no object, with what helps."""
+    (offence,) = given_offences(value)
+    if isinstance(value, list) and value and isinstance(value[0], str):
+        fields = "{request: .[0], response: .[1]}"
+        return f"{offence}: name its parts: jq -c '{fields}' FILE | evalworker enqueue - …"
+    return offence
+
+
 def with_remedy(offence: str, value: Any, column: str) -> str:
     """Add to an offence what helps; `value` is what the field holds, from this column."""
+    if offence.startswith("metadata must be an object"):
+        return f"{offence}: to leave it out, add --ignore metadata"
     match = _OFFENCE.fullmatch(offence)
     if match is None:
         return offence
@@ -37,13 +51,25 @@ def with_remedy(offence: str, value: Any, column: str) -> str:
     if match["index"]:
         return offence + _elements_remedy(field, value)
     if match["wanted"] == "list":
-        is_text = field in TEXT_LISTS and isinstance(value, str)
-        return f"{offence}: add {_split_option(field, value)}" if is_text else offence
+        return offence + _text_remedy(field, value) if isinstance(value, str) else offence
     if found in ("a number", "a boolean"):
         return f"{offence}: to take it as text, add --map {_pair(field, column)}"
     if path := _path_to_text(value):
         return f"{offence}: to take a part of it, add --map {_pair(field, f'{column}.{path}')}"
     return offence
+
+
+def _text_remedy(field: str, text: str) -> str:
+    """Say how a text becomes a list in a JSON file."""
+    try:
+        is_list = isinstance(json.loads(text), list)
+    except (ValueError, RecursionError):
+        is_list = False
+    if is_list:
+        return f": it is JSON in a text: jq -c '.{field} |= fromjson' FILE | evalworker enqueue - …"
+    if field in TEXT_LISTS:
+        return f": {list_remedy(field, text)}"
+    return ""
 
 
 def _split_option(field: str, text: str) -> str:

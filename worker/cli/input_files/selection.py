@@ -109,8 +109,7 @@ def parse_selection(
     kept: Sequence[str] = (),
 ) -> Selection:
     """Read the values of the options; raises `WrongOption`."""
-    pairs = _pairs("--map", maps, "request=question")
-    columns = {name: column.strip() for name, column in pairs.items()}
+    columns = _pairs("--map", maps, "request=question")
     for name, column in columns.items():
         if name not in FIELDS and column in FIELDS:
             raise WrongOption(f"the input field comes first: --map {_quoted(column, name)}")

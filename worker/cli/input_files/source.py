@@ -83,6 +83,8 @@ def open_source(path: Path, encoding: str | None = None) -> Iterator[Source]:
 
 def _open(path: Path, name: str, stack: ExitStack) -> BinaryIO:
     if path == STANDARD_INPUT:
+        if sys.stdin is None:
+            raise refusal(name, "is closed")
         return cast("BinaryIO", sys.stdin.buffer)
     try:
         return stack.enter_context(path.open("rb"))

@@ -20,8 +20,8 @@ def open_table(source: Source, *, delimiter: str | None = None) -> Table:
     """Return the records of a file; raises `InvalidInputs` if it has none of a known form."""
     if source.is_parquet:
         return ParquetTable(source.file, source.name)
-    head = source.file.read(HEAD)
     source.file.seek(0)
+    head = source.file.read(HEAD)
     if delimiter is None and (_JSON.match(head) or source.suffix in _JSON_SUFFIXES):
         return json_table(source.file, source.name)
     default = "\t" if source.suffix in _TAB_SUFFIXES else ","
