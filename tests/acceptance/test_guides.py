@@ -215,3 +215,34 @@ def test_the_sql_of_the_go_guide_runs_unchanged(replica: ManualReplica, postgres
         replica.finish()
         found = connection.execute(scores.encode(), [job_id]).fetchall()
     assert found == [("length", 0.2, "The capital of Peru?")]
+
+
+def test_the_guide_to_files_shows_what_the_commands_say(tmp_path: Path) -> None:
+    page = DOCS / "files.md"
+    shell_of(page, tmp_path)
+    env = with_commands(tmp_path)
+    found = [(language, text) for language, _, text in BLOCK.findall(page.read_text("utf-8"))]
+    following = [*found[1:], ("", "")]
+    has_jq = shutil.which("jq") is not None
+    for (language, command), (next_language, shown) in zip(found, following, strict=True):
+        if language != "sh" or (command.startswith("jq") and not has_jq):
+            continue
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", command],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        said = done.stderr + done.stdout
+        assert (done.returncode == 1) == ("nothing was enqueued:\n" in said), said
+        if next_language == "text":
+            assert said == shown
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/evalworker.db")
+    (query,) = [text for language, text in found if language == "sql"]
+    with engine.connect() as connection:
+        rows = connection.exec_driver_sql(query.rstrip(";\n")).all()
+    engine.dispose()
+    assert [row.id for row in rows] == ["F-1", "F-2", *([None] * (3 if has_jq else 1))]

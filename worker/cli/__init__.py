@@ -30,7 +30,7 @@ COMMANDS = {
     "run": "Run a worker: plan, submit, poll and record, until SIGTERM or Ctrl-C.",
     "gateway": "Serve the judge API in front of the outbox; workers elsewhere do the work.",
     "console": "Serve the console: pages on which people see jobs and scores, and act.",
-    "enqueue": "Enqueue every line of FILE as one job, and print the job's id.",
+    "enqueue": "Enqueue the inputs of FILE as one job, and print the job's id.",
     "status": "Show the progress of a job, or an overview of jobs, batches and what blocks them.",
     "results": "Show or export every input of a job with its scores, in order.",
     "compare": "Compare the scores of two jobs, input by input: is the second one better?",
