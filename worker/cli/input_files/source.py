@@ -25,7 +25,7 @@ from worker.cli.input_files.signatures import HEAD, PARQUET, foreign_kind
 from worker.errors import EvalWorkerError
 
 STANDARD_INPUT = Path("-")
-_CHUNK = 1024 * 1024
+_CHUNK = 256 * 1024
 _CTRL_Z = b"\x1a"
 
 
