@@ -114,8 +114,17 @@ def test_who_may_do_what_stays_as_it_was(replica: ManualReplica, postgres_url: s
     try:
         run(replica, f"GRANT INSERT, SELECT ON eval_events, eval_scores TO {role}")
         run(replica, f"GRANT INSERT (job_id, item_index) ON eval_items TO {role}")
+        run(
+            replica,  # as roles.sql makes it
+            "CREATE TRIGGER eval_items_of_producers AFTER INSERT ON eval_items"
+            " REFERENCING NEW TABLE AS added FOR EACH STATEMENT"
+            f" WHEN (current_user <> '{role}') EXECUTE FUNCTION eval_refuse_foreign_items()",
+        )
         cut_by_month(postgres_url)
         job_id = replica.enqueue(["one"])
+        run(replica, "UPDATE eval_jobs SET enqueued_by = 'another'")
+        with pytest.raises(sa.exc.IntegrityError, match="foreign key"):
+            run(replica, f"INSERT INTO eval_items (job_id, item_index) VALUES ('{job_id}', 5)")
         with replica.database.engine.begin() as connection:
             connection.exec_driver_sql(f"SET LOCAL ROLE {role}")
             for statement in (

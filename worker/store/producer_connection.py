@@ -54,7 +54,8 @@ def connection_of(given: object) -> sa.Connection:
 
 def _advice(given: object) -> str:
     kind = type(given)
-    what = f"a Session or Connection of SQLAlchemy, not {kind.__module__}.{kind.__qualname__}"
+    name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
+    what = f"a Session or Connection of SQLAlchemy, not {name}"
     from_asyncio = kind.__module__.startswith("sqlalchemy.ext.asyncio")
     if isinstance(given, sa.Engine) or (from_asyncio and kind.__name__ == "AsyncEngine"):
         begin = "async with" if from_asyncio else "with"
