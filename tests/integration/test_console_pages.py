@@ -69,6 +69,7 @@ def test_without_jobs_every_page_says_so(client: httpx.Client) -> None:
         ("/failures", "No input has failed"),
         ("/batches", "There are no batches yet"),
         ("/events", "Nothing has happened yet"),
+        ("/compare", "A comparison needs two jobs"),
     ):
         assert sentence in words(page(client, path))
 
@@ -308,6 +309,44 @@ def test_hostile_texts_are_shown_and_never_run(
     assert raw.headers["content-type"] == "text/plain; charset=utf-8"
     assert raw.headers["x-content-type-options"] == "nosniff"
     assert raw.headers["content-disposition"].startswith("attachment")
+
+
+def test_two_jobs_are_compared_and_the_changes_lead_to_their_inputs(
+    replica: ManualReplica, client: httpx.Client, database: Database
+) -> None:
+    def enqueue_lengths(*lengths: int) -> UUID:
+        inputs = [
+            {"request": "x" * length, "response": "r", "metadata": {"id": number}}
+            for number, length in enumerate(lengths)
+        ]
+        return enqueue_whole(database, inputs)
+
+    first = enqueue_lengths(*(10 for _ in range(12)), 50)
+    second = enqueue_lengths(*(20 + number for number in range(12)), 40)
+    replica.finish()
+    asked = client.get("/compare", params={"job": [str(second), str(first)]})
+    assert asked.headers["location"] == f"/compare?a={first}&b={second}"
+    text = page(client, asked.headers["location"])
+    shown = words(text)
+    assert "B is better: +0.135 on average, 12 of 13 pairs higher." in shown
+    assert "Two different requests are in 13 of 13 pairs." in shown
+    assert f"/jobs/{second}/inputs/12" in text.partition("Largest gains")[0]
+    assert f"/jobs/{first}/inputs/11" in text.partition("Largest gains")[2]
+    swapped = words(page(client, link(text, "Swap")))
+    assert "B is worse: -0.135 on average" in swapped
+    by_metadata = words(page(client, "/compare", a=first, b=second, by="metadata", key="id"))
+    assert "13 pairs of inputs" in by_metadata
+    assert page(client, "/compare", a=first, b=second, by="metadata:id")
+    none = client.get("/compare", params={"a": str(first), "b": str(second), "by": "request"})
+    assert none.status_code == 409
+    assert "no clear pairs" in words(none.text)
+    assert "Compare again" in words(none.text)
+    wrong = client.get("/compare", params={"a": str(first), "b": str(second), "by": "colour"})
+    assert wrong.status_code == 400
+    exported = client.get("/compare.json", params={"a": str(first), "b": str(second)}).json()
+    assert exported["evaluators"][0]["verdict"] == "better"
+    assert client.get("/compare", params={"job": [str(first)]}).status_code == 400
+    assert str(second)[-12:] in page(client, "/compare", a=first)
 
 
 def test_failures_are_grouped_by_reason_and_lead_to_their_jobs(

@@ -27,6 +27,7 @@ from worker.console.outcome import without_outcome
 from worker.console.pages import (
     actions,
     batches,
+    compare,
     events,
     failures,
     health,
@@ -71,6 +72,8 @@ class ConsoleApp:
             self._look("/jobs/{job_id}/inputs.{form}", inputs.export),
             self._look("/jobs/{job_id}/inputs/{item_index}", one_input.show),
             self._look("/jobs/{job_id}/inputs/{item_index}/{text}.txt", one_input.raw),
+            self._look("/compare", compare.show),
+            self._look("/compare.json", compare.export),
             self._look("/failures", failures.show),
             self._look("/batches", batches.show),
             self._look("/batches/{batch_id}", batches.show_one),
