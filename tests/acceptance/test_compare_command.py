@@ -13,6 +13,7 @@ from worker.admin import Admin
 from worker.errors import NotPossible
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from uuid import UUID
 
 EVIL = "\x1b[2Jno\u202ewhere\nA  forged  line"
@@ -74,3 +75,20 @@ def test_an_invalid_pairing_from_python_is_refused_as_well(
 ) -> None:
     with Admin(sqlite_url) as admin, pytest.raises(NotPossible, match="metadata:KEY"):
         admin.compare(*jobs, by="output")
+
+
+def test_a_report_is_a_private_file_that_appears_when_it_is_complete(
+    sqlite_url: str, jobs: tuple[UUID, UUID], tmp_path: Path
+) -> None:
+    env = environment(database_url=sqlite_url)
+    folder = tmp_path / "reports"
+    first, second = map(str, jobs)
+    written = ("report", second, "--against", first, "--output", folder / "job.html")
+    refused = evalworker(*written, env=env)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith(f"evalworker: cannot write {folder}/job.html: there is no")
+    folder.mkdir()
+    assert evalworker(*written, env=env).returncode == 0
+    assert [path.name for path in folder.iterdir()] == ["job.html"]
+    assert (folder / "job.html").stat().st_mode & 0o777 == 0o600
+    assert "B is better" in (folder / "job.html").read_text("utf-8")

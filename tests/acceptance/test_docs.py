@@ -327,6 +327,7 @@ def test_every_command_and_option_is_explained_by_its_help() -> None:
         "status",
         "results",
         "compare",
+        "report",
         "retry",
         "cancel",
         "pause",

@@ -34,6 +34,7 @@ COMMANDS = {
     "status": "Show the progress of a job, or an overview of jobs, batches and what blocks them.",
     "results": "Show or export every input of a job with its scores, in order.",
     "compare": "Compare the scores of two jobs, input by input: is the second one better?",
+    "report": "Write what a job came to into one HTML file, which loads nothing and can be mailed.",
     "retry": "Evaluate the failed inputs of a job again, with their attempts reset.",
     "cancel": "Cancel a job: send nothing more, and drop what still comes back from the judge.",
     "pause": "Submit nothing new until `resume`; batches at the judge continue and are recorded.",

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from worker.console.hostile_text import visible
+
 WIDTH = 240
 HEIGHT = 56
 GAP = 2
@@ -14,11 +16,11 @@ GAP = 2
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A bar of a histogram: how many, what it stands for, and where it leads."""
+    """A bar of a histogram: how many, what it stands for, and where it leads, if anywhere."""
 
     count: int
     label: str
-    href: str
+    href: str | None = None
 
 
 def histogram(bars: Sequence[Bar], title: str) -> Markup:
@@ -31,7 +33,7 @@ def histogram(bars: Sequence[Bar], title: str) -> Markup:
     )
     return Markup(
         '<svg class="histogram" viewBox="0 0 {} {}" role="group" aria-label="{}">{}</svg>'
-    ).format(WIDTH, HEIGHT + 2, title, drawn)
+    ).format(WIDTH, HEIGHT + 2, visible(title), drawn)
 
 
 def _bar(bar: Bar, *, x: float, width: float, height: float) -> Markup:
@@ -42,6 +44,8 @@ def _bar(bar: Bar, *, x: float, width: float, height: float) -> Markup:
         '<rect class="bar" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>'
         "<title>{}</title>"
     ).format(x, width, HEIGHT, x, HEIGHT - shown + 1, width, shown, name)
+    if bar.href is None:
+        return Markup("<g>{}</g>").format(rectangle)
     if not bar.count:
         return rectangle
     return Markup('<a href="{}" aria-label="{}">{}</a>').format(bar.href, name, rectangle)

@@ -1,0 +1,174 @@
+"""Make a report of a job: one page with everything in it, which loads nothing and can be mailed."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import NamedTuple
+from uuid import UUID
+
+import sqlalchemy as sa
+from markupsafe import Markup
+
+from worker import __version__
+from worker.console.charts import Bar
+from worker.console.comparison_charts import difference_line, largest_reach, outcome_bar
+from worker.console.renderer import STATIC, template_environment
+from worker.domain.number_format import difference_text, interval_text, p_text, score_text
+from worker.domain.pair_key import Pairing
+from worker.domain.phrases import timestamp
+from worker.domain.score_summary import ScoreSummary, summarize
+from worker.store import comparison_queries, input_queries, job_queries
+from worker.store.comparison_notes import comparison_notes
+from worker.store.comparison_queries import Change, JobComparison, JobPair
+from worker.store.input_queries import InputDetail, InputFilter, Order, Verdict
+
+WORST = 10
+REASONS = 20
+CHANGES = 10  # in each direction
+MAX_CHARACTERS = 2_000  # of a text; a report is read by people
+
+
+class EvaluatorPart(NamedTuple):
+    """What an evaluator gave, with the bars of its histogram."""
+
+    summary: ScoreSummary
+    bars: Sequence[Bar]
+
+
+class WorstInput(NamedTuple):
+    """An input with what each evaluator said about it."""
+
+    input: InputDetail
+    verdicts: Sequence[Verdict]
+
+
+class ChangedPair(NamedTuple):
+    """A pair whose score changed, with the second input and what its evaluator said."""
+
+    evaluator_name: str
+    change: Change
+    input: InputDetail | None
+    justification: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonPart:
+    """How the job compares with another one."""
+
+    found: JobComparison
+    notes: Sequence[str]
+    reach: float
+    losses: Sequence[ChangedPair]
+    gains: Sequence[ChangedPair]
+
+
+def render_report(
+    connection: sa.Connection,
+    job_id: UUID,
+    against: UUID | None = None,
+    *,
+    pairing: Pairing = Pairing(),  # noqa: B008 (a constant)
+    cluster: str | None = None,
+) -> str:
+    """Return the report as HTML; raises `UnknownJob`, or `NotPossible` as a comparison does."""
+    job = job_queries.progress_of(connection, job_id)
+    comparison = None
+    if against is not None:
+        comparison = _comparison(connection, JobPair(against, job_id, pairing, cluster))
+    style = Markup("\n").join(
+        Markup((STATIC / name).read_text("utf-8"))  # noqa: S704 (our own files)
+        for name in ("console.css", "report.css")
+    )
+    return (
+        template_environment()
+        .get_template("report.html")
+        .render(
+            job=job,
+            comparison=comparison,
+            evaluators=_evaluators(connection, job_id),
+            reasons=input_queries.reasons_of(connection, job_id, limit=REASONS),
+            worst=_worst(connection, job_id),
+            style=style,
+            policy=_policy(style),
+            made_at=timestamp(datetime.now(UTC)),
+            version=__version__,
+            max_characters=MAX_CHARACTERS,
+            difference=difference_text,
+            difference_interval=interval_text,
+            difference_line=difference_line,
+            outcome_bar=outcome_bar,
+            p=p_text,
+            timestamp=timestamp,
+        )
+    )
+
+
+def _policy(style: str) -> str:
+    """Allow this style sheet and nothing else, should a text ever escape its escaping."""
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+
+
+def _evaluators(connection: sa.Connection, job_id: UUID) -> list[EvaluatorPart]:
+    found = []
+    for name, (counts, unscored) in input_queries.score_counts(connection, job_id).items():
+        summary = summarize(name, counts, unscored)
+        bars = [
+            Bar(one.count, f"{score_text(one.low)} to {score_text(one.high)}")
+            for one in summary.bins
+        ]
+        found.append(EvaluatorPart(summary, bars))
+    return found
+
+
+def _worst(connection: sa.Connection, job_id: UUID) -> list[WorstInput]:
+    wanted = InputFilter(job_id, order=Order.WORST)
+    found = []
+    for place in input_queries.list_places(connection, wanted, limit=WORST):
+        detail = input_queries.detail_of(connection, job_id, place.item_index)
+        if detail is not None:
+            verdicts = input_queries.verdicts_of(connection, job_id, place.item_index)
+            found.append(WorstInput(detail, verdicts))
+    return found
+
+
+def _comparison(connection: sa.Connection, jobs: JobPair) -> ComparisonPart:
+    found = comparison_queries.compare_jobs(
+        connection, jobs.first, jobs.second, jobs.pairing, jobs.group_key
+    )
+    return ComparisonPart(
+        found,
+        comparison_notes(connection, found),
+        largest_reach(list(found.evaluators)),
+        losses=_changes(connection, jobs, found, losses=True),
+        gains=_changes(connection, jobs, found, losses=False),
+    )
+
+
+def _changes(
+    connection: sa.Connection, jobs: JobPair, found: JobComparison, *, losses: bool
+) -> list[ChangedPair]:
+    """Return the largest changes over all evaluators."""
+    changes: list[tuple[Change, str]] = []
+    for one in found.evaluators:
+        name = one.scores.evaluator_name
+        if one.scores.worse if losses else one.scores.better:
+            largest = comparison_queries.largest_changes(
+                connection, jobs, name, losses=losses, limit=CHANGES
+            )
+            changes += [(change, name) for change in largest]
+    changes.sort(key=lambda pair: pair[0].difference, reverse=not losses)
+    return [_changed_pair(connection, jobs, *pair) for pair in changes[:CHANGES]]
+
+
+def _changed_pair(
+    connection: sa.Connection, jobs: JobPair, change: Change, evaluator_name: str
+) -> ChangedPair:
+    said = input_queries.verdicts_of(connection, jobs.second, change.second_index)
+    own = [verdict.justification for verdict in said if verdict.evaluator_name == evaluator_name]
+    detail = input_queries.detail_of(connection, jobs.second, change.second_index)
+    return ChangedPair(evaluator_name, change, detail, next(iter(own), None))
