@@ -50,6 +50,8 @@ def _error_of(check_one: Callable[[Settings], None], settings: Settings) -> str 
 def _check_database(settings: Settings) -> None:
     with Admin(settings.database_url) as admin:
         check_encoding(admin.database)
+        if (obstacle := admin.database.write_obstacle()) is not None:
+            raise EvalWorkerError(f"cannot write: {obstacle}")
 
 
 def _check_listen_url(settings: Settings) -> None:

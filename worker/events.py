@@ -5,6 +5,7 @@ The words are stored, so they never change. `docs/database.md` shows each with i
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple, Self
@@ -12,19 +13,25 @@ from uuid import UUID
 
 
 class Event(StrEnum):
-    """A word of `eval_events.event`, with the sentence that the documentation shows."""
+    """A word of `eval_events.event`, the sentence that the documentation shows, and a log level."""
 
     description: str
+    level: int
 
-    def __new__(cls, word: str, description: str) -> Self:
+    def __new__(cls, word: str, description: str, level: int = logging.INFO) -> Self:
         member = str.__new__(cls, word)
         member._value_ = word
         member.description = description
+        member.level = level
         return member
 
     JOB_TAKEN = "job.taken", "The gateway accepted a job."
     JOB_COMPLETED = "job.completed", "All inputs of a job ended, and at least one was evaluated."
-    JOB_FAILED = "job.failed", "All inputs of a job ended, and none was evaluated."
+    JOB_FAILED = (
+        "job.failed",
+        "All inputs of a job ended, and none was evaluated.",
+        logging.WARNING,
+    )
     JOB_CANCELLED = "job.cancelled", "A person cancelled a job."
     JOB_RETRY = "job.retry", "A person had inputs of a job evaluated again."
     JOB_REOPENED = "job.reopened", "Inputs were added to a job that had nothing left to plan."
@@ -39,25 +46,53 @@ class Event(StrEnum):
     BATCH_SUBMITTING = "batch.submitting", "A batch is about to be sent to the judge API."
     BATCH_SUBMITTED = "batch.submitted", "The judge API accepted a batch, or was found to have it."
     BATCH_WAITS = "batch.waits", "A submission or a poll did not succeed and will be repeated."
-    BATCH_UNKNOWN = ("batch.unknown", "No response came, so the judge API may have the batch.")
+    BATCH_UNKNOWN = (
+        "batch.unknown",
+        "No response came, so the judge API may have the batch.",
+        logging.WARNING,
+    )
     BATCH_SEARCHED = "batch.searched", "The judge API was searched for a batch in vain."
-    BATCH_REFUSED = "batch.refused", "A batch can never be sent as it is; its inputs failed."
+    BATCH_REFUSED = (
+        "batch.refused",
+        "A batch can never be sent as it is; its inputs failed.",
+        logging.WARNING,
+    )
     BATCH_SPLIT = "batch.split", "A refused batch was split in two to isolate the offending input."
-    BATCH_UNKNOWN_STATUS = "batch.unknown_status", "The judge API reported a status unknown to us."
+    BATCH_UNKNOWN_STATUS = (
+        "batch.unknown_status",
+        "The judge API reported a status unknown to us.",
+        logging.WARNING,
+    )
     BATCH_FINISHED = "batch.finished", "The results of a batch were recorded."
-    BATCH_LOST = "batch.lost", "The judge API lost a batch, or took too long over it."
-    BATCH_SURPRISED = "batch.surprised", "An unexpected error interrupted a step of a batch."
-    BATCH_HELD = "batch.held", "A batch was put on hold until a person resolves it."
+    BATCH_LOST = (
+        "batch.lost",
+        "The judge API lost a batch, or took too long over it.",
+        logging.WARNING,
+    )
+    BATCH_SURPRISED = (
+        "batch.surprised",
+        "An unexpected error interrupted a step of a batch.",
+        logging.WARNING,
+    )
+    BATCH_HELD = (
+        "batch.held",
+        "A batch was put on hold until a person resolves it.",
+        logging.ERROR,
+    )
     BATCH_RESOLVED = "batch.resolved", "A person resolved a batch that was on hold."
     BATCH_SUPERSEDED = "batch.superseded", "Evaluated inputs left a batch to be evaluated again."
 
-    GATE_CLOSED = "gate.closed", "Requests of a scope stopped, by trouble or by a person's pause."
+    GATE_CLOSED = (
+        "gate.closed",
+        "Requests of a scope stopped, by trouble or by a person's pause.",
+        logging.WARNING,
+    )
     GATE_OPENED = "gate.opened", "Requests of a scope go on."
     PACE_LOWERED = "pace.lowered", "The judge API refused a batch, so fewer may run concurrently."
 
     NOTICE_SENT = "notice.sent", "A webhook was delivered."
     NOTICE_WAITS = "notice.waits", "A webhook could not be delivered and will be sent again."
-    NOTICE_FAILED = "notice.failed", "A webhook was given up."
+    NOTICE_FAILED = ("notice.failed", "A webhook was given up.", logging.WARNING)
 
 
 class CountedEvent(StrEnum):
@@ -77,3 +112,11 @@ class RecordedEvent(NamedTuple):
     item_index: int | None = None
     batch_id: UUID | None = None
     detail: Mapping[str, Any] | None = None
+
+    @property
+    def level(self) -> int:
+        """The level of its line in the log. A pause is a person's wish, and no trouble."""
+        if isinstance(self.event, CountedEvent):
+            return logging.DEBUG
+        is_pause = str((self.detail or {}).get("scope", "")).startswith("pause")
+        return logging.INFO if is_pause else self.event.level

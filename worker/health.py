@@ -104,6 +104,8 @@ def _build(
 def _database(database: Database) -> dict[str, str]:
     try:
         check_schema(database)
+        if (obstacle := database.write_obstacle()) is not None:
+            return {"database": f"cannot write: {obstacle}", "migrations": OK}
     except SchemaMismatch as error:
         return {"database": OK, "migrations": str(error)}
     except SQLAlchemyError as error:

@@ -6,13 +6,14 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import Any, TextIO
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import structlog
 
 from worker.config import Settings
+from worker.domain.terminal_text import escape_controls, is_printable
 
 QUIET = (
     *("httpx", "httpcore", "alembic", "pika", "asyncio"),
@@ -25,24 +26,38 @@ PASSWORD_OPTIONS = frozenset({"password", "passwd", "sslpassword"})  # in the qu
 _secrets: list[str] = []
 
 
-class _OnceAMinute(logging.Filter):
-    """Keep one of the lines that asyncio writes for each connection that it cannot accept.
+OUTAGES = (
+    "socket.accept() out of system resource",  # asyncio, a thousand times a second
+    "Consumer encountered a connection error",  # Dramatiq, at level critical
+    "error connecting in ",  # psycopg's pool
+    "discarding closed connection",
+)
+"""How lines of libraries begin that repeat, while an outage lasts, what one line says."""
 
-    While a process has no file descriptor left, that is a thousand tracebacks a second.
-    """
+OUTAGE_SECONDS = 60.0  # between two of such lines
+
+
+class _OutageFilter(logging.Filter):
+    """Keep one such line a minute, as a warning and without its traceback."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._next_at = float("-inf")
+        self._next_at = dict.fromkeys(OUTAGES, float("-inf"))
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if not record.getMessage().startswith("socket.accept() out of system resource"):
+        if not isinstance(record.msg, str):  # an event of our own
             return True
-        if time.monotonic() < self._next_at:
+        message = record.getMessage()
+        kind = next((begin for begin in OUTAGES if message.startswith(begin)), None)
+        if kind is None:
+            return True
+        now = time.monotonic()
+        if now < self._next_at[kind]:
             return False
-        self._next_at = time.monotonic() + 60
-        error = record.exc_info[1] if record.exc_info else None
-        record.msg, record.args, record.exc_info = f"cannot accept connections: {error}", (), None
+        self._next_at[kind] = now + OUTAGE_SECONDS
+        cause = f": {record.exc_info[1]}" if record.exc_info else ""
+        record.msg, record.args, record.exc_info = f"{message.splitlines()[0]}{cause}", (), None
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
         return True
 
 
@@ -80,17 +95,19 @@ def configure_logging(
         foreign_pre_chain=shared,
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            *([] if for_console else [structlog.processors.format_exc_info]),
+            structlog.processors.format_exc_info,
+            *([_escape_values] if for_console else []),
             renderer,
             _redact_line,
+            *([] if for_console else [_escape_line]),
         ],
     )
     handler = logging.StreamHandler(out)
     handler.setFormatter(formatter)
+    handler.addFilter(_OutageFilter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    logging.getLogger("asyncio").filters[:] = [_OnceAMinute()]
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
 
@@ -128,3 +145,25 @@ def redact(text: str) -> str:
 
 def _redact_line(_logger: Any, _method: str, line: Any) -> Any:
     return redact(line) if isinstance(line, str) else line
+
+
+def _escape_values(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Any:
+    """Escape what a terminal would obey, before colours are added; tracebacks keep their lines."""
+    return {
+        name: value
+        if isinstance(value, int | float | None)
+        else escape_controls(
+            value if isinstance(value, str) else repr(value),
+            keep="\n" if name == "exception" else "",
+        )
+        for name, value in event.items()
+    }
+
+
+def _escape_line(_logger: Any, _method: str, line: Any) -> Any:
+    """Escape the same in a line of JSON, as JSON does: people read those on terminals, too."""
+    if not isinstance(line, str) or is_printable(line):
+        return line
+    return "".join(
+        character if is_printable(character) else json.dumps(character)[1:-1] for character in line
+    )

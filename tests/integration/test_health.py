@@ -24,7 +24,7 @@ from worker.http_server import bind_socket, serve_in_background
 from worker.metrics import Metrics, collector, definitions
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import RunningSandbox, running_sandbox
-from worker.store import concurrency_limit, gates, pauses
+from worker.store import concurrency_limit, gates, outage, pauses
 from worker.store.database import Database
 from worker.store.tables import gates as gates_table
 
@@ -363,6 +363,39 @@ def test_readiness_names_the_failed_check(
             assert "newer than this worker" in body["checks"]["migrations"]
     finally:
         broker.close()
+
+
+@pytest.mark.one_database("sqlite")
+def test_readiness_notices_a_database_that_cannot_write(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = gateway_operations(database, Metrics())
+
+    def finding() -> Any:
+        response = asked(app, "/readyz")
+        assert response.status_code == (200 if response.json()["ok"] else 503)
+        return response.json()["checks"]["database"]
+
+    assert finding() == "ok"
+    if database.on_postgresql:
+
+        def write_nothing(tx: Transaction) -> None:
+            tx.connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+            pauses.pause(tx, None, "x")
+
+        with pytest.raises(sa.exc.InternalError):
+            database.run(write_nothing)
+        assert finding() == "cannot write: cannot execute INSERT in a read-only transaction"
+        return
+    with database.engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count = 1")
+    with pytest.raises(sa.exc.OperationalError):
+        database.run(lambda tx: pauses.pause(tx, "x" * 8000, "y" * 100_000))
+    assert finding() == "cannot write: database or disk is full"
+    monkeypatch.setattr(outage, "REMEMBERED_SECONDS", 0.0)
+    assert finding() == "ok"
+    monkeypatch.setattr(outage, "MIN_FREE_BYTES", 1 << 80)
+    assert finding().endswith("evalworker.db is full")
 
 
 def close_gate(database: Database, scope: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import logging
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -131,9 +132,52 @@ def test_of_the_connections_that_cannot_be_accepted_one_line_a_minute_is_kept() 
     loop.call_exception_handler({"message": "something else"})
     loop.close()
     first, other = lines_of(out)
-    assert first["event"] == "cannot accept connections: [Errno 24] Too many open files"
+    assert first["event"].startswith("socket.accept() out of system resource: [Errno 24]")
+    assert first["level"] == "warning"
     assert "exception" not in first
     assert other["event"] == "something else"
+
+
+def test_of_what_libraries_repeat_during_an_outage_one_line_is_kept() -> None:
+    out = configured()
+    for _ in range(3):
+        logging.getLogger("dramatiq.worker.ConsumerThread(default)").critical(
+            "Consumer encountered a connection error: %s", "Connection refused"
+        )
+        logging.getLogger("psycopg.pool").warning("error connecting in %r: %s", "pool-1", "refused")
+    assert [(line["level"], line["event"][:12]) for line in lines_of(out)] == [
+        ("warning", "Consumer enc"),
+        ("warning", "error connec"),
+    ]
+
+
+HARMFUL = "a\x1b[31m\r\nb\x9bc\u202ed\u200be\u2028f\x85"
+
+
+@pytest.mark.parametrize(("log_format", "stream"), [("json", io.StringIO), ("console", Terminal)])
+def test_no_line_has_a_character_that_a_terminal_obeys(
+    log_format: str, stream: type[io.StringIO]
+) -> None:
+    out = configured(log_format, stream=stream())
+    structlog.get_logger("evalworker").warning("x", reason=HARMFUL, deep={"in": [HARMFUL]})
+    logging.getLogger("x").warning("said %s", HARMFUL)
+    try:
+        fail(HARMFUL, because=KeyError(HARMFUL))
+    except ValueError:
+        structlog.get_logger("evalworker").exception("y")
+    written = out.getvalue()
+    for character in set(HARMFUL) - set("abcdef[31m\n"):
+        assert character not in re.sub(r"\x1b\[[0-9;]*m", "", written)  # without our own colours
+    assert "\x1b[31m\\r" not in written
+    if log_format == "json":
+        assert lines_of(out)[0]["reason"] == HARMFUL
+        assert lines_of(out)[0]["deep"] == {"in": [HARMFUL]}
+
+
+def test_a_reason_cannot_add_a_line_to_the_log() -> None:
+    out = configured("console", stream=Terminal())
+    structlog.get_logger("evalworker").warning("x", reason="a\n12:00:00 [info] forged")
+    assert len(out.getvalue().splitlines()) == 1
 
 
 def test_configuring_twice_writes_a_line_once() -> None:

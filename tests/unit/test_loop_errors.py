@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from structlog.testing import capture_logs
 
 from worker.pipeline.loop_errors import REPEAT_SECONDS, LoopErrors
+from worker.store.outage import Outages
 
 
 def raised(error: Exception) -> Exception:
@@ -21,7 +22,7 @@ def raised(error: Exception) -> Exception:
 
 def test_the_same_error_of_a_loop_is_logged_once_a_minute() -> None:
     now = 0.0
-    errors = LoopErrors(unavailable="away", interrupted="broken", monotonic=lambda: now)
+    errors = LoopErrors("broken", Outages(), monotonic=lambda: now)
     same = [raised(ValueError(f"row {number}")) for number in range(3)]
     with capture_logs() as lines:
         for error in same:
@@ -30,7 +31,7 @@ def test_the_same_error_of_a_loop_is_logged_once_a_minute() -> None:
         errors.report(raised(KeyError("b")))
         now = REPEAT_SECONDS
         errors.report(raised(KeyError("b")))
-    assert {line["event"] for line in lines} == {"broken"}
+    assert {line["event"] for line in lines} == {"broken.interrupted"}
     assert [line["reason"] for line in lines] == [
         "ValueError: row 0",
         "KeyError: 'b'",

@@ -45,6 +45,7 @@ from worker.console.renderer import STATIC
 from worker.console.request_guard import RequestGuard
 from worker.console.visit import Visit
 from worker.errors import NotPossible, TooSlow, UnknownJob
+from worker.store.outage import Outages
 
 Page = Callable[[Visit], Response]
 
@@ -122,7 +123,8 @@ class ConsoleApp:
         except ClientDisconnect:  # nobody receives this response
             return Response(status_code=400)
         except (PageProblem, UnknownJob, NotPossible, TooSlow, SQLAlchemyError) as error:
-            return self._problem_page(request, visitor, _problem_of(error))
+            problem = _problem_of(error, self._admin.database.outages)
+            return self._problem_page(request, visitor, problem)
 
     async def _visit(self, request: Request, visitor: Visitor) -> Visit:
         form = await read_form(request) if request.method == "POST" else []
@@ -203,7 +205,7 @@ def _refusal(settings: Settings) -> str:
     return "Viewers can look, but not act."
 
 
-def _problem_of(error: Exception) -> PageProblem:
+def _problem_of(error: Exception, outages: Outages) -> PageProblem:
     match error:
         case PageProblem():
             return error
@@ -218,7 +220,7 @@ def _problem_of(error: Exception) -> PageProblem:
                 "Narrow it: choose a judge, a status, a shorter time, or a single job.",
             )
         case _:
-            log.warning("console.database_unavailable", reason=str(error).splitlines()[0])
+            outages.report(error, "console")
             return PageProblem(
                 503, "The database does not answer.", "Try again in a moment, or see the log."
             )

@@ -104,11 +104,27 @@ class Gateway:
             finally:
                 self.observe(name, status, time.monotonic() - began)
 
-        @_with_error_responses
+        @self._with_error_responses
         async def _respond(request: Request) -> Response:
             return await handle(request, self.keys.admit(request.headers.get("authorization")))
 
         return Route(path, endpoint, methods=[method])
+
+    def _with_error_responses(self, handle: Endpoint) -> Endpoint:
+        async def endpoint(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except Problem as problem:
+                return problem_response(problem)
+            except ClientDisconnect:  # nobody receives this response
+                return Response(status_code=400)
+            except SQLAlchemyError as error:
+                self.reader.outages.report(error, "gateway")
+                detail = "Service temporarily unavailable."
+                headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+                return problem_response(Problem(503, "service_unavailable", detail, headers))
+
+        return endpoint
 
     async def submit(self, request: Request, key: Key) -> Response:
         """Respond 202 when the job is committed."""
@@ -164,23 +180,6 @@ def _list(request: Request, owner: str, query: ListQuery, connection: sa.Connect
 
     rows = [execution_summary(row) for row in page.rows]
     return JSONResponse(Page(next=link(page.next), previous=link(page.previous), results=rows))
-
-
-def _with_error_responses(handle: Endpoint) -> Endpoint:
-    async def endpoint(request: Request) -> Response:
-        try:
-            return await handle(request)
-        except Problem as problem:
-            return problem_response(problem)
-        except ClientDisconnect:  # nobody receives this response
-            return Response(status_code=400)
-        except SQLAlchemyError as error:
-            log.warning("gateway.database_unavailable", reason=str(error).splitlines()[0])
-            detail = "Service temporarily unavailable."
-            headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-            return problem_response(Problem(503, "service_unavailable", detail, headers))
-
-    return endpoint
 
 
 async def _server_error(_request: Request, error: Exception) -> Response:

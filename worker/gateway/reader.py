@@ -19,6 +19,7 @@ THREADS = 8  # several, as a large job occupies one for half a second
 
 class DatabaseReader:
     def __init__(self, database: Database) -> None:
+        self.outages = database.outages
         self._database = database
         self._threads = ThreadPoolExecutor(THREADS, "gateway reader")
 

@@ -14,6 +14,7 @@ import dramatiq
 import structlog
 
 from worker.pipeline.messages import ID_NAMES
+from worker.store.outage import is_unavailable
 
 log = structlog.get_logger("evalworker")
 
@@ -67,7 +68,8 @@ def _guard(
             with around(name, UUID(row_id)):
                 step(UUID(row_id))
         except Exception as error:
-            log.exception("step.surprised", step=name, **{ID_NAMES[name]: row_id})
+            if not is_unavailable(error):
+                log.exception("step.surprised", step=name, **{ID_NAMES[name]: row_id})
             on_surprise(UUID(row_id), error)
 
     return actor

@@ -7,16 +7,14 @@ from dataclasses import dataclass, field
 from random import Random
 from uuid import UUID
 
-import structlog
-from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from worker.domain.polling import Durations
 from worker.pipeline.messages import Messages
 from worker.remote import JudgeAPI, clock
 from worker.store import leases
 from worker.store.database import Database
-
-log = structlog.get_logger("evalworker")
+from worker.store.outage import is_unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +53,9 @@ class StepContext:
         the database could not do (full, shut down, out of locks) is no fault of the batch.
         """
         reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        counts = not isinstance(error, OperationalError | InterfaceError | InternalError)
+        counts = not is_unavailable(error)
+        if not counts:
+            self.database.outages.report(error, "step")
         try:
             self.database.run(
                 lambda tx: leases.note_surprise(
@@ -63,4 +63,4 @@ class StepContext:
                 )
             )
         except SQLAlchemyError as failure:
-            log.warning("surprise.unrecorded", batch_id=str(batch_id), reason=str(failure))
+            self.database.outages.report(failure, "step")

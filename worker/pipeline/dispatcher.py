@@ -45,11 +45,8 @@ class Dispatcher:
 
     def run(self) -> None:
         """Take turns until stopped; errors are logged and waited out."""
-        errors = LoopErrors(
-            unavailable="dispatcher.database_unavailable",
-            interrupted="dispatcher.interrupted",
-            monotonic=self.context.monotonic,
-        )
+        outages = self.context.database.outages
+        errors = LoopErrors("dispatcher", outages, monotonic=self.context.monotonic)
         while not self._stopping.is_set():
             try:
                 pause = self.turn()

@@ -35,9 +35,7 @@ class JobListener:
 
         Notifications do not come through a pooler. There the dispatcher alone finds new jobs.
         """
-        errors = LoopErrors(
-            unavailable="job_listener.database_unavailable", interrupted="job_listener.interrupted"
-        )
+        errors = LoopErrors("job_listener", self.database.outages)
         while not self._stopping.is_set():
             try:
                 connection = self.database.listening_connection()

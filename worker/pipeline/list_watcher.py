@@ -93,11 +93,8 @@ class ListWatcher:
 
     def run(self) -> None:
         """Read until stopped; errors are logged and waited out."""
-        errors = LoopErrors(
-            unavailable="list_watcher.database_unavailable",
-            interrupted="list_watcher.interrupted",
-            monotonic=self.context.monotonic,
-        )
+        outages = self.context.database.outages
+        errors = LoopErrors("list_watcher", outages, monotonic=self.context.monotonic)
         pause = 0.0
         while not self._stopping.wait(pause):
             try:

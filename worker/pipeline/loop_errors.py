@@ -6,45 +6,41 @@ import traceback
 from collections.abc import Callable
 
 import structlog
-from sqlalchemy import exc
 
 from worker.remote import clock
+from worker.store.outage import Outages, first_line, is_unavailable
 
 log = structlog.get_logger("evalworker")
 
 REPEAT_SECONDS = 60.0  # between two lines about the same error
-
-# The database is away, busy or full: it may be back in a moment.
-_OUTAGE = (exc.InterfaceError, exc.InternalError, exc.OperationalError, exc.TimeoutError)
 
 
 class LoopErrors:
     """The errors of one loop: a line each, but one a minute while the same one repeats."""
 
     def __init__(
-        self, *, unavailable: str, interrupted: str, monotonic: Callable[[], float] = clock
+        self, loop: str, outages: Outages, *, monotonic: Callable[[], float] = clock
     ) -> None:
-        self.unavailable = unavailable  # the name of the log event, as the runbook has it
-        self.interrupted = interrupted
+        self._loop = loop
+        self._outages = outages
         self._monotonic = monotonic
         self._latest: tuple[object, ...] = ()
         self._repeats_at = 0.0
 
     def report(self, error: Exception) -> None:
-        """Log an outage of the database as a warning, and every other error as an error.
+        """Report an outage of the database, and log every other error as an error.
 
         The others do not pass by themselves: a row that cannot be read, or a defect.
         """
+        if is_unavailable(error):
+            self._outages.report(error, self._loop)
+            return
         now, this = self._monotonic(), (type(error), _place(error))
         if this == self._latest and now < self._repeats_at:
             return
         self._latest, self._repeats_at = this, now + REPEAT_SECONDS
-        reason = (str(error).splitlines() or [""])[0]
-        if isinstance(error, _OUTAGE):
-            log.warning(self.unavailable, reason=reason)
-        else:
-            reason = f"{type(error).__name__}: {reason}"
-            log.error(self.interrupted, reason=reason, where=_place(error))
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        log.error(f"{self._loop}.interrupted", reason=reason, where=_place(error))
 
 
 def _place(error: Exception) -> str:

@@ -24,6 +24,7 @@ from worker.config import Settings, hide_password
 from worker.errors import SchemaMismatch, TooSlow, Unreachable
 from worker.events import CountedEvent, Event, RecordedEvent
 from worker.store.column_types import time_text
+from worker.store.outage import Outages, write_obstacle
 from worker.store.postgres_session import (
     LOST_SESSION,
     PoolMode,
@@ -124,7 +125,7 @@ class Transaction:
                 for key in ("job_id", "item_index", "batch_id")
                 if (value := getattr(entry, key)) is not None
             }
-            log.info(entry.event.value, **ids, **(entry.detail or {}))
+            log.log(entry.level, entry.event.value, **ids, **(entry.detail or {}))
 
 
 # Inline: the ids of these rows are not needed, so PostgreSQL need not return them.
@@ -146,6 +147,7 @@ class Database:
         self.on_postgresql = self.engine.dialect.name == "postgresql"
         self._autocommit_engine = self.engine.execution_options(evalworker_autocommit=True)
         self._observers: list[Observer] = []
+        self.outages = Outages()
 
     def observe(self, observer: Observer) -> None:
         """Call `observer` with every later event, after its commit and in the thread that made it.
@@ -168,9 +170,20 @@ class Database:
                 transaction.write_events()
             return transaction, result
 
-        transaction, result = retry_transient(attempt)
+        try:
+            transaction, result = retry_transient(attempt)
+        except DBAPIError as error:
+            self.outages.note_refused_write(error)
+            raise
+        self.outages.end()
         self.publish(transaction)
         return result
+
+    def write_obstacle(self) -> str | None:
+        """Return why the database cannot write, if that is known. Writes nothing."""
+        with self.read() as connection:
+            found = write_obstacle(connection, sqlite_file(self.engine.url))
+        return found or self.outages.write_refusal()
 
     def publish(self, transaction: Transaction) -> None:
         """Publish the events of a committed transaction to the log and the observers."""

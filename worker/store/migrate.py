@@ -14,7 +14,7 @@ from alembic.config import Config
 from worker.errors import ConfigurationError, EvalWorkerError
 from worker.store import rollup_backfill
 from worker.store.database import Database
-from worker.store.schema_version import current_revision
+from worker.store.schema_version import current_revision, refuse_newer
 from worker.store.scripts import read_script, scripts_folder
 
 
@@ -22,7 +22,9 @@ def upgrade(database: Database, revision: str = "head") -> str:
     """Migrate up, in one transaction; return the revision that the database then has.
 
     What has to read many rows follows in small transactions, which keep no worker waiting.
+    Raises `SchemaMismatch` where the database is newer than this worker.
     """
+    refuse_newer(current_revision(database))
     _run(database, lambda config: command.upgrade(config, revision))
     rollup_backfill.fill(database)
     return current_revision(database) or ""

@@ -40,15 +40,20 @@ def check_schema(database: Database) -> None:
         )
     if current is None:
         raise SchemaMismatch("the database has no evalworker tables yet: run `evalworker migrate`")
-    if current < REVISION:  # revisions are numbered
-        raise SchemaMismatch(
-            f"the database is older than this worker (it has {current}, {REVISION} is needed): "
-            "run `evalworker migrate`"
-        )
+    refuse_newer(current)
     raise SchemaMismatch(
-        f"the database is newer than this worker (it has {current}, {REVISION} is known here): "
-        "install the newer worker, `pip install --upgrade evalworker`"
+        f"the database is older than this worker (it has {current}, {REVISION} is needed): "
+        "run `evalworker migrate`"
     )
+
+
+def refuse_newer(current: str | None) -> None:
+    """Raise `SchemaMismatch` if this revision is later than the one of this worker."""
+    if current is not None and current > REVISION:  # revisions are numbered
+        raise SchemaMismatch(
+            f"the database is newer than this worker (it has {current}, {REVISION} is known here): "
+            "install the newer worker, `pip install --upgrade evalworker`"
+        )
 
 
 def check_encoding(database: Database) -> None:
