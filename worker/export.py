@@ -98,7 +98,7 @@ def text_pieces(results: Iterable[ItemResult], form: Format) -> Iterator[str]:
         return
     buffer = io.StringIO()
     writer = csv.writer(buffer)
-    writer.writerow([*ITEM_COLUMNS, *SCORE_COLUMNS])
+    writer.writerow(ROW_COLUMNS)
     for row in _score_rows(results):
         writer.writerow(row.values())
         yield buffer.getvalue()

@@ -376,6 +376,7 @@ ATTACKS = {
         "InsufficientPrivilege",
     "CREATE TRIGGER mine BEFORE INSERT ON eval_jobs FOR EACH ROW"
     " EXECUTE FUNCTION eval_refuse_key()": "InsufficientPrivilege",
+    "LOCK TABLE eval_jobs IN ROW EXCLUSIVE MODE": "InsufficientPrivilege",
     "CREATE POLICY mine ON eval_jobs USING (true)": "InsufficientPrivilege",
     "SET ROLE RIVAL": "InsufficientPrivilege",
 }  # fmt: skip
