@@ -26,7 +26,7 @@ from worker.config import load_settings
 from worker.domain.lifecycle import LIVE_STATES, BatchState
 from worker.domain.pair_key import Pairing
 from worker.errors import NotPossible
-from worker.export import Format, write_file
+from worker.export import Format, without_formulas, write_file
 from worker.store import (
     batch_commands,
     batch_queries,
@@ -293,6 +293,7 @@ class Admin:
         path: Path,
         form: Format,
         *,
+        for_spreadsheets: bool = False,
         on_progress: Callable[[int], None] = lambda _: None,
     ) -> None:
         """Write the results of a job to a file.
@@ -304,6 +305,7 @@ class Admin:
             path: File to write. An existing file is replaced.
             form: `jsonl` has a line for each input. `csv` and `parquet` have a row for each
                 input and evaluator.
+            for_spreadsheets: Put a `'` before texts that a spreadsheet would take for formulas.
             on_progress: Called with the number of inputs written so far.
 
         Raises:
@@ -313,7 +315,9 @@ class Admin:
         """
 
         def counted() -> Iterator[ItemResult]:
-            for number, result in enumerate(self.results(job_id), 1):
+            results = self.results(job_id)
+            harmless = without_formulas(results) if for_spreadsheets else results
+            for number, result in enumerate(harmless, 1):
                 yield result
                 on_progress(number)
 

@@ -17,18 +17,25 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from worker.errors import EvalWorkerError
-from worker.store.job_queries import Item, ItemResult
+from worker.store.job_queries import Item, ItemResult, Score
 from worker.store.private_file import private_opener
 
 MAX_ROWS = 10_000  # of a row group of Parquet
 MAX_CHARACTERS = 32 * 1024 * 1024  # of the texts of a row group
 
+# A spreadsheet takes a text that begins so for a formula, and runs it when the file is opened
+# (OWASP, "CSV Injection"). Some trim spaces first, and some read the full-width forms alike.
+FORMULA_BEGINS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+
 ITEM_COLUMNS = tuple(name for name in Item._fields if name != "metadata")
 SCORE_COLUMNS = ("evaluator_name", "score", "justification", "confidence")
 ROW_COLUMNS = (*ITEM_COLUMNS, *SCORE_COLUMNS, "metadata")
+
+
+Row = TypeVar("Row", Item, Score)
 
 
 class Format(StrEnum):
@@ -105,6 +112,24 @@ def text_pieces(results: Iterable[ItemResult], form: Format) -> Iterator[str]:
         buffer.seek(0)
         buffer.truncate()
     yield buffer.getvalue()  # the heading, if there was no row
+
+
+def without_formulas(results: Iterable[ItemResult]) -> Iterator[ItemResult]:
+    """Yield results whose texts no spreadsheet takes for formulas; numbers stay numbers.
+
+    Such a text gets a `'` in front, so this is for people, and not for programs to read back.
+    """
+    for item, scores in results:
+        yield ItemResult(_as_texts(item), [_as_texts(score) for score in scores])
+
+
+def _as_texts(row: Row) -> Row:
+    texts = {
+        name: f"'{value}"
+        for name, value in row._asdict().items()
+        if isinstance(value, str) and value.lstrip(" ").startswith(FORMULA_BEGINS)
+    }
+    return row._replace(**texts) if texts else row
 
 
 def write_parquet(results: Iterable[ItemResult], stream: IO[bytes]) -> None:

@@ -94,6 +94,55 @@ def test_metadata_of_inputs_joins_results_back_to_their_origin_and_is_never_sent
     assert (json.loads(table[0]["metadata"]), table[1]["metadata"]) == (about, None)
 
 
+FORMULAS = [
+    "=1+1",
+    "+1",
+    "-1.5",
+    "@SUM(A1)",
+    "\t=1",
+    "\r=1",
+    "\n=1",
+    "  =1",
+    "\uff1d1",
+    "=cmd|' /C calc'!A0",
+]
+HARMLESS = ["1-1", "a=b", "", "'=1", "é", "x@y"]
+
+
+def test_no_text_of_a_file_for_spreadsheets_is_a_formula_and_scores_stay_numbers(
+    replica: ManualReplica, admin: Admin, tmp_path: Path
+) -> None:
+    job_id = replica.enqueue([*FORMULAS, *HARMLESS])
+    replica.finish()
+    with replica.database.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE eval_evaluator_results"
+            " SET score = -1.5, evaluator_name = '=1', justification = '@'"
+        )
+    path = tmp_path / "results.csv"
+    admin.export(job_id, path, Format.CSV, for_spreadsheets=True)
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["request"] for row in rows] == [*(f"'{text}" for text in FORMULAS), *HARMLESS]
+    assert {row["score"] for row in rows} == {"-1.5"}
+    assert {(row["evaluator_name"], row["justification"]) for row in rows} == {("'=1", "'@")}
+    admin.export(job_id, path, Format.CSV)
+    with path.open(encoding="utf-8", newline="") as stream:
+        assert [row["request"] for row in csv.DictReader(stream)] == [*FORMULAS, *HARMLESS]
+
+
+def test_a_new_file_is_its_owners_alone_and_a_replaced_one_keeps_its_mode(
+    admin: Admin, job_id: UUID, tmp_path: Path
+) -> None:
+    for form in Format:
+        path = tmp_path / f"results.{form}"
+        admin.export(job_id, path, form)
+        assert path.stat().st_mode & 0o777 == 0o600
+        path.chmod(0o640)
+        admin.export(job_id, path, form)
+        assert path.stat().st_mode & 0o777 == 0o640
+
+
 def test_parquet_is_written_a_row_group_at_a_time(
     admin: Admin, replica: ManualReplica, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

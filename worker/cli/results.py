@@ -23,7 +23,7 @@ from worker.cli.context import (
 )
 from worker.cli.tables import Column
 from worker.domain.phrases import one_line, quantity
-from worker.export import Format, write_text
+from worker.export import Format, without_formulas, write_text
 
 
 class OutputFormat(StrEnum):
@@ -45,17 +45,27 @@ def results(
         Path | None,
         typer.Option(dir_okay=False, help="Write to this file, which appears once it is complete."),
     ] = None,
+    for_spreadsheets: Annotated[
+        bool,
+        typer.Option(
+            "--for-spreadsheets", help="In CSV, put a ' before texts that would be run as formulas."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     export_format = _export_format(OutputFormat.JSONL if as_json else output_format, output)
+    if for_spreadsheets and export_format is not Format.CSV:
+        raise typer.BadParameter("--for-spreadsheets is for CSV: --format csv")
     with open_admin() as admin:
         job_id = admin.find_job(job)
         if export_format is None:
             _print_results(admin, job_id)
         elif output is not None:
-            _export(admin, job_id, output, export_format)
+            _export(admin, job_id, output, export_format, for_spreadsheets=for_spreadsheets)
         else:
-            write_text(admin.results(job_id), data_stream(), export_format)
+            found = admin.results(job_id)
+            shown = without_formulas(found) if for_spreadsheets else found
+            write_text(shown, data_stream(), export_format)
 
 
 def _export_format(output_format: OutputFormat | None, output: Path | None) -> Format | None:
@@ -72,7 +82,9 @@ def _export_format(output_format: OutputFormat | None, output: Path | None) -> F
     return Format(name)
 
 
-def _export(admin: Admin, job_id: UUID, output: Path, export_format: Format) -> None:
+def _export(
+    admin: Admin, job_id: UUID, output: Path, export_format: Format, *, for_spreadsheets: bool
+) -> None:
     total = admin.job(job_id)["total"]
     with progress_bar(MofNCompleteColumn()) as progress:
         task = progress.add_task("inputs", total=total)
@@ -80,6 +92,7 @@ def _export(admin: Admin, job_id: UUID, output: Path, export_format: Format) -> 
             job_id,
             output,
             export_format,
+            for_spreadsheets=for_spreadsheets,
             on_progress=lambda done: progress.update(task, completed=done),
         )
     print_line(f"{quantity(total, 'input')} in {output}")
