@@ -300,6 +300,21 @@ def test_files_with_the_fields_of_the_api_load_as_they_are(
             {"request": "q", "response": "7"},
         ),
         (
+            "a.jsonl",
+            json.dumps({"input": TURNS, "ideal": "ho"}),
+            {"turns": TURNS, "expected_output": "ho"},
+        ),
+        (
+            "a.jsonl",
+            json.dumps({"turns": ["Write.", "Rewrite."], "reference": []}),
+            {"request": "Write."},
+        ),
+        (
+            "a.json",
+            json.dumps([{"instruction": "i", "context": "c", "response": "r"}]),
+            {"request": "i", "contexts": ["c"], "response": "r"},
+        ),
+        (
             "a.csv",
             "session_id,input,last_assistant\ns,q,a\n",
             {"session_id": "s", "request": "q", "response": "a"},
@@ -346,6 +361,10 @@ def test_files_with_other_names_load_with_the_options_that_the_messages_suggest(
         ),
         (b'{"question": ["q"], "answer": ["a"]}', "is one object with the keys question, answer"),
         (b'{"a": [{"request": "q"}], "b": [{"request": "q"}]}', "its object has several arrays"),
+        (
+            b'{"v": 1, "results": {"all": [{"prompt": "q"}]}}',
+            "is one object; its inputs may be in res",
+        ),
     ],
     ids=lambda part: part if isinstance(part, str) else "",
 )
@@ -569,6 +588,8 @@ def test_progress_counts_bytes_up_to_the_size_of_the_file(tmp_path: Path, name: 
         ({"contexts": '["c", "d"]'}, "jq -c '.contexts |= fromjson' FILE | evalworker enqueue - …"),
         ({"contexts": "['c', 'd']"}, 'write ["first", "second"], as json.dumps() does'),
         ({"contexts": "c###d"}, "add --split contexts='###'"),
+        ({"contexts": [{"text": "c"}]}, "jq -c '.contexts |= map(.text)' FILE |"),
+        ({"contexts": [["c"]]}, "jq -c '.contexts |= map(.[0])' FILE |"),
         ({"metadata": "m"}, "to leave it out, add --ignore metadata"),
         ({"response": {"text": "a"}}, "to take a part of it, add --map response=response.text"),
     ],
@@ -578,6 +599,47 @@ def test_a_value_of_the_wrong_kind_is_refused_with_what_helps(
 ) -> None:
     (complaint,) = complaints_about(write(tmp_path, json.dumps({"request": "q", **line})))
     assert remedy in complaint
+
+
+def test_what_jq_is_to_do_fits_the_file(tmp_path: Path) -> None:
+    line = '{"request": "q", "contexts": [{"text": "c"}]}'
+    for content, program in (
+        (line, ".contexts |= map(.text)"),
+        (f"[{line}]", ".[] | .contexts |= map(.text)"),
+        (f'{{"data": [{line}]}}', ".data[] | .contexts |= map(.text)"),
+    ):
+        (complaint,) = complaints_about(write(tmp_path, content, "x.json"))
+        assert f"take their texts: jq -c '{program}' FILE |" in complaint
+
+
+def test_a_conversation_with_other_keys_is_refused_with_the_command_that_renames_them(
+    tmp_path: Path,
+) -> None:
+    record = {"id": 1, "conversations": [{"from": "human", "value": "q"}]}
+    (complaint,) = complaints_about(write(tmp_path, json.dumps([record]), "x.json"))
+    program = ".[] | .turns = (.conversations | map({role: .from, content: .value}))"
+    assert f"jq -c '{program}' FILE | evalworker enqueue - …" in complaint
+
+
+def test_a_damaged_text_in_utf8_is_not_taken_for_another_encoding(tmp_path: Path) -> None:
+    path = write(tmp_path, "request\nStraße\n".encode() + b"Stra\xdfe\n", "x.csv")
+    (complaint,) = complaints_about(path)
+    assert complaint.startswith("line 3: is not UTF-8 (byte 5), although the text before is")
+
+
+@pytest.mark.parametrize(
+    "content", ["# exported\nrequest,response\nq,a\n", "request^response\nq^a\n"]
+)
+def test_a_header_with_one_strange_column_is_refused_with_what_may_be_meant(
+    tmp_path: Path, content: str
+) -> None:
+    (complaint,) = complaints_about(write(tmp_path, content, "x.csv"))
+    assert "add --delimiter, or, if another line is the header, tail -n +2 FILE" in complaint
+
+
+def test_a_key_twice_in_the_json_of_a_cell_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path, 'request,functions\nq,"[{""a"": 1, ""a"": 2}]"\n', "x.csv")
+    assert complaints_about(path) == ['line 2: functions has the key "a" twice']
 
 
 def test_lists_are_refused_with_the_command_that_names_their_parts(tmp_path: Path) -> None:

@@ -98,13 +98,16 @@ class EncodingOffence:
 def encoding_offence(file: BinaryIO) -> EncodingOffence:
     """Return where a file is not UTF-8, with a sample in the encoding that it may be in."""
     file.seek(0)
+    has_utf8 = False
     for number, line in enumerate(file, 1):
         try:
-            line.decode()
+            has_utf8 |= not line.decode().isascii()
         except UnicodeDecodeError as error:
             if _CONTROL.search(line[:_GUESSED_BYTES]):
                 return EncodingOffence(f"line {number}: is neither text nor of another known kind")
             where = f"line {number}: is not UTF-8 (byte {error.start + 1})"
+            if has_utf8 or not line[: error.start].isascii():
+                return EncodingOffence(f"{where}, although the text before is: correct this line")
             sample = line + file.read(_GUESSED_BYTES)
             before = max(0, error.start - _GUESSED_BYTES)
             guess = guessed_encoding(sample[before:][: 2 * _GUESSED_BYTES])

@@ -15,6 +15,10 @@ from worker.errors import InvalidInputs
 from worker.validation import given_offences, missing_content
 
 EXAMPLES = 3
+_ONE_COLUMN = (
+    "if there are more: add --delimiter, or, if another line is the header,"
+    " tail -n +2 FILE | evalworker enqueue - …"
+)
 
 
 @dataclass(slots=True)
@@ -48,7 +52,10 @@ class Check:
         self._missing = {name for name in selection.named if name not in self._columns}
         if table.columns:
             self._refuse(table.columns_place, columns.missing_offence(self._columns, selection))
-            self._refuse(table.columns_place, columns.column_offence(self._columns, selection))
+            offence = columns.column_offence(self._columns, selection)
+            if offence and len(self._columns) == 1 and not offence.suggested:
+                offence = ColumnOffence(f"{offence.text}\n{_ONE_COLUMN}")
+            self._refuse(table.columns_place, offence)
 
     def add(self, record: Record) -> None:
         """Check one record more; raises `ColumnsRefused` at the first one."""
@@ -58,6 +65,7 @@ class Check:
             if not value.keys() <= self._columns.keys():
                 self._check_columns(record)
             if self._missing:
+                self._missing -= self._columns.keys()
                 self._missing = {name for name in self._missing if part_of(value, name) is None}
         for offence in self._offences(record):
             self._complaints.add(place(self._table, record), offence)
@@ -80,7 +88,7 @@ class Check:
         is_first = not self._columns
         self._columns |= dict.fromkeys(new)
         if is_first:
-            offence = columns.column_offence(record.value, self._selection)
+            offence = columns.column_offence(record.value, self._selection, self._table.jq_records)
             self._refuse(place(self._table, record), offence)
             return
         filled = self._selection.filled(record.value)
@@ -95,7 +103,7 @@ class Check:
         if record.offence is not None:
             return [record.offence]
         if not isinstance(record.value, dict):
-            return [no_object_offence(record.value)]
+            return [no_object_offence(record.value, self._table.jq_records)]
         try:
             value = self._selection.input_of(record.value, cells=self._table.cells)
         except Unfit as error:
@@ -111,4 +119,4 @@ class Check:
     def _with_remedy(self, offence: str, value: dict[str, Any]) -> str:
         name = offence.partition(" ")[0].partition("[")[0]
         column = self._selection.columns.get(name, name)
-        return with_remedy(offence, value.get(name), column)
+        return with_remedy(offence, value.get(name), column, self._table.jq_records)

@@ -9,10 +9,12 @@ from typing import Any
 from worker.cli.input_files.fields import (
     FIELDS,
     alias_field,
+    fits,
     near_field,
     near_name,
     suggested_columns,
 )
+from worker.cli.input_files.jq import jq_command, jq_path
 from worker.cli.input_files.selection import Selection, ignore_options, is_there, map_options
 from worker.domain.phrases import one_line
 from worker.wire.inputs import CONTENT_FIELDS
@@ -30,17 +32,20 @@ class ColumnOffence:
     suggested: dict[str, str] = field(default_factory=dict)
 
 
-def column_offence(record: Mapping[str, Any], selection: Selection) -> ColumnOffence | None:
+def column_offence(
+    record: Mapping[str, Any], selection: Selection, jq_records: str | None = None
+) -> ColumnOffence | None:
     """Return what is wrong with the columns of a file; None if it can be read.
 
     Args:
         record: Each column with a value of it, or with None.
         selection: What the user asked for.
+        jq_records: `Table.jq_records` of the file.
     """
     columns = flat(record)
     filled = selection.filled(record)
     if not filled & set(CONTENT_FIELDS):
-        return _nothing_to_evaluate(columns, filled, selection)
+        return _nothing_to_evaluate(columns, filled, selection, jq_records)
     return misspelt_offence(columns, filled, selection)
 
 
@@ -72,8 +77,11 @@ def misspelt_offence(
     for column in columns:
         if column in FIELDS or column in selection.ignored or selection.uses(column):
             continue
-        name = near_field(column) or (None if selection.columns else alias_field(column))
+        near = near_field(column)
+        name = near or (None if selection.columns else alias_field(column))
         if name is None or name in filled or name in meant:
+            continue
+        if not near and not fits(name, columns[column]):
             continue
         if name in CONTENT_FIELDS and name != near_field(column) and "turns" in filled:
             continue  # a conversation has both
@@ -94,7 +102,7 @@ def misspelt_offence(
 
 
 def _nothing_to_evaluate(
-    columns: dict[str, Any], filled: set[str], selection: Selection
+    columns: dict[str, Any], filled: set[str], selection: Selection, jq_records: str | None
 ) -> ColumnOffence:
     if missing := missing_offence(columns, selection):
         return missing
@@ -106,6 +114,12 @@ def _nothing_to_evaluate(
     suggested = suggested_columns(free, filled | set(selection.constants))
     if set(suggested) & set(CONTENT_FIELDS):
         remedy = f"if these are right, add: {map_options(suggested)}"
+    elif jq_records is not None and (column := _from_and_value(free)):
+        suggested = {}
+        program = (
+            f"{jq_records}.turns = ({jq_path(column)} | map({{role: .from, content: .value}}))"
+        )
+        remedy = f"{column} needs `role` and `content`: {jq_command(program)}"
     else:
         suggested = {}
         remedy = (
@@ -116,6 +130,15 @@ def _nothing_to_evaluate(
         f"needs `request`, `response` or `turns`\nits columns: {listed(columns)}\n{remedy}",
         suggested,
     )
+
+
+def _from_and_value(columns: Mapping[str, Any]) -> str | None:
+    """Return the column with a conversation as ShareGPT writes it."""
+    for column, value in columns.items():
+        first = value[0] if isinstance(value, list) and value else None
+        if isinstance(first, dict) and {"from", "value"} <= first.keys():
+            return column
+    return None
 
 
 def left_out(columns: Iterable[str], selection: Selection) -> list[str]:

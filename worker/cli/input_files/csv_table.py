@@ -25,6 +25,7 @@ class CsvTable:
 
     unit = "line"
     cells = True
+    jq_records = None
 
     def __init__(
         self, file: BinaryIO, name: str, *, delimiter: str | None = None, default: str = ","

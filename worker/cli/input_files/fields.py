@@ -96,14 +96,17 @@ def suggested_columns(columns: Mapping[str, Any], filled: Collection[str]) -> di
         taken[field] = column
         del rest[column]
 
+    for column, value in columns.items():
+        if is_conversation(value) and not {*filled, *taken} & {"turns"}:
+            take("turns", column)
     for column in list(rest):
         field = near_field(column.rpartition(".")[2])
-        if field and field not in filled and field not in taken and _fits(field, rest[column]):
+        if field and field not in filled and field not in taken and fits(field, rest[column]):
             take(field, column)
     for field, names in _PLAIN_ALIASES.items():
         for name in names:
             found = [column for column in rest if name in _own_names(column)]
-            if found and not {*filled, *taken} & {field} and _fits(field, rest[found[0]]):
+            if found and not {*filled, *taken} & {field} and fits(field, rest[found[0]]):
                 take(field, found[0])
     # The only answer of a file is what its user wants to have evaluated.
     if "expected_output" in taken and not {*filled, *taken} & {"response", "turns"}:
@@ -118,13 +121,19 @@ def _own_names(column: str) -> tuple[str, str]:
     return plain(column), plain(column.rpartition(".")[2])
 
 
-def _fits(field: str, value: Any) -> bool:
+def is_conversation(value: Any) -> bool:
+    """Return whether a value is a list of messages with their roles."""
+    if not isinstance(value, list) or not value:
+        return False
+    return all(isinstance(part, dict) and "role" in part for part in value)
+
+
+def fits(field: str, value: Any) -> bool:
     """Return whether a field can hold a value like this one; None may be anything."""
     if value is None:
         return True
     if field == "turns":
-        first = value[0] if isinstance(value, list) and value else value
-        return isinstance(value, str) or (isinstance(first, dict) and "role" in first)
+        return isinstance(value, str) or is_conversation(value)
     if field in JSON_FIELDS:
         return isinstance(value, str | list)
     return isinstance(value, str | int | float)

@@ -16,6 +16,7 @@ class JsonLines:
     unit = "line"
     columns = None
     columns_place = ""
+    jq_records = ""
     cells = False
 
     def __init__(self, file: BinaryIO) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from worker.cli.input_files.complaints import refusal
+from worker.cli.input_files.fields import alias_field, near_field
+from worker.cli.input_files.jq import jq_command, jq_path
 from worker.cli.input_files.json_lines import JsonLines
 from worker.cli.input_files.json_stream import JsonStream
 from worker.cli.input_files.json_values import JsonArray, JsonValues, elements, keys
@@ -16,6 +19,8 @@ from worker.wire.inputs import CONTENT_FIELDS
 _OF_ONE_RECORD = {"messages", "turns", "conversation", "conversations", "contexts", "documents"}
 _OF_ONE_RECORD |= {"functions", "tools", "chat", "dialog", "dialogue", "choices", "tool_calls"}
 """Members that hold an array of objects in one record."""
+
+_DEPTH = 3  # of objects that are searched for arrays
 
 _OF_RECORDS = {"data", "examples", "rows", "records", "items", "instances", "inputs", "questions"}
 _OF_RECORDS |= {"samples", "dataset", "test", "tests", "test_cases", "entries", "results"}
@@ -41,6 +46,7 @@ class _Members:
 
     objects: list[str]  # those that are arrays of objects
     others: dict[str, str]  # the kind of the value of each other one
+    nested: list[str]  # paths of arrays of objects within others
 
 
 def json_table(file: BinaryIO, name: str) -> Table:
@@ -71,17 +77,36 @@ def _members(stream: JsonStream) -> _Members:
     """Read the object that begins here."""
     objects: list[str] = []
     others: dict[str, str] = {}
+    nested: list[str] = []
     for key in keys(stream):
         if stream.peek() != "[":
             value = stream.value()
             others[key] = "object" if isinstance(value, dict) else "value"
+            nested += _paths_of_arrays(value, key, _DEPTH)
             continue
-        kinds = {isinstance(element, dict) for _, element in elements(stream)}
-        if True in kinds:
+        kinds = {_kind(element) for _, element in elements(stream)}
+        if "object" in kinds:
             objects.append(key)
         else:
-            others[key] = "array"
-    return _Members(objects, others)
+            others[key] = "value" if "message" in kinds else "array"
+    return _Members(objects, others, nested)
+
+
+def _kind(element: Any) -> str:
+    """Return what an element of an array is; a message is a part of one record."""
+    if not isinstance(element, dict):
+        return "other"
+    is_message = "role" in element or {"from", "value"} <= element.keys()
+    return "message" if is_message else "object"
+
+
+def _paths_of_arrays(value: Any, path: str, depth: int) -> Iterator[str]:
+    """Yield the paths of arrays of objects in a value."""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        yield path
+    elif isinstance(value, dict) and depth:
+        for key, part in value.items():
+            yield from _paths_of_arrays(part, f"{path}.{key}", depth - 1)
 
 
 def _member_with_records(members: _Members, name: str) -> str | None:
@@ -90,13 +115,24 @@ def _member_with_records(members: _Members, name: str) -> str | None:
         return None
     candidates = [key for key in members.objects if key.lower() not in _OF_ONE_RECORD]
     known = [key for key in candidates if key.lower() in _OF_RECORDS]
-    if len(known) == 1 or len(candidates) == 1:
-        return (known or candidates)[0]
+    if len(known) == 1:
+        return known[0]
+    if any(kind == "value" and _has_content(key) for key, kind in members.others.items()):
+        return None
+    if len(candidates) == 1:
+        return candidates[0]
     if candidates:
         raise refusal(
             name,
             f"its object has several arrays of objects: {', '.join(candidates)}\n"
-            f"take one of them: jq -c '.{candidates[0]}[]' FILE | evalworker enqueue - …",
+            f"take one of them: {jq_command(f'{jq_path(candidates[0])}[]')}",
+        )
+    if not members.objects and members.nested:
+        path = members.nested[0]
+        raise refusal(
+            name,
+            f"is one object; its inputs may be in {path}\n"
+            f"take them: {jq_command(f'{jq_path(path)}[]')}",
         )
     kinds = set(members.others.values())
     if not members.objects and len(members.others) > 1 and kinds in ({"object"}, {"array"}):
@@ -104,10 +140,15 @@ def _member_with_records(members: _Members, name: str) -> str | None:
     return None
 
 
+def _has_content(key: str) -> bool:
+    """Return whether a member is probably what is to be evaluated."""
+    return (near_field(key) or alias_field(key)) in CONTENT_FIELDS
+
+
 def _by_column_or_key(members: _Members) -> str:
     first = ", ".join(list(members.others)[:5])
     return (
         f"is one object with the keys {first}, not a list of inputs\n"
         "if these are columns, write it again: DataFrame.to_json(…, orient='records', lines=True)\n"
-        "if each is an input: jq -c '.[]' FILE | evalworker enqueue - …"
+        f"if each is an input: {jq_command('.[]')}"
     )

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from worker.cli.input_files.jq import jq_path
 from worker.cli.input_files.json_object import offence_of
 from worker.cli.input_files.json_stream import JsonStream
 from worker.cli.input_files.record import Record
@@ -23,6 +24,7 @@ class JsonValues:
     unit = "line"
     columns = None
     columns_place = ""
+    jq_records = ""
     cells = False
 
     def __init__(self, file: BinaryIO) -> None:
@@ -58,6 +60,7 @@ class JsonArray:
         self._file = file
         self._member = member
         self.description = "a JSON array" if member is None else f"the JSON array {member!r}"
+        self.jq_records = f"{jq_path(member)}[] | "
 
     def records(self) -> Iterator[Record]:
         """Yield the records; after one that cannot be read, there are no others."""

@@ -19,6 +19,7 @@ class ParquetTable:
 
     description = "Parquet"
     unit = "row"
+    jq_records = None
     columns_place = "schema"
     cells = True
 

@@ -38,6 +38,10 @@ class Table(Protocol):
     def cells(self) -> bool:
         """Whether a list may be a text that holds JSON, as in the cells of a table."""
 
+    @property
+    def jq_records(self) -> str | None:
+        """What makes jq yield the records, to be continued; None if the file is not JSON."""
+
     def records(self) -> Iterator[Record]:
         """Yield the records from the beginning of the file."""
 

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from worker.cli.input_files.fields import TEXT_LISTS
+from worker.cli.input_files.jq import jq_command, jq_path
 from worker.validation import given_offences
 
 _SEPARATORS = ("|||", "||", "|", "###", "\n", ";", "\t")
 _OFFENCE = re.compile(
-    r"(?P<field>\w+)(?P<index>\[0])? must be a (?P<wanted>string|list), not (?P<found>.+)"
+    r"(?P<field>\w+)(?P<index>\[0])? must be an? (?P<wanted>string|list|object), not (?P<found>.+)"
 )
 _MEMBERS_WITH_TEXT = ("content", "text", "answer", "output", "value", "page_content", "response")
 _DEPTH = 6  # of objects and lists in a value
@@ -31,17 +32,24 @@ def list_remedy(field: str, text: str) -> str:
     return f'write ["first", "second"], or add {_split_option(field, text)}'
 
 
-def no_object_offence(value: Any) -> str:
+def no_object_offence(value: Any, jq_records: str | None) -> str:
     """Return what is wrong with a record that is no object, with what helps."""
     (offence,) = given_offences(value)
-    if isinstance(value, list) and value and isinstance(value[0], str):
-        fields = "{request: .[0], response: .[1]}"
-        return f"{offence}: name its parts: jq -c '{fields}' FILE | evalworker enqueue - …"
+    if jq_records is not None and isinstance(value, list) and value and isinstance(value[0], str):
+        command = jq_command(jq_records + "{request: .[0], response: .[1]}")
+        return f"{offence}: name its parts: {command}"
     return offence
 
 
-def with_remedy(offence: str, value: Any, column: str) -> str:
-    """Add to an offence what helps; `value` is what the field holds, from this column."""
+def with_remedy(offence: str, value: Any, column: str, jq_records: str | None) -> str:
+    """Add to an offence what helps.
+
+    Args:
+        offence: What is wrong with a field.
+        value: What the field holds.
+        column: Where it is from.
+        jq_records: `Table.jq_records` of its file.
+    """
     if offence.startswith("metadata must be an object"):
         return f"{offence}: to leave it out, add --ignore metadata"
     match = _OFFENCE.fullmatch(offence)
@@ -49,9 +57,10 @@ def with_remedy(offence: str, value: Any, column: str) -> str:
         return offence
     field, found = match["field"], match["found"]
     if match["index"]:
-        return offence + _elements_remedy(field, value)
+        return offence + _elements_remedy(field, value, column, jq_records)
     if match["wanted"] == "list":
-        return offence + _text_remedy(field, value) if isinstance(value, str) else offence
+        is_text = isinstance(value, str)
+        return offence + _text_remedy(field, value, jq_records) if is_text else offence
     if found in ("a number", "a boolean"):
         return f"{offence}: to take it as text, add --map {_pair(field, column)}"
     if path := _path_to_text(value):
@@ -59,14 +68,14 @@ def with_remedy(offence: str, value: Any, column: str) -> str:
     return offence
 
 
-def _text_remedy(field: str, text: str) -> str:
+def _text_remedy(field: str, text: str, jq_records: str | None) -> str:
     """Say how a text becomes a list in a JSON file."""
     try:
         is_list = isinstance(json.loads(text), list)
     except (ValueError, RecursionError):
         is_list = False
-    if is_list:
-        return f": it is JSON in a text: jq -c '.{field} |= fromjson' FILE | evalworker enqueue - …"
+    if is_list and jq_records is not None:
+        return f": it is JSON in a text: {jq_command(f'{jq_records}.{field} |= fromjson')}"
     if field in TEXT_LISTS:
         return f": {list_remedy(field, text)}"
     return ""
@@ -82,9 +91,12 @@ def _pair(field: str, column: str) -> str:
     return shlex.quote(f"{field}={column}")
 
 
-def _elements_remedy(field: str, value: Any) -> str:
-    if isinstance(value, list) and isinstance(value[0], dict) and (path := _path_to_text(value[0])):
-        return f": take their texts: jq -c '.{field} |= map(.{path})' FILE | evalworker enqueue - …"
+def _elements_remedy(field: str, value: Any, column: str, jq_records: str | None) -> str:
+    if field == "turns" and isinstance(value[0], str):
+        return f": to take the first one, add --map {_pair('request', f'{column}.0')}"
+    if jq_records is not None and (path := _path_to_text(value[0])):
+        program = f"{jq_records}{jq_path(column)} |= map({jq_path(path)})"
+        return f": take their texts: {jq_command(program)}"
     return ""
 
 

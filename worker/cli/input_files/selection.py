@@ -19,6 +19,7 @@ from worker.cli.input_files.fields import (
     near_field,
     near_name,
 )
+from worker.cli.input_files.json_object import RepeatedKey, decode
 from worker.cli.input_files.remedies import list_remedy
 
 _ESCAPES = {r"\n": "\n", r"\t": "\t", r"\r": "\r", r"\0": "\0"}
@@ -45,8 +46,10 @@ class Selection:
     @cached_property
     def own_fields(self) -> frozenset[str]:
         """Fields that are filled by the column of their own name."""
-        taken = FIELDS - self.columns.keys() - self.constants.keys() - self.ignored
-        return taken - {"metadata"} if "metadata" in self.kept else taken
+        own = FIELDS - self.columns.keys() - self.constants.keys() - self.ignored
+        # Of these, other fields take a part, or metadata takes all.
+        own -= {name.partition(".")[0] for name in self.columns.values() if "." in name}
+        return own - {"metadata"} if "metadata" in self.kept else own
 
     @cached_property
     def named(self) -> tuple[str, ...]:
@@ -95,7 +98,9 @@ class Selection:
         if not cells:
             return text
         try:
-            return json.loads(text)
+            return decode(text)
+        except RepeatedKey as error:
+            raise Unfit(f"{name} {error}") from None
         except (ValueError, RecursionError):
             raise Unfit(f"{name} does not hold JSON: {list_remedy(name, text)}") from None
 
