@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import signal
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -12,7 +13,14 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.support.processes import environment, evalworker, started, wait_until, write_questions
+from tests.support.processes import (
+    ctrl_c_enabled,
+    environment,
+    evalworker,
+    started,
+    wait_until,
+    write_questions,
+)
 from tests.support.servers import free_port
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import RunningSandbox, running_sandbox
@@ -122,6 +130,20 @@ def test_a_bad_file_is_rejected_whole_naming_each_bad_line(
         "line 6: needs `request`, `response` or `turns`; found: model",
     ):
         assert message in refused.stderr
+    assert json.loads(evalworker("status", "--json", env=env).stdout)["jobs"] == {}
+
+
+def test_ctrl_c_while_a_file_is_read_leaves_nothing(env: dict[str, str], tmp_path: Path) -> None:
+    pipe = tmp_path / "inputs.jsonl"
+    os.mkfifo(pipe)
+    with ctrl_c_enabled(), started("enqueue", pipe, "--judge", "j", env=env) as command:
+        with pipe.open("w") as producer:  # opens when the command has opened it
+            producer.write('{"request": "q"}\n')
+            producer.flush()
+            command.send_signal(signal.SIGINT)
+            assert command.wait(timeout=30) == 130
+        assert command.stderr is not None
+        assert "Traceback" not in command.stderr.read()
     assert json.loads(evalworker("status", "--json", env=env).stdout)["jobs"] == {}
 
 

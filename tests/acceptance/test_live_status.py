@@ -8,7 +8,6 @@ import pty
 import signal
 import subprocess
 import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 
 from tests.support.fake_judge_api import FakeJudgeAPI
 from tests.support.manual_replica import ManualReplica
-from tests.support.processes import environment, evalworker, started
+from tests.support.processes import ctrl_c_enabled, environment, evalworker, started
 from tests.support.servers import wait_until
 from tests.support.shared_servers import command_client
 from worker.admin import Admin
@@ -24,24 +23,9 @@ from worker.cli.live_status import follow
 from worker.store import pauses
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from worker.store.database import Database
 
 pytestmark = pytest.mark.one_database("postgres")
-
-
-@contextmanager
-def ctrl_c_enabled() -> Iterator[None]:
-    """Let processes that start meanwhile handle Ctrl-C.
-
-    Tests in the background of a shell ignore it, and their children would inherit that.
-    """
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

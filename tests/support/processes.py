@@ -76,6 +76,19 @@ def started(
                 process.communicate()
 
 
+@contextlib.contextmanager
+def ctrl_c_enabled() -> Iterator[None]:
+    """Let processes that start meanwhile handle Ctrl-C.
+
+    Tests in the background of a shell ignore it, and their children would inherit that.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class _Command(subprocess.Popen[str]):
     """A client of the command server, whose SIGKILL meets the command itself."""
 
@@ -127,6 +140,7 @@ def write_questions(path: Path, count: int) -> Path:
 
 __all__ = [
     "account",
+    "ctrl_c_enabled",
     "ends_well",
     "environment",
     "evalworker",
