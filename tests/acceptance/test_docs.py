@@ -21,6 +21,7 @@ from scripts.generate_docs import METRICS_PAGE, README, pages
 from tests.support.fake_judge_api import FakeJudgeAPI
 from tests.support.manual_replica import ManualReplica
 from tests.support.processes import environment, evalworker
+from tests.support.scored_jobs import add_scored_job
 from tests.support.servers import free_port, wait_until
 from tests.support.shared_servers import command_client
 from tests.support.webhook_receiver import answer_with, running_receiver
@@ -40,6 +41,7 @@ GATEWAY_PAGE = README.parent / "docs" / "gateway.md"
 RUNBOOK = README.parent / "docs" / "runbook.md"
 NOTICES_PAGE = README.parent / "docs" / "notices.md"
 ROLES_PAGE = README.parent / "docs" / "roles.md"
+NUMBERS_PAGE = README.parent / "docs" / "numbers.md"
 OPERATING_PAGE = README.parent / "docs" / "operating.md"
 BLOCK = re.compile(
     r"^```(sh|sh gateway|sh resolve|sh parquet|sql|sql postgresql|python|json)\n(.*?)^```$",
@@ -291,6 +293,19 @@ def test_the_operators_commands_do_what_they_say(folder: Path) -> None:
     (python,) = blocks("python", OPERATING_PAGE)
     subprocess.run([sys.executable, "-c", python], cwd=folder, env=env, check=True)
     database.close()
+
+
+@pytest.mark.one_database("sqlite")
+def test_two_jobs_are_compared_as_their_page_says(folder: Path, database: Database) -> None:
+    env = with_the_command(folder)
+    env["EVALWORKER_DATABASE_URL"] = database.engine.url.render_as_string(hide_password=False)
+    with database.engine.begin() as connection:
+        for name in ("BEFORE", "AFTER"):
+            env[name] = str(add_scored_job(connection, {"Clarity": [0.1, 0.5, 0.9]}))
+    (commands,) = blocks("sh", NUMBERS_PAGE)
+    assert "Clarity: The scores of all pairs are the same." in run_shell(commands, folder, env)
+    assert "<title>Report of job" in (folder / "report.html").read_text("utf-8")
+    run_sql(database.engine, *blocks("sql", NUMBERS_PAGE))
 
 
 def run_shell(script: str, folder: Path, env: dict[str, str]) -> str:

@@ -1,7 +1,7 @@
 """Compare two jobs by pairs: the same input, evaluated once in each of them.
 
 Inputs differ in difficulty much more than two answers to the same input do. Differences within
-pairs take that out: Miller, "Adding error bars to evals" (2024, arXiv 2411.00640), section 4.
+pairs take that out: Miller, "Adding error bars to evals" (2024, arXiv 2411.00640).
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def standard_error(scores: PairedScores) -> float:
     """Return the standard error of the mean difference, clustered by groups.
 
     The sum over groups of (s - n·d)², with the mean difference d, takes the place of the sum of
-    squares (Liang and Zeger 1986; Miller 2024, section 2.2), with G/(G - 1) against the bias of few
+    squares (Liang and Zeger 1986; Miller 2024), with G/(G - 1) against the bias of few
     groups G. Where each pair is a group, it is s/√n.
     """
     difference = scores.mean_difference

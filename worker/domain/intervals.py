@@ -117,8 +117,8 @@ def wilson_interval(successes: float, trials: int) -> Interval:
 def bootstrap_interval(counts: ScoreCounts) -> Interval | NoInterval:
     """Return the studentized bootstrap interval, with a fixed seed.
 
-    Efron, "The jackknife, the bootstrap and other resampling plans" (1982), 10.10; Hall, "The
-    bootstrap and Edgeworth expansion" (1992), 3.3. The quantiles of t* = (m* - m) / (s*/√n) over
+    Efron, "The jackknife, the bootstrap and other resampling plans" (1982); Hall, "The
+    bootstrap and Edgeworth expansion" (1992). The quantiles of t* = (m* - m) / (s*/√n) over
     resamples replace those of Student's t, so that the interval is as skewed as the scores are. The
     plain percentiles of m* are as narrow as the t interval, or narrower.
 
