@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from worker.config import load_settings
 from worker.store.database import Database
+from worker.store.tables import metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,13 +93,13 @@ def _moment(value: Any) -> datetime:
 
 def delete_all(database: Database) -> None:
     """Delete all jobs and everything that belongs to them."""
-    tables = ("notices", "evaluator_results", "items", "jobs", "batches", "events", "gates", "pace")
+    names = [table.name for table in reversed(metadata.sorted_tables)]
     with database.engine.begin() as connection:
         if database.engine.dialect.name == "postgresql":
-            connection.exec_driver_sql(f"TRUNCATE {', '.join(f'eval_{t}' for t in tables)}")
+            connection.exec_driver_sql(f"TRUNCATE {', '.join(names)}")
             return
-        for table in tables:
-            connection.exec_driver_sql(f"DELETE FROM eval_{table}")
+        for name in names:
+            connection.exec_driver_sql(f"DELETE FROM {name}")
 
 
 def insert_job(database: Database, count: int) -> None:
