@@ -92,7 +92,7 @@ GRANT SELECT ON eval_job_notices TO evalworker_reader_without_texts;  -- these e
 
 -- The worker, its gateway and its commands never delete jobs, inputs or batches, and never change the history.
 GRANT SELECT, INSERT, UPDATE ON eval_jobs, eval_items, eval_batches, eval_notices, eval_pace TO evalworker_worker;
-GRANT SELECT, INSERT, UPDATE, DELETE ON eval_gates, eval_pauses, eval_evaluator_results, eval_job_scores
+GRANT SELECT, INSERT, UPDATE, DELETE ON eval_gates, eval_pauses, eval_replicas, eval_evaluator_results, eval_job_scores
     TO evalworker_worker;
 GRANT SELECT, INSERT ON eval_events TO evalworker_worker;
 GRANT USAGE ON SEQUENCE eval_events_id_seq TO evalworker_worker;  -- SQLAlchemy reads the sequence itself

@@ -35,6 +35,7 @@ from worker.store import (
     job_commands,
     job_queries,
     pauses,
+    replicas,
 )
 from worker.store.comparison_document import comparison_document
 from worker.store.database import open_database
@@ -114,6 +115,9 @@ class Admin:
             - `paused`: rows of pauses: `judge_id` (`None`: all judges), `reason`, `since`.
             - `waiting_for`: rows of the gates that are closed because the judge API refuses
               requests, with `scope`, `reason`, `closed_at` and `opens_at`.
+            - `replicas`: rows of the replicas that cannot do a part of their work: `holder`,
+              `key_refused_at` and `key_error` where the judge API refuses its key,
+              `send_failed_at` and `send_error` where the broker takes no messages from it.
             - `in_doubt`: rows of the batches whose submission had no usable response, and that
               are searched for at the judge API: `id`, `judge_id`, `item_count`, `submissions`,
               `due_at` (of the next search), `error`.
@@ -129,6 +133,7 @@ class Admin:
                 "batches": _live_batches_by_state(connection),
                 "paused": _rows(pauses.list_pauses(connection)),
                 "waiting_for": _rows(job_queries.closed_gates(connection)),
+                "replicas": _rows(replicas.list_troubled(connection)),
                 "in_doubt": _rows(job_queries.batches_in_doubt(connection)),
                 "held": _rows(job_queries.held_batches(connection)),
                 "notices": {

@@ -18,9 +18,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from worker.config import Settings, hide_password
 from worker.errors import DeadThreads
+from worker.logs import add_secret
 from worker.metrics import Metrics
 from worker.pipeline.actors import declare_actors
 from worker.pipeline.brokers import (
+    SEND_ERRORS,
     close_broker,
     dead_threads,
     make_broker,
@@ -31,6 +33,7 @@ from worker.pipeline.brokers import (
 )
 from worker.pipeline.context import Policy, StepContext
 from worker.pipeline.dispatcher import Dispatcher
+from worker.pipeline.heartbeat import Heartbeat
 from worker.pipeline.job_listener import JobListener
 from worker.pipeline.list_watcher import ListWatcher
 from worker.pipeline.messages import MessageSender
@@ -67,7 +70,9 @@ class App:
         self.metrics = Metrics()
         with contextlib.ExitStack() as opened:  # closed again if a later one cannot be opened
             self.api = opened.enter_context(
-                open_judge_api(settings, transport=transport, observe=self._requested)
+                open_judge_api(
+                    settings, transport=transport, observe=self._requested, on_key=add_secret
+                )
             )
             allow_private = settings.webhook_allow_private
             self.webhooks = opened.enter_context(
@@ -81,7 +86,7 @@ class App:
             self.broker = make_broker(settings.broker_url)
             opened.callback(close_broker, self.broker)
             self._opened = opened.pop_all()
-        messages = MessageSender(
+        self.messages = messages = MessageSender(
             self.broker,
             queue_name(settings.broker_url),
             on_room=lambda: self.dispatcher.wake(),
@@ -110,7 +115,12 @@ class App:
         )
         self.list_watcher = ListWatcher(self.context)
         self.dispatcher = Dispatcher(self.context)
+        self.heartbeat = Heartbeat(self.context, messages)
         self.metrics.register_dispatcher(self.dispatcher.turn_age)
+        self.metrics.register_replica(
+            key_refused=lambda: self.api.key.refusal is not None,
+            sends_fail=lambda: messages.failing is not None,
+        )
         # Beside the threads of batches, so that slow receivers of notices do not occupy those.
         threads = min(MAX_THREADS, max(4, settings.max_in_flight)) + MAX_IN_DELIVERY
         self.worker = make_worker(self.broker, threads=threads)
@@ -155,9 +165,13 @@ class App:
 
     def _start(self) -> None:
         listener = JobListener(self.database, self.dispatcher.wake)
-        self._stops = [self.dispatcher.stop, self.list_watcher.stop, listener.stop]
+        stopped = (self.dispatcher, self.list_watcher, listener, self.heartbeat)
+        self._stops = [thread.stop for thread in stopped]
         list_watcher = threading.Thread(target=self.list_watcher.run, name="list-watcher")
-        others = [threading.Thread(target=self.dispatcher.run, name="dispatcher")]
+        others = [
+            threading.Thread(target=self.dispatcher.run, name="dispatcher"),
+            threading.Thread(target=self.heartbeat.run, name="heartbeat"),
+        ]
         if self.database.on_postgresql:
             others.append(threading.Thread(target=listener.run, name="job-listener"))
         self._threads = [list_watcher, *others]
@@ -183,7 +197,10 @@ class App:
     def _stop(self) -> None:
         for stop in self._stops:
             stop()
-        self.worker.stop(timeout=int(STOP_SECONDS * 1000))
+        try:
+            self.worker.stop(timeout=int(STOP_SECONDS * 1000))
+        except SEND_ERRORS as error:  # it could not give back what it had fetched
+            log.warning("worker.messages_kept", reason=str(error))
         for thread in self._threads:
             thread.join(timeout=5)
         log.info("worker.stopped")

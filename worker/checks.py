@@ -12,7 +12,7 @@ from worker.config import Settings, hide_password
 from worker.domain.outcomes import Denied, Listed, NotFound, Throttled, Unavailable
 from worker.errors import EvalWorkerError, Unreachable
 from worker.gateway.auth import read_keys
-from worker.pipeline.brokers import prepare_broker
+from worker.pipeline.broker_check import try_broker
 from worker.remote.client import open_judge_api
 from worker.store.database import open_database
 from worker.store.job_queries import asks_for_notices
@@ -75,7 +75,7 @@ def _check_notices(settings: Settings) -> None:
 
 
 def _check_broker(settings: Settings) -> None:
-    prepare_broker(settings.broker_url)
+    try_broker(settings.broker_url)
 
 
 def _check_export(_: Settings) -> None:

@@ -9,6 +9,7 @@ import base64
 import os
 import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qsl, urlsplit
 
@@ -27,6 +28,7 @@ from worker.errors import ConfigurationError
 
 PREFIX = "EVALWORKER_"
 API_KEY_NAMES = (f"{PREFIX}API_KEY", "ROOTSIGNALS_API_KEY", "SCORABLE_API_KEY")
+KEY_FILE_NAME = f"{PREFIX}API_KEY_FILE"
 SECRETS = (
     "api_key",
     "gateway_keys",
@@ -84,6 +86,9 @@ class _Fields(BaseSettings):
     """Base URL of the judge API; a final `/v1` is taken off. The default is the hosted API."""
     api_key: SecretStr | None = Field(None, validation_alias=AliasChoices(*API_KEY_NAMES))
     """Key of the judge API. `ROOTSIGNALS_API_KEY` and `SCORABLE_API_KEY` are read, too."""
+    api_key_file: Path | None = None
+    """File that has the key instead, such as a mounted secret. It is read again while the worker
+    runs, so that a key can be replaced; see [docs/runbook.md](docs/runbook.md#replace-the-key)."""
     max_in_flight: int = Field(20, ge=1, le=10_000)
     """Maximum number of batches at the judge API at any time, over all replicas."""
     batch_size: int = Field(100, ge=1, le=100)
@@ -317,6 +322,11 @@ def _conflicts_among_others(wrong: set[str], overrides: dict[str, Any]) -> list[
 def _conflicts(given: _Fields) -> dict[tuple[str, str], str]:
     """Map each pair of fields that contradict each other to a sentence that says how."""
     found = {}
+    if given.api_key is not None and given.api_key_file is not None:
+        name = next((name for name in API_KEY_NAMES if os.environ.get(name)), API_KEY_NAMES[0])
+        found["api_key", "api_key_file"] = (
+            f"{name} and {KEY_FILE_NAME} are both set; unset the one that does not have the key"
+        )
     if given.poll_min_seconds > given.poll_max_seconds:
         found["poll_min_seconds", "poll_max_seconds"] = (
             f"{PREFIX}POLL_MIN_SECONDS ({given.poll_min_seconds:g}) must not be more than "

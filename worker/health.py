@@ -59,9 +59,12 @@ def worker_operations(app: App) -> Starlette:
     def state() -> dict[str, Any]:
         # A closed gate or a pause does not make a replica unready: a restart would not end it.
         age = round(app.dispatcher.turn_age(), 1)
+        refusal = app.api.key.refusal
         return {
             "dispatcher_turned_seconds_ago": age,
             "pooler": app.database.pool_mode,
+            "key_refused": None if refusal is None else refusal.reason,
+            "leaves_work_to_others": app.context.standby.stands_by(),
             **_blocked(app.database),
         }
 
@@ -117,6 +120,8 @@ def _database(database: Database) -> dict[str, str]:
 def _broker(app: App) -> str:
     if dead := dead_threads(app.worker):
         return f"threads have died: {', '.join(dead)}"
+    if (failing := app.messages.failing) is not None:
+        return f"messages cannot be sent: {failing.reason}"
     try:
         check_broker(app.settings.broker_url)
     except Unreachable as error:

@@ -29,6 +29,10 @@ _secrets: list[str] = []
 OUTAGES = (
     "socket.accept() out of system resource",  # asyncio, a thousand times a second
     "Consumer encountered a connection error",  # Dramatiq, at level critical
+    "Consumer encountered an unexpected error",  # and with a traceback: Redis is out of memory
+    "Restarting consumer in ",
+    "Failed to post_process_message",
+    "Unhandled error during post_process_message",
     "error connecting in ",  # psycopg's pool
     "discarding closed connection",
 )
@@ -56,7 +60,11 @@ class _OutageFilter(logging.Filter):
             return False
         self._next_at[kind] = now + OUTAGE_SECONDS
         cause = f": {record.exc_info[1]}" if record.exc_info else ""
-        record.msg, record.args, record.exc_info = f"{message.splitlines()[0]}{cause}", (), None
+        record.msg, record.args, record.exc_info = (
+            f"{message.splitlines()[0].rstrip('.')}{cause}",
+            (),
+            None,
+        )
         record.levelno, record.levelname = logging.WARNING, "WARNING"
         return True
 
@@ -110,6 +118,12 @@ def configure_logging(
     root.setLevel(level)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def add_secret(secret: str) -> None:
+    """Hide one secret more from now on, such as a key that has been replaced."""
+    forms = {*_secrets, *_forms(secret)}
+    _secrets[:] = sorted(forms, key=len, reverse=True)
 
 
 def secrets_of(settings: Settings) -> list[str]:

@@ -255,7 +255,7 @@ def test_nothing_waits_for_ever_on_a_rabbitmq_that_stopped_reading() -> None:
     assert broker.confirm_delivery
     given = broker.parameters
     assert isinstance(given, pika.URLParameters)
-    assert (given.heartbeat, given.blocked_connection_timeout) == (7, 30)
+    assert (given.heartbeat, given.blocked_connection_timeout) == (7, 3)
     assert given.virtual_host == "/"
 
 

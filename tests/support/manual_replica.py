@@ -15,6 +15,7 @@ from tests.support.webhook_receiver import SECRET
 from worker.outbox import enqueue
 from worker.pipeline.context import Policy, StepContext
 from worker.pipeline.dispatcher import Dispatcher
+from worker.pipeline.heartbeat import Heartbeat
 from worker.pipeline.list_watcher import ListWatcher
 from worker.pipeline.poll import Poller
 from worker.pipeline.recover import Recovery
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
+    from worker.remote.api_key import ApiKey
     from worker.store.database import Database
 
 POLICY = {
@@ -48,22 +50,34 @@ POLICY = {
 class ManualReplica:
     """One replica of the worker whose messages lie in a list until the test delivers them."""
 
-    def __init__(self, database: Database, remote: FakeJudgeAPI, **policy: Any) -> None:
+    def __init__(
+        self,
+        database: Database,
+        remote: FakeJudgeAPI,
+        *,
+        api_key: str | ApiKey = "key",
+        holder: str | None = None,
+        **policy: Any,
+    ) -> None:
         self.database = database
         self.remote = remote
         self.api = JudgeAPI(
-            base_url="https://judge.test", api_key="key", transport=remote.transport(), spacing=0.0
+            base_url="https://judge.test",
+            api_key=api_key,
+            transport=remote.transport(),
+            spacing=0.0,
         )
         self.sent: list[tuple[str, UUID]] = []
         self.webhooks: WebhookClient | None = None  # None: it signs, and allows private addresses
         given = Policy(**(POLICY | policy))
         self.context = StepContext(
-            database, self.api, self, given, holder=uuid.uuid4().hex, rng=random.Random(1)
+            database, self.api, self, given, holder=holder or uuid.uuid4().hex, rng=random.Random(1)
         )
         self.poller = Poller(self.context)
         self.submitter = Submitter(self.context, self.poller, Recovery(self.context))
         self.list_watcher = ListWatcher(self.context)
         self.dispatcher = Dispatcher(self.context)
+        self.heartbeat = Heartbeat(self.context)
 
     @cached_property
     def notices(self) -> NoticeSender:

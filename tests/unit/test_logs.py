@@ -16,7 +16,7 @@ from dramatiq import Message, MessageProxy
 from dramatiq.brokers.stub import StubBroker
 
 from worker.config import load_settings
-from worker.logs import configure_logging, redact, secrets_of
+from worker.logs import add_secret, configure_logging, redact, secrets_of
 from worker.pipeline.brokers import LogContext
 
 if TYPE_CHECKING:
@@ -263,3 +263,26 @@ def test_a_console_traceback_has_the_lines_that_python_prints() -> None:
     written = out.getvalue()
     assert "Traceback (most recent call last):\n" in written
     assert written.index("KeyError: 'reason'") < written.index("\nValueError: why\n")
+
+
+def test_what_dramatiq_says_of_a_broker_in_trouble_is_one_line_a_minute() -> None:
+    out = configured()
+    queues = [logging.getLogger(f"dramatiq.worker.ConsumerThread({name})") for name in "ab"]
+    for _ in range(5):
+        for logger in queues:
+            try:
+                fail("OOM command not allowed", because=IndexError("of no interest"))
+            except ValueError:
+                logger.critical("Consumer encountered an unexpected error.", exc_info=True)
+            logger.info("Restarting consumer in %0.2f seconds.", 3.0)
+    first, second = lines_of(out)
+    assert first["event"] == "Consumer encountered an unexpected error: OOM command not allowed"
+    assert "exception" not in first
+    assert second["event"] == "Restarting consumer in 3.00 seconds"
+
+
+def test_a_key_that_is_replaced_is_hidden_like_the_first_one() -> None:
+    out = configured(secrets=["first-key"])
+    add_secret("second-key")
+    structlog.get_logger("evalworker").info("x", text="first-key second-key")
+    assert lines_of(out)[0]["text"] == "*** ***"

@@ -351,7 +351,11 @@ def test_a_missing_permission_concerns_the_judge_and_a_wrong_key_everything() ->
     with api_with(problem(403, "permission_denied", "no")) as api:
         assert api.submit("j", [{}]) == Denied("403 permission_denied: no", judge_only=True)
     with api_with(problem(401, "authentication_failed", "no")) as api:
-        assert api.submit("j", [{}]) == Denied("401 authentication_failed: no")
+        refused = Denied("401 authentication_failed: no", key_refused=True)
+        assert api.submit("j", [{}]) == refused
+    for code in ("authentication_failed", "not_authenticated"):  # as some servers say it
+        with api_with(problem(403, code, "no")) as api:
+            assert api.submit("j", [{}]) == Denied(f"403 {code}: no", key_refused=True)
 
 
 @pytest.mark.parametrize("status", [400, 404])

@@ -48,6 +48,7 @@ def _situation(settings: Settings) -> dict[str, Any]:
     """Return what is worth knowing beside the checks, and fails none of them."""
     with Admin(settings.database_url) as admin:
         status = admin.status()
-        shown = {name: status[name] for name in ("paused", "waiting_for", "in_doubt", "held")}
+        names = ("paused", "waiting_for", "replicas", "in_doubt", "held")
+        shown = {name: status[name] for name in names}
         pooler = admin.database.pool_mode
         return {"schema": current_revision(admin.database), "pooler": pooler, **shown}

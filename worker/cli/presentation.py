@@ -46,7 +46,7 @@ def unknown_name(name: str, known: Collection[str]) -> str:
 
 
 def obstacles(status: dict[str, Any]) -> list[str]:
-    """Return a line for each pause, closed gate, batch in doubt and batch on hold."""
+    """Return a line for each pause, gate, replica and batch that keeps work from going on."""
     lines = []
     for pause in status["paused"]:
         judge_id = pause["judge_id"]
@@ -60,6 +60,17 @@ def obstacles(status: dict[str, Any]) -> list[str]:
         f"({_next_attempt(gate['opens_at'])})"
         for gate in status["waiting_for"]
     ]
+    for replica in status["replicas"]:
+        if replica["key_error"] is not None:
+            lines.append(
+                f"key refused: that of replica {replica['holder']} since "
+                f"{timestamp(replica['key_refused_at'])}: {replica['key_error']}"
+            )
+        if replica["send_error"] is not None:
+            lines.append(
+                f"messages cannot be sent: by replica {replica['holder']} since "
+                f"{timestamp(replica['send_failed_at'])}: {replica['send_error']}"
+            )
     lines += [
         f"in doubt: batch {batch['id']}, {quantity(batch['item_count'], 'input')} for "
         f"{batch['judge_id']}: {batch['error']} (next search {batch['due_at']:%H:%M:%S})"

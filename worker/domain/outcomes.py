@@ -119,10 +119,12 @@ class Denied:
     """401, 403, or a response that only a person can mend (a redirect, 405, …); nothing started.
 
     `judge_only` is True where only this judge is concerned (403), not every use of the key.
+    `key_refused` is True where the key itself is not taken: another process may have a good one.
     """
 
     reason: str
     judge_only: bool = False
+    key_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

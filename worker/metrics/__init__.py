@@ -55,5 +55,12 @@ class Metrics(Counters):
         """Export how many seconds ago the dispatcher last read the tables."""
         self._gauge(definitions.TURN_AGE).set_function(turn_age)
 
+    def register_replica(
+        self, *, key_refused: Callable[[], bool], sends_fail: Callable[[], bool]
+    ) -> None:
+        """Export whether the API refuses this process's key, and the broker its messages."""
+        self._gauge(definitions.KEY_REFUSED).set_function(lambda: float(key_refused()))
+        self._gauge(definitions.SENDS_FAIL).set_function(lambda: float(sends_fail()))
+
     def _gauge(self, metric: Metric) -> Gauge:
         return Gauge(metric.name, metric.documentation, metric.labels, registry=self.registry)

@@ -218,6 +218,12 @@ TURN_AGE = _gauge(
     "evalworker_dispatcher_turn_age_seconds",
     "Seconds since the dispatcher last read the tables; near 0 while it is healthy.",
 )
+KEY_REFUSED = _gauge(
+    "evalworker_key_refused", "1 while the API refuses the key of this process; otherwise 0."
+)
+SENDS_FAIL = _gauge(
+    "evalworker_sends_fail", "1 while the broker takes no messages from this process; otherwise 0."
+)
 DATABASE_UP = _gauge(
     "evalworker_database_up",
     "1 if the database answered this scrape; otherwise 0, and its metrics are missing.",

@@ -8,6 +8,7 @@ A `namespace` in the URL's query separates installations that share a broker.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -59,8 +60,9 @@ REDIS_MAINTENANCE_CHANCE = 20_000
 # Each fetch, five a second, is a heartbeat: a consumer without one for half a minute is dead.
 REDIS_HEARTBEAT_MS = 30_000
 # RabbitMQ stops reading during an alarm: without `blocked_connection_timeout`, a send would wait
-# for ever and block the dispatcher. The heartbeat notices a peer that disappeared.
-AMQP_DEFAULTS = {"heartbeat": "30", "blocked_connection_timeout": "30"}
+# for ever and block the dispatcher. Dramatiq tries six times. The heartbeat notices a peer that
+# disappeared.
+AMQP_DEFAULTS = {"heartbeat": "30", "blocked_connection_timeout": "3"}
 SOCKET_SECONDS = 10.0
 
 POSTGRES_CONNECTIONS = 16
@@ -69,6 +71,14 @@ POSTGRES_DEFAULTS: Mapping[str, Any] = {
     "connect_timeout": 10,
     **TCP_KEEPALIVE,
 }
+
+
+def words_of(error: Exception) -> str:
+    """Return the broker's words of an error, on one line."""
+    words = (str(error).strip() or repr(error)).partition("\n")[0]
+    if words.startswith("Blocked connection"):  # as pika calls it
+        return "RabbitMQ blocks publishers: it has a memory or disk alarm"
+    return words
 
 
 def queue_name(url: str) -> str:
@@ -121,14 +131,13 @@ def check_broker(url: str, *, prepare: bool = False) -> None:
                 client.ping()
                 client.close()
             case "amqp" | "amqps":
-                pika.BlockingConnection(pika.URLParameters(_amqp(plain))).close()
+                pika.BlockingConnection(amqp_parameters(url)).close()
             case "postgresql" | "postgres":
                 with _postgres_connection(plain) as connection:
                     if prepare:
                         dramatiq_postgres.schema.init(connection.cursor(), schema=POSTGRES_SCHEMA)
     except _CONNECT_ERRORS as error:
-        cause = error if str(error) else repr(error)
-        raise Unreachable("broker", hide_password(url), cause) from error
+        raise Unreachable("broker", hide_password(url), words_of(error)) from error
 
 
 def grant_queue(url: str) -> None:
@@ -189,7 +198,7 @@ def _postgres_broker(
         max_size=POSTGRES_CONNECTIONS,
         open=True,
     )
-    return dramatiq_postgres.PostgresBroker(
+    return PromptPostgresBroker(
         pool=pool, results=False, schema=POSTGRES_SCHEMA, listen=listen, middleware=middleware
     )
 
@@ -229,6 +238,11 @@ def _redis(url: str) -> redis.Redis:
     )
 
 
+def amqp_parameters(url: str) -> pika.URLParameters:
+    """Return how to connect to RabbitMQ."""
+    return pika.URLParameters(_amqp(_without_namespace(url)))
+
+
 def _amqp(url: str) -> str:
     given = dict(parse_qsl(urlsplit(url).query))
     missing = [f"{name}={value}" for name, value in AMQP_DEFAULTS.items() if name not in given]
@@ -241,6 +255,20 @@ def _without_namespace(url: str) -> str:
     base, _, query = url.partition("?")
     kept = [part for part in query.split("&") if part and not part.startswith("namespace=")]
     return f"{base}?{'&'.join(kept)}" if kept else base
+
+
+class PromptPostgresBroker(dramatiq_postgres.PostgresBroker):  # type: ignore[misc]
+    """Gives a message up at its first error, such as a missing right.
+
+    The library would try for a minute and more, and block the dispatcher, which sends again anyway.
+    """
+
+    def enqueue(
+        self, message: dramatiq.Message[Any], *, delay: int | None = None
+    ) -> dramatiq.Message[Any]:
+        enqueue_once = inspect.unwrap(dramatiq_postgres.PostgresBroker.enqueue)
+        sent: dramatiq.Message[Any] = enqueue_once(self, message, delay=delay)
+        return sent
 
 
 class LogContext(dramatiq.Middleware):

@@ -10,11 +10,14 @@ from uuid import UUID
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker.domain.polling import Durations
+from worker.pipeline.key_standby import KeyStandby
 from worker.pipeline.messages import Messages
 from worker.remote import JudgeAPI, clock
 from worker.store import leases
 from worker.store.database import Database
 from worker.store.outage import is_unavailable
+
+HAND_ON_SECONDS = 0.5  # before a message that was left to the others comes up again
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,23 @@ class StepContext:
     rng: Random
     durations: Durations = field(default_factory=Durations)
     monotonic: Callable[[], float] = clock
+    standby: KeyStandby = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.standby = KeyStandby(
+            self.database, self.api, self.holder, self.rng, monotonic=self.monotonic
+        )
+
+    def leaves_to_others(self, send: Callable[..., None], batch_id: UUID) -> bool:
+        """Return whether a step is to do nothing; its message is then handed on by `send`.
+
+        Not if the batch is not due any more, as another process is at it.
+        """
+        if not self.standby.leaves_work():
+            return False
+        if self.database.run(lambda tx: leases.is_due(tx, batch_id)):
+            send(batch_id, delay=HAND_ON_SECONDS)
+        return True
 
     def record_surprise(self, batch_id: UUID, error: Exception) -> None:
         """Record that a step raised an exception; its batch comes up again when the lease ends.

@@ -12,6 +12,7 @@ from worker.domain.lifecycle import BatchState
 from worker.pipeline import planner
 from worker.pipeline.context import StepContext
 from worker.pipeline.loop_errors import LoopErrors
+from worker.pipeline.planner import Plan
 from worker.store import job_completion, leases, webhook_deliveries
 
 TURN_SECONDS = 0.5  # between two turns when nothing wakes the dispatcher
@@ -61,16 +62,22 @@ class Dispatcher:
         """Plan what can be planned, send what is due; returns the seconds until the next turn."""
         self._sweep()
         database, messages = self.context.database, self.context.messages
+        # While this process stands by, others do this: a message must not end here.
+        plan = Plan() if self.context.standby.stands_by() else self._send_batches()
+        for notice_id in database.run(webhook_deliveries.nudge_due):
+            messages.notify(notice_id)
+        self.last_turn = self.context.monotonic()
+        return min(TURN_SECONDS, plan.next_in if plan.next_in is not None else TURN_SECONDS)
+
+    def _send_batches(self) -> Plan:
+        database, messages = self.context.database, self.context.messages
         plan = database.run(lambda tx: planner.plan(tx, self.context.policy))
         for batch_id in plan.batch_ids:
             messages.submit(batch_id)
         for batch_id, state in database.run(leases.nudge_overdue):
             send = messages.poll if state is BatchState.SUBMITTED else messages.submit
             send(batch_id)
-        for notice_id in database.run(webhook_deliveries.nudge_due):
-            messages.notify(notice_id)
-        self.last_turn = self.context.monotonic()
-        return min(TURN_SECONDS, plan.next_in if plan.next_in is not None else TURN_SECONDS)
+        return plan
 
     def _sweep(self) -> None:
         began = self.context.monotonic()

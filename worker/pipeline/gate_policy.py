@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from random import Random
 
 from worker.domain.backoff import OUTAGE_THRESHOLD, backoff, gate_wait, throttle_wait
 from worker.domain.outcomes import Denied, Throttled, Unavailable
-from worker.store import concurrency_limit, gates
+from worker.store import concurrency_limit, gates, replicas
 from worker.store.database import Transaction
 from worker.store.leases import Claim
+
+LEAVE_SECONDS = (0.2, 0.6)  # before work is due for a replica whose key is not refused
 
 
 def record_success(tx: Transaction, claim: Claim, endpoint: str) -> None:
@@ -36,13 +39,19 @@ def record_failure(
 ) -> tuple[float, str | None]:
     """Count the failure against its scope, and close the gate where it is time to.
 
-    A throttle stops requests to the same endpoint, a wrong key stops everything, a missing
-    permission stops its judge, and an outage stops everything once a few requests have failed.
+    A throttle stops requests to the same endpoint, a missing permission stops its judge, and an
+    outage stops everything once a few requests have failed. A wrong key stops everything, unless
+    another replica may have a good one: then only this one stops (see `key_standby`).
 
     Returns the seconds that the batch itself waits, and the gate that it waits for, if any.
     """
     if isinstance(outcome, Throttled):
         return record_throttle(tx, outcome, endpoint, claim.claimed_at, rng), endpoint
+    if isinstance(outcome, Denied) and outcome.key_refused:
+        if replicas.record_key_refused(tx, claim.lease_holder, outcome.reason):
+            gates.release_probe(tx, gates.API)
+            return rng.uniform(*LEAVE_SECONDS), None  # another replica does it
+        outcome = replace(outcome, reason=f"{outcome.reason} (the key of {claim.lease_holder})")
     scope = gates.API
     if isinstance(outcome, Denied) and outcome.judge_only:
         scope = gates.of_judge(claim.judge_id)

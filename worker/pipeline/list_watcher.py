@@ -111,6 +111,8 @@ class ListWatcher:
             self.has_read.set()
 
     def _turn(self) -> float:
+        if self.context.standby.stands_by():
+            return IDLE_SECONDS
         read = self.context.database.run(self._claim)
         if read is None:
             return IDLE_SECONDS

@@ -40,6 +40,8 @@ class Poller:
 
     def poll(self, batch_id: UUID) -> None:
         """Read a batch once; record its results if it has ended, else poll it again later."""
+        if self.context.leaves_to_others(self.context.messages.poll, batch_id):
+            return
         claim = self.context.database.run(lambda tx: self.claim(tx, batch_id))
         if claim is not None:
             self.read(claim)

@@ -61,6 +61,8 @@ class Submitter:
 
     def submit(self, batch_id: UUID) -> None:
         """Bring a batch to the remote; if it may be there already, search for it instead."""
+        if self.context.leaves_to_others(self.context.messages.submit, batch_id):
+            return
         began = self.context.monotonic()
         match self.context.database.run(lambda tx: self._claim(tx, batch_id)):
             case ReadyToSubmit(claim, inputs):

@@ -2,6 +2,7 @@
 
 client          one method per endpoint
 pagination      the list, page by page
+api_key         the key, and the file that it is read from
 urls            the API's URLs; the key is sent nowhere else
 transport       pooled connections
 proxies         the proxy that the environment names

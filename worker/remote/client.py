@@ -14,7 +14,7 @@ from urllib.parse import quote
 import httpx
 
 from worker import __version__
-from worker.config import API_KEY_NAMES, Settings
+from worker.config import Settings
 from worker.domain.outcomes import (
     Accepted,
     Found,
@@ -25,7 +25,8 @@ from worker.domain.outcomes import (
     SubmitOutcome,
     Unavailable,
 )
-from worker.errors import ConfigurationError, Unreachable
+from worker.errors import Unreachable
+from worker.remote.api_key import ApiKey, key_of
 from worker.remote.deadline import ExchangeAborted, clock, exchange_deadline, read_body
 from worker.remote.error_messages import one_line
 from worker.remote.item_pages import read_further_pages
@@ -66,14 +67,14 @@ _NOT_ENCODABLE = (ValueError, TypeError, RecursionError, httpx.InvalidURL)
 
 
 class JudgeAPI:
-    """A client for one API and one key. Thread-safe.
+    """A client for one API. Thread-safe.
 
     No method raises for what the network or the remote does: each response, a malformed one
     included, becomes an outcome. Redirects are not followed, and cookies are not kept.
 
     Args:
         base_url: Where the API is, without `/v1`.
-        api_key: Sent to this API only, and never shown in a reason.
+        api_key: Sent to this API only, and never shown in a reason. An `ApiKey` may change.
         transport: Replaces the network in tests.
         deadline: Seconds for a whole exchange, connecting included.
         spacing: Seconds between the starts of two spaced requests: those of the list, and status
@@ -87,16 +88,15 @@ class JudgeAPI:
         self,
         *,
         base_url: str,
-        api_key: str,
+        api_key: str | ApiKey,
         transport: httpx.BaseTransport | None = None,
         deadline: float = DEADLINE_SECONDS,
         spacing: float = SPACING_SECONDS,
         max_response_bytes: int = MAX_RESPONSE_BYTES,
         observe: Observer = lambda _endpoint, _status, _seconds: None,
     ) -> None:
-        key = _checked_key(api_key)
+        self.key = api_key if isinstance(api_key, ApiKey) else ApiKey(api_key)
         self._base_url = BaseURL(base_url)
-        self._secrets = sorted({key, quote(key), quote(key, safe="")}, key=len, reverse=True)
         self._deadline = deadline
         self._spacing = spacing
         self._next_start = float("-inf")  # of a spaced request
@@ -106,7 +106,6 @@ class JudgeAPI:
         self._observe = observe
         self._transport = transport or PoolTransport(connection_pool(self._base_url.url))
         self._headers = {
-            "Authorization": authorization(key),
             "Accept": "application/json",
             "Accept-Encoding": "identity",
             "User-Agent": f"evalworker/{__version__}",
@@ -244,11 +243,32 @@ class JudgeAPI:
     def _exchange(
         self, endpoint: str, request: httpx.Request, may_send: Callable[[], bool] | None = None
     ) -> ApiResponse | Unavailable:
-        started_at = clock()
+        """Send a request, and once more if the key was refused and its file has a new one."""
+        response, key = self._send_with_key(endpoint, request, may_send)
+        is_refused = isinstance(response, ApiResponse) and response.refuses_key
+        if is_refused and (self.key.reload() or key != self.key.current):
+            response, _ = self._send_with_key(endpoint, request, may_send)
+        return response
+
+    def _send_with_key(
+        self, endpoint: str, request: httpx.Request, may_send: Callable[[], bool] | None
+    ) -> tuple[ApiResponse | Unavailable, str]:
+        key, started_at = self.key.current, clock()
+        request.headers["Authorization"] = authorization(key)
         response = self._send(request, may_send)
         status = None if isinstance(response, Unavailable) else response.status
         self._observe(endpoint, status, clock() - started_at)
-        return response
+        if isinstance(response, ApiResponse) and response.refuses_key:
+            self.key.note_refused(key, response.reason(), sent_at=started_at)
+        elif isinstance(response, ApiResponse) and response.is_success:
+            self.key.note_accepted(key)
+        return response, key
+
+    @property
+    def _secrets(self) -> list[str]:
+        """Every form of every key so far, the longest first: none of them may be shown."""
+        forms = {form for key in self.key.used for form in (key, quote(key), quote(key, safe=""))}
+        return sorted(forms, key=len, reverse=True)
 
     def _send(
         self, request: httpx.Request, may_send: Callable[[], bool] | None
@@ -279,16 +299,15 @@ class JudgeAPI:
         return one_line(text, self._secrets)
 
 
-def open_judge_api(settings: Settings, **options: Any) -> JudgeAPI:
+def open_judge_api(
+    settings: Settings, *, on_key: Callable[[str], None] = lambda _key: None, **options: Any
+) -> JudgeAPI:
     """Create a client from the settings; `options` are passed to `JudgeAPI`.
 
-    Raises `ConfigurationError` where the settings have no key.
+    `on_key` is called with each key, so that logs can hide it. Raises `ConfigurationError` where
+    the settings have no key.
     """
-    if settings.api_key is None:
-        raise ConfigurationError(
-            [f"{API_KEY_NAMES[0]} is not set (nor {' or '.join(API_KEY_NAMES[1:])})"]
-        )
-    key = settings.api_key.get_secret_value()
+    key = key_of(settings, on_key=on_key)
     return JudgeAPI(base_url=settings.api_url, api_key=key, **options)
 
 
@@ -298,14 +317,6 @@ def require_reachable_api(settings: Settings) -> None:
         outcome = api.list_executions()
     if isinstance(outcome, Unavailable) and not outcome.sent:
         raise Unreachable("judge API", settings.api_url, outcome.reason)
-
-
-def _checked_key(api_key: str) -> str:
-    key = api_key.strip()
-    if not (key and key.isascii() and key.isprintable()):
-        # The message does not quote it: even a malformed key is secret.
-        raise ConfigurationError(["the API key is empty, or has characters that no header carries"])
-    return key
 
 
 def _encoded(body: Mapping[str, Any]) -> bytes:

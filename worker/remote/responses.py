@@ -32,6 +32,7 @@ MAX_DIGITS = 300  # of an integer; a longer one is as good as infinite
 MAX_EXCERPT = 2000  # bytes of a body that is not JSON, for the message
 
 NOT_JSON = object()
+KEY_CODES = frozenset({"authentication_failed", "not_authenticated"})
 NO_ROUTE = "Not Found"  # the `detail` of frameworks (Starlette) for a path that they do not serve
 
 Refusal = Invalid | TooLarge | NotFound | Throttled | Denied | Unavailable
@@ -50,6 +51,12 @@ class ApiResponse:
     @property
     def is_success(self) -> bool:
         return 200 <= self.status < 300
+
+    @property
+    def refuses_key(self) -> bool:
+        """Whether the key is not taken at all; some servers say so with 403 instead of 401."""
+        code = self.body.get("code") if isinstance(self.body, dict) else None
+        return self.status == 401 or (self.status == 403 and code in KEY_CODES)
 
     def clean(self, text: str) -> str:
         return one_line(text, self.secrets)
@@ -168,6 +175,8 @@ def _refusal(response: ApiResponse) -> Refusal:
             return TooLarge(reason)
         case 429:
             return Throttled(reason, _retry_after(response.headers))
+        case 401 | 403 if response.refuses_key:
+            return Denied(reason, key_refused=True)
         case 403:
             return Denied(reason, judge_only=True)
         case 408 | 425:

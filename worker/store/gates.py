@@ -74,6 +74,18 @@ _PROBE = (
 )
 
 
+def release_probe(tx: Transaction, scope: str) -> None:
+    """Let another request be the probe of a closed gate: this one could tell nothing."""
+    tx.execute(_RELEASE, {"of_scope": scope})
+
+
+_RELEASE = (
+    sa.update(gates)
+    .where(gates.c.scope == sa.bindparam("of_scope"), gates.c.closed_at.isnot(None))
+    .values(probing_until=None)
+)
+
+
 def probe_now(tx: Transaction) -> None:
     """Let the next request pass each gate of the whole API or of a judge, whenever it was to open.
 

@@ -37,6 +37,7 @@ class Claim:
 
     id: UUID
     epoch: int
+    lease_holder: str  # the process that has this claim
     claims: int  # in a row of which nothing was recorded, this one included
     state: BatchState
     judge_id: str
@@ -242,6 +243,14 @@ def note_surprise(
     )
     if noted.rowcount and counts:
         tx.record_event(Event.BATCH_SURPRISED, batch_id=batch_id, reason=reason)
+
+
+def is_due(tx: Transaction, batch_id: UUID) -> bool:
+    """Return whether a batch can be claimed now."""
+    return tx.execute(_IS_DUE, {"batch_id": batch_id}).first() is not None
+
+
+_IS_DUE = sa.select(1).where(batches.c.id == sa.bindparam("batch_id"), batches.c.due_at <= now())
 
 
 def nudge_overdue(tx: Transaction) -> list[tuple[UUID, BatchState]]:

@@ -349,6 +349,23 @@ pace = Table(
     comment="The worker's: what all replicas know of the API's capacity.",
 )
 
+replicas = Table(
+    "eval_replicas",
+    metadata,
+    Column("holder", Text, primary_key=True,
+        comment="The process, as in lease_holder: host, process id and a random word."),
+    Column("started_at", UtcTime, nullable=False, comment="When it first wrote this row."),
+    Column("expires_at", UtcTime, nullable=False,
+        comment="When it counts as dead unless it writes again."),
+    Column("key_refused_at", UtcTime,
+        comment="Since when the API refuses its key; NULL: it does not, as far as is known."),
+    Column("key_error", Text, comment="The refusal, in the API's words."),
+    Column("send_failed_at", UtcTime,
+        comment="Since when the broker takes no messages from it; NULL: it takes them."),
+    Column("send_error", Text, comment="Why not, in the broker's words."),
+    comment="The worker's: one row per replica that lives.",
+)
+
 events = Table(
     "eval_events",
     metadata,
