@@ -296,7 +296,7 @@ def test_a_worker_exports_exactly_the_defined_metrics(
     ManualReplica(database, FakeJudgeAPI()).enqueue(["a", "b"], judge_id="response-checks")
     with running_worker(settings) as app:
         wait_until(app.is_drained)
-        ManualReplica(database, FakeJudgeAPI()).enqueue(["waits"], judge_id="x" * 300)
+        ManualReplica(database, FakeJudgeAPI()).enqueue(["waits"], judge_id="x" * 255)
         app.metrics.on_gateway_request("submit", 202, 0.01)
         answer = asked(worker_operations(app), "/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=")

@@ -86,6 +86,8 @@ def test_a_reason_cannot_add_a_line_to_a_status() -> None:
         {
             "paused": [{"judge_id": forged, "reason": forged, "since": None}],
             "waiting_for": [],
+            "replicas": [],
+            "in_doubt": [],
             "held": [{"id": "1", "item_count": 1, "judge_id": forged, "error": forged}],
         }
     )

@@ -9,6 +9,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker.pipeline.context import StepContext
+from worker.pipeline.loop_errors import LoopErrors
 from worker.pipeline.messages import MessageSender
 from worker.store import gates, replicas
 from worker.store.database import Transaction
@@ -36,12 +37,17 @@ class Heartbeat:
         self._stopping.set()
 
     def run(self) -> None:
-        """Take turns until stopped, then delete the row."""
+        """Take turns until stopped, then delete the row; errors are logged and waited out."""
+        errors = LoopErrors(
+            unavailable="heartbeat.database_unavailable",
+            interrupted="heartbeat.interrupted",
+            monotonic=self.context.monotonic,
+        )
         while not self._stopping.is_set():
             try:
                 self.turn()
-            except SQLAlchemyError as error:
-                log.debug("heartbeat.database_unavailable", reason=str(error).splitlines()[0])
+            except Exception as error:  # noqa: BLE001 (without it, the process counts as dead)
+                errors.report(error)
             self._stopping.wait(TURN_SECONDS)
         self._remove()
 

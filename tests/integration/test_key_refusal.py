@@ -216,7 +216,9 @@ def test_status_names_the_replica_and_what_it_cannot_do(
     )
     with bad.database.read() as connection:
         rows = [row._asdict() for row in replicas.list_troubled(connection)]
-    key, sends = obstacles({"paused": [], "waiting_for": [], "replicas": rows, "held": []})
+    key, sends = obstacles(
+        {"paused": [], "waiting_for": [], "replicas": rows, "in_doubt": [], "held": []}
+    )
     assert key.startswith("key refused: that of replica host-2:22:bb since ")
     assert key.endswith(": 401: no")
     assert sends.startswith("messages cannot be sent: by replica host-2:22:bb since ")
