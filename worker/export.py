@@ -7,12 +7,9 @@ of an input is JSON text, in the last column.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
-import os
-import shutil
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from enum import StrEnum
@@ -21,7 +18,7 @@ from typing import IO, Any, TypeVar
 
 from worker.errors import EvalWorkerError
 from worker.store.job_queries import Item, ItemResult, Score
-from worker.store.private_file import private_opener
+from worker.store.private_file import private_opener, replacement_of
 
 MAX_ROWS = 10_000  # of a row group of Parquet
 MAX_CHARACTERS = 32 * 1024 * 1024  # of the texts of a row group
@@ -50,36 +47,8 @@ def write_file(results: Iterable[ItemResult], path: Path, form: Format) -> None:
     Only its owner can read a new file. One that is replaced keeps its mode. Raises
     `EvalWorkerError` if it cannot be written.
     """
-    try:
-        _write_file(results, path, form)
-    except BrokenPipeError:
-        raise  # whoever reads it has read enough
-    except OSError as error:
-        if error.errno is None:  # not the system's
-            raise
-        raise EvalWorkerError(f"cannot write {path}: {_obstacle(error, path.parent)}") from error
-
-
-def _write_file(results: Iterable[ItemResult], path: Path, form: Format) -> None:
-    if path.exists() and not path.is_file():  # a pipe, or a terminal
-        _write(results, path, form)
-        return
-    part = path.with_name(f"{path.name}.part")
-    try:
+    with replacement_of(path) as part:
         _write(results, part, form)
-        if path.exists():
-            shutil.copymode(path, part)
-        os.replace(part, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise
-
-
-def _obstacle(error: OSError, folder: Path) -> str:
-    if not folder.exists():
-        return f"there is no folder {folder}; mkdir -p makes it"
-    return error.strerror or str(error)
 
 
 def _write(results: Iterable[ItemResult], path: Path, form: Format) -> None:
