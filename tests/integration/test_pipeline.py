@@ -117,6 +117,7 @@ def test_bad_rows_by_plain_sql_fail_alone(replica: ManualReplica, remote: FakeJu
         )
         connection.exec_driver_sql("INSERT INTO eval_jobs (judge_id, tags) VALUES ('j', '[\"\"]')")
         connection.exec_driver_sql("INSERT INTO eval_jobs (judge_id) VALUES ('')")
+        connection.exec_driver_sql(f"INSERT INTO eval_jobs (judge_id) VALUES ('{'j' * 9000}')")
     replica.finish()
     assert replica.rows("SELECT item_index, status FROM eval_items ORDER BY item_index") == [
         (0, "completed"),
@@ -132,6 +133,7 @@ def test_bad_rows_by_plain_sql_fail_alone(replica: ManualReplica, remote: FakeJu
     )
     failed = replica.rows("SELECT error FROM eval_jobs WHERE status = 'failed' ORDER BY error")
     assert [error for (error,) in failed] == [
+        "judge_id is too long: 9,000 characters, 255 are allowed",
         "judge_id must not be empty",
         "tags[0] must not be empty",
     ]
