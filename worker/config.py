@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -29,6 +30,7 @@ from worker.errors import ConfigurationError
 PREFIX = "EVALWORKER_"
 API_KEY_NAMES = (f"{PREFIX}API_KEY", "ROOTSIGNALS_API_KEY", "SCORABLE_API_KEY")
 KEY_FILE_NAME = f"{PREFIX}API_KEY_FILE"
+OTHER_VARIABLES = frozenset({f"{PREFIX}MIGRATE"})  # of options of commands
 SECRETS = (
     "api_key",
     "gateway_keys",
@@ -385,6 +387,25 @@ def sources(settings: Settings) -> dict[str, tuple[str, str]]:
         value = getattr(settings, name)
         shown = "" if value is None else hide_password(str(value))
         found[variables[0]] = (shown, source)
+    return found
+
+
+def unknown_variables() -> dict[str, str | None]:
+    """Map each variable with our prefix that is no setting to the near setting, if there is one.
+
+    Kubernetes puts the addresses of a service `evalworker…` under the same prefix; they are left
+    out. So are empty variables, which count as not set.
+    """
+    given = {name.upper() for name, value in os.environ.items() if value}
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | OTHER_VARIABLES
+    services = {name.removesuffix("_SERVICE_HOST") for name in given if "_SERVICE_HOST" in name}
+    links = tuple(f"{service}_{part}" for service in services for part in ("SERVICE_", "PORT"))
+    suffixes = [name.removeprefix(PREFIX) for name in known]
+    found: dict[str, str | None] = {}
+    for name in sorted(given - known):
+        if name.startswith(PREFIX) and not name.startswith(links):
+            near = get_close_matches(name.removeprefix(PREFIX), suffixes, 1)
+            found[name] = f"{PREFIX}{near[0]}" if near else None
     return found
 
 

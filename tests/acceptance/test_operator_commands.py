@@ -111,6 +111,21 @@ def test_the_first_characters_of_an_id_are_enough(
         assert refused(env, "status", wrong).returncode == 2
 
 
+def test_check_and_run_name_variables_that_are_no_settings(
+    env: dict[str, str], replica: ManualReplica
+) -> None:
+    mistyped = env | environment(
+        max_inflight=3, api_url="http://127.0.0.1:9", api_key="key-of-test"
+    )
+    checked = evalworker("check", env=mistyped)
+    hint = "EVALWORKER_MAX_INFLIGHT is no setting, and has no effect; did you mean"
+    assert f"{hint} EVALWORKER_MAX_IN_FLIGHT?" in checked.stdout
+    found = json.loads(evalworker("check", "--json", env=mistyped).stdout)["unknown_variables"]
+    assert found == {"EVALWORKER_MAX_INFLIGHT": "EVALWORKER_MAX_IN_FLIGHT"}
+    line = json.loads(evalworker("run", env=mistyped).stderr.splitlines()[0])
+    assert (line["event"], line["level"]) == ("settings.unknown_variable", "warning")
+
+
 @pytest.mark.parametrize(
     "command",
     ["status", "results abcd", "events abcd", "batches", "pause", "prune --older-than 1d"],

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from scripts.describe_commands import commands_page
 from scripts.generate_docs import setting_descriptions
-from worker.config import Settings, hide_password, load_settings, sources
+from worker.config import Settings, hide_password, load_settings, sources, unknown_variables
 from worker.errors import ConfigurationError
 
 
@@ -277,3 +279,42 @@ def test_hiding_a_password_never_fails(text: str) -> None:
 @given(st.text(alphabet="abc:/?&= '\n%", min_size=1))
 def test_no_password_between_user_and_host_is_shown(password: str) -> None:
     assert hide_password(f"redis://user:x{password}x@host/0") == "redis://user:***@host/0"
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("EVALWORKER_MAX_INFLIGHT", "EVALWORKER_MAX_IN_FLIGHT"),
+        ("EVALWORKER_BATCHSIZE", "EVALWORKER_BATCH_SIZE"),
+        ("evalworker_log_levl", "EVALWORKER_LOG_LEVEL"),
+        ("EVALWORKER_DATABASE_URI", "EVALWORKER_DATABASE_URL"),
+        ("EVALWORKER_XYZZY", None),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_found_with_the_near_one(
+    name: str, near: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "1")
+    assert unknown_variables() == {name.upper(): near}
+
+
+def test_settings_empty_variables_and_links_to_services_are_no_unknown_variables(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.setenv(f"EVALWORKER_{name.upper()}", "1")
+    monkeypatch.setenv("EVALWORKER_EMPTY", "")
+    monkeypatch.setenv("EVALWORKERS_OWN", "1")
+    for service in ("EVALWORKER", "EVALWORKER_POSTGRES"):
+        monkeypatch.setenv(f"{service}_SERVICE_HOST", "10.0.0.1")
+        for part in ("SERVICE_PORT_HTTP", "PORT", "PORT_80_TCP", "PORT_80_TCP_ADDR"):
+            monkeypatch.setenv(f"{service}_{part}", "x")
+    assert unknown_variables() == {}
+
+
+def test_every_variable_of_an_option_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    named = re.findall(r"Also set by the variable `(\w+)`", commands_page())
+    assert named
+    for name in named:
+        monkeypatch.setenv(name, "1")
+    assert unknown_variables() == {}

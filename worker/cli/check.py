@@ -11,7 +11,7 @@ from worker.checks import find_problems
 from worker.cli.context import AsJson, configure, print_json, print_line, print_table
 from worker.cli.presentation import obstacles, pooler_lines
 from worker.cli.tables import Column
-from worker.config import Settings, sources
+from worker.config import Settings, sources, unknown_variables
 from worker.store.schema_version import current_revision
 
 COLUMNS = (Column("setting"), Column("value", shrinkable=True), Column("from", shrinkable=True))
@@ -21,6 +21,7 @@ def check(as_json: AsJson = False) -> None:
     settings = configure()
     findings = find_problems(settings)
     shown = sources(settings)
+    unknown = unknown_variables()
     ok = not any(findings.values())
     situation = _situation(settings) if findings["database"] is None else {}
     if as_json:
@@ -28,6 +29,7 @@ def check(as_json: AsJson = False) -> None:
             {
                 "settings": {n: {"value": v, "source": s} for n, (v, s) in shown.items()},
                 "checks": {name: finding or "ok" for name, finding in findings.items()},
+                "unknown_variables": unknown,
                 "ok": ok,
                 **situation,
             }
@@ -38,10 +40,16 @@ def check(as_json: AsJson = False) -> None:
         if situation:
             lines += [f"schema: {situation['schema']}", *pooler_lines(situation)]
             lines += obstacles(situation)
+        lines += [_unknown_line(name, near) for name, near in unknown.items()]
         for line in lines:
             print_line(line)
     if not ok:
         raise typer.Exit(1)
+
+
+def _unknown_line(name: str, near: str | None) -> str:
+    hint = f"; did you mean {near}?" if near else ""
+    return f"{name} is no setting, and has no effect{hint}"
 
 
 def _situation(settings: Settings) -> dict[str, Any]:

@@ -9,7 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from worker.app import TICK_SECONDS, ending_on_signals
-from worker.cli.context import MigrateFirst, configure, err, freeze_imports
+from worker.cli.context import (
+    MigrateFirst,
+    configure,
+    err,
+    freeze_imports,
+    warn_of_unknown_variables,
+)
 from worker.cli.migrate import migrate_database
 from worker.console.server import serving_console
 
@@ -26,6 +32,7 @@ def console(
 ) -> None:
     given: dict[str, Any] = {"console_host": host, "console_port": port}
     settings = configure(**{name: value for name, value in given.items() if value is not None})
+    warn_of_unknown_variables()
     if migrate_first:
         migrate_database(settings)
     ending = threading.Event()

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, NoReturn, TextIO
 
+import structlog
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
@@ -19,7 +20,7 @@ from rich.text import Text
 
 from worker.admin import Admin
 from worker.cli.tables import Column, make_table
-from worker.config import Settings, load_settings
+from worker.config import Settings, load_settings, unknown_variables
 from worker.domain.terminal_text import escape_controls
 from worker.logs import configure_logging, secrets_of
 from worker.store.database import Database, open_database
@@ -51,6 +52,8 @@ MigrateFirst = Annotated[
 PausedJudge = Annotated[
     str | None, typer.Option("--judge", metavar="ID", help="One judge; by default every judge.")
 ]
+
+log = structlog.get_logger("evalworker")
 
 WIDE = 10_000  # columns where the output is not a terminal, so that `grep` finds whole lines
 
@@ -91,6 +94,12 @@ def configure(**overrides: Any) -> Settings:
         log_format=settings.log_format, level=settings.log_level, secrets=secrets_of(settings)
     )
     return settings
+
+
+def warn_of_unknown_variables() -> None:
+    """Log each variable that looks like a setting and is none: it has no effect."""
+    for name, near in unknown_variables().items():
+        log.warning("settings.unknown_variable", variable=name, did_you_mean=near)
 
 
 def open_admin() -> Admin:

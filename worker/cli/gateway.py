@@ -6,7 +6,13 @@ import contextlib
 import threading
 
 from worker.app import TICK_SECONDS, ending_on_signals
-from worker.cli.context import MigrateFirst, configure, freeze_imports, ready_database
+from worker.cli.context import (
+    MigrateFirst,
+    configure,
+    freeze_imports,
+    ready_database,
+    warn_of_unknown_variables,
+)
 from worker.cli.migrate import migrate_database
 from worker.gateway.server import serving_gateway
 from worker.health import gateway_operations, operations_server
@@ -15,6 +21,7 @@ from worker.metrics import Metrics
 
 def gateway(migrate_first: MigrateFirst = False) -> None:
     settings = configure()
+    warn_of_unknown_variables()
     if migrate_first:
         migrate_database(settings)
     ending = threading.Event()

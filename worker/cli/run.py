@@ -8,7 +8,13 @@ from typing import Annotated
 import typer
 
 from worker.app import App, ending_on_signals
-from worker.cli.context import MigrateFirst, configure, err, freeze_imports
+from worker.cli.context import (
+    MigrateFirst,
+    configure,
+    err,
+    freeze_imports,
+    warn_of_unknown_variables,
+)
 from worker.cli.migrate import migrate_database
 from worker.console.server import serving_console
 from worker.domain.lifecycle import Status
@@ -33,6 +39,7 @@ def run(
     ] = False,
 ) -> None:
     settings = configure()
+    warn_of_unknown_variables()
     if migrate_first:
         migrate_database(settings)
     start_export()
