@@ -87,9 +87,9 @@ def moment(value: datetime | None) -> Markup:
     )
 
 
-def _interval(interval: Interval | NoInterval) -> str:
+def _interval(interval: Interval | NoInterval, *, signed: bool = False) -> str:
     """Return an interval with its meaning, or why there is none."""
-    text = interval_text(interval)
+    text = interval_text(interval, signed=signed)
     return f"no interval: {text}" if isinstance(interval, NoInterval) else f"95 % interval {text}"
 
 

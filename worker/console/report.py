@@ -14,16 +14,17 @@ import sqlalchemy as sa
 from markupsafe import Markup
 
 from worker import __version__
+from worker.console.changed_pairs import ChangedPair, changed_pairs
 from worker.console.charts import Bar
 from worker.console.comparison_charts import difference_line, largest_reach, outcome_bar
 from worker.console.renderer import STATIC, template_environment
-from worker.domain.number_format import difference_text, interval_text, p_text, score_text
+from worker.domain.number_format import difference_text, p_text, score_text
 from worker.domain.pair_key import Pairing
 from worker.domain.phrases import timestamp
 from worker.domain.score_summary import ScoreSummary, summarize
 from worker.store import comparison_queries, input_queries, job_queries
 from worker.store.comparison_notes import comparison_notes
-from worker.store.comparison_queries import Change, JobComparison, JobPair
+from worker.store.comparison_queries import JobComparison, JobPair
 from worker.store.input_queries import InputDetail, InputFilter, Order, Verdict
 
 WORST = 10
@@ -46,12 +47,10 @@ class WorstInput(NamedTuple):
     verdicts: Sequence[Verdict]
 
 
-class ChangedPair(NamedTuple):
-    """A pair whose score changed, with the second input and what its evaluator said."""
+class Change(NamedTuple):
+    """A pair whose score changed, and why its second input got that score."""
 
-    evaluator_name: str
-    change: Change
-    input: InputDetail | None
+    pair: ChangedPair
     justification: str | None
 
 
@@ -62,8 +61,8 @@ class ComparisonPart:
     found: JobComparison
     notes: Sequence[str]
     reach: float
-    losses: Sequence[ChangedPair]
-    gains: Sequence[ChangedPair]
+    losses: Sequence[Change]
+    gains: Sequence[Change]
 
 
 def render_report(
@@ -98,7 +97,6 @@ def render_report(
             version=__version__,
             max_characters=MAX_CHARACTERS,
             difference=difference_text,
-            difference_interval=interval_text,
             difference_line=difference_line,
             outcome_bar=outcome_bar,
             p=p_text,
@@ -151,24 +149,12 @@ def _comparison(connection: sa.Connection, jobs: JobPair) -> ComparisonPart:
 
 def _changes(
     connection: sa.Connection, jobs: JobPair, found: JobComparison, *, losses: bool
-) -> list[ChangedPair]:
-    """Return the largest changes over all evaluators."""
-    changes: list[tuple[Change, str]] = []
-    for one in found.evaluators:
-        name = one.scores.evaluator_name
-        if one.scores.worse if losses else one.scores.better:
-            largest = comparison_queries.largest_changes(
-                connection, jobs, name, losses=losses, limit=CHANGES
-            )
-            changes += [(change, name) for change in largest]
-    changes.sort(key=lambda pair: pair[0].difference, reverse=not losses)
-    return [_changed_pair(connection, jobs, *pair) for pair in changes[:CHANGES]]
+) -> list[Change]:
+    pairs = changed_pairs(connection, jobs, found, losses=losses, limit=CHANGES)
+    return [Change(pair, _justification(connection, jobs.second, pair)) for pair in pairs]
 
 
-def _changed_pair(
-    connection: sa.Connection, jobs: JobPair, change: Change, evaluator_name: str
-) -> ChangedPair:
-    said = input_queries.verdicts_of(connection, jobs.second, change.second_index)
-    own = [verdict.justification for verdict in said if verdict.evaluator_name == evaluator_name]
-    detail = input_queries.detail_of(connection, jobs.second, change.second_index)
-    return ChangedPair(evaluator_name, change, detail, next(iter(own), None))
+def _justification(connection: sa.Connection, job_id: UUID, pair: ChangedPair) -> str | None:
+    said = input_queries.verdicts_of(connection, job_id, pair.change.second_index)
+    own = (one.justification for one in said if one.evaluator_name == pair.evaluator_name)
+    return next(own, None)

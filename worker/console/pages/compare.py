@@ -14,7 +14,7 @@ from worker.console.limits import PAGE_ROWS
 from worker.console.parameters import Parameters
 from worker.console.problems import PageProblem, invalid_parameter
 from worker.console.visit import Visit
-from worker.domain.number_format import difference_text, interval_text, p_text
+from worker.domain.number_format import difference_text, p_text
 from worker.domain.pair_key import CHOICES, PairedBy, Pairing
 from worker.errors import NotPossible
 from worker.store import comparison_queries, job_list_queries
@@ -70,7 +70,6 @@ def show(visit: Visit) -> Response:
         evaluators=[one.scores.evaluator_name for one in found.evaluators],
         reach=largest_reach(list(found.evaluators)),
         difference=difference_text,
-        interval=interval_text,
         p=p_text,
         difference_line=difference_line,
         outcome_bar=outcome_bar,
