@@ -93,7 +93,7 @@ def without_formulas(results: Iterable[ItemResult]) -> Iterator[ItemResult]:
 
 
 def _as_texts(row: Row) -> Row:
-    texts = {
+    texts: dict[str, Any] = {
         name: f"'{value}"
         for name, value in row._asdict().items()
         if isinstance(value, str) and value.lstrip(" ").startswith(FORMULA_BEGINS)

@@ -15,7 +15,16 @@ from scripts.describe_commands import commands_page
 from worker import __version__
 from worker.cli import COMMANDS, app
 
-LIGHT = COMMANDS.keys() - {"demo", "migrate", "run", "gateway", "console", "check", "sandbox"}
+LIGHT = COMMANDS.keys() - {
+    "demo",
+    "migrate",
+    "run",
+    "gateway",
+    "console",
+    "check",
+    "judges",
+    "sandbox",
+}
 HEAVY = {"alembic", "dramatiq", "httpx", "pika", "pyarrow", "redis", "starlette", "uvicorn"}
 MODULES = {f"worker.cli.{name}" for name in COMMANDS}
 

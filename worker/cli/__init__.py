@@ -44,6 +44,7 @@ COMMANDS = {
     "events": "Print the history of a job, its inputs and its batches, oldest first.",
     "prune": "Delete ended jobs with their results and history; open jobs are never touched.",
     "check": "Show every setting and its source; test the database, the broker and the judge API.",
+    "judges": "List the judges of the judge API, where it can tell.",
     "sandbox": "Serve a simulated judge API, for a machine without an API key.",
 }
 """Every command and its help, so that listing them imports none of them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,22 @@ class Listed:
     """One page of the list; `next_cursor` is None on the last."""
 
     executions: tuple[BatchExecution, ...]
+    next_cursor: str | None = None
+
+
+class JudgeEntry(NamedTuple):
+    """A judge in the API's list of them."""
+
+    id: str
+    name: str | None
+    intent: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class JudgesListed:
+    """One page of the list of judges; `next_cursor` is None on the last."""
+
+    judges: tuple[JudgeEntry, ...]
     next_cursor: str | None = None
 
 
@@ -143,4 +159,5 @@ class Unavailable:
 
 SubmitOutcome = Accepted | Invalid | TooLarge | NotFound | Throttled | Denied | Unavailable
 StatusOutcome = Found | NotFound | Throttled | Denied | Unavailable
+JudgesOutcome = JudgesListed | NotFound | Throttled | Denied | Unavailable
 ListOutcome = Listed | NotFound | Throttled | Denied | Unavailable

@@ -38,11 +38,8 @@ class Heartbeat:
 
     def run(self) -> None:
         """Take turns until stopped, then delete the row; errors are logged and waited out."""
-        errors = LoopErrors(
-            unavailable="heartbeat.database_unavailable",
-            interrupted="heartbeat.interrupted",
-            monotonic=self.context.monotonic,
-        )
+        outages = self.context.database.outages
+        errors = LoopErrors("heartbeat", outages, monotonic=self.context.monotonic)
         while not self._stopping.is_set():
             try:
                 self.turn()

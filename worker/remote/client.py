@@ -19,6 +19,7 @@ from worker.domain.outcomes import (
     Accepted,
     Found,
     Invalid,
+    JudgesOutcome,
     Listed,
     ListOutcome,
     StatusOutcome,
@@ -32,6 +33,7 @@ from worker.remote.error_messages import one_line
 from worker.remote.item_pages import read_further_pages
 from worker.remote.responses import (
     ApiResponse,
+    judges_outcome,
     list_outcome,
     parse_response,
     status_outcome,
@@ -40,7 +42,7 @@ from worker.remote.responses import (
 from worker.remote.transport import PoolTransport, connection_pool
 from worker.remote.urls import BaseURL
 from worker.wire.auth import authorization
-from worker.wire.paths import EXECUTIONS, batch_execute
+from worker.wire.paths import EXECUTIONS, JUDGES, batch_execute
 
 Outcome = TypeVar("Outcome", SubmitOutcome, StatusOutcome, ListOutcome)
 Observer = Callable[[str, int | None, float], None]
@@ -49,6 +51,7 @@ CONNECT_SECONDS = 5.0
 DEADLINE_SECONDS = 20.0  # of a whole exchange; shorter than the lease of its caller
 SPACING_SECONDS = 0.1  # between two requests that are not urgent, so that a search is no burst
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024
+JUDGES_PAGE_SIZE = 100
 REACHABLE_SECONDS = 3.0  # for the API to respond at all when a process starts
 
 # Raised before a byte of the request could have reached the API.
@@ -202,6 +205,13 @@ class JudgeAPI:
         if isinstance(response, Unavailable):
             return response
         return self._noted(list_outcome(response, first_page=cursor is None))
+
+    def list_judges(self, *, cursor: str | None = None) -> JudgesOutcome:
+        """GET one page of the list of judges, which not every server has."""
+        params = {"page_size": JUDGES_PAGE_SIZE} | ({"cursor": cursor} if cursor else {})
+        url = self._base_url.join(*JUDGES)
+        response = self._get("judges", lambda: url.copy_merge_params(params), spaced=False)
+        return response if isinstance(response, Unavailable) else judges_outcome(response)
 
     def has_served_within(self, seconds: float) -> bool:
         """Return whether the API did what it was asked so lately: then its URL is right."""

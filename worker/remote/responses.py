@@ -15,6 +15,9 @@ from worker.domain.outcomes import (
     Denied,
     Found,
     Invalid,
+    JudgeEntry,
+    JudgesListed,
+    JudgesOutcome,
     Listed,
     ListOutcome,
     NotFound,
@@ -25,6 +28,7 @@ from worker.domain.outcomes import (
     Unavailable,
 )
 from worker.remote.error_messages import MESSAGE_FIELDS, error_message, one_line, without_markup
+from worker.remote.json_values import string_or_none
 from worker.remote.parsing import UnreadableExecution, read_batch_id, read_execution, read_list_row
 
 MAX_RETRY_AFTER = 3600.0  # seconds; a longer wait is cut to this
@@ -142,6 +146,24 @@ def list_outcome(response: ApiResponse, *, first_page: bool) -> ListOutcome:
         return Unavailable(response.explain("the response is not a list of batches"))
     rows = (read_list_row(row) for row in body["results"])
     return Listed(tuple(row for row in rows if row is not None), _cursor(body.get("next")))
+
+
+def judges_outcome(response: ApiResponse) -> JudgesOutcome:
+    """Interpret a page of the list of judges; entries without an id are left out."""
+    if not response.is_success:
+        if response.status in (405, 501):
+            return NotFound(response.reason())
+        return _without_input_errors(_refusal(response))
+    body = response.body
+    if not isinstance(body, dict) or not isinstance(body.get("results"), list):
+        return Unavailable(response.explain("the response is not a list of judges"))
+    entries = [row for row in body["results"] if isinstance(row, dict)]
+    judges = (
+        JudgeEntry(row["id"], string_or_none(row.get("name")), string_or_none(row.get("intent")))
+        for row in entries
+        if isinstance(row.get("id"), str)
+    )
+    return JudgesListed(tuple(judges), _cursor(body.get("next")))
 
 
 def _failed_list(response: ApiResponse, refusal: Refusal, *, first_page: bool) -> ListOutcome:

@@ -24,7 +24,15 @@ from worker.sandbox.options import SandboxOptions
 from worker.wire.asgi import http_error_response, problem_response, read_json
 from worker.wire.auth import key_from_header
 from worker.wire.list_query import ListQuery, invalid_cursor, read_query
-from worker.wire.paths import COMMON_PATH, EXECUTE_PATH, EXECUTIONS, LIST_PATH, STATUS_PATH, path
+from worker.wire.paths import (
+    COMMON_PATH,
+    EXECUTE_PATH,
+    EXECUTIONS,
+    JUDGES_PATH,
+    LIST_PATH,
+    STATUS_PATH,
+    path,
+)
 from worker.wire.problems import (
     Problem,
     execution_not_found,
@@ -64,6 +72,7 @@ class Sandbox:
         routes = [
             self._route("submit", EXECUTE_PATH, self.submit, "POST"),
             self._route("submit", COMMON_PATH, self.submit, "POST"),
+            self._route("judges", JUDGES_PATH, self.list_judges, "GET"),
             self._route("list", LIST_PATH, self.list, "GET"),
             self._route("status", STATUS_PATH, self.status, "GET"),
             self._route("account", "/sandbox/account/", self.account, "GET"),
@@ -245,6 +254,10 @@ class Sandbox:
         rows = [self._show_head(batch, now) for batch in page]
         matching = [row for row in rows if _matches(query, row)]
         return JSONResponse(Page(next=next_url, previous=None, results=matching))
+
+    def list_judges(self, _request: Request, _: Any) -> Response:
+        rows = [judge.list_row() for judge in dict.fromkeys(self.judges.values())]
+        return JSONResponse({"next": None, "previous": None, "results": rows})
 
     def account(self, _request: Request, _: Any) -> Response:
         """Return what was evaluated, for tests and demos; the real API has no such path."""

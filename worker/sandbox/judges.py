@@ -28,6 +28,12 @@ class Judge:
     def version_id(self) -> str:
         return str(uuid5(NAMESPACE_URL, f"{self.id}:1"))
 
+    def list_row(self) -> dict[str, str]:
+        """Return what the API's list of judges shows."""
+        needs = " and ".join(self.requires) or "nothing"
+        intent = f"{', '.join(self.evaluators)}; requires {needs}"
+        return {"id": self.id, "name": self.name, "intent": intent}
+
     def missing_fields(self, fields: Mapping[str, Any]) -> list[str]:
         """Return the required fields that an input lacks."""
         return [name for name in self.requires if not fields.get(name)]

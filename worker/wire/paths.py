@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+JUDGES = ("v1", "judges")
 EXECUTIONS = ("v1", "judges", "batch-executions")
 
 
@@ -15,6 +16,7 @@ def path(*segments: str) -> str:
 
 
 EXECUTE_PATH = path(*batch_execute("{judge_id}"))
+JUDGES_PATH = path(*JUDGES)
 LIST_PATH = path(*EXECUTIONS)
 STATUS_PATH = path(*EXECUTIONS, "{id}")
 COMMON_PATH = path("v1", "batch-executions")  # of newer servers, with the judge in the body
