@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ from worker.cli.context import configure, out, print_table
 from worker.cli.input_files.input_file import open_input_file
 from worker.cli.presentation import unknown_name
 from worker.cli.tables import Column
+from worker.console.server import serving_console
 from worker.domain.lifecycle import Status
 from worker.domain.phrases import one_line
 from worker.outbox import enqueue
@@ -59,6 +61,9 @@ def demo(
     judge: Annotated[
         str, typer.Option(callback=_known_judge, help="Which of the sandbox's judges to use.")
     ] = OWN_JUDGE,
+    with_console: Annotated[
+        bool, typer.Option("--console", help="Also serve the console, until Ctrl-C.")
+    ] = False,
 ) -> None:
     fails_on_purpose = file is None and judge == OWN_JUDGE  # a few of the demo's own inputs do
     file = file or INPUTS
@@ -97,10 +102,18 @@ def demo(
                     metadata={"file": file.name},
                     priority=-1 if unfinished else 0,  # earlier jobs go first
                 )
-            with App(settings) as app, ending_on_signals(app.ending):
-                _run_until_finished(app, [*unfinished, job_id])
+            app = stack.enter_context(App(settings))
+            stack.enter_context(ending_on_signals(app.ending))
+            jobs = [*unfinished, job_id]
+            if with_console:
+                url = stack.enter_context(serving_console(settings))
+                out.print(f"console   {url}", soft_wrap=True, markup=False)
+                link = f"{url}jobs/{job_id}"
+                _run_until_interrupted(app, jobs, lambda: _print_end(database, job_id, link))
+            else:
+                _run_until_finished(app, jobs)
+                _print_report(database, job_id)
             with database.read() as connection:
-                _print_report(connection, job_id)
                 job = job_queries.progress_of(connection, job_id)
     if job.status == Status.FAILED or (job.failed and not fails_on_purpose):
         raise typer.Exit(1)
@@ -124,23 +137,61 @@ def _unfinished_jobs(database: Database) -> list[UUID]:
 
 
 def _run_until_finished(app: App, job_ids: list[UUID]) -> None:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=out) as bars:
-        tasks = {job_id: bars.add_task(f"job {job_id}", total=None) for job_id in job_ids}
-
-        def update() -> bool:
-            with app.database.read() as connection:
-                rows = [job_queries.progress_of(connection, job_id) for job_id in job_ids]
-            for row in rows:
-                done = row.completed + row.failed + row.cancelled
-                bars.update(tasks[row.job_id], completed=done, total=row.total)
-            return all(row.finished_at is not None for row in rows)
-
+    with _progress_bars() as bars:
+        update = _updates(bars, app.database, job_ids)
         app.run(until=update)
         update()
 
 
-def _print_report(connection: sa.Connection, job_id: UUID) -> None:
+def _run_until_interrupted(app: App, job_ids: list[UUID], on_finished: Callable[[], None]) -> None:
+    """Work on after the jobs have finished, so that what a person retries is evaluated, too."""
+    with _progress_bars() as bars:
+        update = _updates(bars, app.database, job_ids)
+        told = False
+
+        def tell_once() -> bool:
+            nonlocal told
+            if not told and update():
+                told = True
+                bars.stop()
+                on_finished()
+            return False
+
+        app.run(until=tell_once)
+
+
+def _progress_bars() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TimeElapsedColumn(), console=out)
+
+
+def _updates(bars: Progress, database: Database, job_ids: list[UUID]) -> Callable[[], bool]:
+    """Return a function that moves the bars, and returns whether all jobs have finished."""
+    tasks = {job_id: bars.add_task(f"job {job_id}", total=None) for job_id in job_ids}
+
+    def update() -> bool:
+        with database.read() as connection:
+            rows = [job_queries.progress_of(connection, job_id) for job_id in job_ids]
+        for row in rows:
+            done = row.completed + row.failed + row.cancelled
+            bars.update(tasks[row.job_id], completed=done, total=row.total)
+        return all(row.finished_at is not None for row in rows)
+
+    return update
+
+
+def _print_end(database: Database, job_id: UUID, link: str) -> None:
+    _print_report(database, job_id)
+    out.print(f"The console shows it at {link}", soft_wrap=True, markup=False)
+    out.print("Ctrl-C ends the console, and the worker behind it.")
+
+
+def _print_report(database: Database, job_id: UUID) -> None:
+    with database.read() as connection:
+        _print_tables(connection, job_id)
+
+
+def _print_tables(connection: sa.Connection, job_id: UUID) -> None:
     row = job_queries.progress_of(connection, job_id)
     out.print(f"\njob {job_id} {row.status}: {row.completed} evaluated, {row.failed} failed\n")
     if row.finished_at is None:

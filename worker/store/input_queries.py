@@ -75,11 +75,12 @@ class InputRow(NamedTuple):
 
 
 class ScoreRow(NamedTuple):
-    """The score of an evaluator for an input."""
+    """The score of an evaluator for an input, with the beginning of its reason."""
 
     item_index: int
     evaluator_name: str
     score: float | None
+    justification: str | None
 
 
 class InputDetail(NamedTuple):
@@ -179,7 +180,8 @@ def rows_of(connection: sa.Connection, job_id: UUID, indexes: Sequence[int]) -> 
 
 def scores_of(connection: sa.Connection, job_id: UUID, indexes: Collection[int]) -> list[ScoreRow]:
     """Return the scores of these inputs."""
-    chosen = select_rows(ScoreRow, evaluator_results).where(
+    reason = sa.func.substr(evaluator_results.c.justification, 1, CLIPPED)
+    chosen = select_rows(ScoreRow, evaluator_results, justification=reason).where(
         evaluator_results.c.job_id == job_id, evaluator_results.c.item_index.in_(indexes)
     )
     return read_rows(

@@ -85,8 +85,8 @@ def resolve(visit: Visit) -> Response:
 
 def _moments(batch: Batch) -> list[Moment]:
     named = [
-        ("planned", batch.created_at),
-        ("accepted by the judge API", batch.submitted_at),
-        ("ended", batch.finished_at),
+        ("Planned", batch.created_at),
+        ("Accepted by the judge API", batch.submitted_at),
+        ("Ended", batch.finished_at),
     ]
     return [Moment(name, at) for name, at in named if at is not None]

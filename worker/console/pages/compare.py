@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 from uuid import UUID
 
 from starlette.responses import Response
@@ -34,7 +35,7 @@ def show(visit: Visit) -> Response:
     if first is None or second is None:
         return _ask(visit, first, second)
     pairing, cluster = pairing_of(visit.query), visit.query.text("cluster")
-    form = {
+    form: dict[str, Any] = {
         "first": first,
         "second": second,
         "pairing": pairing,
