@@ -34,7 +34,7 @@ def enqueue(*arguments: object, given: str | None = None) -> Any:
 def test_a_dry_run_says_what_would_be_sent_and_makes_no_database(file: Path) -> None:
     shown = enqueue(file.name, *FITTING, "--set", "user_id=u", "--metadata", "id")
     assert shown.exit_code == 0
-    assert shown.output == (
+    assert shown.output.strip() == (
         "faq.csv: CSV separated by ','\n"
         "taken: request from question, response from answer, user_id, the same for all\n"
         "kept as metadata: id\n"
@@ -43,7 +43,7 @@ def test_a_dry_run_says_what_would_be_sent_and_makes_no_database(file: Path) -> 
         "the first ones:\n"
         '  {"request": "q", "response": "a", "user_id": "u", "metadata": {"id": "1"}}\n'
         '  {"request": "r", "response": "b", "user_id": "u", "metadata": {"id": "2"}}\n'
-        '  {"request": "s", "response": "c", "user_id": "u", "metadata": {"id": "3"}}\n'
+        '  {"request": "s", "response": "c", "user_id": "u", "metadata": {"id": "3"}}'
     )
     assert [path.name for path in file.parent.iterdir()] == ["faq.csv"]
 
@@ -63,13 +63,13 @@ def test_a_dry_run_counts_batches_of_the_size_that_is_set(
 def test_standard_input_is_a_file(file: Path, given: str) -> None:
     shown = enqueue("-", given=given)
     assert shown.exit_code == 0
-    assert shown.output.startswith("standard input: ")
+    assert "standard input: " in shown.output
 
 
 def test_long_inputs_and_what_terminals_obey_are_shown_harmlessly(file: Path) -> None:
     text = "x\x1b[31m\x9b31m\u202e" + "y" * 3000
     file.write_text(f"request,\x1b[32mid\n{text},1\n")
-    shown = enqueue(file).output
+    shown = enqueue(file).stdout
     assert "x\\u001b[31m\\x9b31m\\u202eyyy" in shown
     assert "left out: \\x1b[32mid\n" in shown
     assert len(shown) < 1000

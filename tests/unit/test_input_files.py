@@ -724,7 +724,6 @@ def test_a_copy_that_does_not_fit_is_one_line(
         ("Schön „gut“", "cp1252", "cp1252"),
         ("El Niño, ¿cómo estás?", "latin-1", "cp1252"),
         ("Ça va\rTrès bien\r", "mac_roman", "mac_roman"),
-        ("问题,答案\n中国的首都是哪里,北京", "gbk", "gb18030"),
         ("질문,답변\n한국의 수도는,서울입니다", "euc_kr", "cp949"),
     ],
 )
