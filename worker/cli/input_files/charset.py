@@ -14,6 +14,8 @@ from typing import BinaryIO
 
 from charset_normalizer import from_bytes
 
+from worker.cli.input_files.fields import alias_field
+from worker.cli.input_files.signatures import NO_TEXT
 from worker.domain.phrases import one_line
 
 _MARKS = (
@@ -27,8 +29,9 @@ _GUESSED_BYTES = 64 * 1024
 _SHOWN = 60  # characters of a line
 _NOT_ASCII = re.compile(rb"[\x80-\xff]+")
 _WESTERN_RUN = 1.6  # bytes that are not ASCII in a row, on average
-_FREQUENT = ["cp1251", "cp1253", "cp1255", "cp1256", "koi8_r", "cp932", "euc_jp", "gb18030"]
-_FREQUENT += ["big5", "cp949", "cp874", "cp1252"]
+_BETWEEN_NAMES = re.compile(r"[\"{}:,;|\t\r\n]")
+_FREQUENT = ["cp1252", "cp1251", "cp1253", "cp1255", "cp1256", "koi8_r", "cp932", "euc_jp"]
+_FREQUENT += ["gb18030", "big5", "cp949", "cp874"]
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x19\x1c-\x1f]")
 
 
@@ -104,13 +107,14 @@ def encoding_offence(file: BinaryIO) -> EncodingOffence:
             has_utf8 |= not line.decode().isascii()
         except UnicodeDecodeError as error:
             if _CONTROL.search(line[:_GUESSED_BYTES]):
-                return EncodingOffence(f"line {number}: is neither text nor of another known kind")
+                return EncodingOffence(f"line {number}: {NO_TEXT}")
             where = f"line {number}: is not UTF-8 (byte {error.start + 1})"
             if has_utf8 or not line[: error.start].isascii():
                 return EncodingOffence(f"{where}, although the text before is: correct this line")
             sample = line + file.read(_GUESSED_BYTES)
             before = max(0, error.start - _GUESSED_BYTES)
-            guess = guessed_encoding(sample[before:][: 2 * _GUESSED_BYTES])
+            guess = encoding_of_names(sample) if number == 1 else None
+            guess = guess or guessed_encoding(sample[before:][: 2 * _GUESSED_BYTES])
             return EncodingOffence(where + _advice(line, error.start, guess), guess)
     return EncodingOffence("is not UTF-8")
 
@@ -118,11 +122,25 @@ def encoding_offence(file: BinaryIO) -> EncodingOffence:
 def _advice(line: bytes, start: int, guess: str | None) -> str:
     if guess is None:
         return ": name its encoding by --encoding, such as cp1252"
+    others = " or ".join(name for name in ("cp1252", "cp1250", "cp1254") if name != guess)
     part = line[max(0, start - _SHOWN // 2) :][: 4 * _SHOWN].decode(guess, "replace")
     return (
         f". Read as {guess}: {one_line(part, _SHOWN)}\n"
-        f"if that is right, add --encoding {guess}; if not, name another, such as cp1250 or cp1254"
+        f"if that is right, add --encoding {guess}; if not, name another, such as {others}"
     )
+
+
+def encoding_of_names(sample: bytes) -> str | None:
+    """Return the encoding in which the first line has known names of columns.
+
+    A guess by statistics needs more text than a line, and these names are known.
+    """
+    line = sample.splitlines()[0]
+    for encoding in (*_FREQUENT, "cp1250", "cp1254", "mac_roman"):
+        names = _BETWEEN_NAMES.split(line.decode(encoding, "replace"))
+        if any(not name.isascii() and alias_field(name) for name in names):
+            return encoding
+    return None
 
 
 def guessed_encoding(sample: bytes) -> str | None:

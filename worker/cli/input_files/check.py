@@ -8,6 +8,7 @@ from typing import Any
 from worker.cli.input_files import columns
 from worker.cli.input_files.columns import ColumnOffence
 from worker.cli.input_files.complaints import Complaints, refusal
+from worker.cli.input_files.jq import jq_lines_command
 from worker.cli.input_files.record import Record, Table, place
 from worker.cli.input_files.remedies import no_object_offence, with_remedy
 from worker.cli.input_files.selection import Selection, Unfit, part_of
@@ -16,8 +17,9 @@ from worker.validation import given_offences, missing_content
 
 EXAMPLES = 3
 _ONE_COLUMN = (
-    "if there are more: add --delimiter, or, if another line is the header,"
-    " tail -n +2 FILE | evalworker enqueue - …"
+    "if there are more columns: add --delimiter\n"
+    "if another line is the header: tail -n +2 FILE | evalworker enqueue - …\n"
+    f"if each line is a request: {jq_lines_command('{request: .}')}"
 )
 
 

@@ -120,6 +120,10 @@ def _nothing_to_evaluate(
             f"{jq_records}.turns = ({jq_path(column)} | map({{role: .from, content: .value}}))"
         )
         remedy = f"{column} needs `role` and `content`: {jq_command(program)}"
+    elif jq_records is not None and (path := _path_to_records(columns)):
+        suggested = {}
+        program = f"{jq_records}{path}" if jq_records else path
+        remedy = f"if its inputs are within: {jq_command(program)}"
     else:
         suggested = {}
         remedy = (
@@ -130,6 +134,20 @@ def _nothing_to_evaluate(
         f"needs `request`, `response` or `turns`\nits columns: {listed(columns)}\n{remedy}",
         suggested,
     )
+
+
+def _path_to_records(columns: Mapping[str, Any], depth: int = _DEPTH) -> str | None:
+    """Return jq's path to objects within a record that have something to evaluate."""
+    for column, value in columns.items():
+        first = value[0] if isinstance(value, list) and value else None
+        if not isinstance(first, dict):
+            continue
+        path = f"{jq_path(column)}[]"
+        if any((near_field(name) or alias_field(name)) in CONTENT_FIELDS for name in first):
+            return path
+        if depth and (rest := _path_to_records(first, depth - 1)):
+            return path + rest
+    return None
 
 
 def _from_and_value(columns: Mapping[str, Any]) -> str | None:

@@ -9,6 +9,7 @@ from worker.errors import InvalidInputs
 
 SHOWN = 5  # causes; a file that has more of them is of another kind than was thought
 _CAUSE_LENGTH = 200
+_DETAILS = re.compile(r"; found: |: ")  # and remedies
 _NUMBERS = re.compile(r"\d[\d,]*")
 
 
@@ -30,7 +31,7 @@ class Complaints:
 
     def add(self, place: str, offence: str) -> None:
         """Add an offence."""
-        cause = _NUMBERS.sub("0", offence[:_CAUSE_LENGTH].partition("; found:")[0])
+        cause = _NUMBERS.sub("0", _DETAILS.split(offence[:_CAUSE_LENGTH])[0])
         known = self._by_cause.get(cause)
         if known is None:
             if len(self._by_cause) >= SHOWN:
@@ -56,7 +57,8 @@ def _more(cause: str, known: _Complaint) -> str:
     others = f"{known.count - 1:,} more"
     if cause == "others":
         return f" (and {others} of other kinds)"
-    return f" (and {others} like it, the last at {known.last})"
+    last = f", the last at {known.last}" if known.last != known.first else ""
+    return f" (and {others} like it{last})"
 
 
 def refusal(name: str, *parts: str) -> InvalidInputs:

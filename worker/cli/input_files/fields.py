@@ -106,8 +106,14 @@ def suggested_columns(columns: Mapping[str, Any], filled: Collection[str]) -> di
     for field, names in _PLAIN_ALIASES.items():
         for name in names:
             found = [column for column in rest if name in _own_names(column)]
-            if found and not {*filled, *taken} & {field} and fits(field, rest[found[0]]):
+            if not found or {*filled, *taken} & {field}:
+                continue
+            value = rest[found[0]]
+            if fits(field, value):
                 take(field, found[0])
+            elif field in TEXTS and isinstance(value, list) and value and isinstance(value[0], str):
+                take(field, found[0])
+                taken[field] += ".0"  # the first of several answers
     # The only answer of a file is what its user wants to have evaluated.
     if "expected_output" in taken and not {*filled, *taken} & {"response", "turns"}:
         taken["response"] = taken.pop("expected_output")

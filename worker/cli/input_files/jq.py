@@ -13,6 +13,11 @@ def jq_command(program: str) -> str:
     return f"jq -c '{program}' FILE | evalworker enqueue - …"
 
 
+def jq_lines_command(program: str) -> str:
+    """Return the command that enqueues what a program makes of each line of a text."""
+    return f"jq -Rc '{program}' FILE | evalworker enqueue - …"
+
+
 def jq_path(path: str | None) -> str:
     """Return jq's expression for `a.b.0`; without a path, for the value itself."""
     steps = [] if path is None else path.split(".")

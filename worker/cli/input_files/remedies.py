@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 import re
 import shlex
 from collections.abc import Iterator
@@ -35,7 +36,11 @@ def list_remedy(field: str, text: str) -> str:
 def no_object_offence(value: Any, jq_records: str | None) -> str:
     """Return what is wrong with a record that is no object, with what helps."""
     (offence,) = given_offences(value)
-    if jq_records is not None and isinstance(value, list) and value and isinstance(value[0], str):
+    if jq_records is None:
+        return offence
+    if isinstance(value, str):
+        return f"{offence}: name it: {jq_command(jq_records + '{request: .}')}"
+    if isinstance(value, list) and value and isinstance(value[0], str):
         command = jq_command(jq_records + "{request: .[0], response: .[1]}")
         return f"{offence}: name its parts: {command}"
     return offence
@@ -61,6 +66,8 @@ def with_remedy(offence: str, value: Any, column: str, jq_records: str | None) -
     if match["wanted"] == "list":
         is_text = isinstance(value, str)
         return offence + _text_remedy(field, value, jq_records) if is_text else offence
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{offence}: write null: sed 's/: *NaN/: null/g' FILE | evalworker enqueue - …"
     if found in ("a number", "a boolean"):
         return f"{offence}: to take it as text, add --map {_pair(field, column)}"
     if path := _path_to_text(value):

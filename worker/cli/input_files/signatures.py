@@ -6,6 +6,7 @@ import re
 import zipfile
 from typing import BinaryIO
 
+NO_TEXT = "is neither text nor of another known kind"
 HEAD = 4096  # bytes that are looked at
 
 PARQUET = b"PAR1"
@@ -45,6 +46,8 @@ def foreign_kind(head: bytes, file: BinaryIO) -> str | None:
         return _zip_kind(file)
     if head[_TAR] == b"ustar":
         return "is a tar archive: unpack it first: tar xf FILE"
+    if bytes(4) in head:
+        return NO_TEXT
     if _WEB_PAGE.match(head):
         return "is a web page (HTML) instead of the file itself: download the raw file"
     if _XML.match(head):

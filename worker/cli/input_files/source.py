@@ -69,9 +69,10 @@ def open_source(path: Path, encoding: str | None = None) -> Iterator[Source]:
         head = _head(file)
         is_parquet = head.startswith(PARQUET)
         if not is_parquet:
-            if kind := foreign_kind(head, file):
+            chosen = _encoding(head, encoding)
+            if chosen is None and (kind := foreign_kind(head, file)):
                 raise refusal(name, kind)
-            if chosen := _encoding(head, encoding):
+            if chosen is not None:
                 details.append(chosen)
                 file = copies.of(_recoded(file, chosen, name))
             if _ends_with_ctrl_z(file):
