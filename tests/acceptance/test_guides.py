@@ -75,9 +75,14 @@ def test_the_tutorial_ends_as_it_says(tmp_path: Path) -> None:
     port = str(free_port())
     answers = f"until (: < /dev/tcp/127.0.0.1/{port}) 2> /dev/null; do sleep 0.1; done\n"
     script = "\n".join([sandbox, answers, *commands]).replace("8321", port)
-    quick = {"EVALWORKER_MAX_ITEM_ATTEMPTS": "2", "EVALWORKER_LINGER_SECONDS": "0"}
+    quick = {
+        "EVALWORKER_MAX_ITEM_ATTEMPTS": "2",
+        "EVALWORKER_LINGER_SECONDS": "0",
+        "EVALWORKER_CONSOLE_PORT": str(free_port()),
+    }
     shown = run(script, tmp_path, with_commands(tmp_path) | quick)
     assert "requires expected_output" in shown
+    assert "Too few pairs differ to tell." in shown
     (queries,) = blocks("sql", DOCS / "tutorial.md")
     engine = sa.create_engine(f"sqlite:///{tmp_path}/evalworker.db")
     with engine.connect() as connection:
@@ -85,7 +90,11 @@ def test_the_tutorial_ends_as_it_says(tmp_path: Path) -> None:
             assert len(connection.exec_driver_sql(query).all()) > 2
         saved = connection.exec_driver_sql("SELECT id FROM answers").scalars().all()
         jobs = connection.exec_driver_sql("SELECT status, metadata FROM eval_jobs ORDER BY id")
-        assert [tuple(job) for job in jobs] == [("completed", None), ("completed", '{"answer":2}')]
+        assert [tuple(job) for job in jobs] == [
+            ("completed", None),
+            ("completed", None),
+            ("completed", '{"answer":2}'),
+        ]
     engine.dispose()
     assert saved == [2]
 
