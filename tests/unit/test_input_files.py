@@ -644,9 +644,12 @@ def test_texts_are_refused_with_the_command_that_names_them(tmp_path: Path) -> N
 
 
 def test_a_damaged_text_in_utf8_is_not_taken_for_another_encoding(tmp_path: Path) -> None:
-    path = write(tmp_path, "request\nStraße\n".encode() + b"Stra\xdfe\n", "x.csv")
+    path = write(tmp_path, "request\nStraße\n".encode() * 9 + b"Stra\xdfe\n", "x.csv")
     (complaint,) = complaints_about(path)
-    assert complaint.startswith("line 3: is not UTF-8 (byte 5), although the text before is")
+    assert complaint.startswith("line 19: is not UTF-8 (byte 5), but most of the text is: correct")
+    # These words are GBK, and by chance valid UTF-8.
+    path = write(tmp_path, "问题,答案\n联通,中国的首都是哪里\n".encode("gbk"), "x.csv")
+    assert "--encoding gb18030" in complaints_about(path)[0]
 
 
 @pytest.mark.parametrize(

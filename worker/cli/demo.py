@@ -56,7 +56,9 @@ FAILURE_COLUMNS = (
 def demo(
     file: Annotated[
         Path | None,
-        typer.Option(exists=True, dir_okay=False, help="A JSONL or CSV file of your own inputs."),
+        typer.Option(
+            exists=True, dir_okay=False, help="A file of your own inputs, such as JSONL or CSV."
+        ),
     ] = None,
     judge: Annotated[
         str, typer.Option(callback=_known_judge, help="Which of the sandbox's judges to use.")

@@ -28,6 +28,7 @@ _CHUNK = 256 * 1024
 _GUESSED_BYTES = 64 * 1024
 _SHOWN = 60  # characters of a line
 _NOT_ASCII = re.compile(rb"[\x80-\xff]+")
+_FEW_INVALID = 4  # valid characters for each invalid one
 _WESTERN_RUN = 1.6  # bytes that are not ASCII in a row, on average
 _BETWEEN_NAMES = re.compile(r"[\"{}:,;|\t\r\n]")
 _FREQUENT = ["cp1252", "cp1251", "cp1253", "cp1255", "cp1256", "koi8_r", "cp932", "euc_jp"]
@@ -101,22 +102,30 @@ class EncodingOffence:
 def encoding_offence(file: BinaryIO) -> EncodingOffence:
     """Return where a file is not UTF-8, with a sample in the encoding that it may be in."""
     file.seek(0)
-    has_utf8 = False
+    valid = 0  # runs of characters that are not ASCII
     for number, line in enumerate(file, 1):
         try:
-            has_utf8 |= not line.decode().isascii()
+            line.decode()
+            valid += len(_NOT_ASCII.findall(line))
         except UnicodeDecodeError as error:
             if _CONTROL.search(line[:_GUESSED_BYTES]):
                 return EncodingOffence(f"line {number}: {NO_TEXT}")
             where = f"line {number}: is not UTF-8 (byte {error.start + 1})"
-            if has_utf8 or not line[: error.start].isascii():
-                return EncodingOffence(f"{where}, although the text before is: correct this line")
             sample = line + file.read(_GUESSED_BYTES)
+            if _is_mostly_utf8(sample, valid):
+                return EncodingOffence(f"{where}, but most of the text is: correct this line")
             before = max(0, error.start - _GUESSED_BYTES)
             guess = encoding_of_names(sample) if number == 1 else None
             guess = guess or guessed_encoding(sample[before:][: 2 * _GUESSED_BYTES])
             return EncodingOffence(where + _advice(line, error.start, guess), guess)
     return EncodingOffence("is not UTF-8")
+
+
+def _is_mostly_utf8(sample: bytes, valid_before: int) -> bool:
+    """Return whether a text is UTF-8 with some damage; a few characters fit it by chance."""
+    invalid = sample.decode("utf-8", "replace").count("\ufffd")
+    valid = len(_NOT_ASCII.findall(sample)) - invalid
+    return valid_before + valid > _FEW_INVALID * invalid
 
 
 def _advice(line: bytes, start: int, guess: str | None) -> str:

@@ -21,14 +21,15 @@ _NEAR = 0.8  # ratio of difflib: `respnse` has 0.93, `user` for `user_id` has 0.
 # Ordered: an earlier name is taken before a later one. Compared without case and punctuation.
 _REQUEST = """
     question prompt query user_input instruction problem user_query user_message input user human
-    question_text input_text user_prompt message utterance inputs
+    question_text input_text user_prompt user_question message utterance inputs req q
     frage pregunta domanda pergunta vraag вопрос питання 问题 問題 質問 질문 pytanie soru fråga
     kysymys spørgsmål spørsmål otázka kérdés întrebare pertanyaan câu_hỏi سؤال प्रश्न ερώτηση שאלה
 """
 _RESPONSE = """
     answer output completion prediction model_output model_response model_answer actual_output
     generated_answer generated_text generation predicted_answer assistant_response last_assistant
-    assistant llm_output llm_response reply outputs
+    generated_response bot_response agent_response llm_answer assistant llm_output llm_response
+    candidate pred reply outputs resp a
     antwort respuesta réponse risposta resposta antwoord ответ відповідь 回答 答案 答え 답변 대답
     odpowiedź cevap svar vastaus odpověď válasz răspuns jawaban câu_trả_lời trả_lời
     إجابة उत्तर απάντηση תשובה
@@ -36,13 +37,15 @@ _RESPONSE = """
 _EXPECTED_OUTPUT = """
     ground_truth reference expected expected_answer expected_response reference_answer
     reference_output gold gold_answer golden_answer correct_answer best_answer ideal
-    ideal_answer ideal_response target canonical_solution solution
+    ideal_answer ideal_response target canonical_solution solution gt answer_key
+    expected_result desired_output desired_response correct_response gold_response golden_response
+    reference_response ground_truth_answer
     referenz referenzantwort musterlösung musterantwort erwartete_antwort respuesta_esperada
     respuesta_correcta réponse_attendue risposta_attesa resposta_esperada 参考答案 標準答案 正解
 """
 _CONTEXTS = """
     context retrieved_contexts retrieval_context retrieved_context reference_contexts documents
-    docs passages chunks retrieved_documents
+    docs passages passage chunks retrieved_documents source_documents evidence ctx ctxs
     kontext kontexte contexto contextos contexte contesto контекст 上下文 文脈
 """
 _ALIASES = {
@@ -56,7 +59,7 @@ _ALIASES = {
 
 
 def plain(name: str) -> str:
-    """Return a name without case, accents' encoding, spaces and punctuation."""
+    """Return a name without case, spaces and punctuation."""
     folded = unicodedata.normalize("NFKC", name).casefold()
     return "".join(character for character in folded if character.isalnum())
 
@@ -117,10 +120,7 @@ def suggested_columns(columns: Mapping[str, Any], filled: Collection[str]) -> di
     # The only answer of a file is what its user wants to have evaluated.
     if "expected_output" in taken and not {*filled, *taken} & {"response", "turns"}:
         taken["response"] = taken.pop("expected_output")
-    order = list(_ALIASES)
-    return dict(
-        sorted(taken.items(), key=lambda pair: order.index(pair[0]) if pair[0] in order else 9)
-    )
+    return {field: taken[field] for field in (*_ALIASES, *sorted(FIELDS)) if field in taken}
 
 
 def _own_names(column: str) -> tuple[str, str]:

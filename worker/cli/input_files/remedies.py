@@ -69,9 +69,9 @@ def with_remedy(offence: str, value: Any, column: str, jq_records: str | None) -
     if isinstance(value, float) and not math.isfinite(value):
         return f"{offence}: write null: sed 's/: *NaN/: null/g' FILE | evalworker enqueue - …"
     if found in ("a number", "a boolean"):
-        return f"{offence}: to take it as text, add --map {_pair(field, column)}"
+        return f"{offence}: to take it as text, add {map_option(field, column)}"
     if path := _path_to_text(value):
-        return f"{offence}: to take a part of it, add --map {_pair(field, f'{column}.{path}')}"
+        return f"{offence}: to take a part of it, add {map_option(field, f'{column}.{path}')}"
     return offence
 
 
@@ -94,13 +94,14 @@ def _split_option(field: str, text: str) -> str:
     return f"--split {field}={shlex.quote(shown)}"
 
 
-def _pair(field: str, column: str) -> str:
-    return shlex.quote(f"{field}={column}")
+def map_option(field: str, column: str) -> str:
+    """Return the option that fills a field from a column, for a shell."""
+    return f"--map {shlex.quote(f'{field}={column}')}"
 
 
 def _elements_remedy(field: str, value: Any, column: str, jq_records: str | None) -> str:
     if field == "turns" and isinstance(value[0], str):
-        return f": to take the first one, add --map {_pair('request', f'{column}.0')}"
+        return f": to take the first one, add {map_option('request', f'{column}.0')}"
     if jq_records is not None and (path := _path_to_text(value[0])):
         program = f"{jq_records}{jq_path(column)} |= map({jq_path(path)})"
         return f": take their texts: {jq_command(program)}"

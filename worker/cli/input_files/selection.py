@@ -20,7 +20,7 @@ from worker.cli.input_files.fields import (
     near_name,
 )
 from worker.cli.input_files.json_object import RepeatedKey, decode
-from worker.cli.input_files.remedies import list_remedy
+from worker.cli.input_files.remedies import list_remedy, map_option
 
 _ESCAPES = {r"\n": "\n", r"\t": "\t", r"\r": "\r", r"\0": "\0"}
 
@@ -117,7 +117,7 @@ def parse_selection(
     columns = _pairs("--map", maps, "request=question")
     for name, column in columns.items():
         if name not in FIELDS and column in FIELDS:
-            raise WrongOption(f"the input field comes first: --map {_quoted(column, name)}")
+            raise WrongOption(f"the input field comes first: {map_option(column, name)}")
         _check_field("--map", name)
     constants = _pairs("--set", sets, "system_prompt='Be brief.'")
     for name in constants:
@@ -216,13 +216,9 @@ def _as_text(value: Any) -> Any:
     return json.dumps(value) if is_number else value
 
 
-def _quoted(name: str, column: str) -> str:
-    return shlex.quote(f"{name}={column}")
-
-
 def map_options(columns: Mapping[str, str]) -> str:
     """Return the options that fill fields from these columns, for a shell."""
-    return " ".join(f"--map {_quoted(name, column)}" for name, column in columns.items())
+    return " ".join(map_option(name, column) for name, column in columns.items())
 
 
 def ignore_options(columns: Iterable[str]) -> str:
