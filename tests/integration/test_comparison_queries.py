@@ -19,6 +19,7 @@ from worker.store import score_rollup
 from worker.store.comparison_notes import comparison_notes
 from worker.store.comparison_queries import JobPair, compare_jobs, largest_changes
 from worker.store.database import Transaction
+from worker.store.group_queries import sums_by_evaluator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -65,7 +66,23 @@ def test_the_sums_are_those_of_python_whatever_pairs_and_groups(connection: sa.C
 
 
 def assert_same(found: PairedScores, expected: PairedScores) -> None:
-    assert astuple(found)[1:] == pytest.approx(astuple(expected)[1:], abs=1e-9)
+    assert flat(found) == pytest.approx(flat(expected), abs=1e-9)
+
+
+def flat(scores: PairedScores) -> list[float]:
+    return [*astuple(scores)[1:-1], *astuple(scores.differences)]
+
+
+def test_the_scores_of_one_job_are_grouped_alike(connection: sa.Connection) -> None:
+    rng = Random(2)
+    given = [round(rng.random(), 2) for _ in range(40)]
+    texts = [{"text": number // 9} if number < 36 else None for number in range(40)]
+    job_id = add(connection, [*given, None], metadata=[*texts, {"text": 0}])
+    found = sums_by_evaluator(connection, job_id, "text")["clarity"]
+    groups = [str(text["text"]) if text else number for number, text in enumerate(texts)]
+    expected = paired_scores([0.0] * 40, given, groups).differences
+    assert astuple(found) == pytest.approx(astuple(expected), abs=1e-9)
+    assert found.groups == 4 + 4
 
 
 def test_pairs_by_index_whose_requests_differ_are_counted(connection: sa.Connection) -> None:

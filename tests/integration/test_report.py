@@ -97,6 +97,7 @@ def test_a_report_has_the_numbers_of_the_comparison(connection: sa.Connection) -
         assert difference_text(one.scores.mean_difference) in page.text
     assert "12 pairs of inputs with the same metadata 'id'" in page.text
     assert "Largest losses" in page.text
+    assert "Inputs with the same id in their metadata belong together" in page.text
 
 
 def test_a_job_without_results_has_a_report_as_well(connection: sa.Connection) -> None:

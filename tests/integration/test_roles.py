@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from tests.support.fake_judge_api import FakeJudgeAPI
 from tests.support.manual_replica import ManualReplica
 from tests.support.processes import environment, evalworker
+from tests.support.scored_jobs import add_scored_job
 from tests.support.servers import free_port
 from tests.support.shared_servers import POSTGRES_TEMPLATE
 from tests.support.webhook_receiver import SECRET, running_receiver
@@ -26,12 +27,14 @@ from tests.support.worker_thread import settings_for
 from worker import InvalidInputs, enqueue
 from worker.app import App
 from worker.config import load_settings
+from worker.domain.verdict import Verdict
 from worker.errors import ConfigurationError, EvalWorkerError, IdempotencyKeyReused
 from worker.gateway.server import serving_gateway
 from worker.pipeline.brokers import grant_queue
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import running_sandbox
 from worker.store import batch_commands, job_commands
+from worker.store.comparison_queries import compare_jobs
 from worker.store.database import Database
 from worker.store.migrate import downgrade, grant_roles, upgrade
 from worker.store.tables import metadata
@@ -650,3 +653,15 @@ def test_on_sqlite_there_are_no_roles(sqlite_url: str) -> None:
     database = Database(sqlite_url)
     with contextlib.closing(database), pytest.raises(ConfigurationError, match="SQLite"):
         grant_roles(database)
+
+
+def test_a_reader_can_compare_two_jobs(logins: Logins) -> None:
+    with logins.owning() as owner, owner.engine.begin() as connection:
+        first, second = (
+            add_scored_job(connection, {"length": [score] * 10}) for score in (0.1, 0.5)
+        )
+    engine = logins.engine("reader")
+    with engine.connect() as connection:
+        (length,) = compare_jobs(connection, first, second).evaluators
+    engine.dispose()
+    assert length.verdict is Verdict.BETTER

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from worker.domain.comparison import EQUAL, PairedScores
+from worker.domain.clusters import EQUAL, GroupedSums
+from worker.domain.comparison import PairedScores
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -21,17 +22,20 @@ def paired_scores(
     sums = [(sum(group), len(group)) for group in members.values()]
     return PairedScores(
         "evaluator",
-        pairs=len(differences),
         first_total=sum(first),
         second_total=sum(second),
         better=sum(d > EQUAL for d in differences),
         worse=sum(d < -EQUAL for d in differences),
-        least=min(differences),
-        most=max(differences),
-        groups=len(sums),
-        group_squares=sum(s * s for s, _ in sums),
-        group_products=sum(s * n for s, n in sums),
-        group_sizes=sum(n * n for _, n in sums),
         groups_better=sum(s > EQUAL for s, _ in sums),
         groups_worse=sum(s < -EQUAL for s, _ in sums),
+        differences=GroupedSums(
+            size=len(differences),
+            total=sum(differences),
+            least=min(differences),
+            most=max(differences),
+            groups=len(sums),
+            squares=sum(s * s for s, _ in sums),
+            products=sum(s * n for s, n in sums),
+            sizes=sum(n * n for _, n in sums),
+        ),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,8 @@ import pytest
 from scipy import stats
 
 from tests.support.paired_scores import paired_scores
+from worker.domain.clusters import ONE_GROUP, clustered_interval, standard_error
 from worker.domain.comparison import (
-    ONE_GROUP,
     ONE_PAIR,
     SAME_DIFFERENCE,
     Comparison,
@@ -19,9 +20,8 @@ from worker.domain.comparison import (
     difference_interval,
     holm,
     sign_test,
-    standard_error,
 )
-from worker.domain.intervals import Interval
+from worker.domain.intervals import Interval, t_interval
 from worker.domain.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def test_the_smallest_visible_difference_is_2_8_standard_errors() -> None:
     scores = paired_scores(first, second)
     differences = [b - a for a, b in zip(first, second, strict=True)]
     error = stats.sem(differences)
-    assert standard_error(scores) == pytest.approx(error)
+    assert standard_error(scores.differences) == pytest.approx(error)
     assert only(scores).smallest_visible == pytest.approx(2.8 * error, rel=0.001)
 
 
@@ -100,12 +100,23 @@ def test_inputs_that_belong_together_have_a_clustered_standard_error() -> None:
     ]
     expected = math.sqrt(12 / 11 * math.fsum(s * s for s in sums)) / 90
     clustered = paired_scores(first, second, groups)
-    assert standard_error(clustered) == pytest.approx(expected)
-    assert standard_error(clustered) > 1.5 * standard_error(paired_scores(first, second))
+    assert standard_error(clustered.differences) == pytest.approx(expected)
+    assert standard_error(clustered.differences) > 1.5 * standard_error(
+        paired_scores(first, second).differences
+    )
     found = difference_interval(clustered)
     assert isinstance(found, Interval)
     half = stats.t.ppf(0.975, 11) * expected
     assert (found.high - found.low) / 2 == pytest.approx(half)
+
+
+def test_where_each_score_is_a_group_the_clustered_interval_is_the_plain_one() -> None:
+    rng = Random(6)
+    scores = [round(rng.betavariate(6, 3), 2) for _ in range(300)]
+    clustered = clustered_interval(paired_scores([0.0] * 300, scores).differences)
+    plain = t_interval(sorted(Counter(scores).items()))
+    assert isinstance(clustered, Interval)
+    assert (clustered.low, clustered.high) == pytest.approx((plain.low, plain.high))
 
 
 # --- verdicts ---

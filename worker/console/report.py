@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -18,6 +18,7 @@ from worker.console.changed_pairs import ChangedPair, changed_pairs
 from worker.console.charts import Bar
 from worker.console.comparison_charts import difference_line, largest_reach, outcome_bar
 from worker.console.renderer import STATIC, template_environment
+from worker.domain.clusters import clustered_interval
 from worker.domain.number_format import difference_text, p_text, score_text
 from worker.domain.pair_key import Pairing
 from worker.domain.phrases import timestamp
@@ -25,6 +26,7 @@ from worker.domain.score_summary import ScoreSummary, summarize
 from worker.store import comparison_queries, input_queries, job_queries
 from worker.store.comparison_notes import comparison_notes
 from worker.store.comparison_queries import JobComparison, JobPair
+from worker.store.group_queries import sums_by_evaluator
 from worker.store.input_queries import InputDetail, InputFilter, Order, Verdict
 
 WORST = 10
@@ -88,7 +90,8 @@ def render_report(
         .render(
             job=job,
             comparison=comparison,
-            evaluators=_evaluators(connection, job_id),
+            evaluators=_evaluators(connection, job_id, cluster),
+            cluster=cluster,
             reasons=input_queries.reasons_of(connection, job_id, limit=REASONS),
             worst=_worst(connection, job_id),
             style=style,
@@ -111,10 +114,15 @@ def _policy(style: str) -> str:
     return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
 
 
-def _evaluators(connection: sa.Connection, job_id: UUID) -> list[EvaluatorPart]:
+def _evaluators(
+    connection: sa.Connection, job_id: UUID, cluster: str | None
+) -> list[EvaluatorPart]:
+    grouped = {} if cluster is None else sums_by_evaluator(connection, job_id, cluster)
     found = []
     for name, (counts, unscored) in input_queries.score_counts(connection, job_id).items():
         summary = summarize(name, counts, unscored)
+        if name in grouped:
+            summary = replace(summary, interval=clustered_interval(grouped[name]))
         bars = [
             Bar(one.count, f"{score_text(one.low)} to {score_text(one.high)}")
             for one in summary.bins

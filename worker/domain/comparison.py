@@ -6,22 +6,20 @@ pairs take that out: Miller, "Adding error bars to evals" (2024, arXiv 2411.0064
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from worker.domain.distributions import fair_coin_tail, t_critical
-from worker.domain.intervals import CONFIDENCE, Interval, Method, NoInterval
+from worker.domain.clusters import NO_SPREAD, GroupedSums, clustered_interval, standard_error
+from worker.domain.distributions import fair_coin_tail
+from worker.domain.intervals import CONFIDENCE, Interval, NoInterval
 from worker.domain.verdict import Evidence, Verdict, decide, sentence
 
 SIGNIFICANT = 1 - CONFIDENCE
 POWER = 0.8  # the chance to find a difference of the smallest size that counts as visible
 VISIBLE_ERRORS = NormalDist().inv_cdf(1 - SIGNIFICANT / 2) + NormalDist().inv_cdf(POWER)  # 2.8
-EQUAL = 1e-9  # scores that differ by less are the same: the difference is a rounding error
 
 ONE_PAIR = NoInterval("there is only one pair")
-ONE_GROUP = NoInterval("there is only one group of inputs that belong together")
 SAME_DIFFERENCE = NoInterval("the difference is the same everywhere")
 
 
@@ -30,24 +28,25 @@ class PairedScores:
     """Sums over the pairs of one evaluator, of which there is at least one.
 
     A difference is the second score minus the first. Pairs form groups of inputs that belong
-    together; by default each pair is a group of its own. A group has n pairs, and the sum s of
-    their differences.
+    together; by default each pair is a group of its own.
     """
 
     evaluator_name: str
-    pairs: int
     first_total: float  # the sum of the first scores
     second_total: float
     better: int  # pairs whose second score is higher
     worse: int
-    least: float  # the least difference
-    most: float
-    groups: int
-    group_squares: float  # the sum of s·s
-    group_products: float  # the sum of s·n
-    group_sizes: float  # the sum of n·n
-    groups_better: int  # groups with s > 0
+    groups_better: int  # groups of which the sum of the differences is positive
     groups_worse: int
+    differences: GroupedSums
+
+    @property
+    def pairs(self) -> int:
+        return self.differences.size
+
+    @property
+    def groups(self) -> int:
+        return self.differences.groups
 
     @property
     def same(self) -> int:
@@ -63,7 +62,7 @@ class PairedScores:
 
     @property
     def mean_difference(self) -> float:
-        return self.second_mean - self.first_mean
+        return self.differences.mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +91,7 @@ def _compare_one(scores: PairedScores, p: float) -> Comparison:
     interval = difference_interval(scores)
     visible = None
     if isinstance(interval, Interval):
-        visible = VISIBLE_ERRORS * standard_error(scores)
+        visible = VISIBLE_ERRORS * standard_error(scores.differences)
     found = Evidence(
         scores.pairs,
         scores.better,
@@ -116,31 +115,11 @@ def _compare_one(scores: PairedScores, p: float) -> Comparison:
 
 
 def difference_interval(scores: PairedScores) -> Interval | NoInterval:
-    """Return the mean difference ± t·s/√n, with the t of one degree of freedom less than groups."""
-    if scores.groups <= 1:
-        return ONE_PAIR if scores.pairs == 1 else ONE_GROUP
-    error = standard_error(scores)
-    if scores.most - scores.least < EQUAL or error < EQUAL:
-        return SAME_DIFFERENCE
-    half = t_critical(CONFIDENCE, scores.groups - 1) * error
-    return Interval(scores.mean_difference - half, scores.mean_difference + half, Method.T)
-
-
-def standard_error(scores: PairedScores) -> float:
-    """Return the standard error of the mean difference, clustered by groups.
-
-    The sum over groups of (s - n·d)², with the mean difference d, takes the place of the sum of
-    squares (Liang and Zeger 1986; Miller 2024), with G/(G - 1) against the bias of few
-    groups G. Where each pair is a group, it is s/√n.
-    """
-    difference = scores.mean_difference
-    squares = (
-        scores.group_squares
-        - 2 * difference * scores.group_products
-        + difference * difference * scores.group_sizes
-    )
-    correction = scores.groups / (scores.groups - 1)
-    return math.sqrt(max(0.0, squares) * correction) / scores.pairs
+    """Return the mean difference ± t·s/√n, or clustered by groups; or why there is no interval."""
+    if scores.pairs == 1:
+        return ONE_PAIR
+    interval = clustered_interval(scores.differences)
+    return SAME_DIFFERENCE if interval is NO_SPREAD else interval
 
 
 def sign_test(better: int, worse: int) -> float:

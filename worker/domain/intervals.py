@@ -34,6 +34,7 @@ class Method(StrEnum):
     T = "t"
     BOOTSTRAP = "bootstrap"
     WILSON = "wilson"
+    CLUSTERED = "clustered"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from worker.domain.pair_key import PairedBy
 from worker.domain.phrases import quantity
 from worker.store.comparison_queries import JobComparison
 from worker.store.job_queries import JobProgress
-from worker.store.tables import job_scores
+from worker.store.views import score_summary
 
 
 def comparison_notes(connection: sa.Connection, found: JobComparison) -> list[str]:
@@ -69,10 +69,10 @@ def _judge_notes(
 def _versions(connection: sa.Connection, job: JobProgress) -> Sequence[str]:
     """Return the versions that ran, which are known of a job that has ended."""
     chosen = (
-        sa.select(job_scores.c.judge_version_id)
+        sa.select(score_summary.c.judge_version_id)
         .distinct()
-        .where(job_scores.c.job_id == job.job_id, job_scores.c.judge_version_id.isnot(None))
-        .order_by(job_scores.c.judge_version_id)
+        .where(score_summary.c.job_id == job.job_id, score_summary.c.judge_version_id.isnot(None))
+        .order_by(score_summary.c.judge_version_id)
     )
     return connection.scalars(chosen).all()
 

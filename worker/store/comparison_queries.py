@@ -1,4 +1,4 @@
-"""Compare the scores of two jobs, input by input.
+"""Compare the scores of two jobs, input by input, by the views that any reader may read.
 
 Pairs are found by grouping the rows of both jobs by their key, and by counting the rows of each job
 in a group. A join of the two jobs would take SQLite minutes where the key is a text.
@@ -7,20 +7,22 @@ in a group. A join of the two jobs would take SQLite minutes where the key is a 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
 
-from worker.domain.comparison import EQUAL, Comparison, PairedScores, compare
+from worker.domain.clusters import EQUAL, GroupedSums
+from worker.domain.comparison import Comparison, PairedScores, compare
 from worker.domain.pair_key import PairedBy, Pairing
 from worker.domain.phrases import quantity
 from worker.errors import NotPossible
+from worker.store.group_queries import grouped_sums
 from worker.store.job_queries import JobProgress, progress_of
 from worker.store.rows import read_rows
 from worker.store.sql_functions import value_at
-from worker.store.tables import evaluator_results, items
+from worker.store.views import item_results, scores
 
 SHOWN_KEYS = 3  # of those that occur more than once
 
@@ -72,7 +74,8 @@ class JobPair:
         self.first = first
         self.second = second
         self.pairing = pairing
-        self.key = _key(pairing)  # the same element wherever it is selected and grouped by
+        self.input_key = _key(item_results, pairing)
+        self.score_key = _key(scores, pairing)
         self.group_key = group_key
 
     def is_first(self, column: sa.Column[UUID]) -> sa.ColumnElement[bool]:
@@ -82,14 +85,15 @@ class JobPair:
         return column == self.second
 
 
-def _key(pairing: Pairing) -> sa.ColumnElement[Any]:
+def _key(view: sa.Table, pairing: Pairing) -> sa.ColumnElement[Any]:
+    """Build what pairs rows; the same element has to be selected and grouped by."""
     match pairing.by:
         case PairedBy.INDEX:
-            return items.c.item_index
+            return view.c.item_index
         case PairedBy.REQUEST:
-            return items.c.request
+            return item_results.c.request
         case PairedBy.METADATA:
-            return value_at(items.c.metadata, pairing.key)
+            return value_at(view.c.metadata, pairing.key)
 
 
 def compare_jobs(
@@ -109,7 +113,7 @@ def compare_jobs(
         raise NotPossible(_repeated_keys(connection, jobs, counts.repeated))
     if not counts.pairs:
         raise NotPossible(_no_pairs(jobs, counts))
-    found = [PairedScores(*row) for row in connection.execute(_sums(jobs))]
+    found = [_paired_scores(row) for row in connection.execute(_sums(jobs))]
     return JobComparison(
         *progress,
         pairing,
@@ -124,16 +128,16 @@ def _keys(jobs: JobPair) -> sa.Subquery:
     """Select how many inputs of each job have a key, and whether their requests are the same."""
     is_same: sa.ColumnElement[bool] = sa.true()
     if jobs.pairing.by is not PairedBy.REQUEST:
-        is_same = sa.func.min(items.c.request) == sa.func.max(items.c.request)
+        is_same = sa.func.min(item_results.c.request) == sa.func.max(item_results.c.request)
     return (
         sa.select(
-            jobs.key.label("key"),
-            sa.func.count().filter(jobs.is_first(items.c.job_id)).label("in_first"),
-            sa.func.count().filter(jobs.is_second(items.c.job_id)).label("in_second"),
+            jobs.input_key.label("key"),
+            sa.func.count().filter(jobs.is_first(item_results.c.job_id)).label("in_first"),
+            sa.func.count().filter(jobs.is_second(item_results.c.job_id)).label("in_second"),
             is_same.label("is_same"),
         )
-        .where(items.c.job_id.in_([jobs.first, jobs.second]))
-        .group_by(jobs.key)
+        .where(item_results.c.job_id.in_([jobs.first, jobs.second]))
+        .group_by(jobs.input_key)
         .subquery("keys")
     )
 
@@ -188,37 +192,38 @@ def _no_pairs(jobs: JobPair, counts: PairCounts) -> str:
 def _pairs(jobs: JobPair) -> sa.Subquery:
     """Select the pairs of each evaluator, and incomplete ones: their difference is NULL."""
     of_first, of_second = (
-        sa.and_(is_one(evaluator_results.c.job_id), evaluator_results.c.score.isnot(None))
+        sa.and_(is_one(scores.c.job_id), scores.c.score.isnot(None))
         for is_one in (jobs.is_first, jobs.is_second)
     )
-    first = sa.func.avg(evaluator_results.c.score).filter(of_first)
-    second = sa.func.avg(evaluator_results.c.score).filter(of_second)
+    first = sa.func.avg(scores.c.score).filter(of_first)
+    second = sa.func.avg(scores.c.score).filter(of_second)
+    by_request = jobs.pairing.by is PairedBy.REQUEST
     group: sa.ColumnElement[Any] = sa.null()
     if jobs.group_key is not None:
-        group = sa.func.min(value_at(items.c.metadata, jobs.group_key))
+        group = sa.func.min(value_at(scores.c.metadata, jobs.group_key))
     return (
         sa.select(
-            evaluator_results.c.evaluator_name,
-            jobs.key.label("key"),
-            sa.func.min(items.c.item_index).filter(of_first).label("first_index"),
-            sa.func.min(items.c.item_index).filter(of_second).label("second_index"),
+            scores.c.evaluator_name,
+            jobs.score_key.label("key"),
+            sa.func.min(scores.c.item_index).filter(of_first).label("first_index"),
+            sa.func.min(scores.c.item_index).filter(of_second).label("second_index"),
             first.label("first_score"),
             second.label("second_score"),
             (second - first).label("difference"),
             group.label("group_value"),
         )
-        .join_from(
-            evaluator_results,
-            items,
-            sa.and_(
-                items.c.job_id == evaluator_results.c.job_id,
-                items.c.item_index == evaluator_results.c.item_index,
-            ),
-        )
-        .where(evaluator_results.c.job_id.in_([jobs.first, jobs.second]), jobs.key.isnot(None))
-        .group_by(evaluator_results.c.evaluator_name, jobs.key)
+        .select_from(_scores_with_requests() if by_request else scores)
+        .where(scores.c.job_id.in_([jobs.first, jobs.second]), jobs.score_key.isnot(None))
+        .group_by(scores.c.evaluator_name, jobs.score_key)
         .subquery("pairs")
     )
+
+
+def _scores_with_requests() -> sa.FromClause:
+    is_same_input = sa.and_(
+        item_results.c.job_id == scores.c.job_id, item_results.c.item_index == scores.c.item_index
+    )
+    return scores.join(item_results, is_same_input)
 
 
 def _groups(jobs: JobPair) -> sa.Subquery:
@@ -241,7 +246,7 @@ def _groups(jobs: JobPair) -> sa.Subquery:
 
 
 def _sums(jobs: JobPair) -> sa.Select[Any]:
-    """Select the fields of `PairedScores` for each evaluator, in their order."""
+    """Select the fields of `PairedScores` for each evaluator, then those of its differences."""
     groups = _groups(jobs).c
 
     def total(value: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
@@ -250,22 +255,23 @@ def _sums(jobs: JobPair) -> sa.Select[Any]:
     return (
         sa.select(
             groups.evaluator_name,
-            sa.cast(total(groups.pairs), sa.BigInteger),
             total(groups.first_total),
             total(groups.second_total),
             sa.cast(total(groups.better), sa.BigInteger),
             sa.cast(total(groups.worse), sa.BigInteger),
-            sa.func.min(groups.least),
-            sa.func.max(groups.most),
-            sa.func.count().filter(groups.pairs > 0),
-            total(groups.difference * groups.difference),
-            total(groups.difference * groups.pairs),
-            sa.cast(total(groups.pairs * groups.pairs), sa.Double),
             sa.func.count().filter(groups.difference > EQUAL),
             sa.func.count().filter(groups.difference < -EQUAL),
+            *grouped_sums(groups.pairs, groups.difference, groups.least, groups.most),
         )
         .group_by(groups.evaluator_name)
         .order_by(groups.evaluator_name)
+    )
+
+
+def _paired_scores(row: sa.Row[Any]) -> PairedScores:
+    own = [field.name for field in fields(PairedScores) if field.name != "differences"]
+    return PairedScores(
+        **dict(zip(own, row, strict=False)), differences=GroupedSums(*row[len(own) :])
     )
 
 
@@ -291,7 +297,7 @@ def requests_of(
     connection: sa.Connection, job_id: UUID, indexes: Collection[int]
 ) -> dict[int, str | None]:
     """Return the requests of some inputs of a job, by their index."""
-    chosen = sa.select(items.c.item_index, items.c.request).where(
-        items.c.job_id == job_id, items.c.item_index.in_(indexes)
+    chosen = sa.select(item_results.c.item_index, item_results.c.request).where(
+        item_results.c.job_id == job_id, item_results.c.item_index.in_(indexes)
     )
     return {index: request for index, request in connection.execute(chosen)}  # noqa: C416 (a row is no pair to `dict`)
