@@ -11,7 +11,7 @@ from worker.cli.context import AsJson, configure, out, print_json
 from worker.config import Settings
 from worker.pipeline.brokers import grant_queue
 from worker.store.database import open_database
-from worker.store.migrate import grant_roles, upgrade
+from worker.store.migrate import grant_roles, migrate_to, upgrade
 from worker.store.schema_version import check_encoding, current_revision
 
 
@@ -20,10 +20,20 @@ def migrate(
         bool,
         typer.Option("--roles", help="Also create or update least-privilege PostgreSQL roles."),
     ] = False,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REVISION",
+            help="Go to this revision, also down, for an older worker. What only later ones store "
+            "is lost: make a backup first.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
+    if to is not None and roles:
+        raise typer.BadParameter("--roles needs the newest revision, so it excludes --to")
     settings = configure()
-    revision = migrate_database(settings)
+    revision = migrate_database(settings, to)
     if roles:
         with contextlib.closing(open_database(settings)) as database:
             grant_roles(database)
@@ -35,9 +45,9 @@ def migrate(
         out.print(f"the database has schema {revision}{updated}")
 
 
-def migrate_database(settings: Settings) -> str:
-    """Upgrade the configured database, and return its revision."""
+def migrate_database(settings: Settings, revision: str | None = None) -> str:
+    """Migrate the configured database, by default to the newest revision, and return that."""
     with contextlib.closing(open_database(settings, create=True)) as database:
         if current_revision(database) is None:
             check_encoding(database)
-        return upgrade(database)
+        return upgrade(database) if revision is None else migrate_to(database, revision)

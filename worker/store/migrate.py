@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
-from worker.errors import ConfigurationError, EvalWorkerError
+from worker.errors import ConfigurationError, EvalWorkerError, NotPossible
 from worker.store import rollup_backfill
 from worker.store.database import Database
 from worker.store.schema_version import current_revision, refuse_newer
@@ -28,6 +28,22 @@ def upgrade(database: Database, revision: str = "head") -> str:
     _run(database, lambda config: command.upgrade(config, revision))
     rollup_backfill.fill(database)
     return current_revision(database) or ""
+
+
+def migrate_to(database: Database, revision: str) -> str:
+    """Migrate up or down to a revision that an older worker needs; return it.
+
+    What only later revisions store is lost on the way down. Raises `NotPossible` for a revision
+    that this worker does not know, and `SchemaMismatch` where the database is newer than it.
+    """
+    current = current_revision(database)
+    refuse_newer(current)
+    known = sorted(path.name[:4] for path in (scripts_folder() / "versions").glob("[0-9]*.py"))
+    if revision not in known:
+        raise NotPossible(f"there is no revision {revision}: they are {known[0]} to {known[-1]}")
+    step = command.downgrade if current is not None and current > revision else command.upgrade
+    _run(database, lambda config: step(config, revision))
+    return revision
 
 
 def downgrade(database: Database, revision: str = "base") -> None:
