@@ -2,17 +2,32 @@
 # To pin the base image by digest: --build-arg PYTHON=python:3.12-slim@sha256:…
 ARG PYTHON=python:3.12-slim
 
-FROM ${PYTHON} AS build
+FROM ${PYTHON} AS base
+# For a network whose proxy has a certificate authority of its own, in PEM format. It is trusted by the
+# build and by the worker, and it is no secret: --build-arg CA_CERTIFICATE="$(cat corporate-ca.pem)"
+ARG CA_CERTIFICATE=""
+RUN if [ -n "${CA_CERTIFICATE}" ]; then \
+        printf '%s\n' "${CA_CERTIFICATE}" > /usr/local/share/ca-certificates/corporate.crt \
+     && update-ca-certificates; \
+    fi
+ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
+
+FROM base AS build
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY worker ./worker
 COPY migrations ./migrations
+# Another package index: --build-arg PIP_INDEX_URL=https://…. One that asks for a password belongs into
+# a pip.conf, which no layer and no history keeps: --secret id=pip_conf,src=pip.conf
+ARG PIP_INDEX_URL=""
+ARG PIP_CERT=/etc/ssl/certs/ca-certificates.crt
 # Bytecode is compiled here, because the root file system may be read-only later. Pip is not copied.
-RUN python -m venv --without-pip /opt/evalworker \
+RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
+    python -m venv --without-pip /opt/evalworker \
  && pip --python /opt/evalworker/bin/python install \
     --no-cache-dir --disable-pip-version-check --compile .
 
-FROM ${PYTHON}
+FROM base
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="evalworker" \

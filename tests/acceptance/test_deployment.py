@@ -70,6 +70,36 @@ def test_the_image_contains_what_the_build_needs_and_runs_unprivileged() -> None
     assert f"ARG VERSION={__version__}" in DOCKERFILE
 
 
+@pytest.mark.parametrize(
+    "given", ["", "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----"]
+)
+def test_a_certificate_authority_is_added_only_where_one_is_given(
+    given: str, tmp_path: Path
+) -> None:
+    (run,) = re.findall(r"^RUN +(.*)$", DOCKERFILE.split("\nFROM base")[0], re.MULTILINE)
+    (tmp_path / "update-ca-certificates").write_text("#!/bin/sh\necho updated\n")
+    (tmp_path / "update-ca-certificates").chmod(0o755)
+    done = subprocess.run(
+        ["sh", "-euc", run.replace("/usr/local/share/ca-certificates", str(tmp_path))],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "CA_CERTIFICATE": given},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == ("updated\n" if given else "")
+    written = tmp_path / "corporate.crt"
+    assert (written.read_text() if written.exists() else "") == (f"{given}\n" if given else "")
+
+
+def test_no_secret_of_the_build_is_an_argument() -> None:
+    """Arguments stay in the history of an image; a password of the package index must not."""
+    arguments = {name.partition("=")[0] for name in instructions("ARG")}
+    assert {"PIP_INDEX_URL", "CA_CERTIFICATE"} <= arguments
+    assert not [name for name in arguments if re.search("PASSWORD|TOKEN|USER|NETRC", name)]
+    assert "--mount=type=secret,id=pip_conf" in DOCKERFILE
+    assert not [name for name in instructions("COPY") if "pip.conf" in name]
+
+
 def test_compose_starts_workers_after_the_migration_and_ends_them_in_order() -> None:
     services = COMPOSE["services"]
     for name, command in (("migrate", "migrate"), ("worker", "run"), ("gateway", "gateway")):
@@ -142,7 +172,7 @@ def test_the_dockerfiles_own_commands_make_an_installation_that_works(tmp_path: 
     """Its RUN in an empty prefix, with what is COPYed and nothing else, then its CMD."""
     source, prefix = tmp_path / "src", tmp_path / "opt"
     source.mkdir()
-    build, final = DOCKERFILE.split("\nFROM ${PYTHON}\n")
+    _, build, final = re.split(r"\nFROM base\b", DOCKERFILE)
     for line in re.findall(r"^COPY +(.*)$", build, re.MULTILINE):
         *names, target = line.split()
         for name in names:
@@ -150,7 +180,7 @@ def test_the_dockerfiles_own_commands_make_an_installation_that_works(tmp_path: 
                 shutil.copytree(ROOT / name, source / target)
             else:
                 shutil.copy(ROOT / name, source / target)
-    (run,) = re.findall(r"^RUN +(.*)$", build, re.MULTILINE)
+    (run,) = re.findall(r"^RUN +(?:--mount=\S+ +)*(.*)$", build, re.MULTILINE)
     python = tmp_path / "bin"
     python.mkdir()
     (python / "python").symlink_to(sys.base_prefix + "/bin/python3")
