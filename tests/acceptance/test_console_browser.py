@@ -13,13 +13,16 @@ from tests.support.browsers import REASON, REQUIRED, browser_path
 from tests.support.fake_judge_api import FakeJudgeAPI
 from tests.support.manual_replica import ManualReplica
 from tests.support.shared_servers import sqlite_template
+from worker.admin import Admin
 from worker.config import load_settings
+from worker.console.report import render_report
 from worker.console.server import serving_console
 from worker.outbox import enqueue
 from worker.store.database import Database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from playwright.sync_api import Browser, Page
 
@@ -34,6 +37,7 @@ class Site(NamedTuple):
     url: str
     first: UUID
     second: UUID
+    database_url: str
 
     def paths(self) -> list[str]:
         job = f"jobs/{self.second}"
@@ -74,7 +78,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         )
     settings = load_settings(database_url=f"sqlite:///{file}", console_port=0)
     with serving_console(settings) as url:
-        yield Site(url, *jobs)
+        yield Site(url, jobs[0], jobs[1], settings.database_url)
     database.close()
 
 
@@ -123,7 +127,7 @@ def _quiet_page(browser: Browser, site: Site, **options: Any) -> Iterator[Page]:
     heard: list[str] = []
 
     def hear_request(sent: Any) -> None:
-        if not sent.url.startswith(site.url):
+        if not sent.url.startswith((site.url, "file:")):
             heard.append(sent.url)
 
     def hear_dialog(dialog: Any) -> None:
@@ -157,6 +161,20 @@ def check_every_page(page: Page, paths: list[str], site: Site) -> None:
 
 def test_the_main_pages_are_accessible_and_quiet(page: Page, site: Site) -> None:
     check_every_page(page, [f"jobs/{site.second}", f"jobs/{site.second}/inputs/0"], site)
+
+
+def test_a_report_is_accessible_and_quiet_at_any_width(
+    page: Page, site: Site, tmp_path: Path
+) -> None:
+    file = tmp_path / "report.html"
+    with Admin(site.database_url) as admin, admin.database.read() as connection:
+        file.write_text(render_report(connection, site.second, site.first), "utf-8")
+    page.goto(file.as_uri())
+    assert violations(page) == []
+    for width in (360, 1280, 2560):
+        page.set_viewport_size({"width": width, "height": 800})
+        too_wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert too_wide <= 0, f"{too_wide} px at {width}"
 
 
 @pytest.mark.long
