@@ -48,26 +48,21 @@ _OPEN_ITEMS = (
 
 def batch_items(tx: Transaction, batch_id: UUID) -> list[BatchItem]:
     """Return the items of a batch by their index in it, cancelled ones included."""
+    # By position: a look-up by name for each value took longer than the query.
     return [
-        BatchItem(
-            row.job_id,
-            row.item_index,
-            row.batch_index,
-            row.attempts,
-            row.is_cancelled,
-            _input_of(row),
-        )
+        BatchItem._make((*row[:_OWN_WIDTH], _input_of(*row[_OWN_WIDTH:])))
         for row in tx.execute(_BATCH_ITEMS, {"of_batch": batch_id})
     ]
 
 
+_OWN_COLUMNS = (
+    *(items.c[name] for name in ("job_id", "item_index", "batch_index", "attempts")),
+    (items.c.status == Status.CANCELLED).label("is_cancelled"),
+)
+_OWN_WIDTH = len(_OWN_COLUMNS)
 _BATCH_ITEMS = (
-    sa.select(
-        # Not `metadata`, which stays here.
-        *(items.c[name] for name in ("job_id", "item_index", "batch_index", "attempts", "extra")),
-        *(items.c[name] for name in COLUMN_FIELDS),
-        (items.c.status == Status.CANCELLED).label("is_cancelled"),
-    )
+    # Not `metadata`, which stays here.
+    sa.select(*_OWN_COLUMNS, items.c.extra, *(items.c[name] for name in COLUMN_FIELDS))
     .where(
         items.c.batch_id == sa.bindparam("of_batch"),
         item_is_in_batch,
@@ -77,11 +72,10 @@ _BATCH_ITEMS = (
 )
 
 
-def _input_of(row: Any) -> Any:
+def _input_of(extra: Any, *values: Any) -> Any:
     """Return an item in the API's shape; a column that is NULL is left out."""
-    fields = row._mapping
-    value = {name: fields[name] for name in COLUMN_FIELDS if fields[name] is not None}
-    extra = fields["extra"]
+    columns = zip(COLUMN_FIELDS, values, strict=True)
+    value = {name: part for name, part in columns if part is not None}
     if extra is None:
         return value
     return {**extra, **value} if isinstance(extra, dict) else extra
