@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
@@ -78,6 +79,8 @@ def configure_logging(
     """
     out = stream or sys.stderr
     for_console = log_format == "console" or (log_format == "auto" and out.isatty())
+    if not for_console and isinstance(out, io.TextIOWrapper):
+        out.reconfigure(encoding="utf-8", errors="backslashreplace")  # JSON is, whatever the locale
     _secrets[:] = sorted({form for s in secrets for form in _forms(s)}, key=len, reverse=True)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,

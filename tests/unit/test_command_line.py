@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -96,6 +97,34 @@ def test_completion_loads_only_the_command_that_is_completed(
     loaded = set(json.loads(done.stderr.splitlines()[-1]))
     assert loaded & MODULES == ({f"worker.cli.{own}"} if own else set())
     assert not loaded & HEAVY
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["{}"],
+        ["--{}"],
+        ["status", "{}"],
+        ["status", "--{}"],
+        ["status", "--every", "{}"],
+        ["enqueue", "{}.jsonl", "--judge", "j"],
+        ["results", "abcd", "--format", "{}"],
+        ["results", "abcd", "--output", "{}"],
+        ["demo", "--judge", "{}"],
+        ["demo", "--file", "{}"],
+        ["prune", "--older-than", "{}"],
+    ],
+)
+def test_a_usage_error_shows_no_argument_that_a_terminal_would_obey(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    harmful = "a\x1b[31mb\x9bc\u202ed"
+    (tmp_path / f"{harmful}s.jsonl").touch()  # a near name, which others may have chosen
+    shown = CliRunner().invoke(app, [text.format(harmful) for text in arguments])
+    assert shown.exit_code == 2
+    written = re.sub(r"\x1b\[[0-9;]*m(?!b)", "", shown.output)
+    assert not set("\x1b\x9b\u202e") & set(written)
 
 
 def test_an_unknown_command_is_wrong_use() -> None:

@@ -174,6 +174,14 @@ def test_no_line_has_a_character_that_a_terminal_obeys(
         assert lines_of(out)[0]["deep"] == {"in": [HARMFUL]}
 
 
+def test_json_lines_are_utf8_whatever_the_terminal() -> None:
+    out = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    configure_logging(log_format="json", level="INFO", secrets=[], stream=out)
+    structlog.get_logger("evalworker").info("x", text="漢 😀 é")
+    out.flush()
+    assert json.loads(out.buffer.getvalue())["text"] == "漢 😀 é"
+
+
 def test_a_reason_cannot_add_a_line_to_the_log() -> None:
     out = configured("console", stream=Terminal())
     structlog.get_logger("evalworker").warning("x", reason="a\n12:00:00 [info] forged")

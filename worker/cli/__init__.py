@@ -6,11 +6,12 @@ output, logs and progress to standard error.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -21,6 +22,7 @@ from typer.main import get_command
 
 from worker import __version__
 from worker.cli.context import err, out
+from worker.domain.terminal_text import escape_controls
 from worker.errors import ConfigurationError, EvalWorkerError
 from worker.logs import redact
 
@@ -91,10 +93,15 @@ class LazyGroup(TyperGroup):
     def get_params(self, ctx: Any) -> list[Any]:
         return _with_plain_types(super().get_params(ctx))
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        with _printable_message():
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         """Run a command. It ends quietly when whoever reads its output has read enough."""
         try:
-            result = super().invoke(ctx)
+            with _printable_message():
+                result = super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError:
             _drop_output()
@@ -105,6 +112,18 @@ class LazyGroup(TyperGroup):
 def _drop_output() -> None:
     """Drop what is still buffered: it would be written, in vain, when the interpreter ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def _printable_message() -> Iterator[None]:
+    """Escape what Typer shows of a usage error: it quotes arguments and names of files."""
+    try:
+        yield
+    except Exception as error:
+        message = getattr(error, "message", None)
+        if isinstance(message, str):
+            error.message = escape_controls(message, keep="\n")  # type: ignore[attr-defined]
+        raise
 
 
 def _argument_name(argument: Any) -> str:
