@@ -3,6 +3,7 @@
 python -m benchmarks                     all of them
 python -m benchmarks enqueue memory      only these
 python -m benchmarks million             1,000,000 inputs through PostgreSQL, once
+python -m benchmarks console             the console over 10,000,000 scores
 python -m benchmarks peers               the same job by the worker and by other durable queues
 """
 
@@ -22,7 +23,7 @@ ALL = (
     *("enqueue", "pipeline", "utilization", "list_watcher", "concurrency_limit"),
     *("backlog", "memory", "restart", "views"),
 )
-ALONE = ("million", "peers")
+ALONE = ("million", "console", "peers")
 IMAGE = Path(__file__).parent.parent / "docs" / "images" / "cost.png"
 
 

@@ -186,6 +186,7 @@ def test_a_job_shows_its_scores_failures_and_worst_inputs(
     (bar,) = re.findall(r'<a href="([^"]*)" aria-label="0.900 to 1.000: 1"', text)
     assert indexes(page(client, html.unescape(bar))) == [3]
     assert indexes(page(client, link(text, "cannot judge fail 1"))) == [2]
+    assert "length 0.450" in words(page(client, f"/jobs/{job_id}", cluster="nothing-has-this"))
     again = replica.enqueue(["x"], tags=["t"])
     assert f"a={job_id}&amp;b={again}" in page(client, f"/jobs/{again}")
 
@@ -345,6 +346,9 @@ def test_two_jobs_are_compared_and_the_changes_lead_to_their_inputs(
     assert wrong.status_code == 400
     exported = client.get("/compare.json", params={"a": str(first), "b": str(second)}).json()
     assert exported["evaluators"][0]["verdict"] == "better"
+    report = client.get(f"/jobs/{second}/report.html", params={"against": str(first)})
+    assert report.headers["content-disposition"].startswith("attachment")
+    assert "B is better: +0.135 on average" in words(report.text)
     assert client.get("/compare", params={"job": [str(first)]}).status_code == 400
     assert str(second)[-12:] in page(client, "/compare", a=first)
 

@@ -69,6 +69,7 @@ class ConsoleApp:
             self._look("/", overview.show),
             self._look("/jobs", jobs.show),
             self._look("/jobs/{job_id}", job.show),
+            self._look("/jobs/{job_id}/report.html", job.report),
             self._look("/jobs/{job_id}/inputs", inputs.show),
             self._look("/jobs/{job_id}/inputs.{form}", inputs.export),
             self._look("/jobs/{job_id}/inputs/{item_index}", one_input.show),

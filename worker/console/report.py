@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -15,31 +15,21 @@ from markupsafe import Markup
 
 from worker import __version__
 from worker.console.changed_pairs import ChangedPair, changed_pairs
-from worker.console.charts import Bar
 from worker.console.comparison_charts import difference_line, largest_reach, outcome_bar
+from worker.console.evaluator_rows import evaluator_views
 from worker.console.renderer import STATIC, template_environment
-from worker.domain.clusters import clustered_interval
-from worker.domain.number_format import difference_text, p_text, score_text
+from worker.domain.number_format import difference_text, p_text
 from worker.domain.pair_key import Pairing
 from worker.domain.phrases import timestamp
-from worker.domain.score_summary import ScoreSummary, summarize
 from worker.store import comparison_queries, input_queries, job_queries
 from worker.store.comparison_notes import comparison_notes
 from worker.store.comparison_queries import JobComparison, JobPair
-from worker.store.group_queries import sums_by_evaluator
 from worker.store.input_queries import InputDetail, InputFilter, Order, Verdict
 
 WORST = 10
 REASONS = 20
 CHANGES = 10  # in each direction
 MAX_CHARACTERS = 2_000  # of a text; a report is read by people
-
-
-class EvaluatorPart(NamedTuple):
-    """What an evaluator gave, with the bars of its histogram."""
-
-    summary: ScoreSummary
-    bars: Sequence[Bar]
 
 
 class WorstInput(NamedTuple):
@@ -90,7 +80,7 @@ def render_report(
         .render(
             job=job,
             comparison=comparison,
-            evaluators=_evaluators(connection, job_id, cluster),
+            evaluators=evaluator_views(connection, job_id, cluster=cluster),
             cluster=cluster,
             reasons=input_queries.reasons_of(connection, job_id, limit=REASONS),
             worst=_worst(connection, job_id),
@@ -114,23 +104,6 @@ def _policy(style: str) -> str:
     return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
 
 
-def _evaluators(
-    connection: sa.Connection, job_id: UUID, cluster: str | None
-) -> list[EvaluatorPart]:
-    grouped = {} if cluster is None else sums_by_evaluator(connection, job_id, cluster)
-    found = []
-    for name, (counts, unscored) in input_queries.score_counts(connection, job_id).items():
-        summary = summarize(name, counts, unscored)
-        if name in grouped:
-            summary = replace(summary, interval=clustered_interval(grouped[name]))
-        bars = [
-            Bar(one.count, f"{score_text(one.low)} to {score_text(one.high)}")
-            for one in summary.bins
-        ]
-        found.append(EvaluatorPart(summary, bars))
-    return found
-
-
 def _worst(connection: sa.Connection, job_id: UUID) -> list[WorstInput]:
     wanted = InputFilter(job_id, order=Order.WORST)
     found = []
@@ -150,15 +123,13 @@ def _comparison(connection: sa.Connection, jobs: JobPair) -> ComparisonPart:
         found,
         comparison_notes(connection, found),
         largest_reach(list(found.evaluators)),
-        losses=_changes(connection, jobs, found, losses=True),
-        gains=_changes(connection, jobs, found, losses=False),
+        losses=_changes(connection, jobs, losses=True),
+        gains=_changes(connection, jobs, losses=False),
     )
 
 
-def _changes(
-    connection: sa.Connection, jobs: JobPair, found: JobComparison, *, losses: bool
-) -> list[Change]:
-    pairs = changed_pairs(connection, jobs, found, losses=losses, limit=CHANGES)
+def _changes(connection: sa.Connection, jobs: JobPair, *, losses: bool) -> list[Change]:
+    pairs = changed_pairs(connection, jobs, losses=losses, limit=CHANGES)
     return [Change(pair, _justification(connection, jobs.second, pair)) for pair in pairs]
 
 

@@ -20,7 +20,6 @@ from worker.domain.phrases import quantity
 from worker.errors import NotPossible
 from worker.store.group_queries import grouped_sums
 from worker.store.job_queries import JobProgress, progress_of
-from worker.store.rows import read_rows
 from worker.store.sql_functions import value_at
 from worker.store.views import item_results, scores
 
@@ -279,18 +278,32 @@ def largest_changes(
     connection: sa.Connection, jobs: JobPair, evaluator_name: str, *, losses: bool, limit: int
 ) -> list[Change]:
     """Return the pairs that lost most, or gained most, by the score of one evaluator."""
+    found = changes_by_size(
+        connection, jobs, losses=losses, limit=limit, evaluator_name=evaluator_name
+    )
+    return [change for _, change in found]
+
+
+def changes_by_size(
+    connection: sa.Connection,
+    jobs: JobPair,
+    *,
+    losses: bool,
+    limit: int,
+    evaluator_name: str | None = None,
+) -> list[tuple[str, Change]]:
+    """Return the largest losses or gains with the evaluators' names, over all or of one."""
     pairs = _pairs(jobs).c
     order = pairs.difference if losses else pairs.difference.desc()
     chosen = (
-        sa.select(*(pairs[name] for name in Change._fields))
-        .where(
-            pairs.evaluator_name == evaluator_name,
-            pairs.difference < -EQUAL if losses else pairs.difference > EQUAL,
-        )
-        .order_by(order, pairs.second_index)
+        sa.select(pairs.evaluator_name, *(pairs[name] for name in Change._fields))
+        .where(pairs.difference < -EQUAL if losses else pairs.difference > EQUAL)
+        .order_by(order, pairs.second_index, pairs.evaluator_name)
         .limit(limit)
     )
-    return read_rows(connection, Change, chosen)
+    if evaluator_name is not None:
+        chosen = chosen.where(pairs.evaluator_name == evaluator_name)
+    return [(row[0], Change._make(row[1:])) for row in connection.execute(chosen)]
 
 
 def requests_of(

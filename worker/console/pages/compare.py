@@ -55,7 +55,6 @@ def show(visit: Visit) -> Response:
             changed_pairs(
                 connection,
                 jobs,
-                found,
                 losses=is_loss,
                 limit=CHANGES,
                 evaluator=visit.query.text("evaluator"),

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
 from starlette.responses import Response
 
-from worker.console.charts import Bar
+from worker.console.evaluator_rows import BarLink, evaluator_views
 from worker.console.input_rows import InputTable, input_table
 from worker.console.job_rows import JobRow
 from worker.console.links import Links
+from worker.console.pages.compare import pairing_of
 from worker.console.reader import EXTRA_SECONDS
+from worker.console.report import render_report
 from worker.console.visit import Visit
 from worker.domain.lifecycle import BatchState
-from worker.domain.number_format import score_text
-from worker.domain.score_summary import Bin, ScoreSummary, summarize
+from worker.domain.score_summary import Bin, ScoreSummary
 from worker.errors import TooSlow
 from worker.store import batch_queries, input_queries, job_list_queries, job_queries, pauses
 from worker.store.input_queries import InputFilter, Order
@@ -28,18 +27,13 @@ REASONS = 10
 BATCHES = 10
 
 
-class EvaluatorView(NamedTuple):
-    """What an evaluator gave, with the bars of its histogram."""
-
-    summary: ScoreSummary
-    bars: Sequence[Bar]
-
-
 def show(visit: Visit) -> Response:
-    job_id = visit.job_id()
+    job_id, cluster = visit.job_id(), visit.query.text("cluster")
     with visit.read() as connection:
         job = job_queries.progress_of(connection, job_id)
-        evaluators = evaluator_views(connection, job_id, visit.links)
+        evaluators = evaluator_views(
+            connection, job_id, cluster=cluster, link=_bar_links(visit.links, job_id)
+        )
         reasons = input_queries.reasons_of(connection, job_id, limit=REASONS)
         worst = _worst(connection, job_id)
         batches = batch_queries.list_batches(
@@ -52,6 +46,7 @@ def show(visit: Visit) -> Response:
         job=job,
         row=JobRow(job, ()),
         evaluators=evaluators,
+        cluster=cluster,
         reasons=reasons,
         worst=worst,
         batches=batches,
@@ -61,22 +56,33 @@ def show(visit: Visit) -> Response:
     )
 
 
-def evaluator_views(connection: sa.Connection, job_id: UUID, links: Links) -> list[EvaluatorView]:
-    """Return the figures of each evaluator of a job."""
-    found = []
-    for name, (counts, unscored) in input_queries.score_counts(connection, job_id).items():
-        summary = summarize(name, counts, unscored)
-        bars = [_bar(one, summary, job_id, links) for one in summary.bins]
-        found.append(EvaluatorView(summary, bars))
-    return found
-
-
-def _bar(one: Bin, summary: ScoreSummary, job_id: UUID, links: Links) -> Bar:
-    end = {"max": one.high} if one is summary.bins[-1] else {"below": one.high}
-    href = links.to(
-        "jobs", job_id, "inputs", evaluator=summary.evaluator_name, min=one.low, **end, sort="worst"
+def report(visit: Visit) -> Response:
+    """Return one file that loads nothing, as `evalworker report` writes it."""
+    job_id, against = visit.job_id(), visit.query.uuid("against")
+    with visit.read() as connection:
+        html = render_report(
+            connection,
+            job_id,
+            against,
+            pairing=pairing_of(visit.query),
+            cluster=visit.query.text("cluster"),
+        )
+    return Response(
+        html.encode("utf-8", "replace"),
+        media_type="text/html",
+        headers={"Content-Disposition": f'attachment; filename="report-{job_id}.html"'},
     )
-    return Bar(one.count, f"{score_text(one.low)} to {score_text(one.high)}", href)
+
+
+def _bar_links(links: Links, job_id: UUID) -> BarLink:
+    """Let each bar lead to the inputs that it stands for."""
+
+    def link(summary: ScoreSummary, one: Bin) -> str:
+        end = {"max": one.high} if one is summary.bins[-1] else {"below": one.high}
+        name = summary.evaluator_name
+        return links.to("jobs", job_id, "inputs", evaluator=name, min=one.low, **end, sort="worst")
+
+    return link
 
 
 def _worst(connection: sa.Connection, job_id: UUID) -> InputTable:
