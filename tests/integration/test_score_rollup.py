@@ -12,6 +12,7 @@ from tests.support.fake_judge_api import FakeJudgeAPI
 from tests.support.manual_replica import ManualReplica
 from worker.admin import Admin
 from worker.store import expired_rows, job_completion, rollup_backfill
+from worker.store.bulk import insert_rows
 from worker.store.migrate import downgrade, upgrade
 from worker.store.tables import evaluator_results
 from worker.store.views import score_summary
@@ -218,3 +219,28 @@ def test_any_number_that_a_judge_may_give_is_summed_up_without_an_error(
         assert row.sum_of_squares == pytest.approx(squares)
         assert row.bins == bins
         assert row.mean == (pytest.approx(row.sum / row.scored) if total is not None else None)
+
+
+def test_results_that_arrive_while_their_job_is_cancelled_are_dropped(
+    database_of_postgres: Database, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The poll has read which inputs await results when the cancellation commits."""
+    replica = ManualReplica(database_of_postgres, FakeJudgeAPI())
+    cancelled = replica.enqueue(["a", "bb"])
+    other = replica.enqueue(["ccc"])
+    replica.step()
+
+    def cancel_first(*given: Any) -> None:
+        with Admin(postgres_url) as admin:
+            admin.cancel(cancelled)
+        insert_rows(*given)
+
+    monkeypatch.setattr("worker.store.polling.insert_rows", cancel_first)
+    replica.pass_time()
+    replica.step()
+    assert replica.states() == ["finished"]
+    assert agrees(replica)
+    assert rolled_up(replica, cancelled) == 0
+    assert rolled_up(replica, other) == 1
+    scored = replica.rows("SELECT job_id, item_index FROM eval_scores")
+    assert [tuple(row) for row in scored] == [(other, 0)]

@@ -42,18 +42,20 @@ class BulkUpdate:
         own = {name: given[name] for name in columns}
         self._for_all_rows = build(SimpleNamespace(**common, **own))
 
-    def run(self, tx: Transaction, rows: Sequence[Mapping[str, Any]], **shared: Any) -> None:
-        """Update all `rows`, which have a key for each of the columns."""
+    def run(self, tx: Transaction, rows: Sequence[Mapping[str, Any]], **shared: Any) -> int:
+        """Update all `rows`, which have a key for each of the columns; return how many there were.
+
+        Rows that no longer meet the statement's conditions are left as they are.
+        """
         if not rows:
-            return
+            return 0
         if not tx.on_postgresql:
-            tx.execute(self._for_one_row, [{**row, **shared} for row in rows])
-            return
+            return tx.execute(self._for_one_row, [{**row, **shared} for row in rows]).rowcount
         as_json = [
             {name: str(value) if isinstance(value, UUID) else value for name, value in row.items()}
             for row in rows
         ]
-        tx.execute(self._for_all_rows, {"rows": as_json, **shared})
+        return tx.execute(self._for_all_rows, {"rows": as_json, **shared}).rowcount
 
 
 def insert_rows(

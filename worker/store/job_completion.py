@@ -227,9 +227,12 @@ class EndedItem(NamedTuple):
 
 def end_items(
     tx: Transaction, batch_id: UUID, ended: Sequence[EndedItem], *, spent: int = 1
-) -> None:
-    """processing -> completed or failed, with so many attempts more."""
-    _END_ITEM.run(tx, [item._asdict() for item in ended], of_batch=batch_id, spent=spent)
+) -> int:
+    """processing -> completed or failed, with so many attempts more.
+
+    Returns how many ended: those that were cancelled meanwhile stay so.
+    """
+    return _END_ITEM.run(tx, [item._asdict() for item in ended], of_batch=batch_id, spent=spent)
 
 
 def retry_items(

@@ -19,7 +19,7 @@ from worker.store.bulk import insert_rows
 from worker.store.database import Transaction
 from worker.store.job_completion import EndedItem
 from worker.store.leases import Claim, build_claim, claim_batch, move, record_waiting
-from worker.store.tables import batches, evaluator_results
+from worker.store.tables import batches, evaluator_results, item_is_in_batch, items
 
 # From the attempts made at an item to the seconds before the next one; None if those were enough.
 RetryWait = Callable[[int], float | None]
@@ -111,7 +111,8 @@ def record_results(
         EndedItem(row.batch_index, Status.COMPLETED, log_id=item.execution_log_id)
         for row, item in completed
     ]
-    job_completion.end_items(tx, claim.id, ended)
+    if job_completion.end_items(tx, claim.id, ended) < len(ended):
+        tx.execute(_DELETE_RESULTS_OF_CANCELLED, {"of_batch": claim.id})
     _fail_or_retry(tx, claim, failed, retry_wait)
     tx.record_event(
         Event.BATCH_FINISHED,
@@ -187,6 +188,16 @@ def _insert_results(tx: Transaction, completed: Sequence[tuple[BatchItem, Remote
 _DELETE_RESULTS = sa.delete(evaluator_results).where(
     evaluator_results.c.job_id == sa.bindparam("of_job"),
     evaluator_results.c.item_index == sa.bindparam("of_item"),
+)
+# On PostgreSQL, a job may be cancelled after its items were read here.
+_DELETE_RESULTS_OF_CANCELLED = sa.delete(evaluator_results).where(
+    sa.tuple_(evaluator_results.c.job_id, evaluator_results.c.item_index).in_(
+        sa.select(items.c.job_id, items.c.item_index).where(
+            items.c.batch_id == sa.bindparam("of_batch"),
+            item_is_in_batch,
+            items.c.status == sa.literal_column("'cancelled'"),
+        )
+    )
 )
 _RESULT_COLUMNS = (
     *("job_id", "item_index", "position", "evaluator_name", "score", "justification"),
