@@ -56,6 +56,11 @@ def test_the_echo_decides_where_it_contradicts_the_index(indices: tuple[int | No
     assert owners(read(*reversed(shown))) == ["a", "b", "c"]
 
 
+def test_equal_items_of_equal_inputs_are_no_repetitions() -> None:
+    twin = items(0)[0]
+    assert owners(read(twin, twin, twin, sent=[SENT[0]] * 3)) == ["a", "a", "a"]
+
+
 def test_numbered_items_in_another_order_go_by_their_numbers_where_there_is_no_echo() -> None:
     first, second, third = items(1, 2, 3, echo=False)
     assert owners(read(third, first, second)) == ["a", "b", "c"]

@@ -37,7 +37,8 @@ class Ambiguous:
 
 def assign_items(items: Sequence[RemoteItem], sent: Inputs) -> Assignment | Ambiguous:
     """Assign each item to its input."""
-    distinct = _without_repetitions(items)
+    # Of equal inputs, items that are numbered alike may be equal without being repetitions.
+    distinct = items if len(items) <= len(sent) else _without_repetitions(items)
     by_index = _assign_by_index(distinct, sent)
     if by_index is not None:
         return by_index
