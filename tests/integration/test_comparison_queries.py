@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from tests.support.paired_scores import paired_scores
 from tests.support.scored_jobs import add_scored_job
 from worker.domain.pair_key import PairedBy, Pairing
+from worker.domain.score_summary import TOO_LARGE, summarize
 from worker.domain.verdict import Verdict
 from worker.errors import NotPossible, UnknownJob
 from worker.store import score_rollup
@@ -20,6 +21,9 @@ from worker.store.comparison_notes import comparison_notes
 from worker.store.comparison_queries import JobPair, compare_jobs, largest_changes
 from worker.store.database import Transaction
 from worker.store.group_queries import sums_by_evaluator
+from worker.store.input_queries import InputFilter, Order, list_places, score_counts
+from worker.store.job_list_queries import means_by_job
+from worker.store.job_queries import mean_scores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -130,6 +134,24 @@ def test_several_results_of_one_name_count_once_by_their_mean(connection: sa.Con
     (clarity,) = compare_jobs(connection, one, other).evaluators
     assert clarity.scores.pairs == 2
     assert clarity.scores.second_total == pytest.approx(0.4 + 0.2)
+
+
+def test_numbers_of_any_size_are_read_without_an_error(connection: sa.Connection) -> None:
+    """PostgreSQL refuses sums that are too large, and squares that are too small."""
+    given = [1e308, 1e308, -1e200, 1e-200, 5e-324, 0.5]
+    one = add(connection, given, metadata=[{"text": 1}] * 6)
+    other = add(connection, [*given[:3], 0.0, 0.0, 0.75])
+    for cluster in (None, "text"):
+        (clarity,) = compare_jobs(connection, one, other, group_key=cluster).evaluators
+        assert clarity.scores.pairs == 3
+        assert clarity.scores.mean_difference == pytest.approx(0.25 / 3)
+    assert sums_by_evaluator(connection, one, "text")["clarity"].size == 3
+    assert [mean.mean for mean in mean_scores(connection, one)] == [None]
+    assert [mean.mean for mean in means_by_job(connection, [one])[one]] == [None]
+    for order in Order:
+        assert list_places(connection, InputFilter(one, order=order), limit=9)
+    ((counts, unscored),) = score_counts(connection, one).values()
+    assert summarize("clarity", counts, unscored).interval is TOO_LARGE
 
 
 def test_what_cannot_be_compared_says_why(connection: sa.Connection) -> None:

@@ -21,6 +21,11 @@ SHARE_EDGES = tuple(number / BINS for number in range(BINS + 1))
 """The bins' edges of scores from 0 to 1, as the roll-up `eval_job_scores` has them, too."""
 
 
+LARGEST_SCORE = 1e150  # of which squares can be added up
+
+TOO_LARGE = NoInterval("a score is too large to be added up")
+
+
 @dataclass(frozen=True, slots=True)
 class Bin:
     """The number of scores from `low` up to `high`, without it; the last bin includes it."""
@@ -32,7 +37,7 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class ScoreSummary:
-    """The figures of one evaluator; None where no input has a score."""
+    """The figures of one evaluator; None where no input has a score, or one is too large."""
 
     evaluator_name: str
     scored: int
@@ -49,17 +54,18 @@ class ScoreSummary:
 def summarize(evaluator_name: str, counts: ScoreCounts, unscored: int) -> ScoreSummary:
     """Return the figures of an evaluator; `unscored` inputs were evaluated without a score."""
     scored = sum(count for _, count in counts)
+    addable = all(abs(score) <= LARGEST_SCORE for score, _ in (*counts[:1], *counts[-1:]))
     return ScoreSummary(
         evaluator_name,
         scored,
         unscored,
-        mean=mean_of(counts) if counts else None,
-        interval=mean_interval(counts),
+        mean=mean_of(counts) if counts and addable else None,
+        interval=mean_interval(counts) if addable else TOO_LARGE,
         median=median_of(counts) if counts else None,
-        deviation=deviation_of(counts) if scored > 1 else None,
+        deviation=deviation_of(counts) if scored > 1 and addable else None,
         least=counts[0][0] if counts else None,
         most=counts[-1][0] if counts else None,
-        bins=tuple(histogram(counts)),
+        bins=tuple(histogram(counts)) if addable else (),
     )
 
 
@@ -68,7 +74,7 @@ def median_of(counts: ScoreCounts) -> float:
     ranks = list(accumulate(count for _, count in counts))
     middle = (ranks[-1] - 1) // 2, ranks[-1] // 2
     low, high = (counts[bisect_right(ranks, place)][0] for place in middle)
-    return (low + high) / 2
+    return low / 2 + high / 2
 
 
 def histogram(counts: ScoreCounts) -> Iterator[Bin]:

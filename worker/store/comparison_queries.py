@@ -20,6 +20,7 @@ from worker.domain.phrases import quantity
 from worker.errors import NotPossible
 from worker.store.group_queries import grouped_sums
 from worker.store.job_queries import JobProgress, progress_of
+from worker.store.score_functions import is_addable
 from worker.store.sql_functions import value_at
 from worker.store.views import item_results, scores
 
@@ -191,7 +192,7 @@ def _no_pairs(jobs: JobPair, counts: PairCounts) -> str:
 def _pairs(jobs: JobPair) -> sa.Subquery:
     """Select the pairs of each evaluator, and incomplete ones: their difference is NULL."""
     of_first, of_second = (
-        sa.and_(is_one(scores.c.job_id), scores.c.score.isnot(None))
+        sa.and_(is_one(scores.c.job_id), is_addable(scores.c.score))
         for is_one in (jobs.is_first, jobs.is_second)
     )
     first = sa.func.avg(scores.c.score).filter(of_first)

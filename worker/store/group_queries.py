@@ -8,6 +8,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from worker.domain.clusters import GroupedSums
+from worker.store.score_functions import is_addable, square
 from worker.store.sql_functions import value_at
 from worker.store.views import scores
 
@@ -29,7 +30,7 @@ def grouped_sums(
         sa.func.min(least),
         sa.func.max(most),
         sa.func.count().filter(size > 0),
-        sum_of(total * total),
+        sum_of(square(total)),
         sum_of(total * size),
         sa.cast(sum_of(size * size), sa.Double),
     ]
@@ -51,7 +52,7 @@ def sums_by_evaluator(
             sa.func.min(scores.c.score).label("least"),
             sa.func.max(scores.c.score).label("most"),
         )
-        .where(scores.c.job_id == job_id)
+        .where(scores.c.job_id == job_id, is_addable(scores.c.score))
         .group_by(scores.c.evaluator_name, value, sa.case((value.is_(None), scores.c.item_index)))
         .subquery()
     )

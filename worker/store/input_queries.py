@@ -17,6 +17,7 @@ from worker.domain.intervals import ScoreCounts
 from worker.domain.lifecycle import Status
 from worker.store.job_queries import Item, ItemResult, Score
 from worker.store.rows import read_rows, select_rows
+from worker.store.score_functions import is_addable, mean_if_addable
 from worker.store.tables import evaluator_results, items, jobs
 from worker.store.views import item_results, scores
 
@@ -233,7 +234,7 @@ def same_requests(
         .subquery()
     )
     mean = (
-        sa.select(sa.func.avg(evaluator_results.c.score))
+        sa.select(mean_if_addable(evaluator_results.c.score))
         .where(
             evaluator_results.c.job_id == items.c.job_id,
             evaluator_results.c.item_index == items.c.item_index,
@@ -324,12 +325,12 @@ def _ranked(wanted: InputFilter) -> sa.Select[Any]:
         return chosen.add_columns(items.c.item_index.label("rank"))
     score = evaluator_results.c.score
     rank = {
-        Order.WORST: sa.func.avg(score),
-        Order.BEST: -sa.func.avg(score),
+        Order.WORST: mean_if_addable(score),
+        Order.BEST: -mean_if_addable(score),
         Order.SPREAD: sa.func.min(score) - sa.func.max(score),
     }[wanted.order]
     per_input = sa.select(evaluator_results.c.item_index, rank.label("rank")).where(
-        evaluator_results.c.job_id == wanted.job_id, score.isnot(None)
+        evaluator_results.c.job_id == wanted.job_id, is_addable(score)
     )
     if wanted.evaluator is not None and wanted.order is not Order.SPREAD:
         per_input = per_input.where(evaluator_results.c.evaluator_name == wanted.evaluator)

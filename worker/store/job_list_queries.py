@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from worker.store.job_queries import JobProgress, MeanScore
 from worker.store.rows import read_rows, select_rows
+from worker.store.score_functions import mean_if_addable
 from worker.store.sql_functions import has_element, has_pair
 from worker.store.tables import job_scores, jobs
 from worker.store.views import job_progress, scores
@@ -111,7 +112,7 @@ def _live_means(job_ids: Collection[UUID]) -> sa.Select[Any]:
         sa.select(
             scores.c.job_id,
             scores.c.evaluator_name,
-            sa.func.avg(scores.c.score),
+            mean_if_addable(scores.c.score),
             scored,
             sa.func.count() - scored,
         )

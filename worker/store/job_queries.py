@@ -13,6 +13,7 @@ from worker.domain.lifecycle import BatchState, NoticeState, Status
 from worker.errors import UnknownJob
 from worker.store import pauses
 from worker.store.rows import read_rows, select_rows
+from worker.store.score_functions import mean_if_addable
 from worker.store.tables import (
     batch_is_held,
     batch_is_live,
@@ -267,7 +268,10 @@ def mean_scores(connection: sa.Connection, job_id: UUID) -> list[MeanScore]:
     scored = sa.func.count(scores.c.score)
     chosen = (
         sa.select(
-            scores.c.evaluator_name, sa.func.avg(scores.c.score), scored, sa.func.count() - scored
+            scores.c.evaluator_name,
+            mean_if_addable(scores.c.score),
+            scored,
+            sa.func.count() - scored,
         )
         .where(scores.c.job_id == job_id)
         .group_by(scores.c.evaluator_name)

@@ -16,14 +16,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.domain.score_summary import SHARE_EDGES
 from worker.store.database import Transaction
+from worker.store.score_functions import square, sum_if_addable
 from worker.store.sql_functions import json_array
 from worker.store.tables import job_scores
 from worker.store.views import scores
-
-# Squares of scores beyond these would leave the range of numbers, which PostgreSQL refuses: the job
-# could not end. Sums with larger ones are NULL, and the squares of smaller ones are 0.
-LARGEST: sa.ColumnElement[float] = sa.literal_column("1e150")
-SMALLEST: sa.ColumnElement[float] = sa.literal_column("1e-150")
 
 
 def write(tx: Transaction, job_ids: Collection[UUID]) -> None:
@@ -46,13 +42,6 @@ def _write(dialect: str) -> sa.Executable:
 _GROUP = (scores.c.job_id, scores.c.evaluator_name, scores.c.judge_version_id)
 _SCORE = scores.c.score
 _SCORED = sa.func.count(_SCORE)
-_SIZE = sa.func.abs(_SCORE)
-_SQUARE = sa.case((_SIZE.between(SMALLEST, LARGEST), _SCORE * _SCORE), else_=0.0)
-
-
-def _sum_if_in_range(value: sa.ColumnElement[float]) -> sa.ColumnElement[float]:
-    total = sa.func.sum(value).filter(_SIZE <= LARGEST)
-    return sa.case((sa.func.max(_SIZE) <= LARGEST, total))
 
 
 def _bins(score: sa.ColumnElement[float]) -> sa.ColumnElement[object]:
@@ -72,8 +61,8 @@ _SUMS = (
         scores.c.judge_version_id,
         _SCORED,
         sa.func.count() - _SCORED,
-        _sum_if_in_range(_SCORE),
-        _sum_if_in_range(_SQUARE),
+        sum_if_addable(_SCORE, _SCORE),
+        sum_if_addable(_SCORE, square(_SCORE)),
         sa.func.min(_SCORE),
         sa.func.max(_SCORE),
         _bins(_SCORE),
