@@ -42,10 +42,11 @@ ENV PATH=/opt/evalworker/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     EVALWORKER_OPS_HOST=0.0.0.0 \
     EVALWORKER_OPS_PORT=8080 \
-    EVALWORKER_GATEWAY_HOST=0.0.0.0
+    EVALWORKER_GATEWAY_HOST=0.0.0.0 \
+    EVALWORKER_CONSOLE_HOST=0.0.0.0
 USER 10001
 WORKDIR /var/lib/evalworker
-EXPOSE 8080 8322
+EXPOSE 8080 8322 8323
 # The worker shuts down within 30 s of SIGTERM. It starts no processes and handles its signals, so it
 # can be process 1 without an init.
 STOPSIGNAL SIGTERM

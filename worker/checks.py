@@ -9,6 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from worker.admin import Admin
 from worker.config import Settings, hide_password
+from worker.console.access import Access
 from worker.domain.outcomes import Denied, Listed, NotFound, Throttled, Unavailable
 from worker.errors import EvalWorkerError, Unreachable
 from worker.gateway.auth import read_keys
@@ -32,6 +33,8 @@ def find_problems(settings: Settings) -> dict[str, str | None]:
         found["listen URL"] = _error_of(_check_listen_url, settings)
     if settings.gateway_keys is not None:
         found["gateway's keys"] = _error_of(_check_gateway_keys, settings)
+    if settings.console_keys is not None:
+        found["console's keys"] = _error_of(_check_console_keys, settings)
     if found["database"] is None and (unsigned := _error_of(_check_notices, settings)):
         found["notices"] = unsigned
     if untraced := _error_of(_check_export, settings):
@@ -84,6 +87,10 @@ def _check_export(_: Settings) -> None:
 
 def _check_gateway_keys(settings: Settings) -> None:
     read_keys(settings.gateway_keys.get_secret_value() if settings.gateway_keys else None)
+
+
+def _check_console_keys(settings: Settings) -> None:
+    Access.from_settings(settings)
 
 
 def _check_api(settings: Settings) -> None:

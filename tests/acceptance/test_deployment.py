@@ -34,7 +34,13 @@ COMPOSE = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text("utf-8"))
 MANIFESTS = ROOT / "deploy" / "kubernetes"
 SETTINGS = {f"EVALWORKER_{name.upper()}" for name in Settings.model_fields}
 BESIDE_SETTINGS = {"EVALWORKER_MIGRATE"}  # an option of commands
-OPS_PORT, GATEWAY_PORT = 8080, 8322
+OPS_PORT, GATEWAY_PORT, CONSOLE_PORT = 8080, 8322, 8323
+COMMANDS = (
+    ("migrate", "migrate"),
+    ("worker", "run"),
+    ("gateway", "gateway"),
+    ("console", "console"),
+)
 
 
 def manifests() -> Iterator[dict[str, Any]]:
@@ -61,8 +67,9 @@ def test_every_variable_is_a_setting() -> None:
 def test_the_image_contains_what_the_build_needs_and_runs_unprivileged() -> None:
     user = instructions("USER")
     assert user == [re.search(r"--uid (\d+)", DOCKERFILE)[1]]  # type: ignore[index]
-    assert set(instructions("EXPOSE")) == {f"{OPS_PORT} {GATEWAY_PORT}"}
+    assert set(instructions("EXPOSE")) == {f"{OPS_PORT} {GATEWAY_PORT} {CONSOLE_PORT}"}
     assert Settings.model_fields["gateway_port"].default == GATEWAY_PORT
+    assert Settings.model_fields["console_port"].default == CONSOLE_PORT
     assert f"EVALWORKER_OPS_PORT={OPS_PORT}" in DOCKERFILE
     copied = " ".join(instructions("COPY")).split()
     kept = re.findall(r"^!(.*)$", (ROOT / ".dockerignore").read_text("utf-8"), re.MULTILINE)
@@ -102,15 +109,16 @@ def test_no_secret_of_the_build_is_an_argument() -> None:
 
 def test_compose_starts_workers_after_the_migration_and_ends_them_in_order() -> None:
     services = COMPOSE["services"]
-    for name, command in (("migrate", "migrate"), ("worker", "run"), ("gateway", "gateway")):
+    for name, command in COMMANDS:
         assert services[name]["command"] == [command]
         assert evalworker(command, "--help", env=environment()).returncode == 0
         assert services[name]["read_only"]
-    for name in ("worker", "gateway"):
+    for name in ("worker", "gateway", "console"):
         waits_for = services[name]["depends_on"]["migrate"]["condition"]
         assert waits_for == "service_completed_successfully"
         assert services[name]["stop_grace_period"] == "35s"
-    assert services["gateway"]["ports"] == [f"127.0.0.1:{GATEWAY_PORT}:{GATEWAY_PORT}"]
+    for name, port in (("gateway", GATEWAY_PORT), ("console", CONSOLE_PORT)):
+        assert services[name]["ports"] == [f"127.0.0.1:{port}:{port}"]
 
 
 def test_manifests_agree_with_the_image_and_with_each_other() -> None:

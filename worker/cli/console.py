@@ -14,10 +14,13 @@ from worker.cli.context import (
     configure,
     err,
     freeze_imports,
+    ready_database,
     warn_of_unknown_variables,
 )
 from worker.cli.migrate import migrate_database
 from worker.console.server import serving_console
+from worker.health import gateway_operations, operations_server
+from worker.metrics import Metrics
 
 
 def console(
@@ -37,7 +40,10 @@ def console(
         migrate_database(settings)
     ending = threading.Event()
     with contextlib.ExitStack() as stack:
+        database = stack.enter_context(contextlib.closing(ready_database(settings)))
         stack.enter_context(ending_on_signals(ending))
+        operations = gateway_operations(database, Metrics())
+        stack.enter_context(operations_server(settings, operations))
         url = stack.enter_context(serving_console(settings))
         err.print(f"the console is at {url}", markup=False, soft_wrap=True)
         freeze_imports()

@@ -27,7 +27,7 @@ class Reader:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._threads = ThreadPoolExecutor(THREADS, "console")
-        self._shared: dict[str, _SharedRead] = {}
+        self._shared: dict[str, SharedRead] = {}
 
     async def run(self, page: Callable[[], Result]) -> Result:
         """Run `page` in one of the threads."""
@@ -39,7 +39,7 @@ class Reader:
 
     def share(self, name: str, read: Callable[[], Result], *, seconds: float) -> Result:
         """Return what `read` returns or returned in the last seconds, whoever asked then."""
-        shared = self._shared.setdefault(name, _SharedRead())
+        shared = self._shared.setdefault(name, SharedRead())
         result: Result = shared.get(read, seconds)
         return result
 
@@ -47,7 +47,7 @@ class Reader:
         self._threads.shutdown()
 
 
-class _SharedRead:
+class SharedRead:
     """One result; while it is read, everybody else waits for it."""
 
     def __init__(self) -> None:
