@@ -25,7 +25,13 @@ from worker.store.database import Database
 if TYPE_CHECKING:
     from pathlib import Path
 
-STACKS = [("sqlite", "memory"), ("postgres", "redis"), ("postgres", "amqp"), ("postgres", "same")]
+STACKS = [
+    ("sqlite", "memory"),
+    ("postgres", "redis"),
+    ("postgres", "amqp"),
+    ("postgres", "same"),
+    ("pgbouncer", "same"),
+]
 INPUTS = 400
 
 

@@ -112,6 +112,13 @@ def test_a_process_that_is_stopped_inside_a_transaction_does_not_hold_up_the_oth
     stop_and_take_over(postgres_url, database_of_postgres, judge, stop)
 
 
+@pytest.mark.long
+def test_a_transaction_that_goes_quiet_is_ended_behind_a_pooler_too(
+    pgbouncer_url: str, database_of_postgres: Database, judge: RunningSandbox
+) -> None:
+    stop_and_take_over(pgbouncer_url, database_of_postgres, judge, stop_in_the_planning_transaction)
+
+
 def stop_and_take_over(
     database_url: str, database: Database, judge: RunningSandbox, stop: Callable[[], None]
 ) -> None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tempfile
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import httpx
+import psycopg
 import pytest
 import sqlalchemy as sa
 
 from tests.conftest import pooled_url
 from tests.support.gateways import client, running_gateway, submit
 from tests.support.processes import environment, evalworker
-from tests.support.servers import PgBouncer, PostgresServer, wait_until
+from tests.support.servers import PgBouncer, PostgresServer, pgbouncer_program, wait_until
 from tests.support.worker_thread import (
     all_results_are_recorded_once,
     count_rows,
@@ -33,9 +37,9 @@ from worker.store.migrate import upgrade
 from worker.store.schema_version import REVISION, check_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from worker.store.database import Transaction
+
+PoolerOf: TypeAlias = Callable[..., PgBouncer]
 
 
 @pytest.fixture
@@ -140,25 +144,89 @@ def test_a_prepared_statement_that_is_gone_is_run_again(database_of_postgres: Da
     assert database.read_autocommit(lambda one: one.scalar(asked, {"one": 1})) == 1
 
 
+@pytest.fixture
+def pooler_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PoolerOf]:
+    """Start poolers of the test's own, in transaction mode."""
+    if pgbouncer_program() is None:
+        pytest.skip("PgBouncer is not installed: `apt-get install pgbouncer`")
+    with contextlib.ExitStack() as opened:
+
+        def start(server: PostgresServer, **settings: object) -> PgBouncer:
+            home = Path(tempfile.mkdtemp(prefix="evpb"))  # short, as it is part of a socket's name
+            pooler = PgBouncer(server, home, pool_mode="transaction", **settings)
+            pooler.start()
+            opened.callback(pooler.close)
+            return pooler
+
+        yield start
+
+
 def test_a_worker_goes_on_when_its_pooler_was_restarted(
-    postgres: PostgresServer, postgres_url: str, judge: RunningSandbox
+    postgres: PostgresServer, postgres_url: str, pooler_of: PoolerOf, judge: RunningSandbox
 ) -> None:
-    if not pooled_url(postgres, postgres_url, mode="transaction"):
-        return
-    pooler = PgBouncer(postgres, postgres.home.with_name("pgbouncer-restarted"), mode="transaction")
-    pooler.start()
-    url = pooler.url(postgres_url)
+    pooler = pooler_of(postgres)
+    work_during(pooler.restart, pooler.url(postgres_url), judge)
+
+
+@pytest.mark.long
+def test_a_worker_goes_on_when_the_database_behind_its_pooler_was_restarted(
+    pooler_of: PoolerOf, judge: RunningSandbox
+) -> None:
+    """PgBouncer says "server login failed", and remembers it for a while."""
+    server = PostgresServer()
+    server.start()
     try:
+        url = pooler_of(server, server_login_retry=1).url(server.url())
         with contextlib.closing(Database(url)) as database:
-            settings = settings_for(url, "memory://", judge, batch_size=10, max_in_flight=2)
-            enqueue_inputs(database, 60)
-            with running_worker(settings) as app:
-                wait_until(lambda: judge.ledger.account()["batches"] >= 2)
-                pooler.restart()
-                wait_until(app.is_drained)
-            assert all_results_are_recorded_once(database, judge, 60)
+            upgrade(database)
+        work_during(lambda: server.restart(immediate=True), url, judge)
     finally:
-        pooler.close()
+        server.close()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "crowded",
+    [{"default_pool_size": 1, "query_wait_timeout": 1}, {"max_client_conn": 5}],
+    ids=["few connections to the server", "few connections to the pooler"],
+)
+def test_a_worker_goes_on_through_a_crowded_pooler(
+    postgres: PostgresServer,
+    postgres_url: str,
+    pooler_of: PoolerOf,
+    judge: RunningSandbox,
+    crowded: dict[str, object],
+) -> None:
+    """Queries that wait too long are refused, and so are connections; both are tried again."""
+    url = pooler_of(postgres, **crowded).url(postgres_url)
+    with psycopg.connect(url) as other:
+
+        def occupy() -> None:
+            for _ in range(3):
+                other.execute("SELECT pg_sleep(1.5)")
+                other.commit()
+
+        work_during(occupy, url, judge)
+
+
+def work_during(trouble: Callable[[], None], url: str, judge: RunningSandbox) -> None:
+    """Do a job of six batches, with trouble after the second."""
+    settings = settings_for(
+        url, "memory://", judge, batch_size=10, max_in_flight=2, lease_seconds=5
+    )
+    with contextlib.closing(Database(url)) as database:
+        enqueue_inputs(database, 60)
+        with running_worker(settings) as app:
+            wait_until(lambda: judge.ledger.account()["batches"] >= 2)
+            trouble()
+            wait_until(lambda: is_drained(app), seconds=90)
+        assert all_results_are_recorded_once(database, judge, 60)
+
+
+def is_drained(app: App) -> bool:
+    with contextlib.suppress(sa.exc.SQLAlchemyError):  # the pooler has no room at the moment
+        return app.is_drained()
+    return False
 
 
 def test_new_jobs_are_heard_of_by_a_direct_connection_only(

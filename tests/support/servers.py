@@ -107,11 +107,10 @@ class PostgresServer:
 class PgBouncer:
     """Debian's pooler in front of a server of ours, on a Unix socket."""
 
-    def __init__(self, postgres: PostgresServer, home: Path, *, mode: str) -> None:
+    def __init__(self, postgres: PostgresServer, home: Path, **settings: object) -> None:
         self.postgres = postgres
         self.home = home
-        self.mode = mode
-        self.size = 20  # connections to the server for each database
+        self.settings = {"max_client_conn": 1000, "default_pool_size": 20, **settings}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -128,12 +127,9 @@ class PgBouncer:
             auth_type = any
             listen_port = 5432
             unix_socket_dir = {self.home}
-            pool_mode = {self.mode}
-            default_pool_size = {self.size}
-            max_client_conn = 1000
             logfile = {self.home}/log
-            admin_users = postgres
             """
+            + "".join(f"{name} = {value}\n" for name, value in self.settings.items())
         )
         self._process = subprocess.Popen(
             [pgbouncer_program() or "pgbouncer", "-q", file], user=owner, cwd=self.home

@@ -79,7 +79,7 @@ def shared_postgres() -> PostgresServer:
 
 def shared_pgbouncer(postgres: PostgresServer, mode: str) -> PgBouncer:
     """A pooler before the server that all share."""
-    pooler = PgBouncer(postgres, _folder() / f"pgbouncer-{mode}", mode=mode)
+    pooler = PgBouncer(postgres, _folder() / f"pgbouncer-{mode}", pool_mode=mode)
 
     def start() -> dict[str, Any]:
         pooler.start()
