@@ -68,7 +68,8 @@ class Admin:
     Raises:
         ConfigurationError: The URL or another setting is invalid.
         Unreachable: The database does not respond.
-        SchemaMismatch: The schema is missing, older or newer than this version.
+        SchemaMismatch: The schema is missing, older or newer than this version, or the file of a
+            SQLite database does not exist.
     """
 
     def __init__(self, database_url: str | None = None, *, actor: str | None = None) -> None:
