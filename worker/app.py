@@ -27,6 +27,7 @@ from worker.pipeline.brokers import (
     dead_threads,
     make_broker,
     make_worker,
+    pause_fetching,
     prepare_broker,
     queue_name,
     start_worker,
@@ -147,6 +148,7 @@ class App:
             while not self.ending.wait(TICK_SECONDS):
                 if dead := dead_threads(self.worker):
                     raise DeadThreads(dead)
+                pause_fetching(self.worker, paused=self.context.standby.stands_by())
                 with contextlib.suppress(SQLAlchemyError):  # the database is away for a moment
                     if until is not None and until():
                         break
@@ -177,6 +179,7 @@ class App:
         self._threads = [list_watcher, *others]
         self.context.durations.add_all(self.database.run(list_watch.latest_durations))
         # It may have been restarted with another URL or key, and work need not wait for that.
+        self.heartbeat.turn()
         self.database.run(gates.probe_now)
         # The list is read first: it may spare the polls of batches that an earlier run has left at
         # the remote. They are all overdue, and would be a burst.

@@ -32,6 +32,7 @@ from worker.pipeline.brokers import (
     dead_threads,
     make_broker,
     make_worker,
+    pause_fetching,
     prepare_broker,
     queue_name,
     start_worker,
@@ -206,6 +207,26 @@ def test_messages_flow_again_after_postgresql_was_restarted() -> None:
             wait_until(here.got("after"))
     finally:
         server.close()
+
+
+@pytest.mark.parametrize(
+    "broker_url", ["redis", pytest.param("postgres", marks=pytest.mark.long)], indirect=True
+)
+def test_a_worker_that_fetches_nothing_leaves_messages_to_the_others(broker_url: str) -> None:
+    with working(broker_url) as resting, working(broker_url) as here:
+        pause_fetching(resting.worker, paused=True)
+        wait_until(lambda: all(c.paused_event.is_set() for c in resting.worker.consumers.values()))
+        texts = [f"now {number}" for number in range(10)] + ["later"]
+        for text in texts:
+            here.send(text, delay=0.3 if text == "later" else None)
+        wait_until(here.got(*texts))
+        assert resting.received == {}
+        assert dead_threads(resting.worker) == []
+        pause_fetching(resting.worker, paused=False)
+        pause_fetching(here.worker, paused=True)
+        wait_until(lambda: all(c.paused_event.is_set() for c in here.worker.consumers.values()))
+        here.send("back")
+        wait_until(resting.got("back"))
 
 
 def test_a_worker_whose_consumer_died_is_known(memory_url: str) -> None:

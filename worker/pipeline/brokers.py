@@ -175,6 +175,18 @@ def start_worker(worker: dramatiq.Worker) -> None:
     worker.start()
 
 
+def pause_fetching(worker: dramatiq.Worker, *, paused: bool) -> None:
+    """Leave new messages to the workers of other processes, or fetch them again.
+
+    Not on RabbitMQ: it pushes messages to a consumer that is paused as well.
+    """
+    if isinstance(worker.broker, RabbitmqBroker):
+        return
+    for consumer in list(worker.consumers.values()):
+        if consumer.paused is not paused:
+            (consumer.pause if paused else consumer.resume)()
+
+
 def dead_threads(worker: dramatiq.Worker) -> list[str]:
     """Return consumers and workers whose thread has died: the process looks healthy, but is not."""
     consumers = [f"consumer {n}" for n, c in worker.consumers.items() if not c.is_alive()]

@@ -1,7 +1,8 @@
 """Leave work to the other replicas while the API refuses this one's key and takes another's.
 
 The gate of the whole API closes only when no living replica has a key that may be good. Until then,
-a replica whose key was refused takes no work but for a try now and then, and hands its messages on.
+a replica whose key was refused takes no work but for a try now and then. It fetches no messages
+meanwhile, and hands on those that it has.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class KeyStandby:
             if refusal.count != self._refusals:
                 self._refusals = refusal.count
                 self._try_at = now + gate_wait(refusal.count + 1, self._rng)
+                self._ask_at = now  # another replica may have come meanwhile
             is_due, self._ask_at = now >= self._ask_at, max(self._ask_at, now)
         if is_due:
             self._ask()
