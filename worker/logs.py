@@ -27,18 +27,21 @@ PASSWORD_OPTIONS = frozenset({"password", "passwd", "sslpassword"})  # in the qu
 _secrets: list[str] = []
 
 
-OUTAGES = (
-    "socket.accept() out of system resource",  # asyncio, a thousand times a second
-    "Consumer encountered a connection error",  # Dramatiq, at level critical
-    "Consumer encountered an unexpected error",  # and with a traceback: Redis is out of memory
-    "Restarting consumer in ",
+BROKER_OUTAGES = (  # by Dramatiq, at level critical, every three seconds for each queue
+    "Consumer encountered a connection error",
+    "Consumer encountered an unexpected error",  # with a traceback: Redis is out of memory
     "Failed to post_process_message",
     "Unhandled error during post_process_message",
+)
+OUTAGES = (
+    *BROKER_OUTAGES,
+    "socket.accept() out of system resource",  # asyncio, a thousand times a second
     "error connecting in ",  # psycopg's pool
     "discarding closed connection",
 )
 """How lines of libraries begin that repeat, while an outage lasts, what one line says."""
 
+FOLLOWS_OUTAGE = "Restarting consumer in "  # what Dramatiq says after each of its lines
 OUTAGE_SECONDS = 60.0  # between two of such lines
 
 
@@ -51,8 +54,11 @@ class _OutageFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         if not isinstance(record.msg, str):  # an event of our own
+            self._note_event(record.msg)
             return True
         message = record.getMessage()
+        if message.startswith(FOLLOWS_OUTAGE):
+            return False
         kind = next((begin for begin in OUTAGES if message.startswith(begin)), None)
         if kind is None:
             return True
@@ -61,13 +67,16 @@ class _OutageFilter(logging.Filter):
             return False
         self._next_at[kind] = now + OUTAGE_SECONDS
         cause = f": {record.exc_info[1]}" if record.exc_info else ""
-        record.msg, record.args, record.exc_info = (
-            f"{message.splitlines()[0].rstrip('.')}{cause}",
-            (),
-            None,
-        )
+        record.msg, record.args = f"{message.splitlines()[0].rstrip('.')}{cause}", ()
+        record.exc_info = None
         record.levelno, record.levelname = logging.WARNING, "WARNING"
         return True
+
+    def _note_event(self, event: object) -> None:
+        """Drop for a while what Dramatiq says of a broker, where an event of ours says it."""
+        if isinstance(event, dict) and event.get("event") == "message.lost":
+            next_at = time.monotonic() + OUTAGE_SECONDS
+            self._next_at |= dict.fromkeys(BROKER_OUTAGES, next_at)
 
 
 def configure_logging(
