@@ -42,6 +42,8 @@ COMPANIONS = frozenset(
         "count_failure",
         "lower_limit",
         "open_gates",
+        "record_key_refused",
+        "release_probe",
         "schedule_read",
         "start_jobs",
         "start_probe",
@@ -49,6 +51,9 @@ COMPANIONS = frozenset(
 )
 """Store functions whose change accompanies a transition of a batch: named only where they are
 alone in their transaction."""
+
+OF_THE_PROCESS = frozenset({"probe_now", "record_alive", "record_ended"})
+"""Store functions that concern no batch, called when a process starts, now and then, and ends."""
 
 STORE = str(Path(database.__file__).parent)
 
@@ -171,7 +176,9 @@ def _transaction(points: _CrashPoints) -> type[Transaction]:
             else:
                 count = result.rowcount
             transition = _store_function()
-            if count and transition is not None and transition not in self.changed:
+            if transition is None or transition in OF_THE_PROCESS:
+                return result
+            if count and transition not in self.changed:
                 self.changed.append(transition)
                 if transition.startswith("claim"):
                     points.claimed(transition)

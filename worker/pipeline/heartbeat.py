@@ -92,4 +92,4 @@ class Heartbeat:
 
     def _remove(self) -> None:
         with contextlib.suppress(SQLAlchemyError):  # then it expires
-            self.context.database.run(lambda tx: replicas.remove(tx, self.context.holder))
+            self.context.database.run(lambda tx: replicas.record_ended(tx, self.context.holder))

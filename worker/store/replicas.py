@@ -64,7 +64,7 @@ def is_another_accepted(tx: Transaction, holder: str) -> bool:
     return tx.execute(_ANOTHER, {"but": holder}).first() is not None
 
 
-def remove(tx: Transaction, holder: str) -> None:
+def record_ended(tx: Transaction, holder: str) -> None:
     """Delete the row of a replica that ends."""
     tx.execute(sa.delete(replicas).where(replicas.c.holder == holder))
 
