@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
+pytestmark = pytest.mark.one_database("sqlite")  # the queries have tests of their own
+
 HOSTILE = "</style><script>alert(1)</script><img src=x onerror=alert(1)>\x1b[2J\u202e {{ 7 * 7 }}"
 LOADING = {"src", "href", "srcset", "action", "data", "poster", "background", "style", "formaction"}
 ALLOWED = {"html", "head", "meta", "title", "style", "body", "main", "header", "section", "article"}

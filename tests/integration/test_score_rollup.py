@@ -90,7 +90,7 @@ def test_a_cancelled_job_has_the_sums_of_what_was_evaluated_before(
     assert agrees(replica)
 
 
-@pytest.mark.parametrize("choice", [{"item_index": 0}, {"everything": True}, {}])
+@pytest.mark.parametrize("choice", [{"item_index": 0}, {}])
 def test_a_retry_takes_them_back_until_the_job_has_ended_again(
     replica: ManualReplica, admin: Admin, choice: dict[str, Any]
 ) -> None:
@@ -104,6 +104,7 @@ def test_a_retry_takes_them_back_until_the_job_has_ended_again(
     assert agrees(replica)
 
 
+@pytest.mark.one_database("postgres")
 def test_inputs_that_a_producer_adds_later_take_them_back_as_well(replica: ManualReplica) -> None:
     job_id = replica.enqueue(["a"])
     replica.finish()
@@ -119,6 +120,7 @@ def test_inputs_that_a_producer_adds_later_take_them_back_as_well(replica: Manua
     assert replica.one("SELECT max(scored) FROM eval_job_scores") == 2
 
 
+@pytest.mark.one_database("sqlite")
 def test_pruning_takes_them_back_with_the_first_inputs_that_go(
     replica: ManualReplica, admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,6 +138,7 @@ def test_pruning_takes_them_back_with_the_first_inputs_that_go(
     assert replica.one("SELECT count(*) FROM eval_jobs") == 0
 
 
+@pytest.mark.one_database("sqlite")
 def test_pruning_texts_leaves_them(replica: ManualReplica, admin: Admin) -> None:
     replica.enqueue(["a", "bb"])
     replica.finish()
@@ -161,6 +164,7 @@ def test_migrating_sums_up_the_jobs_that_have_ended(
     assert rolled_up(replica, waiting) == 0
 
 
+@pytest.mark.one_database("sqlite")
 def test_migrating_again_sums_up_what_an_older_worker_ended_meanwhile(
     replica: ManualReplica,
 ) -> None:
