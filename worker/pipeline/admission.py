@@ -86,7 +86,9 @@ def _closed_gate(
 
 
 def _no_slot(tx: Transaction, claim: Claim, max_in_flight: int) -> Deferred | None:
-    allowed = concurrency_limit.allowed_in_flight(tx, max_in_flight)
+    allowed = max_in_flight
+    if claim.is_limited:
+        allowed = concurrency_limit.allowed_in_flight(tx, max_in_flight)
     if claim.live_batches <= allowed:
         return None
     taken, in_doubt = submission.count_taken_slots(tx)  # this batch is one of them

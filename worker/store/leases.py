@@ -22,7 +22,7 @@ from worker.domain.lifecycle import LIVE_STATES, TRANSITIONS, BatchState
 from worker.events import CountedEvent, Event
 from worker.store.database import Transaction
 from worker.store.sql_functions import among, later, now
-from worker.store.tables import batches, gates, pauses
+from worker.store.tables import batches, gates, pace, pauses
 
 if TYPE_CHECKING:
     from sqlalchemy.sql.dml import ReturningUpdate
@@ -61,6 +61,7 @@ class Claim:
     claimed_at: datetime
     live_batches: int  # of all holders, this one included
     trouble: bool  # whether there is any gate or pause that the holder has to check
+    is_limited: bool  # whether fewer batches than configured may be at the remote
 
     @property
     def seconds_submitted(self) -> float | None:
@@ -79,6 +80,7 @@ _CLAIMED = (
     # Read with the claim, to save another statement.
     _LIVE_BATCHES.label("live_batches"),
     _TROUBLE.label("trouble"),
+    sa.exists(sa.select(1).where(pace.c.in_flight_limit.isnot(None))).label("is_limited"),
 )
 
 
