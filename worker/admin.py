@@ -231,17 +231,7 @@ class Admin:
             - `paused`: whether a pause applies to it.
         """
         with self.database.read() as connection:
-            found = {row["judge_id"]: row for row in _rows(batch_queries.work_by_judge(connection))}
-            for judge_id, state, count, _ in batch_queries.open_batch_counts(connection):
-                _entry(found, judge_id).setdefault("batches", {})[state] = count
-            recent = batch_queries.recent_output_by_judge(connection, RATE_WINDOW)
-            for judge_id, inputs, since in recent:
-                passed = max(1.0, min(RATE_WINDOW, (datetime.now(UTC) - since).total_seconds()))
-                _entry(found, judge_id)["per_minute"] = inputs / passed * 60
-            for pause in pauses.list_pauses(connection):
-                for judge_id in [pause.judge_id] if pause.judge_id is not None else list(found):
-                    _entry(found, judge_id)["paused"] = True
-        return [_NO_WORK | found[judge_id] for judge_id in sorted(found)]
+            return judge_states(connection)
 
     def batches(
         self,
@@ -560,6 +550,21 @@ class Admin:
 
     def _run(self, work: Callable[[Transaction], Result]) -> Result:
         return self.database.run(work, actor=self.actor)
+
+
+def judge_states(connection: sa.Connection) -> list[dict[str, Any]]:
+    """Return what `Admin.judges` returns, by an open connection."""
+    found = {row["judge_id"]: row for row in _rows(batch_queries.work_by_judge(connection))}
+    for judge_id, state, count, _ in batch_queries.open_batch_counts(connection):
+        _entry(found, judge_id).setdefault("batches", {})[state] = count
+    recent = batch_queries.recent_output_by_judge(connection, RATE_WINDOW)
+    for judge_id, inputs, since in recent:
+        passed = max(1.0, min(RATE_WINDOW, (datetime.now(UTC) - since).total_seconds()))
+        _entry(found, judge_id)["per_minute"] = inputs / passed * 60
+    for pause in pauses.list_pauses(connection):
+        for judge_id in [pause.judge_id] if pause.judge_id is not None else list(found):
+            _entry(found, judge_id)["paused"] = True
+    return [_NO_WORK | found[judge_id] for judge_id in sorted(found)]
 
 
 _NO_WORK: dict[str, Any] = {

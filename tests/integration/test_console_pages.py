@@ -260,6 +260,7 @@ def test_an_input_shows_every_text_and_its_neighbours_in_the_list(
     shown = words(text)
     assert "Context 1 ctx" in shown
     assert '"id": 5' in shown
+    assert indexes(page(client, f"/jobs/{job_id}/inputs", metadata="id=5")) == [2]
     assert "length 0.200" in shown
     assert "x" * 20 in shown
     assert f"input 0 of …{str(again)[-12:]}" in shown
@@ -270,6 +271,22 @@ def test_an_input_shows_every_text_and_its_neighbours_in_the_list(
     assert "<img" not in markdown
     difference = page(client, f"/jobs/{job_id}/inputs/0", view="difference")
     assert "one <del>three</del><ins>two</ins>" in difference
+
+
+@pytest.mark.one_database("sqlite")
+def test_a_text_without_end_is_shown_in_part_and_downloaded_whole(
+    replica: ManualReplica, client: httpx.Client, database: Database
+) -> None:
+    text = "word " * 200_000
+    job_id = enqueue_whole(
+        database, [{"request": "q", "response": text, "expected_output": f"{text}more"}]
+    )
+    for view in ("text", "markdown", "difference"):
+        shown = page(client, f"/jobs/{job_id}/inputs/0", view=view)
+        assert len(shown) < 300_000
+        assert "first 100,000 characters" in shown
+    assert "too long for a difference" in shown
+    assert client.get(f"/jobs/{job_id}/inputs/0/response.txt").text == text
 
 
 def test_hostile_texts_are_shown_and_never_run(

@@ -11,7 +11,7 @@ from worker.store.input_queries import InputFilter, Order, Place
 
 STATUSES = tuple(Status)
 ORDERS = tuple(Order)
-NAMES = ("status", "reason", "q", "evaluator", "min", "max", "below", "sort")
+NAMES = ("status", "reason", "q", "metadata", "evaluator", "min", "max", "below", "sort")
 """The parameters, which links from a list to an input carry along."""
 
 
@@ -23,6 +23,7 @@ def input_filter(job_id: UUID, query: Parameters) -> InputFilter:
         status=query.choice("status", STATUSES),
         error=query.text("reason"),
         text=query.text("q"),
+        metadata=query.pair("metadata"),
         evaluator=query.text("evaluator"),
         at_least=query.number("min"),
         at_most=query.number("max"),

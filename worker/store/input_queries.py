@@ -18,6 +18,7 @@ from worker.domain.lifecycle import Status
 from worker.store.job_queries import Item, ItemResult, Score
 from worker.store.rows import read_rows, select_rows
 from worker.store.score_functions import is_addable, mean_if_addable
+from worker.store.sql_functions import has_pair
 from worker.store.tables import evaluator_results, items, jobs
 from worker.store.views import item_results, scores
 
@@ -40,9 +41,9 @@ class Order(StrEnum):
 class InputFilter:
     """Which inputs of a job to list, and how to sort them; None: any.
 
-    Scores lie from `at_least` up to `at_most`, and are less than `below`. They, and the order, are
-    those of `evaluator`; without one, any evaluator's score may lie there, and the order is that
-    of the mean over the evaluators.
+    `metadata` is a name and its value as text. Scores lie from `at_least` up to `at_most`, and are
+    less than `below`. They, and the order, are those of `evaluator`; without one, any evaluator's
+    score may lie there, and the order is that of the mean over the evaluators.
     """
 
     job_id: UUID
@@ -50,6 +51,7 @@ class InputFilter:
     status: str | None = None
     error: str | None = None
     text: str | None = None
+    metadata: tuple[str, str] | None = None
     evaluator: str | None = None
     at_least: float | None = None
     at_most: float | None = None
@@ -346,6 +348,8 @@ def _conditions(wanted: InputFilter) -> Iterator[sa.ColumnElement[bool]]:
     if wanted.text is not None:
         texts = (items.c.request, items.c.response, items.c.expected_output)
         yield sa.or_(*(text.icontains(wanted.text, autoescape=True) for text in texts))
+    if wanted.metadata is not None:
+        yield has_pair(items.c.metadata, *wanted.metadata)
     if range_of_scores := list(_range(wanted)):
         yield sa.exists().where(
             evaluator_results.c.job_id == items.c.job_id,

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import sqlalchemy as sa
 from starlette.responses import PlainTextResponse, Response
 
 from worker.console.event_rows import event_views
 from worker.console.input_selection import NAMES, input_filter
-from worker.console.judged_text import as_markdown, difference
 from worker.console.problems import not_found
 from worker.console.reader import EXTRA_SECONDS
+from worker.console.text_views import TITLES, VIEWS, text_views, views_for
 from worker.console.visit import Visit
 from worker.domain.lifecycle import ENDED
 from worker.errors import TooSlow
@@ -19,10 +17,8 @@ from worker.store import event_queries, input_queries, job_queries
 from worker.store.event_queries import EventFilter
 from worker.store.input_queries import InputDetail, InputFilter, SameRequest
 
-VIEWS = ("text", "markdown", "difference")
 EVENTS = 30
 SAME_REQUESTS = 10
-TEXTS = ("request", "response", "expected_output")
 
 
 def show(visit: Visit) -> Response:
@@ -45,9 +41,9 @@ def show(visit: Visit) -> Response:
         job=job,
         given=given,
         verdicts=verdicts,
-        shown=_shown(given, view or "text"),
+        texts=list(text_views(given, view or "text")),
         view=view,
-        views=[name for name in VIEWS if name != "difference" or _can_differ(given)],
+        views=views_for(given),
         context=context,
         previous=previous,
         following=following,
@@ -63,7 +59,7 @@ def raw(visit: Visit) -> Response:
     name = visit.path["text"]
     with visit.read() as connection:
         given = _detail(connection, visit)
-    if name not in TEXTS or (text := getattr(given, name)) is None:
+    if name not in TITLES or (text := getattr(given, name)) is None:
         raise not_found("such text")
     filename = f"{visit.path['job_id']}-{given.item_index}-{name}.txt"
     return PlainTextResponse(
@@ -89,19 +85,6 @@ def _neighbours(
     before = input_queries.list_places(connection, wanted, before=place, limit=1)
     after = input_queries.list_places(connection, wanted, after=place, limit=1)
     return (before[0].item_index if before else None, after[0].item_index if after else None)
-
-
-def _shown(given: InputDetail, view: str) -> dict[str, Any]:
-    """Map the texts to HTML where the view is not plain text; None: too long to compare."""
-    if view == "markdown":
-        return {name: as_markdown(getattr(given, name) or "") for name in TEXTS}
-    if view == "difference" and _can_differ(given):
-        return {"response": difference(given.expected_output or "", given.response or "")}
-    return {}
-
-
-def _can_differ(given: InputDetail) -> bool:
-    return bool(given.expected_output and given.response)
 
 
 def _same_requests(visit: Visit, given: InputDetail) -> tuple[list[SameRequest], bool]:

@@ -7,10 +7,11 @@ from typing import Any
 
 from starlette.responses import Response
 
+from worker.admin import judge_states
 from worker.console.job_rows import job_rows
 from worker.console.visit import Visit
 from worker.domain.lifecycle import BatchState
-from worker.store import job_list_queries, job_queries, pauses
+from worker.store import batch_queries, job_list_queries, job_queries, pauses
 from worker.store.job_list_queries import JobFilter
 
 SHARED_SECONDS = 2.0  # however many people look
@@ -31,8 +32,8 @@ def _read(visit: Visit) -> dict[str, Any]:
         latest = job_rows(
             connection, job_list_queries.list_job_ids(connection, JobFilter(), limit=LATEST_JOBS)
         )
-    held = visit.admin.batches([BatchState.HELD], limit=SHOWN)
-    judges = visit.admin.judges()
+        judges = judge_states(connection)
+        held = batch_queries.list_batches(connection, states=[BatchState.HELD], limit=SHOWN)
     return {
         "paused": paused,
         "gates": gates,
