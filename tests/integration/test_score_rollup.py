@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,9 @@ import sqlalchemy as sa
 
 from tests.support.fake_judge_api import FakeJudgeAPI
 from tests.support.manual_replica import ManualReplica
+from tests.support.servers import wait_until
 from worker.admin import Admin
-from worker.store import expired_rows, job_completion, rollup_backfill
+from worker.store import expired_rows, job_completion, rollup_backfill, score_rollup
 from worker.store.bulk import insert_rows
 from worker.store.migrate import downgrade, upgrade
 from worker.store.tables import evaluator_results
@@ -19,6 +21,7 @@ from worker.store.views import score_summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from concurrent.futures import Future
     from uuid import UUID
 
     from worker.retention import Pruned
@@ -248,3 +251,37 @@ def test_results_that_arrive_while_their_job_is_cancelled_are_dropped(
     assert rolled_up(replica, other) == 1
     scored = replica.rows("SELECT job_id, item_index FROM eval_scores")
     assert [tuple(row) for row in scored] == [(other, 0)]
+
+
+WAITS_FOR_A_LOCK = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+
+
+def test_a_retry_while_the_last_results_are_recorded_leaves_no_sums_of_an_open_job(
+    database_of_postgres: Database, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica = ManualReplica(
+        database_of_postgres, FakeJudgeAPI(), batch_size=1, max_in_flight=1, max_item_attempts=1
+    )
+    job_id = replica.enqueue(["fail", "good"])
+    retried: list[Future[int]] = []
+    write = score_rollup.write
+    threads = ThreadPoolExecutor()
+
+    def retry() -> int:
+        with Admin(postgres_url) as admin:
+            return admin.retry(job_id)
+
+    def write_while_somebody_retries(*given: Any) -> None:
+        write(*given)
+        if not retried:
+            retried.append(threads.submit(retry))
+            wait_until(lambda: replica.one(WAITS_FOR_A_LOCK) > 0, seconds=20)
+
+    monkeypatch.setattr(score_rollup, "write", write_while_somebody_retries)
+    while not retried:
+        replica.step()
+        replica.pass_time()
+    assert retried[0].result() == 1
+    threads.shutdown()
+    assert replica.open_jobs() == 1
+    assert rolled_up(replica, job_id) == 0

@@ -162,7 +162,6 @@ def _delete_results_of_waiting(tx: Transaction, job_id: UUID) -> None:
 
 def _reopen(tx: Transaction, job_id: UUID) -> None:
     """completed, failed, cancelled -> processing; due now."""
-    score_rollup.delete(tx, [job_id])
     tx.execute(
         sa.update(jobs)
         .where(jobs.c.id == job_id)
@@ -175,6 +174,7 @@ def _reopen(tx: Transaction, job_id: UUID) -> None:
             error=None,
         )
     )
+    score_rollup.delete(tx, [job_id])  # late: whoever is just writing them has the lock
 
 
 def _lock_planning(tx: Transaction, job_id: UUID) -> None:
