@@ -34,9 +34,8 @@ def _command(name: str) -> Iterator[str]:
         for parameter in inspect.signature(function).parameters.values()
     ]
     words = [parameter.name for parameter in parameters if not parameter.is_option]
-    options = ["[OPTIONS]"] if any(parameter.is_option for parameter in parameters) else []
     yield f"## evalworker {name}\n\n{_text(COMMANDS[name])}\n"
-    yield f"`{' '.join(['evalworker', name, *options, *words])}`\n"
+    yield f"`{' '.join(['evalworker', name, '[OPTIONS]', *words])}`\n"
     if parameters:
         yield "| argument or option | default | meaning |\n|---|---|---|"
         for parameter in parameters:

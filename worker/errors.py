@@ -4,6 +4,7 @@
     ├── InvalidInputs        arguments or inputs of a job are invalid (also a ValueError)
     │   └── IdempotencyKeyReused   the key of the job belongs to another one
     ├── ConfigurationError   settings are invalid or contradict one another
+    ├── InvalidDefinitions   the files that define judges are invalid
     ├── SchemaMismatch       the database schema is missing, older or newer than this version
     ├── Unreachable          a database, broker or API does not respond at startup
     ├── UnknownJob           no job has this id
@@ -68,6 +69,18 @@ class ConfigurationError(EvalWorkerError):
 
     Attributes:
         offences: All problems, one string each, with the name of the environment variable.
+    """
+
+    def __init__(self, offences: Sequence[str]) -> None:
+        self.offences = list(offences)
+        super().__init__("\n".join(self.offences))
+
+
+class InvalidDefinitions(EvalWorkerError):
+    """Files that define judges, evaluators or models are invalid.
+
+    Attributes:
+        offences: All problems, one string each, beginning with the file and the place in it.
     """
 
     def __init__(self, offences: Sequence[str]) -> None:

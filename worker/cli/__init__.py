@@ -23,7 +23,7 @@ from typer.main import get_command
 from worker import __version__
 from worker.cli.context import err, out
 from worker.domain.terminal_text import escape_controls
-from worker.errors import ConfigurationError, EvalWorkerError
+from worker.errors import ConfigurationError, EvalWorkerError, InvalidDefinitions
 from worker.logs import redact
 
 COMMANDS = {
@@ -47,9 +47,16 @@ COMMANDS = {
     "prune": "Delete ended jobs with their results and history; open jobs are never touched.",
     "check": "Show every setting and its source; test the database, the broker and the judge API.",
     "judges": "List the judges of the judge API, where it can tell.",
+    "judge init": "Write a judges.toml to start from into a folder.",
+    "judge serve": "Serve the judge API over models of your own, as judges.toml names them.",
+    "judge check": "Run the calibration examples: how far is each evaluator from people's scores?",
+    "judge usage": "Show what judges did and cost, by day, and what they wait for.",
     "sandbox": "Serve a simulated judge API, for a machine without an API key.",
 }
 """Every command and its help, so that listing them imports none of them."""
+
+GROUPS = {"judge": "Run a judge of your own: the judge API over any OpenAI-compatible endpoint."}
+"""The first words of commands of two words."""
 
 # PostgreSQL's SQLSTATEs insufficient_privilege, and invalid_schema_name: no schema to create in.
 OF_THE_ROLE = ("42501", "3F000")
@@ -60,7 +67,8 @@ OPTIONS: dict[str, Any] = {"pretty_exceptions_enable": False}
 
 def command_function(name: str) -> Callable[..., None]:
     """Import the module of a command, and return its function."""
-    function: Callable[..., None] = getattr(import_module(f"worker.cli.{name}"), name)
+    module = name.replace(" ", "_")
+    function: Callable[..., None] = getattr(import_module(f"worker.cli.{module}"), module)
     return function
 
 
@@ -84,9 +92,12 @@ class LazyGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
-        if name is not None:
+        full_name = name if ctx.parent is None else f"{ctx.info_name} {name}"
+        if name is not None and full_name in COMMANDS:
             single = typer.Typer(add_completion=False, **OPTIONS)
-            single.command(name, help=COMMANDS[name], cls=PlainCommand)(command_function(name))
+            single.command(name, help=COMMANDS[full_name], cls=PlainCommand)(
+                command_function(full_name)
+            )
             command = get_command(single)
         return name, command, rest
 
@@ -155,8 +166,15 @@ app = typer.Typer(
     no_args_is_help=True,
     **OPTIONS,
 )
+_groups = {
+    name: typer.Typer(cls=LazyGroup, help=text, no_args_is_help=True, **OPTIONS)
+    for name, text in GROUPS.items()
+}
 for _name, _help in COMMANDS.items():
-    app.command(_name, help=_help)(lambda: None)
+    _group, _, _word = _name.rpartition(" ")
+    (_groups[_group] if _group else app).command(_word, help=_help)(lambda: None)
+for _name, _group_app in _groups.items():
+    app.add_typer(_group_app, name=_name)
 
 
 @app.callback()
@@ -175,6 +193,10 @@ def main() -> None:
         sys.stdout.reconfigure(errors="replace")  # what the terminal cannot show
     try:
         app()
+    except InvalidDefinitions as error:
+        err.print("[red]evalworker:[/] invalid definitions of judges")
+        err.print(redact(str(error)), markup=False)
+        sys.exit(2)
     except ConfigurationError as error:
         err.print("[red]evalworker:[/] invalid settings")
         err.print(redact(str(error)), markup=False)

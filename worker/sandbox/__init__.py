@@ -3,7 +3,6 @@
 app         the API's paths, responses and errors
 options     latency, throttling and failures, reproducible by a seed
 judges      named sets of evaluators, from `judges.toml`
-evaluators  deterministic measures, named for what they measure
 ledger      the stored batches, and how often each input was evaluated
 server      the sandbox on a port, in the background or in the foreground
 """

@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-from worker.sandbox.evaluators import EVALUATORS, evaluator_id, evaluator_result
+from worker.judge.measures import EVALUATORS, evaluator_id, evaluator_result
 
 
 @dataclass(frozen=True, slots=True)

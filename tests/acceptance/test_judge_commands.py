@@ -1,0 +1,127 @@
+"""`evalworker judge` as people use it: serve, check, usage, and a process that is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from tests.support.judge_files import write_judge
+from tests.support.model_endpoint import ModelEndpoint, steady_score
+from tests.support.processes import environment, evalworker, started
+from tests.support.servers import free_port, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+INPUTS = [{"request": f"q{n}", "response": f"a{n}"} for n in range(100)]
+
+
+@pytest.fixture
+def model() -> Iterator[ModelEndpoint]:
+    with ModelEndpoint().running() as endpoint:
+        yield endpoint
+
+
+def has_paid(model: ModelEndpoint, calls: int) -> bool:
+    return model.paid >= calls
+
+
+def is_up(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/v1/judges/").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_init_writes_what_serve_reads_and_overwrites_nothing(tmp_path: Path) -> None:
+    env = environment()
+    before = evalworker("judge", "serve", env=env, cwd=tmp_path)
+    assert before.returncode == 2
+    assert "judges.toml: there is no such file; `evalworker judge init`" in before.stderr
+    assert evalworker("judge", "init", "new", env=env, cwd=tmp_path).returncode == 0
+    again = evalworker("judge", "init", "new", env=env, cwd=tmp_path)
+    assert (again.returncode, again.stderr) == (
+        1,
+        "evalworker: new/judges.toml is there already; nothing was written\n",
+    )
+    others = evalworker("judge", "serve", "--host", "0.0.0.0", env=env, cwd=tmp_path / "new")
+    assert others.returncode == 2
+    assert "[server] key_env" in others.stderr
+
+
+def test_check_shows_the_deviation_and_fails_above_the_threshold(
+    tmp_path: Path, model: ModelEndpoint
+) -> None:
+    write_judge(tmp_path, model.url, price_input=1.0, price_output=5.0)
+    env = environment()
+
+    def check(*options: object) -> Any:
+        return evalworker("judge", "check", *options, env=env, cwd=tmp_path)
+
+    model.score = lambda payload: 0.9 if payload["response"] == "good" else 0.3
+    good = check("--max-deviation", "0.2", "--state", "check.db")
+    assert (good.returncode, good.stderr) == (0, "")
+    assert "nice0" in good.stdout
+    assert "0.200" in good.stdout
+    assert "nice0, example 2: 0.30 instead of 0" in good.stdout
+    assert "2 paid calls, cost 0.0004" in good.stdout
+    again = check("--max-deviation", "0.19", "--state", "check.db")
+    assert again.returncode == 1
+    assert "too far off" in again.stdout
+    assert "0 paid calls" in again.stdout
+    model.answers = ["no score", "no score"] * 2
+    (report,) = json.loads(check("--json").stdout)
+    assert (report["failed"], report["passed"], report["deviation"]) == (2, False, None)
+    assert report["usage"]["calls"] == 4
+
+
+def test_a_check_does_not_wait_for_what_only_a_person_can_mend(
+    tmp_path: Path, model: ModelEndpoint
+) -> None:
+    write_judge(tmp_path, model.url.replace("/v1", "/v2"))
+    done = evalworker("judge", "check", env=environment(), cwd=tmp_path)
+    assert done.returncode == 1
+    assert "status 404" in done.stdout
+
+
+def test_a_killed_service_goes_on_and_pays_again_for_no_more_than_was_under_way(
+    tmp_path: Path, model: ModelEndpoint
+) -> None:
+    concurrency, kills = 8, 3
+    write_judge(tmp_path, model.url, evaluators=2, concurrency=concurrency)
+    model.seconds = 0.02
+    port, env = free_port(), environment()
+    url = f"http://127.0.0.1:{port}"
+
+    def serving() -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+        return started("judge", "serve", "--port", port, env=env, cwd=tmp_path)
+
+    with serving():
+        wait_until(lambda: is_up(url))
+        path = f"{url}/v1/judges/own/batch-execute/"
+        batch = url + httpx.post(path, json={"inputs": INPUTS}).json()["status_url"]
+    for _ in range(kills - 1):
+        with serving():  # which kills it at the end
+            goal = model.paid + 20
+            wait_until(partial(has_paid, model, goal))
+    with serving():
+        wait_until(lambda: is_up(url))
+        wait_until(lambda: httpx.get(batch).json()["status"] == "completed")
+        items = httpx.get(batch).json()["items"]
+    assert 200 <= model.paid <= 200 + kills * concurrency
+    for given, item in zip(INPUTS, items, strict=True):
+        scores = {result["score"] for result in item["evaluator_results"][:2]}
+        assert scores == {steady_score(given)}
+    usage = evalworker("judge", "usage", "--json", env=env, cwd=tmp_path)
+    (row,) = json.loads(usage.stdout)["usage"]
+    assert (row["judge"], row["model"], row["evaluations"]) == ("own", "local", 200)
+    assert row["calls"] == 200
+    table = evalworker("judge", "usage", env=env, cwd=tmp_path)
+    assert "cache hits" in table.stdout

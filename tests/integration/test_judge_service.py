@@ -1,0 +1,379 @@
+"""A judge of one's own: the documented API over a stand-in for an OpenAI-compatible endpoint."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from starlette.responses import JSONResponse, RedirectResponse, Response
+
+from tests.support.judge_files import write_judge
+from tests.support.model_endpoint import (
+    INPUT_TOKENS,
+    OUTPUT_TOKENS,
+    ModelEndpoint,
+    completion,
+    steady_score,
+)
+from tests.support.servers import wait_until
+from worker.judge.judges_file import load_definitions
+from worker.judge.ledger import Ledger
+from worker.judge.server import running_judge
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+RUNS = "/v1/judges/batch-executions/"
+
+
+class Client:
+    """Submits to a judge service, and waits for the end."""
+
+    def __init__(self, url: str, key: str = "any") -> None:
+        headers = {"Authorization": f"Api-Key {key}"}
+        self.http = httpx.Client(base_url=url, headers=headers, timeout=30)
+
+    def submit(self, inputs: Sequence[dict[str, Any]], **fields: Any) -> httpx.Response:
+        path = f"/v1/judges/{fields.pop('judge', 'own')}/batch-execute/"
+        return self.http.post(path, json={"inputs": inputs, **fields})
+
+    def get(self, path: str) -> Any:
+        return self.http.get(path).raise_for_status().json()
+
+    def ended(self, submitted: httpx.Response) -> Any:
+        url = submitted.raise_for_status().json()["status_url"]
+        wait_until(lambda: self.get(url)["status"] == "completed")
+        return self.get(url)
+
+    def judged(self, inputs: Sequence[dict[str, Any]], **fields: Any) -> Any:
+        return self.ended(self.submit(inputs, **fields))["items"]
+
+    def one(self, **fields: Any) -> Any:
+        (item,) = self.judged([{"request": "q", "response": "a", **fields}])
+        return item
+
+
+@contextlib.contextmanager
+def judging(folder: Path, endpoint: ModelEndpoint, **options: Any) -> Iterator[Client]:
+    definitions = load_definitions(write_judge(folder, endpoint.url, **options))
+    with running_judge(definitions, state=folder / "judge.db") as url:
+        client = Client(url)
+        with contextlib.closing(client.http):
+            yield client
+
+
+@pytest.fixture
+def model() -> Iterator[ModelEndpoint]:
+    with ModelEndpoint().running() as endpoint:
+        yield endpoint
+
+
+def test_a_batch_is_judged_by_a_model_and_by_a_measure(
+    tmp_path: Path, model: ModelEndpoint
+) -> None:
+    inputs = [{"request": f"q{n}", "response": f"a{n}"} for n in range(20)]
+    model.seconds = 0.02
+    with judging(tmp_path, model) as client:
+        execution = client.ended(client.submit(inputs, tags=["t"]))
+        (listed,) = client.get(RUNS)["results"]
+        (judge,) = client.get("/v1/judges/")["results"]
+    items = execution.pop("items")
+    assert execution == listed
+    assert (listed["tags"], listed["completed_count"], listed["failed_count"]) == (["t"], 20, 0)
+    assert (judge["id"], judge["name"]) == (listed["judge"]["id"], "own")
+    for given, item in zip(inputs, items, strict=True):
+        asked, measured = item["evaluator_results"]
+        assert asked["score"] == steady_score({"request": given["request"], **given})
+        assert (asked["evaluator_name"], asked["confidence"]) == ("nice0", None)
+        assert given["response"] in asked["justification"]
+        assert (measured["evaluator_name"], measured["score"]) == ("Non-empty", 1.0)
+        assert {name: item["input"][name] for name in given} == given
+    assert model.paid == 20
+    assert 1 < model.most_at_once <= 4
+    assert model.requests[0]["response_format"]["type"] == "json_schema"
+    properties = model.requests[0]["response_format"]["json_schema"]["schema"]["properties"]
+    assert list(properties) == ["reasons", "score"]
+    assert "authorization" not in model.headers[0]
+
+
+def test_what_was_asked_before_costs_nothing(tmp_path: Path, model: ModelEndpoint) -> None:
+    inputs = [{"request": "same", "response": "same"}] * 3
+    with judging(tmp_path, model, samples=3) as client:
+        first = client.judged(inputs)
+        assert model.paid == 3
+    with judging(tmp_path, model, samples=3, max_output_tokens=99) as client:
+        again = client.judged(inputs)
+    assert model.paid == 3
+    results = {str(item["evaluator_results"]) for item in first + again}
+    assert len(results) == 1
+    assert first[0]["evaluator_results"][0]["confidence"] == 1.0
+    with contextlib.closing(Ledger(tmp_path / "judge.db")) as ledger:
+        (usage,) = ledger.usage(by=("judge", "model"))
+    assert (usage["calls"], usage["cache_hits"], usage["evaluations"]) == (3, 15, 6)
+    assert usage["input_tokens"] == 3 * INPUT_TOKENS
+
+
+def test_samples_are_averaged(tmp_path: Path, model: ModelEndpoint) -> None:
+    model.answers = [f'{{"reasons": "{score}", "score": {score}}}' for score in (1, 0.5, 0.6)]
+    with judging(tmp_path, model, samples=3) as client:
+        result = client.one()["evaluator_results"][0]
+    assert (result["score"], result["justification"]) == (0.7, "0.6")
+    assert result["confidence"] == 0.6
+
+
+@pytest.mark.parametrize("response", ["", "  ", ":", "…", "\u200b"])
+def test_a_response_without_words_never_reaches_the_model(
+    tmp_path: Path, model: ModelEndpoint, response: str
+) -> None:
+    with judging(tmp_path, model) as client:
+        item = client.one(response=response)
+    assert item["status"] == "completed"
+    assert item["evaluator_results"][0]["score"] is None
+    assert "no words" in item["evaluator_results"][0]["justification"]
+    assert model.requests == []
+
+
+@pytest.mark.parametrize("formats", [("json_object", "text"), ("text",)])
+def test_the_format_that_an_endpoint_takes_is_found_and_remembered(
+    tmp_path: Path, model: ModelEndpoint, formats: tuple[str, ...]
+) -> None:
+    model.formats = formats
+    with judging(tmp_path, model, concurrency=1) as client:
+        for number in range(3):
+            assert client.one(response=f"a{number}")["status"] == "completed"
+    assert (model.paid, len(model.requests)) == (3, 3 + 3 - len(formats))
+
+
+def test_the_new_name_of_the_limit_is_used_where_the_old_one_is_refused(
+    tmp_path: Path, model: ModelEndpoint
+) -> None:
+    message = "Unsupported parameter: use 'max_completion_tokens' instead of 'max_tokens'."
+    model.answers = [JSONResponse({"error": {"message": message}}, 400)]
+    with judging(tmp_path, model) as client:
+        assert client.one()["status"] == "completed"
+    refused, taken = model.requests
+    assert refused["max_tokens"] == taken["max_completion_tokens"]
+    assert taken["response_format"]["type"] == "json_schema"
+
+
+GOOD = '{"reasons": "r", "score": 0.5}'
+
+
+@pytest.mark.parametrize(
+    "bad", ["no JSON", '{"reasons": "r", "score": 7}', "", completion(GOOD, "length")]
+)
+def test_an_unreadable_answer_is_tried_once_more_with_more_room(
+    tmp_path: Path, model: ModelEndpoint, bad: Any
+) -> None:
+    model.answers = [bad, GOOD]
+    with judging(tmp_path, model) as client:
+        item = client.one()
+    assert item["evaluator_results"][0]["score"] == 0.5
+    first, second = (request["max_tokens"] for request in model.requests)
+    assert second == 4 * first
+
+
+def test_a_score_is_never_invented_and_a_failed_item_is_asked_anew(
+    tmp_path: Path, model: ModelEndpoint
+) -> None:
+    model.answers = ["no JSON", "no JSON"]
+    with judging(tmp_path, model) as client:
+        item = client.one()
+        again = client.one()
+    assert (item["status"], item["evaluator_results"]) == ("failed", None)
+    assert item["error_message"] == ("nice0: the model responded without a JSON object, twice")
+    assert again["status"] == "completed"
+    assert len(model.requests) == 3
+
+
+def test_what_an_endpoint_refuses_fails_in_its_own_words(
+    tmp_path: Path, model: ModelEndpoint
+) -> None:
+    too_long = JSONResponse({"error": {"message": "maximum context\nlength is 8192"}}, 400)
+    model.answers = [too_long, too_long, too_long]
+    with judging(tmp_path, model) as client:
+        item = client.one()
+        assert item["status"] == "failed"
+        assert "maximum context length is 8192" in item["error_message"]
+        assert client.one(response="shorter")["status"] == "completed"
+    assert model.requests[-1]["response_format"]["type"] == "json_schema"
+
+
+@pytest.mark.parametrize(
+    "outage",
+    [
+        Response("busy", 429, {"Retry-After": "0"}),
+        Response("down", 503),
+        JSONResponse({"error": {"message": "wrong key"}}, 401),
+        JSONResponse({"detail": "model not found"}, 404),
+        RedirectResponse("http://127.0.0.1:9/v1/chat/completions", 307),
+        JSONResponse({"error": "a proxy's page"}),
+    ],
+)
+def test_outages_wait_and_spend_nothing(
+    tmp_path: Path, model: ModelEndpoint, outage: Response
+) -> None:
+    model.answers = [outage, outage]
+    with judging(tmp_path, model) as client:
+        assert client.one()["status"] == "completed"
+    assert (model.paid, len(model.requests)) == (1, 3)
+
+
+def test_a_question_that_breaks_its_endpoint_fails_while_others_are_answered(
+    tmp_path: Path,
+) -> None:
+    def score(payload: dict[str, Any]) -> float:
+        if payload["response"] == "poison":
+            raise RuntimeError
+        return 1.0
+
+    inputs = [{"request": str(n), "response": "a"} for n in range(60)]
+    with (
+        ModelEndpoint(score=score).running() as model,
+        judging(tmp_path, model, concurrency=2) as client,
+    ):
+        poisoned, *others = client.judged([{"request": "q", "response": "poison"}, *inputs])
+    assert poisoned["status"] == "failed"
+    assert "while other questions were answered" in poisoned["error_message"]
+    assert {item["status"] for item in others} == {"completed"}
+
+
+def test_a_spent_budget_pauses_with_a_reason(tmp_path: Path, model: ModelEndpoint) -> None:
+    prices = {"price_input": 1000.0, "price_output": 0.0, "daily_budget": 0.15}
+    inputs = [{"request": "q", "response": f"a{n}"} for n in range(5)]
+    with judging(tmp_path, model, concurrency=1, **prices) as client:
+        url = client.submit(inputs).json()["status_url"]
+        wait_until(lambda: client.get(url)["items"][4]["error_message"])
+        execution = client.get(url)
+        metrics = client.http.get("/metrics").text
+    assert model.paid == 2
+    assert (execution["status"], execution["completed_count"]) == ("processing", 2)
+    reason = execution["items"][4]["error_message"]
+    assert reason == (
+        "the daily budget of model 'local' is spent (0.2 of 0.15); it goes on at 00:00 UTC"
+    )
+    assert 'evalworker_judge_model_waits{model="local"} 1.0' in metrics
+    assert 'evalworker_judge_cost_today{judge="own",model="local"} 0.2' in metrics
+    with judging(tmp_path, model, concurrency=1, **(prices | {"daily_budget": 9.0})) as client:
+        wait_until(lambda: client.get(url)["status"] == "completed")
+    assert model.paid == 5
+
+
+def test_an_older_version_is_known_by_its_id_and_any_other_is_refused(
+    tmp_path: Path, model: ModelEndpoint
+) -> None:
+    with judging(tmp_path, model) as client:
+        old = client.ended(client.submit([{"request": "q", "response": "a"}]))
+    version = old["judge"]["version_id"]
+    with judging(tmp_path, model, samples=2) as client:
+        asked = [{"request": "q", "response": "b"}]
+        now = client.ended(client.submit(asked))
+        then = client.ended(client.submit(asked, judge_version_id=version))
+        unknown = client.submit(asked, judge_version_id="00000000-0000-4000-8000-000000000000")
+    assert now["judge"]["version_id"] != version == then["judge"]["version_id"]
+    assert then["items"][0]["evaluator_results"][0]["confidence"] is None
+    assert (unknown.status_code, unknown.json()) == (
+        400,
+        {"judge_version_id": ["Unknown version of this judge."]},
+    )
+    with judging(tmp_path, model, model="another") as client:
+        gone = client.submit(asked, judge_version_id=version)
+    assert gone.json() == {"judge_version_id": ["Its model is no longer available."]}
+
+
+def test_evaluators_can_be_asked_for_by_their_ids(tmp_path: Path, model: ModelEndpoint) -> None:
+    with judging(tmp_path, model, evaluators=2) as client:
+        known = client.one()["evaluator_results"]
+        body = {"inputs": [{"request": "q", "response": "a"}]}
+        wanted = [known[1]["evaluator_id"]]
+        path = "/v1/batch-executions/"
+        done = client.ended(client.http.post(path, json=body | {"evaluator_ids": wanted}))
+        refused = client.http.post(path, json=body | {"evaluator_ids": ["x"]})
+    (item,) = done["items"]
+    assert item["evaluator_results"] == [known[1]]
+    assert refused.status_code == 400
+
+
+def test_missing_inputs_fail_and_bad_requests_are_refused_as_documented(
+    tmp_path: Path, model: ModelEndpoint
+) -> None:
+    with judging(tmp_path, model) as client:
+        lacking, complete = client.judged([{"response": "a"}, {"request": "q", "response": "a"}])
+        assert client.submit([], judge="own").status_code == 400
+        assert client.submit([{}], judge="unknown").status_code == 404
+        assert client.submit([{}] * 101).status_code == 400
+        assert client.http.get(f"{RUNS}?sort=x").status_code == 400
+        assert client.http.get(f"{RUNS}00000000-0000-4000-8000-000000000000/").status_code == 404
+        assert client.http.get("/elsewhere/").status_code == 404
+    assert lacking["error_message"] == "Judge 'own' requires request."
+    assert complete["status"] == "completed"
+
+
+def test_the_list_is_filtered_and_cut_into_pages(tmp_path: Path, model: ModelEndpoint) -> None:
+    with judging(tmp_path, model) as client:
+        ids = [
+            client.ended(client.submit([{"request": "q", "response": "a"}]))["batch_execution_id"]
+            for _ in range(3)
+        ]
+        page = client.get(f"{RUNS}?page_size=2&judge_id=own&status=completed")
+        rest = client.get(page["next"])
+        none = client.get(f"{RUNS}?status=processing")
+        later = client.get(f"{RUNS}?date_from=2999-01-01T00:00:00Z")
+    rows = [row["batch_execution_id"] for row in page["results"] + rest["results"]]
+    assert rows == ids[::-1]
+    assert rest["next"] is None
+    assert none["results"] == later["results"] == []
+
+
+def test_keys_are_read_from_the_named_variables(
+    tmp_path: Path, model: ModelEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODEL_KEY", "model-secret")
+    monkeypatch.setenv("OWN_KEY", "own-secret")
+    path = write_judge(tmp_path, model.url, key_env="MODEL_KEY")
+    path.write_text(path.read_text() + '[server]\nkey_env = "OWN_KEY"\n')
+    with running_judge(load_definitions(path)) as url:
+        assert httpx.get(f"{url}/v1/judges/").status_code == 401
+        assert httpx.get(f"{url}/metrics").status_code == 401
+        wrong, right = Client(url, "model-secret"), Client(url, "own-secret")
+        with contextlib.closing(wrong.http), contextlib.closing(right.http):
+            assert wrong.submit([{}]).status_code == 401
+            right.one()
+    assert model.headers[0]["authorization"] == "Bearer model-secret"
+
+
+def test_faults_of_every_kind_leave_nothing_unjudged(tmp_path: Path) -> None:
+    faults = {
+        "throttled": 0.05,
+        "error": 0.05,
+        "dropped": 0.05,
+        "cut": 0.05,
+        "prose": 0.1,
+        "out_of_range": 0.05,
+        "slow": 0.05,
+    }
+    inputs = [{"request": f"q{n}", "response": f"a{n}"} for n in range(100)]
+    with (
+        ModelEndpoint(seed=7, faults=faults).running() as model,
+        judging(tmp_path, model, evaluators=2, concurrency=16) as client,
+    ):
+        items = client.judged(inputs)
+        scores = 0
+        for given, item in zip(inputs, items, strict=True):
+            if item["status"] == "failed":  # both tries unreadable
+                assert item["error_message"].endswith(", twice")
+                continue
+            for result in item["evaluator_results"][:2]:
+                assert result["score"] == steady_score(given)
+                scores += 1
+        with contextlib.closing(Ledger(tmp_path / "judge.db")) as ledger:
+            (usage,) = ledger.usage(by=("judge",))
+    assert scores > 190
+    unreadable = model.counts["cut"] + model.counts["out_of_range"]
+    assert unreadable > 0
+    assert model.paid == usage["calls"]
+    assert 200 <= model.paid <= 200 + unreadable
+    assert usage["output_tokens"] == model.paid * OUTPUT_TOKENS

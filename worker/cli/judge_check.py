@@ -1,0 +1,109 @@
+"""Run the calibration examples of judges."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from worker.cli.context import AsJson, print_json, print_line, print_table
+from worker.cli.judge_init import FILE
+from worker.cli.judge_serve import Config, open_definitions
+from worker.cli.tables import Column
+from worker.domain.phrases import one_line, quantity
+from worker.errors import EvalWorkerError
+from worker.judge.calibration import Report, calibrate
+from worker.judge.engine import Engine
+from worker.judge.ledger import IN_MEMORY, Ledger
+
+PATIENCE = 60.0  # seconds of an outage, then the example has failed
+
+
+def judge_check(
+    config: Config = Path(FILE),
+    max_deviation: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Mean deviation above which the check fails.")
+    ] = 0.2,
+    misses: Annotated[int, typer.Option(min=0, help="Worst examples to show of each.")] = 3,
+    state: Annotated[
+        str, typer.Option(help="SQLite file that keeps what models said, so that it costs once.")
+    ] = IN_MEMORY,
+    as_json: AsJson = False,
+) -> None:
+    definitions = open_definitions(config)
+    with contextlib.closing(Ledger(state)) as ledger:
+        reports = asyncio.run(calibrate(Engine(definitions, ledger, patience=PATIENCE)))
+    if not any(report.outcomes for report in reports):
+        raise EvalWorkerError(
+            f"nothing to check: no evaluator of {config} has calibration examples"
+        )
+    if as_json:
+        print_json([_plain(report, max_deviation, misses) for report in reports])
+    else:
+        _show(reports, max_deviation, misses)
+    if not all(report.passes(max_deviation) for report in reports):
+        raise typer.Exit(1)
+
+
+def _show(reports: Sequence[Report], max_deviation: float, misses: int) -> None:
+    columns = [
+        *(Column("evaluator"), Column("model", shrinkable=True), Column("examples", numeric=True)),
+        *(Column("deviation", numeric=True), Column("bias", numeric=True)),
+        *(Column("failed", numeric=True), Column("calls", numeric=True, optional=True)),
+        *(Column("cost", numeric=True, optional=True), Column("")),
+    ]
+    print_table(columns, [_row(report, max_deviation) for report in reports])
+    for line in (line for report in reports for line in _miss_lines(report, misses)):
+        print_line(line)
+    calls = sum(report.usage.get("calls", 0) for report in reports)
+    cost = sum(report.usage.get("cost", 0.0) for report in reports)
+    print_line(f"{quantity(calls, 'paid call')}, cost {cost:.4f}")
+
+
+def _row(report: Report, max_deviation: float) -> list[object]:
+    failed = len(report.outcomes) - len(report.scored)
+    verdict = "ok" if report.passes(max_deviation) else "too far off"
+    return [
+        *(report.evaluator, report.model, len(report.outcomes)),
+        *(_number(report.deviation), _number(report.bias, "+"), failed),
+        *(report.usage.get("calls", 0), f"{report.usage.get('cost', 0.0):.4f}"),
+        verdict if report.outcomes else "no examples",
+    ]
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    return "" if value is None else f"{value:{sign}.3f}"
+
+
+def _miss_lines(report: Report, limit: int) -> Iterator[str]:
+    for miss in report.misses(limit):
+        got = "no score" if miss.score is None else f"{miss.score:.2f}"
+        yield f"{report.evaluator}, example {miss.number}: {got} instead of {miss.example.score:g}"
+        yield f"  response: {one_line(miss.example.response, 120)}"
+        yield f"  model: {one_line(miss.reasons, 300)}"
+
+
+def _plain(report: Report, max_deviation: float, misses: int) -> dict[str, Any]:
+    return {
+        "evaluator": report.evaluator,
+        "model": report.model,
+        "examples": len(report.outcomes),
+        "failed": len(report.outcomes) - len(report.scored),
+        "deviation": report.deviation,
+        "bias": report.bias,
+        "passed": report.passes(max_deviation),
+        "usage": report.usage,
+        "misses": [
+            {
+                "example": miss.number,
+                "expected": miss.example.score,
+                "score": miss.score,
+                "reasons": miss.reasons,
+            }
+            for miss in report.misses(misses)
+        ],
+    }

@@ -1,0 +1,234 @@
+"""Serve the API's paths and responses as an ASGI application, over the ledger and the engine."""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlencode
+from uuid import uuid4
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from worker.judge.engine import Engine
+from worker.judge.judges import Judge, Measured, ad_hoc_judge
+from worker.judge.ledger import NewItem, StoredBatch, StoredItem
+from worker.judge.measures import evaluator_result
+from worker.judge.prompt import with_last_turns
+from worker.judge.usage import exposition
+from worker.wire.asgi import http_error_response, problem_response, read_json
+from worker.wire.auth import key_from_header
+from worker.wire.list_query import invalid_cursor, read_query
+from worker.wire.paths import (
+    COMMON_PATH,
+    EXECUTE_PATH,
+    EXECUTIONS,
+    JUDGES_PATH,
+    LIST_PATH,
+    STATUS_PATH,
+    path,
+)
+from worker.wire.problems import (
+    Problem,
+    execution_not_found,
+    field_problem,
+    invalid_key,
+    not_authenticated,
+)
+from worker.wire.schemas import Accepted, Execution, Head, Item, Page, format_time, input_body
+from worker.wire.submission import CommonSubmission, read_submission
+
+MAX_BODY_BYTES = 32 * 1024 * 1024
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class AsciiJSON(JSONResponse):
+    """JSON that can hold whatever texts a submission held, halves of surrogate pairs included."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, separators=(",", ":")).encode()
+
+
+class JudgeService:
+    """The judge API; everything runs on the event loop that serves it."""
+
+    def __init__(self, engine: Engine, *, key: str | None = None) -> None:
+        self.engine, self.ledger, self.key = engine, engine.ledger, key
+        judges = engine.definitions.judges
+        self.judges = {name: judge for judge in judges for name in (judge.name, judge.id)}
+        for judge in judges:
+            self.ledger.remember(judge)
+
+    def create_app(self) -> Starlette:
+        """Create the application. A POST without the final slash gets 404, not a redirect."""
+
+        @asynccontextmanager
+        async def working(_: Starlette) -> AsyncIterator[None]:
+            async with self.engine.running():
+                yield
+
+        routes = [
+            self._route(EXECUTE_PATH, self.submit, "POST"),
+            self._route(COMMON_PATH, self.submit, "POST"),
+            self._route(JUDGES_PATH, self.list_judges, "GET"),
+            self._route(LIST_PATH, self.list, "GET"),
+            self._route(STATUS_PATH, self.status, "GET"),
+            self._route("/metrics", self.metrics, "GET"),
+        ]
+        app = Starlette(
+            routes=routes, lifespan=working, exception_handlers={HTTPException: http_error_response}
+        )
+        app.router.redirect_slashes = False
+        return app
+
+    def _route(self, path: str, handle: Handler, method: str) -> Route:
+        async def endpoint(request: Request) -> Response:
+            try:
+                self._check_key(request)
+                return await handle(request)
+            except Problem as problem:
+                return problem_response(problem)
+
+        return Route(path, endpoint, methods=[method])
+
+    def _check_key(self, request: Request) -> None:
+        if self.key is None:
+            return
+        given = key_from_header(request.headers.get("authorization"))
+        if given is None:
+            raise not_authenticated()
+        if not hmac.compare_digest(given.encode(), self.key.encode()):
+            raise invalid_key()
+
+    # --- the endpoints ---------------------------------------------------------------------------
+
+    async def submit(self, request: Request) -> Response:
+        body = await read_json(request, max_bytes=MAX_BODY_BYTES)
+        submission = read_submission(body, CommonSubmission)
+        judge = self._judge(request.path_params.get("judge_id"), submission)
+        inputs = [model.model_dump(exclude_unset=True) for model in submission.inputs]
+        items = [_new_item(judge, fields) for fields in inputs]
+        batch_id = str(uuid4())
+        waiting = self.ledger.add(batch_id, judge, submission.tags or [], items)
+        self.engine.add(waiting)
+        accepted = Accepted(batch_execution_id=batch_id, status_url=path(*EXECUTIONS, batch_id))
+        return AsciiJSON(accepted, 202)
+
+    def _judge(self, judge_id: str | None, submission: CommonSubmission) -> Judge:
+        if judge_id is None and submission.evaluator_ids:
+            judge = ad_hoc_judge(submission.evaluator_ids, self.engine.definitions.judges)
+            if judge is None:
+                raise field_problem({"evaluator_ids": ["Unknown evaluator."]})
+            return judge
+        judge = self.judges.get(judge_id or submission.judge_id or "")
+        if judge is None:
+            raise Problem(404, "not_found", "No Judge matches the given query.")
+        if submission.judge_version_id in (None, judge.version_id):
+            return judge
+        version = self.ledger.judge_version(submission.judge_version_id or "")
+        if version is None or version.id != judge.id:
+            raise field_problem({"judge_version_id": ["Unknown version of this judge."]})
+        if any(
+            not isinstance(part, Measured) and self.engine.definitions.model_of(part) is None
+            for part in version.evaluators
+        ):
+            raise field_problem({"judge_version_id": ["Its model is no longer available."]})
+        return version
+
+    async def status(self, request: Request) -> Response:
+        batch = self.ledger.get(request.path_params["id"])
+        if batch is None:
+            raise execution_not_found()
+        ended = batch.completed_at is not None
+        reason = "" if ended else self.engine.why_waiting(self.engine.version(batch.version_id))
+        items = [_show_item(batch, item, reason) for item in self.ledger.items(batch)]
+        return AsciiJSON(Execution(**self._show_head(batch), items=items))
+
+    async def list(self, request: Request) -> Response:
+        query = read_query(request.query_params)
+        judge = self.judges.get(query.judge_id) if query.judge_id else None
+        batches = self.ledger.page(
+            judge_id=judge.id if judge else query.judge_id,
+            status=query.status,
+            since=query.date_from.timestamp() if query.date_from else None,
+            until=query.date_to.timestamp() if query.date_to else None,
+            before=_number(query.cursor),
+            limit=query.page_size + 1,
+        )
+        page = batches[: query.page_size]
+        next_url = None
+        if len(batches) > len(page):
+            params = {**request.query_params, "cursor": str(page[-1].number)}
+            next_url = str(request.url.replace(query=urlencode(params)))
+        rows = [self._show_head(batch) for batch in page]
+        return AsciiJSON(Page(next=next_url, previous=None, results=rows))
+
+    async def list_judges(self, _: Request) -> Response:
+        rows = [judge.list_row() for judge in self.engine.definitions.judges]
+        return AsciiJSON({"next": None, "previous": None, "results": rows})
+
+    async def metrics(self, request: Request) -> Response:
+        body, content_type = exposition(self.engine, request.headers.get("accept", ""))
+        return Response(body, headers={"Content-Type": content_type})
+
+    def _show_head(self, batch: StoredBatch) -> Head:
+        judge = self.engine.version(batch.version_id)
+        return Head(
+            batch_execution_id=batch.id,
+            status="processing" if batch.completed_at is None else "completed",
+            total_count=batch.total,
+            completed_count=batch.completed,
+            failed_count=batch.failed,
+            created_at=_iso(batch.created_at),
+            started_at=_iso(batch.created_at),
+            completed_at=_iso(batch.completed_at),
+            judge={"id": judge.id, "name": judge.name, "version_id": batch.version_id},
+            tags=batch.tags,
+        )
+
+
+def _new_item(judge: Judge, fields: dict[str, Any]) -> NewItem:
+    """Measure what needs no model."""
+    known = with_last_turns(fields)
+    missing = judge.missing_fields(known)
+    if missing:
+        error = f"Judge '{judge.name}' requires {' and '.join(missing)}."
+        return NewItem(fields, str(uuid4()), error=error)
+    results = [
+        evaluator_result(part.measure, known) if isinstance(part, Measured) else None
+        for part in judge.evaluators
+    ]
+    return NewItem(fields, str(uuid4()), results)
+
+
+def _show_item(batch: StoredBatch, item: StoredItem, why_waiting: str) -> Item:
+    ended = item.completed_at is not None
+    return Item(
+        index=item.index,
+        status=item.status,  # type: ignore[typeddict-item]
+        input=input_body(item.input),
+        evaluator_results=item.results if item.status == "completed" else None,  # type: ignore[typeddict-item]
+        error_message=item.error if ended else why_waiting,
+        execution_log_id=item.log_id if ended else None,
+        started_at=_iso(batch.created_at),
+        completed_at=_iso(item.completed_at),
+    )
+
+
+def _iso(seconds: float | None) -> str | None:
+    return None if seconds is None else format_time(datetime.fromtimestamp(seconds, UTC))
+
+
+def _number(cursor: str | None) -> int | None:
+    if cursor is None:
+        return None
+    if not (cursor.isdecimal() and len(cursor) < 19):  # SQLite counts no further
+        raise invalid_cursor()
+    return int(cursor)

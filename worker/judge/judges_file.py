@@ -1,0 +1,260 @@
+"""Read judges and models from `judges.toml`; all errors are told at once, by file and place.
+
+Addresses of models and names of keys come from this file alone, never from a submission.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from worker.errors import InvalidDefinitions
+from worker.judge.evaluator_files import Evaluator, library, read_evaluator
+from worker.judge.judges import Judge, Measured, Prompted
+from worker.judge.measures import EVALUATORS
+from worker.wire.inputs import Input, NonEmpty
+
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Table(BaseModel):
+    """A field that is not known is an error: a misspelt budget would be none."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class Model(_Table):
+    """A model behind an OpenAI-compatible URL. Prices are for a million tokens."""
+
+    url: str
+    model: NonEmpty
+    key_env: NonEmpty | None = None
+    concurrency: Annotated[int, Field(ge=1, le=1024)] = 4
+    max_output_tokens: Annotated[int, Field(ge=16)] = 1024
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
+    timeout_seconds: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 300.0
+    price_input: Price = 0.0
+    price_output: Price = 0.0
+    daily_budget: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _is_address(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ValueError("must be a URL such as http://127.0.0.1:11434/v1")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("must have no password, query or fragment: name a key by key_env")
+        return url.rstrip("/").removesuffix("/chat/completions")
+
+    @model_validator(mode="after")
+    def _can_be_limited(self) -> Model:
+        if self.daily_budget is not None and not (self.price_input or self.price_output):
+            raise ValueError("daily_budget needs price_input and price_output")
+        return self
+
+    def cost(self, input_tokens: int, output_tokens: int) -> float:
+        return (input_tokens * self.price_input + output_tokens * self.price_output) / 1_000_000
+
+    def key(self) -> str | None:
+        return os.environ.get(self.key_env, "").strip() or None if self.key_env else None
+
+
+class Server(_Table):
+    """Who may use the service: without `key_env`, everybody on this machine."""
+
+    key_env: NonEmpty | None = None
+
+
+class JudgeEntry(_Table):
+    evaluators: Annotated[list[NonEmpty], Field(min_length=1)]
+    model: NonEmpty | None = None
+    samples: Annotated[int, Field(ge=1, le=25)] = 1
+    requires: list[NonEmpty] = []
+    intent: NonEmpty | None = None
+
+
+class _File(_Table):
+    models: dict[str, Model] = {}
+    judges: Annotated[dict[str, JudgeEntry], Field(min_length=1)]
+    server: Server = Server()
+
+
+@dataclass
+class Definitions:
+    """What the files say. `notes` are remarks on what is valid and may surprise."""
+
+    judges: list[Judge] = field(default_factory=list)
+    models: dict[str, Model] = field(default_factory=dict)
+    server_key: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def model_of(self, part: Prompted) -> Model | None:
+        """Return the model of a version that may be old; None if the file no longer has it."""
+        model = self.models.get(part.alias)
+        return model if model is not None and model.model == part.model else None
+
+
+def load_definitions(path: Path) -> Definitions:
+    """Read the file and the evaluators that it names. Raises `InvalidDefinitions`."""
+    file = _read(path)
+    return _Reader(path, file).read()
+
+
+def _read(path: Path) -> _File:
+    try:
+        with path.open("rb") as stream:
+            content = tomllib.load(stream)
+    except FileNotFoundError:
+        raise InvalidDefinitions(
+            [f"{path}: there is no such file; `evalworker judge init` writes one to start from"]
+        ) from None
+    except OSError as error:
+        raise InvalidDefinitions([f"{path}: {error.strerror}"]) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidDefinitions([f"{path}: not TOML: {error}"]) from None
+    try:
+        return _File.model_validate(content)
+    except ValidationError as error:
+        raise InvalidDefinitions([f"{path}: {_offence(dict(e))}" for e in error.errors()]) from None
+
+
+def _offence(error: Mapping[str, Any]) -> str:
+    place = ".".join(str(step) for step in error["loc"])
+    if error["type"] == "missing":
+        return f"{place}: required"
+    if error["type"] == "extra_forbidden":
+        tables = (_File, Model, JudgeEntry, Server)
+        known = [name for table in tables for name in table.model_fields]
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, 1)
+        return f"{place}: unknown" + (f"; was {near[0]} meant?" if near else "")
+    return f"{place}: {str(error['msg']).removeprefix('Value error, ')}"
+
+
+class _Reader:
+    """Turns a valid file into judges, and collects what is wrong with what it names."""
+
+    def __init__(self, path: Path, file: _File) -> None:
+        self.path, self.file = path, file
+        self.offences: list[str] = []
+        self.found = Definitions(models=file.models)
+        self._read_files: dict[Path, Evaluator | None] = {}
+
+    def read(self) -> Definitions:
+        for alias, model in self.file.models.items():
+            self._check_key(f"models.{alias}", model.key_env)
+        self._check_key("server", self.file.server.key_env)
+        if self.file.server.key_env:
+            self.found.server_key = os.environ.get(self.file.server.key_env, "").strip() or None
+        for name, entry in self.file.judges.items():
+            judge = self._judge(name, entry)
+            if judge is not None:
+                self.found.judges.append(judge)
+        self._check_names()
+        if self.offences:
+            raise InvalidDefinitions(list(dict.fromkeys(self.offences)))
+        return self.found
+
+    def _check_key(self, place: str, variable: str | None) -> None:
+        if variable is not None and not os.environ.get(variable, "").strip():
+            self._offend(f"{place}.key_env", f"the variable {variable!r} is not set")
+
+    def _offend(self, place: str, reason: str) -> None:
+        self.offences.append(f"{self.path}: {place}: {reason}")
+
+    def _judge(self, name: str, entry: JudgeEntry) -> Judge | None:
+        place = f"judges.{name}"
+        if entry.model is not None and entry.model not in self.file.models:
+            known = ", ".join(self.file.models) or "none"
+            self._offend(f"{place}.model", f"no model {entry.model!r}; there are: {known}")
+            return None
+        for required in entry.requires:
+            if required not in Input.model_fields:
+                self._offend(f"{place}.requires", f"{required!r} is no field of an input")
+        parts = [self._part(f"{place}.evaluators", text, entry) for text in entry.evaluators]
+        present = [part for part in parts if part is not None]
+        names = [part.name for part in present]
+        for double in sorted({text for text in names if names.count(text) > 1}):
+            self._offend(f"{place}.evaluators", f"{double!r} is there twice")
+        return Judge(
+            name=name,
+            evaluators=present,
+            requires=entry.requires,
+            samples=entry.samples,
+            intent=entry.intent,
+        )
+
+    def _part(self, place: str, text: str, entry: JudgeEntry) -> Measured | Prompted | None:
+        if text in EVALUATORS:
+            return Measured(measure=text)
+        own = library()
+        if text.endswith((".yaml", ".yml")):
+            path = self.path.parent / text
+        elif text in own:
+            path = own[text]
+        else:
+            near = difflib.get_close_matches(text, [*EVALUATORS, *own], 1)
+            hint = f"; was {near[0]!r} meant?" if near else ""
+            self._offend(
+                place, f"{text!r} is no file (.yaml), no measure and none of our own{hint}"
+            )
+            return None
+        evaluator = self._evaluator(path)
+        if evaluator is None:
+            return None
+        alias = self._alias(place, evaluator, entry)
+        if alias is None:
+            return None
+        return Prompted(evaluator=evaluator, alias=alias, model=self.file.models[alias].model)
+
+    def _evaluator(self, path: Path) -> Evaluator | None:
+        if path not in self._read_files:
+            evaluator, offences, kept = read_evaluator(path)
+            self._read_files[path] = evaluator
+            self.offences += offences
+            self.found.notes += kept
+        return self._read_files[path]
+
+    def _alias(self, place: str, evaluator: Evaluator, entry: JudgeEntry) -> str | None:
+        """Choose the judge's model, else the evaluator's own, else the only one there is."""
+        if entry.model is not None:
+            return entry.model
+        models = self.file.models
+        wanted = [key for key, model in models.items() if evaluator.model in (key, model.model)]
+        if wanted:
+            return wanted[0]
+        if len(models) == 1:
+            (alias,) = models
+            if evaluator.model is not None:
+                self.found.notes.append(
+                    f"{self.path}: {place}: {evaluator.name!r} asks for model"
+                    f" {evaluator.model!r}, which is not in this file; {alias!r} is used"
+                )
+            return alias
+        reason = f"{evaluator.name!r} needs a model: " + (
+            "set `model` of the judge" if models else "add a table such as [models.local]"
+        )
+        self._offend(place, reason)
+        return None
+
+    def _check_names(self) -> None:
+        """Refuse two evaluators with one name and different content: one id would mean both."""
+        seen: dict[str, Evaluator] = {}
+        for path, evaluator in self._read_files.items():
+            if evaluator is None:
+                continue
+            other = seen.setdefault(evaluator.name, evaluator)
+            if other.version_id != evaluator.version_id:
+                self.offences.append(f"{path}: name: {evaluator.name!r} is another file's, too")

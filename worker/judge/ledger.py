@@ -1,0 +1,413 @@
+"""Store batches, evaluations, samples and costs in SQLite; each method is one transaction.
+
+A batch has items, and an item has one evaluation for each evaluator. What a model said is kept as
+samples, by evaluator version, model and prompt: they are what a restart continues from, and the
+cache that makes the same question free. Not thread-safe: use it on one event loop.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from worker.judge.judges import Judge
+from worker.judge.verdict import Verdict
+from worker.store.private_file import create_private_file
+
+IN_MEMORY = ":memory:"  # in place of a path
+BUSY_SECONDS = 30.0
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS judge_versions (
+    id TEXT PRIMARY KEY, judge_id TEXT NOT NULL, content TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS batches (
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, judge_id TEXT NOT NULL,
+    version_id TEXT NOT NULL, tags TEXT NOT NULL, total INTEGER NOT NULL,
+    completed INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0,
+    created_at REAL NOT NULL, completed_at REAL
+);
+CREATE INDEX IF NOT EXISTS batches_of_judge ON batches (judge_id, number);
+CREATE TABLE IF NOT EXISTS items (
+    batch INTEGER NOT NULL, item_index INTEGER NOT NULL, input TEXT NOT NULL,
+    log_id TEXT NOT NULL, status TEXT NOT NULL DEFAULT 'processing',
+    error TEXT NOT NULL DEFAULT '', completed_at REAL, PRIMARY KEY (batch, item_index)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS evaluations (
+    number INTEGER PRIMARY KEY, batch INTEGER NOT NULL, item_index INTEGER NOT NULL,
+    position INTEGER NOT NULL, status TEXT NOT NULL DEFAULT 'waiting',
+    result TEXT, error TEXT, UNIQUE (batch, item_index, position)
+);
+CREATE INDEX IF NOT EXISTS evaluations_waiting ON evaluations (number) WHERE status = 'waiting';
+CREATE TABLE IF NOT EXISTS samples (
+    prompt TEXT NOT NULL, number INTEGER NOT NULL, score REAL, reasons TEXT, unreadable TEXT,
+    PRIMARY KEY (prompt, number)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS usage (
+    day TEXT NOT NULL, judge TEXT NOT NULL, evaluator TEXT NOT NULL, model TEXT NOT NULL,
+    evaluations INTEGER NOT NULL DEFAULT 0, failures INTEGER NOT NULL DEFAULT 0,
+    calls INTEGER NOT NULL DEFAULT 0, cache_hits INTEGER NOT NULL DEFAULT 0,
+    input_tokens INTEGER NOT NULL DEFAULT 0, output_tokens INTEGER NOT NULL DEFAULT 0,
+    cost REAL NOT NULL DEFAULT 0, PRIMARY KEY (day, judge, evaluator, model)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS waits (model TEXT PRIMARY KEY, reason TEXT NOT NULL) WITHOUT ROWID;
+"""
+COUNTED = (
+    *("evaluations", "failures", "calls", "cache_hits"),
+    *("input_tokens", "output_tokens", "cost"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Whose usage it is: the judge's, for one evaluator, with a model named in `judges.toml`."""
+
+    judge: str
+    evaluator: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewItem:
+    """An input. It has failed already if it has an error."""
+
+    input: dict[str, Any]
+    log_id: str
+    results: Sequence[dict[str, Any] | None] = ()  # of each evaluator; None has to be evaluated
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An evaluation that has not ended."""
+
+    number: int
+    position: int  # of its evaluator in the judge
+    version_id: str
+    input: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredItem:
+    """An item as its row is; `results` are those of its evaluators, in order."""
+
+    index: int
+    input: dict[str, Any]
+    log_id: str
+    status: str
+    error: str
+    completed_at: float | None
+    results: list[dict[str, Any] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBatch:
+    number: int
+    id: str
+    judge_id: str
+    version_id: str
+    tags: list[str]
+    total: int
+    completed: int
+    failed: int
+    created_at: float
+    completed_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a model said once: a verdict, or why its first response could not be read."""
+
+    verdict: Verdict | None
+    unreadable: str | None
+
+
+class Ledger:
+    """The `clock` returns seconds since 1970."""
+
+    def __init__(
+        self, path: str | Path = IN_MEMORY, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        if path != IN_MEMORY:
+            create_private_file(Path(path))
+        self.clock = clock
+        self._connection = sqlite3.connect(
+            path, check_same_thread=False, isolation_level=None, timeout=BUSY_SECONDS
+        )
+        # A killed process loses no commit; after a power failure the last ones may be gone.
+        self._connection.executescript(
+            "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;" + SCHEMA
+        )
+
+    def close(self) -> None:
+        self._connection.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        with self._connection:
+            yield self._connection
+
+    def _rows(self, statement: str, *values: object) -> list[Any]:
+        return self._connection.execute(statement, values).fetchall()
+
+    # --- judges ----------------------------------------------------------------------------------
+
+    def remember(self, judge: Judge) -> None:
+        """Keep this version, so that it can be asked for when the files have changed."""
+        content = judge.model_dump_json(
+            exclude={"evaluators": {"__all__": {"evaluator": {"calibration"}}}}
+        )
+        self._rows(
+            "INSERT INTO judge_versions VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            *(judge.version_id, judge.id, content),
+        )
+
+    def judge_version(self, version_id: str) -> Judge | None:
+        rows = self._rows("SELECT content FROM judge_versions WHERE id = ?", version_id)
+        return Judge.model_validate_json(rows[0][0]) if rows else None
+
+    # --- batches ---------------------------------------------------------------------------------
+
+    def add(
+        self, batch_id: str, judge: Judge, tags: Sequence[str], items: Sequence[NewItem]
+    ) -> list[int]:
+        """Store a batch, and return the numbers of the evaluations that it needs."""
+        now = self.clock()
+        with self._transaction() as connection:
+            self.remember(judge)
+            batch = connection.execute(
+                "INSERT INTO batches (id, judge_id, version_id, tags, total, created_at)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (batch_id, judge.id, judge.version_id, json.dumps(tags), len(items), now),
+            ).lastrowid
+            connection.executemany(
+                "INSERT INTO items (batch, item_index, input, log_id) VALUES (?, ?, ?, ?)",
+                (
+                    (batch, index, json.dumps(item.input), item.log_id)
+                    for index, item in enumerate(items)
+                ),
+            )
+            connection.executemany(
+                "INSERT INTO evaluations (batch, item_index, position, status, result)"
+                " VALUES (?, ?, ?, ?, ?)",
+                (
+                    (batch, index, position, "waiting", None)
+                    if result is None
+                    else (batch, index, position, "done", json.dumps(result))
+                    for index, item in enumerate(items)
+                    for position, result in enumerate(item.results)
+                ),
+            )
+            for index, item in enumerate(items):
+                if item.error is not None or all(item.results):
+                    self._end_item(batch, index, item.error or "")
+            waiting = connection.execute(
+                "SELECT number FROM evaluations WHERE batch = ? AND status = 'waiting'"
+                " ORDER BY number",
+                (batch,),
+            )
+            return [number for (number,) in waiting]
+
+    def get(self, batch_id: str) -> StoredBatch | None:
+        found = self._batches("WHERE id = ?", batch_id)
+        return found[0] if found else None
+
+    def page(
+        self,
+        *,
+        judge_id: str | None = None,
+        status: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        before: int | None = None,
+        limit: int,
+    ) -> Sequence[StoredBatch]:
+        """Return batches below the number `before`, newest first."""
+        return self._batches(
+            "WHERE (?1 IS NULL OR judge_id = ?1) AND (?2 IS NULL OR number < ?2)"
+            " AND (?3 IS NULL OR created_at >= ?3) AND (?4 IS NULL OR created_at <= ?4)"
+            " AND (?5 IS NULL OR ?5 = iif(completed_at IS NULL, 'processing', 'completed'))"
+            " ORDER BY number DESC LIMIT ?6",
+            *(judge_id, before, since, until, status, limit),
+        )
+
+    def _batches(self, condition: str, *values: object) -> Sequence[StoredBatch]:
+        rows = self._rows(
+            "SELECT number, id, judge_id, version_id, tags, total, completed, failed, created_at,"  # noqa: S608 (literals of this module)
+            f" completed_at FROM batches {condition}",
+            *values,
+        )
+        return [StoredBatch(*_with_json(row, 4)) for row in rows]
+
+    def items(self, batch: StoredBatch) -> Sequence[StoredItem]:
+        rows = self._rows(
+            "SELECT item_index, input, log_id, status, error, completed_at,"
+            " (SELECT json_group_array(json(result)) FROM (SELECT result FROM evaluations AS e"
+            " WHERE e.batch = i.batch AND e.item_index = i.item_index ORDER BY position))"
+            " FROM items AS i WHERE batch = ? ORDER BY item_index",
+            batch.number,
+        )
+        return [StoredItem(*_with_json(row, 1, 6)) for row in rows]
+
+    # --- evaluations -----------------------------------------------------------------------------
+
+    def all_waiting(self) -> list[int]:
+        rows = self._rows("SELECT number FROM evaluations WHERE status = 'waiting' ORDER BY number")
+        return [number for (number,) in rows]
+
+    def version_of(self, number: int) -> tuple[str, int]:
+        """Return the judge version of an evaluation, and the position of its evaluator."""
+        ((version_id, position),) = self._rows(
+            "SELECT version_id, position FROM evaluations AS e JOIN batches AS b"
+            " ON b.number = e.batch WHERE e.number = ?",
+            number,
+        )
+        return version_id, position
+
+    def waiting(self, number: int) -> Waiting | None:
+        """Return an evaluation with its input; None if it has ended."""
+        rows = self._rows(
+            "SELECT e.number, position, version_id, input FROM evaluations AS e"
+            " JOIN batches AS b ON b.number = e.batch"
+            " JOIN items AS i ON i.batch = e.batch AND i.item_index = e.item_index"
+            " WHERE e.number = ? AND e.status = 'waiting'",
+            number,
+        )
+        return Waiting(*_with_json(rows[0], 3)) if rows else None
+
+    def end(
+        self, number: int, account: Account, result: dict[str, Any] | None, error: str | None
+    ) -> None:
+        """Record the result or the error of an evaluation, and end what ends with it."""
+        with self._transaction() as connection:
+            rows = connection.execute(
+                "UPDATE evaluations SET status = ?, result = ?, error = ?"
+                " WHERE number = ? AND status = 'waiting' RETURNING batch, item_index",
+                (
+                    "failed" if error else "done",
+                    json.dumps(result) if result else None,
+                    *(error, number),
+                ),
+            ).fetchall()
+            if not rows:
+                return
+            self._count(account, evaluations=1, failures=int(error is not None))
+            ((batch, index),) = rows
+            ended = connection.execute(
+                "SELECT status, error FROM evaluations WHERE batch = ? AND item_index = ?"
+                " ORDER BY position",
+                (batch, index),
+            ).fetchall()
+            if all(status != "waiting" for status, _ in ended):
+                self._end_item(batch, index, "; ".join(reason for _, reason in ended if reason))
+
+    def _end_item(self, batch: int | None, index: int, error: str) -> None:
+        now, failed = self.clock(), int(bool(error))
+        self._connection.execute(
+            "UPDATE items SET status = ?, error = ?, completed_at = ?"
+            " WHERE batch = ? AND item_index = ?",
+            ("failed" if failed else "completed", error, now, batch, index),
+        )
+        self._connection.execute(
+            "UPDATE batches SET completed = completed + ?1, failed = failed + ?2,"
+            " completed_at = iif(completed + failed + 1 = total, ?3, NULL) WHERE number = ?4",
+            (1 - failed, failed, now, batch),
+        )
+
+    # --- samples ---------------------------------------------------------------------------------
+
+    def sample(self, prompt: str, number: int) -> Sample | None:
+        rows = self._rows(
+            "SELECT score, reasons, unreadable FROM samples WHERE prompt = ? AND number = ?",
+            *(prompt, number),
+        )
+        if not rows:
+            return None
+        score, reasons, unreadable = rows[0]
+        return Sample(None if score is None else Verdict(score, reasons), unreadable)
+
+    def add_sample(
+        self,
+        prompt: str,
+        number: int,
+        sample: Sample,
+        account: Account,
+        *,
+        tokens: tuple[int, int],
+        cost: float,
+    ) -> None:
+        """Record a paid call and what came of it."""
+        verdict = sample.verdict
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO samples VALUES (?, ?, ?, ?, ?)",
+                (
+                    *(prompt, number),
+                    *((verdict.score, verdict.reasons) if verdict else (None, None)),
+                    sample.unreadable,
+                ),
+            )
+            self._count(
+                account, calls=1, input_tokens=tokens[0], output_tokens=tokens[1], cost=cost
+            )
+
+    def forget_sample(self, prompt: str, number: int) -> None:
+        """Let a question that failed be asked anew when it is submitted again."""
+        self._rows("DELETE FROM samples WHERE prompt = ? AND number = ?", prompt, number)
+
+    # --- usage -----------------------------------------------------------------------------------
+
+    def count_hit(self, account: Account) -> None:
+        self._count(account, cache_hits=1)
+
+    def _count(self, account: Account, **amounts: float) -> None:
+        names, sums = ", ".join(amounts), ", ".join(f"{name} = {name} + ?" for name in amounts)
+        marks = ", ".join("?" * len(amounts))
+        values = tuple(amounts.values())
+        self._connection.execute(
+            f"INSERT INTO usage (day, judge, evaluator, model, {names})"  # noqa: S608 (names of columns, from this module)
+            f" VALUES (?, ?, ?, ?, {marks}) ON CONFLICT DO UPDATE SET {sums}",
+            (self.today(), account.judge, account.evaluator, account.model, *values, *values),
+        )
+
+    def today(self) -> str:
+        return datetime.fromtimestamp(self.clock(), UTC).date().isoformat()
+
+    def spent_today(self, model: str) -> float:
+        ((cost,),) = self._rows(
+            "SELECT coalesce(sum(cost), 0) FROM usage WHERE day = ? AND model = ?",
+            *(self.today(), model),
+        )
+        return float(cost)
+
+    def usage(self, *, since: str = "", by: Sequence[str]) -> list[dict[str, Any]]:
+        """Return sums of what is `COUNTED`, by `day`, `judge`, `evaluator` or `model`."""
+        keys = ", ".join(by)
+        sums = ", ".join(f"sum({name})" for name in COUNTED)
+        rows = self._rows(
+            f"SELECT {keys}, {sums} FROM usage WHERE day >= ? GROUP BY {keys} ORDER BY {keys}",  # noqa: S608 (names of columns, from callers' literals)
+            since,
+        )
+        return [dict(zip((*by, *COUNTED), row, strict=True)) for row in rows]
+
+    def set_wait(self, model: str, reason: str | None) -> None:
+        """Record why a model is not asked at the moment, or that it is."""
+        if reason is None:
+            self._rows("DELETE FROM waits WHERE model = ?", model)
+        else:
+            self._rows("INSERT OR REPLACE INTO waits VALUES (?, ?)", model, reason)
+
+    def waits(self) -> dict[str, str]:
+        return dict(self._rows("SELECT model, reason FROM waits ORDER BY model"))
+
+
+def _with_json(row: Sequence[Any], *columns: int) -> Sequence[Any]:
+    """Return a row with these columns parsed."""
+    return [json.loads(value) if at in columns else value for at, value in enumerate(row)]

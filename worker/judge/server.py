@@ -1,0 +1,58 @@
+"""Serve the judge service: in a thread for tests, or in the foreground."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+
+from worker.errors import InvalidDefinitions
+from worker.http_server import bind_socket, create_server, serve_in_background
+from worker.judge.app import JudgeService
+from worker.judge.engine import Engine
+from worker.judge.judges_file import Definitions
+from worker.judge.ledger import IN_MEMORY, Ledger
+
+SHUTDOWN_SECONDS = 2
+KEY_OF_ANYBODY = "any"  # the worker sends one in any case
+
+
+@contextlib.contextmanager
+def running_judge(
+    definitions: Definitions, *, state: str | Path = IN_MEMORY, port: int = 0
+) -> Iterator[str]:
+    """Serve in the background on a loopback port, and yield the URL; 0 means any free port."""
+    with bind_socket("127.0.0.1", port) as listener, contextlib.closing(Ledger(state)) as ledger:
+        service = JudgeService(Engine(definitions, ledger), key=definitions.server_key)
+        app = service.create_app()
+        with serve_in_background(app, listener, name="judge", shutdown_seconds=SHUTDOWN_SECONDS):
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def serve(definitions: Definitions, *, host: str, port: int, state: str | Path) -> None:
+    """Serve in the foreground until SIGINT or SIGTERM."""
+    check_host(host, definitions)
+    with bind_socket(host, port) as listener, contextlib.closing(Ledger(state)) as ledger:
+        url = f"http://{host}:{listener.getsockname()[1]}"
+        print(f"export EVALWORKER_API_URL={url}", flush=True)  # noqa: T201 (for the user to copy)
+        if definitions.server_key is None:
+            print(f"export EVALWORKER_API_KEY={KEY_OF_ANYBODY}", flush=True)  # noqa: T201
+        service = JudgeService(Engine(definitions, ledger), key=definitions.server_key)
+        app = service.create_app()
+        create_server(app, name="judge", shutdown_seconds=SHUTDOWN_SECONDS).run([listener])
+
+
+def check_host(host: str, definitions: Definitions) -> None:
+    """Raise `InvalidDefinitions` if others could spend the operator's money."""
+    try:
+        is_local = host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        is_local = False
+    if not is_local and definitions.server_key is None:
+        raise InvalidDefinitions(
+            [
+                f"--host {host} lets others in, and each submission may cost money:"
+                " name the variable of their key in judges.toml, [server] key_env"
+            ]
+        )
