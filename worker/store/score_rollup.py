@@ -24,7 +24,13 @@ from worker.store.views import scores
 
 def write(tx: Transaction, job_ids: Collection[UUID]) -> None:
     """Sum up the scores of jobs that have just ended."""
+    if tx.on_postgresql:
+        # Where the statistics know little of a table yet, a nested loop seems cheap. For a job of
+        # 10,000 inputs, it took a minute.
+        tx.execute(sa.text("SET LOCAL enable_nestloop TO off"))
     tx.execute(_write(tx.connection.dialect.name), {"job_ids": sorted(job_ids)})
+    if tx.on_postgresql:
+        tx.execute(sa.text("SET LOCAL enable_nestloop TO on"))
 
 
 @cache
