@@ -78,10 +78,10 @@ class JobPair:
         self.score_key = _key(scores, pairing)
         self.group_key = group_key
 
-    def is_first(self, column: sa.Column[UUID]) -> sa.ColumnElement[bool]:
+    def is_first(self, column: sa.ColumnElement[UUID]) -> sa.ColumnElement[bool]:
         return column == self.first
 
-    def is_second(self, column: sa.Column[UUID]) -> sa.ColumnElement[bool]:
+    def is_second(self, column: sa.ColumnElement[UUID]) -> sa.ColumnElement[bool]:
         return column == self.second
 
 
@@ -191,32 +191,49 @@ def _no_pairs(jobs: JobPair, counts: PairCounts) -> str:
 
 def _pairs(jobs: JobPair) -> sa.Subquery:
     """Select the pairs of each evaluator, and incomplete ones: their difference is NULL."""
+    given = _scores_of_both(jobs).c
     of_first, of_second = (
-        sa.and_(is_one(scores.c.job_id), is_addable(scores.c.score))
+        sa.and_(is_one(given.job_id), is_addable(given.score))
         for is_one in (jobs.is_first, jobs.is_second)
     )
-    first = sa.func.avg(scores.c.score).filter(of_first)
-    second = sa.func.avg(scores.c.score).filter(of_second)
-    by_request = jobs.pairing.by is PairedBy.REQUEST
-    group: sa.ColumnElement[Any] = sa.null()
-    if jobs.group_key is not None:
-        group = sa.func.min(value_at(scores.c.metadata, jobs.group_key))
+    first = sa.func.avg(given.score).filter(of_first)
+    second = sa.func.avg(given.score).filter(of_second)
     return (
         sa.select(
-            scores.c.evaluator_name,
-            jobs.score_key.label("key"),
-            sa.func.min(scores.c.item_index).filter(of_first).label("first_index"),
-            sa.func.min(scores.c.item_index).filter(of_second).label("second_index"),
+            given.evaluator_name,
+            given.key,
+            sa.func.min(given.item_index).filter(of_first).label("first_index"),
+            sa.func.min(given.item_index).filter(of_second).label("second_index"),
             first.label("first_score"),
             second.label("second_score"),
             (second - first).label("difference"),
-            group.label("group_value"),
+            sa.func.min(given.group_value).label("group_value"),
         )
-        .select_from(_scores_with_requests() if by_request else scores)
-        .where(scores.c.job_id.in_([jobs.first, jobs.second]), jobs.score_key.isnot(None))
-        .group_by(scores.c.evaluator_name, jobs.score_key)
+        .group_by(given.evaluator_name, given.key)
         .subquery("pairs")
     )
+
+
+def _scores_of_both(jobs: JobPair) -> sa.Subquery:
+    """Select the scores of both jobs with their keys.
+
+    One select for each job: with both ids in a list, PostgreSQL reads the inputs of every job.
+    """
+    by_request = jobs.pairing.by is PairedBy.REQUEST
+    group: sa.ColumnElement[Any] = sa.cast(sa.null(), sa.Text)
+    if jobs.group_key is not None:
+        group = value_at(scores.c.metadata, jobs.group_key)
+    chosen = sa.select(
+        scores.c.job_id,
+        scores.c.item_index,
+        scores.c.evaluator_name,
+        scores.c.score,
+        jobs.score_key.label("key"),
+        group.label("group_value"),
+    ).select_from(_scores_with_requests() if by_request else scores)
+    chosen = chosen.where(jobs.score_key.isnot(None))
+    of_each = (chosen.where(scores.c.job_id == job_id) for job_id in (jobs.first, jobs.second))
+    return sa.union_all(*of_each).subquery("given")
 
 
 def _scores_with_requests() -> sa.FromClause:
