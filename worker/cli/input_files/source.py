@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from io import BufferedReader
 from pathlib import Path, PurePath
 from typing import BinaryIO, cast
 
@@ -60,7 +61,7 @@ def open_source(path: Path, encoding: str | None = None) -> Iterator[Source]:
         copies = _Copies(stack, name)
         file = _open(path, name, stack)
         if not _can_be_read_twice(file):
-            file = copies.of(_chunks(file))
+            file = copies.of(_received(cast("BufferedReader", file)))
         suffix = path.suffix.lower()
         if compression := compression_of(_head(file)):
             details.append(compression.name)
@@ -152,6 +153,12 @@ def _without_ctrl_z(copy: BinaryIO) -> BinaryIO:
 
 def _chunks(file: BinaryIO) -> Iterator[bytes]:
     while chunk := file.read(_CHUNK):
+        yield chunk
+
+
+def _received(pipe: BufferedReader) -> Iterator[bytes]:
+    """Yield what comes. `read` would wait for a full chunk, and not notice a Ctrl-C meanwhile."""
+    while chunk := pipe.read1(_CHUNK):
         yield chunk
 
 
