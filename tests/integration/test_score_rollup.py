@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,11 @@ import sqlalchemy as sa
 from tests.support.fake_judge_api import FakeJudgeAPI
 from tests.support.manual_replica import ManualReplica
 from tests.support.servers import wait_until
+from worker import enqueue
 from worker.admin import Admin
 from worker.store import expired_rows, job_completion, rollup_backfill, score_rollup
 from worker.store.bulk import insert_rows
+from worker.store.database import Database, Transaction
 from worker.store.migrate import downgrade, upgrade
 from worker.store.tables import evaluator_results
 from worker.store.views import score_summary
@@ -25,7 +28,6 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from worker.retention import Pruned
-    from worker.store.database import Database
 
 NOW = timedelta(seconds=-60)  # "older than": everything that has ended
 
@@ -251,6 +253,32 @@ def test_results_that_arrive_while_their_job_is_cancelled_are_dropped(
     assert rolled_up(replica, other) == 1
     scored = replica.rows("SELECT job_id, item_index FROM eval_scores")
     assert [tuple(row) for row in scored] == [(other, 0)]
+
+
+ADD_RESULTS = """
+INSERT INTO eval_evaluator_results (job_id, item_index, position, evaluator_name, score)
+SELECT job_id, item_index, position, 'evaluator ' || position, 0.5
+FROM eval_items, generate_series(0, 1) position WHERE job_id = :job_id
+"""
+ITEMS_READ = "SELECT idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'eval_items'"
+
+
+def test_statistics_of_a_small_job_do_not_make_a_large_one_read_all_items_for_each_result(
+    postgres_url: str,
+) -> None:
+    with closing(Database(postgres_url)) as database:
+        for size in (3, 300):
+            with database.engine.begin() as connection:
+                job_id = enqueue(
+                    connection, judge_id="j", inputs=[{"request": f"{n}"} for n in range(size)]
+                )
+                connection.execute(sa.text(ADD_RESULTS), {"job_id": job_id})
+                before = connection.scalar(sa.text(ITEMS_READ)) or 0
+                score_rollup.write(Transaction(connection), [job_id])
+                read = (connection.scalar(sa.text(ITEMS_READ)) or 0) - before
+            with database.engine.begin() as connection:
+                connection.execute(sa.text("ANALYZE"))
+    assert read == 600  # one for each result
 
 
 WAITS_FOR_A_LOCK = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"

@@ -18,8 +18,7 @@ from worker.domain.score_summary import SHARE_EDGES
 from worker.store.database import Transaction
 from worker.store.score_functions import square, sum_if_addable
 from worker.store.sql_functions import json_array
-from worker.store.tables import job_scores
-from worker.store.views import scores
+from worker.store.tables import batches, evaluator_results, items, job_scores, jobs
 
 
 def write(tx: Transaction, job_ids: Collection[UUID]) -> None:
@@ -45,8 +44,37 @@ def _write(dialect: str) -> sa.Executable:
     )
 
 
-_GROUP = (scores.c.job_id, scores.c.evaluator_name, scores.c.judge_version_id)
-_SCORE = scores.c.score
+# Looked up for each result by whole keys. For a first large job after small ones, statistics
+# promise few rows, and a join would read all items of the job for each of its results.
+_BATCH = (
+    sa.select(items.c.batch_id)
+    .where(
+        items.c.job_id == evaluator_results.c.job_id,
+        items.c.item_index == evaluator_results.c.item_index,
+    )
+    .correlate(evaluator_results)
+    .scalar_subquery()
+)
+_RAN_VERSION = (
+    sa.select(batches.c.ran_judge_version_id).where(batches.c.id == _BATCH).scalar_subquery()
+)
+_REQUESTED_VERSION = (
+    sa.select(jobs.c.judge_version_id)
+    .where(jobs.c.id == evaluator_results.c.job_id)
+    .scalar_subquery()
+)
+_scores = (
+    sa.select(
+        evaluator_results.c.job_id,
+        evaluator_results.c.evaluator_name,
+        sa.func.coalesce(_RAN_VERSION, _REQUESTED_VERSION).label("judge_version_id"),
+        evaluator_results.c.score,
+    )
+    .where(evaluator_results.c.job_id.in_(sa.bindparam("job_ids", expanding=True)))
+    .subquery("scores")
+)
+_GROUP = (_scores.c.job_id, _scores.c.evaluator_name, _scores.c.judge_version_id)
+_SCORE = _scores.c.score
 _SCORED = sa.func.count(_SCORE)
 
 
@@ -59,23 +87,19 @@ def _bins(score: sa.ColumnElement[float]) -> sa.ColumnElement[object]:
     return sa.case((on_scale, json_array(*counts)))
 
 
-_SUMS = (
-    sa.select(
-        scores.c.job_id,
-        sa.func.row_number().over(partition_by=_GROUP[0], order_by=_GROUP[1:]),
-        scores.c.evaluator_name,
-        scores.c.judge_version_id,
-        _SCORED,
-        sa.func.count() - _SCORED,
-        sum_if_addable(_SCORE, _SCORE),
-        sum_if_addable(_SCORE, square(_SCORE)),
-        sa.func.min(_SCORE),
-        sa.func.max(_SCORE),
-        _bins(_SCORE),
-    )
-    .where(scores.c.job_id.in_(sa.bindparam("job_ids", expanding=True)))
-    .group_by(*_GROUP)
-)
+_SUMS = sa.select(
+    _scores.c.job_id,
+    sa.func.row_number().over(partition_by=_GROUP[0], order_by=_GROUP[1:]),
+    _scores.c.evaluator_name,
+    _scores.c.judge_version_id,
+    _SCORED,
+    sa.func.count() - _SCORED,
+    sum_if_addable(_SCORE, _SCORE),
+    sum_if_addable(_SCORE, square(_SCORE)),
+    sa.func.min(_SCORE),
+    sa.func.max(_SCORE),
+    _bins(_SCORE),
+).group_by(*_GROUP)
 
 
 def delete(tx: Transaction, job_ids: Collection[UUID]) -> None:
