@@ -17,9 +17,11 @@ import sqlalchemy as sa
 from scripts.generate_docs import ROOT
 from tests.support.fake_judge_api import FakeJudgeAPI
 from tests.support.manual_replica import ManualReplica
+from tests.support.model_endpoint import ModelEndpoint
 from tests.support.processes import environment
 from tests.support.servers import free_port
 from tests.support.shared_servers import command_client
+from worker.judge.judges_file import JudgeEntry, Model, Server, load_definitions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -224,6 +226,53 @@ def test_the_sql_of_the_go_guide_runs_unchanged(replica: ManualReplica, postgres
         replica.finish()
         found = connection.execute(scores.encode(), [job_id]).fetchall()
     assert found == [("length", 0.2, "The capital of Peru?")]
+
+
+def test_the_tutorial_of_an_own_judge_ends_with_scores(tmp_path: Path) -> None:
+    init, check, serve, work = shell_of(DOCS / "judge.md", tmp_path)
+    port = str(free_port())
+    answers = f"until (: < /dev/tcp/127.0.0.1/{port}) 2> /dev/null; do sleep 0.1; done\n"
+    env = with_commands(tmp_path) | {"EVALWORKER_LINGER_SECONDS": "0"}
+    with ModelEndpoint().running() as model:
+        run(init, tmp_path, env)
+        file = tmp_path / "judges.toml"
+        file.write_text(file.read_text().replace("http://127.0.0.1:11434/v1", model.url))
+        checked = check.replace("0.3", "1.0")  # the stand-in scores by chance
+        shown = run(
+            checked
+            + serve.replace("judge.db", f"judge.db --port {port}", 1)
+            + answers
+            + work.replace("8321", port),
+            tmp_path,
+            env,
+        )
+    assert "faithfulness" in shown
+    assert "completeness" in shown
+    assert "paid call" in shown
+
+
+def test_the_fields_of_judges_toml_are_those_that_its_page_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (shown,) = blocks("toml", DOCS / "judge.md")
+    shell_of(DOCS / "criteria.md", tmp_path)
+    (tmp_path / "judges.toml").write_text(shown)
+    for variable in ("MODEL_KEY", "JUDGE_KEY"):
+        monkeypatch.setenv(variable, "secret")
+    assert load_definitions(tmp_path / "judges.toml").judges[0].samples == 3
+    for table, name in ((Model, "models"), (JudgeEntry, "judges"), (Server, "server")):
+        (found,) = re.findall(rf"^\[{name}\b[^\]]*\].*\n((?:\w.*\n)+)", shown, re.MULTILINE)
+        assert re.findall(r"^(\w+) =", found, re.MULTILINE) == list(table.model_fields)
+
+
+def test_the_evaluator_of_the_page_on_criteria_is_checked(tmp_path: Path) -> None:
+    (command,) = shell_of(DOCS / "criteria.md", tmp_path)
+    file = tmp_path / "judges.toml"
+    with ModelEndpoint(
+        score=lambda payload: float("tomorrow" in payload["response"])
+    ).running() as m:
+        file.write_text(file.read_text().replace("http://127.0.0.1:11434/v1", m.url))
+        assert "0.000" in run(command, tmp_path, with_commands(tmp_path))
 
 
 def test_the_guide_to_files_shows_what_the_commands_say(tmp_path: Path) -> None:
