@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from worker.store.comparison_queries import Change, JobPair, changes_by_size, requests_of
+from worker.store.comparison_queries import Change, JobPair, largest_changes_of_all, requests_of
 
 
 class ChangedPair(NamedTuple):
@@ -17,20 +17,23 @@ class ChangedPair(NamedTuple):
     request: str | None
 
 
+class ChangedPairs(NamedTuple):
+    """The largest losses and gains, the largest first."""
+
+    losses: list[ChangedPair]
+    gains: list[ChangedPair]
+
+
 def changed_pairs(
-    connection: sa.Connection,
-    jobs: JobPair,
-    *,
-    losses: bool,
-    limit: int,
-    evaluator: str | None = None,
-) -> list[ChangedPair]:
-    """Return the largest losses, or gains, over all evaluators or of one."""
-    changes = changes_by_size(
-        connection, jobs, losses=losses, limit=limit, evaluator_name=evaluator
-    )
-    indexes = [change.second_index for _, change in changes]
+    connection: sa.Connection, jobs: JobPair, *, limit: int, evaluator: str | None = None
+) -> ChangedPairs:
+    """Return the pairs that changed most, over all evaluators or of one."""
+    found = largest_changes_of_all(connection, jobs, limit=limit, evaluator_name=evaluator)
+    indexes = [change.second_index for changes in found for _, change in changes]
     requests = requests_of(connection, jobs.second, indexes)
-    return [
-        ChangedPair(name, change, requests.get(change.second_index)) for name, change in changes
-    ]
+    return ChangedPairs(
+        *(
+            [ChangedPair(name, change, requests.get(change.second_index)) for name, change in side]
+            for side in found
+        )
+    )

@@ -119,17 +119,19 @@ def _comparison(connection: sa.Connection, jobs: JobPair) -> ComparisonPart:
     found = comparison_queries.compare_jobs(
         connection, jobs.first, jobs.second, jobs.pairing, jobs.group_key
     )
+    pairs = changed_pairs(connection, jobs, limit=CHANGES)
     return ComparisonPart(
         found,
         comparison_notes(connection, found),
         largest_reach(list(found.evaluators)),
-        losses=_changes(connection, jobs, losses=True),
-        gains=_changes(connection, jobs, losses=False),
+        losses=_changes(connection, jobs, pairs.losses),
+        gains=_changes(connection, jobs, pairs.gains),
     )
 
 
-def _changes(connection: sa.Connection, jobs: JobPair, *, losses: bool) -> list[Change]:
-    pairs = changed_pairs(connection, jobs, losses=losses, limit=CHANGES)
+def _changes(
+    connection: sa.Connection, jobs: JobPair, pairs: Sequence[ChangedPair]
+) -> list[Change]:
     return [Change(pair, _justification(connection, jobs.second, pair)) for pair in pairs]
 
 

@@ -190,6 +190,10 @@ def _no_pairs(jobs: JobPair, counts: PairCounts) -> str:
 
 
 def _pairs(jobs: JobPair) -> sa.Subquery:
+    return _select_pairs(jobs).subquery("pairs")
+
+
+def _select_pairs(jobs: JobPair) -> sa.Select[Any]:
     """Select the pairs of each evaluator, and incomplete ones: their difference is NULL."""
     given = _scores_of_both(jobs).c
     of_first, of_second = (
@@ -198,20 +202,16 @@ def _pairs(jobs: JobPair) -> sa.Subquery:
     )
     first = sa.func.avg(given.score).filter(of_first)
     second = sa.func.avg(given.score).filter(of_second)
-    return (
-        sa.select(
-            given.evaluator_name,
-            given.key,
-            sa.func.min(given.item_index).filter(of_first).label("first_index"),
-            sa.func.min(given.item_index).filter(of_second).label("second_index"),
-            first.label("first_score"),
-            second.label("second_score"),
-            (second - first).label("difference"),
-            sa.func.min(given.group_value).label("group_value"),
-        )
-        .group_by(given.evaluator_name, given.key)
-        .subquery("pairs")
-    )
+    return sa.select(
+        given.evaluator_name,
+        given.key,
+        sa.func.min(given.item_index).filter(of_first).label("first_index"),
+        sa.func.min(given.item_index).filter(of_second).label("second_index"),
+        first.label("first_score"),
+        second.label("second_score"),
+        (second - first).label("difference"),
+        sa.func.min(given.group_value).label("group_value"),
+    ).group_by(given.evaluator_name, given.key)
 
 
 def _scores_of_both(jobs: JobPair) -> sa.Subquery:
@@ -296,32 +296,48 @@ def largest_changes(
     connection: sa.Connection, jobs: JobPair, evaluator_name: str, *, losses: bool, limit: int
 ) -> list[Change]:
     """Return the pairs that lost most, or gained most, by the score of one evaluator."""
-    found = changes_by_size(
-        connection, jobs, losses=losses, limit=limit, evaluator_name=evaluator_name
-    )
-    return [change for _, change in found]
+    pairs = _pairs(jobs)
+    chosen = _by_size(pairs, losses=losses, limit=limit)
+    chosen = chosen.where(pairs.c.evaluator_name == evaluator_name)
+    return [Change._make(row[1:]) for row in connection.execute(chosen)]
 
 
-def changes_by_size(
-    connection: sa.Connection,
-    jobs: JobPair,
-    *,
-    losses: bool,
-    limit: int,
-    evaluator_name: str | None = None,
-) -> list[tuple[str, Change]]:
-    """Return the largest losses or gains with the evaluators' names, over all or of one."""
-    pairs = _pairs(jobs).c
+class LargestChanges(NamedTuple):
+    """The pairs that lost most, and those that gained most, with their evaluators' names."""
+
+    losses: list[tuple[str, Change]]
+    gains: list[tuple[str, Change]]
+
+
+def largest_changes_of_all(
+    connection: sa.Connection, jobs: JobPair, *, limit: int, evaluator_name: str | None = None
+) -> LargestChanges:
+    """Return the largest changes over all evaluators, or of one, by one grouping of both jobs."""
+    pairs = _select_pairs(jobs).cte("pairs")
+    halves = []
+    for losses in (True, False):
+        half = _by_size(pairs, losses=losses, limit=limit)
+        if evaluator_name is not None:
+            half = half.where(pairs.c.evaluator_name == evaluator_name)
+        halves.append(sa.select(half.subquery()))
+    found = LargestChanges([], [])
+    for name, *values in connection.execute(sa.union_all(*halves)):
+        change = Change._make(values)
+        (found.losses if change.difference < 0 else found.gains).append((name, change))
+    for side in found:  # a union has no order of its own
+        side.sort(key=lambda pair: (-abs(pair[1].difference), pair[1].second_index, pair[0]))
+    return found
+
+
+def _by_size(found: sa.FromClause, *, losses: bool, limit: int) -> sa.Select[Any]:
+    pairs = found.c
     order = pairs.difference if losses else pairs.difference.desc()
-    chosen = (
+    return (
         sa.select(pairs.evaluator_name, *(pairs[name] for name in Change._fields))
         .where(pairs.difference < -EQUAL if losses else pairs.difference > EQUAL)
         .order_by(order, pairs.second_index, pairs.evaluator_name)
         .limit(limit)
     )
-    if evaluator_name is not None:
-        chosen = chosen.where(pairs.evaluator_name == evaluator_name)
-    return [(row[0], Change._make(row[1:])) for row in connection.execute(chosen)]
 
 
 def requests_of(

@@ -51,22 +51,14 @@ def show(visit: Visit) -> Response:
                 "compare_problem.html", status=409, reason=error, evaluators=(), **form
             )
         notes = comparison_notes(connection, found)
-        losses, gains = (
-            changed_pairs(
-                connection,
-                jobs,
-                losses=is_loss,
-                limit=CHANGES,
-                evaluator=visit.query.text("evaluator"),
-            )
-            for is_loss in (True, False)
-        )
+        evaluator = visit.query.text("evaluator")
+        changes = changed_pairs(connection, jobs, limit=CHANGES, evaluator=evaluator)
     return visit.page(
         "compare.html",
         found=found,
         notes=notes,
-        losses=losses,
-        gains=gains,
+        losses=changes.losses,
+        gains=changes.gains,
         evaluators=[one.scores.evaluator_name for one in found.evaluators],
         reach=largest_reach(list(found.evaluators)),
         difference=difference_text,
