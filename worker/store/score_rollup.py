@@ -23,13 +23,7 @@ from worker.store.tables import batches, evaluator_results, items, job_scores, j
 
 def write(tx: Transaction, job_ids: Collection[UUID]) -> None:
     """Sum up the scores of jobs that have just ended."""
-    if tx.on_postgresql:
-        # Where the statistics know little of a table yet, a nested loop seems cheap. For a job of
-        # 10,000 inputs, it took a minute.
-        tx.execute(sa.text("SET LOCAL enable_nestloop TO off"))
     tx.execute(_write(tx.connection.dialect.name), {"job_ids": sorted(job_ids)})
-    if tx.on_postgresql:
-        tx.execute(sa.text("SET LOCAL enable_nestloop TO on"))
 
 
 @cache
