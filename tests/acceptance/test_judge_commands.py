@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sqlite3
 import subprocess
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from tests.support.judge_files import write_judge
 from tests.support.model_endpoint import ModelEndpoint, steady_score
-from tests.support.processes import environment, evalworker, started
+from tests.support.processes import ends_well, environment, evalworker, started, write_questions
 from tests.support.servers import free_port, wait_until
 
 if TYPE_CHECKING:
@@ -125,3 +126,72 @@ def test_a_killed_service_goes_on_and_pays_again_for_no_more_than_was_under_way(
     assert row["calls"] == 200
     table = evalworker("judge", "usage", env=env, cwd=tmp_path)
     assert "cache hits" in table.stdout
+
+
+FAULTS = {
+    "throttled": 0.03,
+    "error": 0.03,
+    "dropped": 0.03,
+    "cut": 0.03,
+    "prose": 0.1,
+    "out_of_range": 0.03,
+    "slow": 0.05,
+}
+
+
+def test_a_file_that_is_no_state_is_named_and_left_alone(tmp_path: Path) -> None:
+    other = tmp_path / "other.db"
+    with contextlib.closing(sqlite3.connect(other)) as connection:
+        connection.execute("CREATE TABLE theirs (id)")
+    content = other.read_bytes()
+    (tmp_path / "text.db").write_text("no database" * 100)
+    for name in ("none.db", "no/folder.db", "other.db", "text.db"):
+        done = evalworker("judge", "usage", "--state", name, env=environment(), cwd=tmp_path)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"evalworker: {name} is no state file of a judge: ")
+    assert other.read_bytes() == content
+    assert not (tmp_path / "none.db").exists()
+
+
+@pytest.mark.long
+def test_worker_and_judge_score_every_input_over_a_bad_endpoint_and_five_kills(
+    tmp_path: Path,
+) -> None:
+    count, evaluators, concurrency, kills = 1000, 3, 64, 5
+    port = free_port()
+    env = environment(api_url=f"http://127.0.0.1:{port}", api_key="any", max_item_attempts=8)
+    questions = write_questions(tmp_path / "questions.jsonl", count)
+    with ModelEndpoint(seed=3, faults=FAULTS).running() as model:
+        write_judge(tmp_path, model.url, evaluators=evaluators, concurrency=concurrency)
+
+        def serving() -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+            return started("judge", "serve", "--port", port, env=env, cwd=tmp_path)
+
+        assert evalworker("migrate", env=env, cwd=tmp_path).returncode == 0
+        job = evalworker("enqueue", questions, "--judge", "own", env=env, cwd=tmp_path)
+        with started("run", "--until-drained", env=env, cwd=tmp_path) as worker:
+            for _ in range(kills):
+                with serving():
+                    goal = model.paid + count * evaluators // (kills + 1)
+                    wait_until(partial(has_paid, model, goal), seconds=300)
+            with serving():
+                assert ends_well(worker, seconds=600)
+        results = evalworker(
+            "results",
+            job.stdout.strip(),
+            "--format",
+            "jsonl",
+            "--output",
+            "r.jsonl",
+            env=env,
+            cwd=tmp_path,
+        )
+        assert results.returncode == 0, results.stderr
+    rows = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    assert len(rows) == count
+    for row in rows:
+        expected = steady_score({"request": row["request"], "response": row["response"]})
+        scores = {score["evaluator_name"]: score["score"] for score in row["scores"]}
+        assert scores == {**{f"nice{n}": expected for n in range(evaluators)}, "Non-empty": 1.0}
+    unreadable = model.counts["cut"] + model.counts["out_of_range"]
+    assert model.paid <= count * evaluators + unreadable + kills * concurrency

@@ -11,7 +11,6 @@ import typer
 
 from worker.cli.context import AsJson, print_json, print_line, print_table
 from worker.cli.tables import Column
-from worker.errors import NotPossible
 from worker.judge.ledger import COUNTED, Ledger
 
 KEYS = ("day", "judge", "model")
@@ -22,10 +21,8 @@ def judge_usage(
     days: Annotated[int, typer.Option(min=1, help="Number of days, today included.")] = 7,
     as_json: AsJson = False,
 ) -> None:
-    if not state.is_file():
-        raise NotPossible(f"there is no file {state}: name that of `judge serve` by --state")
     first = datetime.now(UTC).date() - timedelta(days=days - 1)
-    with contextlib.closing(Ledger(state)) as ledger:
+    with contextlib.closing(Ledger(state, read_only=True)) as ledger:
         rows = ledger.usage(since=first.isoformat(), by=KEYS)
         waits = ledger.waits()
     if as_json:

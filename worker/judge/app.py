@@ -6,9 +6,7 @@ import hmac
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlencode
 from uuid import uuid4
 
 from starlette.applications import Starlette
@@ -25,7 +23,8 @@ from worker.judge.prompt import with_last_turns
 from worker.judge.usage import exposition
 from worker.wire.asgi import http_error_response, problem_response, read_json
 from worker.wire.auth import key_from_header
-from worker.wire.list_query import invalid_cursor, read_query
+from worker.wire.list_query import read_query
+from worker.wire.pages import format_seconds, page_of, row_number
 from worker.wire.paths import (
     COMMON_PATH,
     EXECUTE_PATH,
@@ -42,7 +41,7 @@ from worker.wire.problems import (
     invalid_key,
     not_authenticated,
 )
-from worker.wire.schemas import Accepted, Execution, Head, Item, Page, format_time, input_body
+from worker.wire.schemas import Accepted, Execution, Head, Item, input_body
 from worker.wire.submission import CommonSubmission, read_submission
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
@@ -159,16 +158,10 @@ class JudgeService:
             status=query.status,
             since=query.date_from.timestamp() if query.date_from else None,
             until=query.date_to.timestamp() if query.date_to else None,
-            before=_number(query.cursor),
+            before=row_number(query.cursor),
             limit=query.page_size + 1,
         )
-        page = batches[: query.page_size]
-        next_url = None
-        if len(batches) > len(page):
-            params = {**request.query_params, "cursor": str(page[-1].number)}
-            next_url = str(request.url.replace(query=urlencode(params)))
-        rows = [self._show_head(batch) for batch in page]
-        return AsciiJSON(Page(next=next_url, previous=None, results=rows))
+        return AsciiJSON(page_of(request, query, batches, self._show_head))
 
     async def list_judges(self, _: Request) -> Response:
         rows = [judge.list_row() for judge in self.engine.definitions.judges]
@@ -186,9 +179,9 @@ class JudgeService:
             total_count=batch.total,
             completed_count=batch.completed,
             failed_count=batch.failed,
-            created_at=_iso(batch.created_at),
-            started_at=_iso(batch.created_at),
-            completed_at=_iso(batch.completed_at),
+            created_at=format_seconds(batch.created_at),
+            started_at=format_seconds(batch.created_at),
+            completed_at=_time(batch.completed_at),
             judge={"id": judge.id, "name": judge.name, "version_id": batch.version_id},
             tags=batch.tags,
         )
@@ -217,18 +210,10 @@ def _show_item(batch: StoredBatch, item: StoredItem, why_waiting: str) -> Item:
         evaluator_results=item.results if item.status == "completed" else None,  # type: ignore[typeddict-item]
         error_message=item.error if ended else why_waiting,
         execution_log_id=item.log_id if ended else None,
-        started_at=_iso(batch.created_at),
-        completed_at=_iso(item.completed_at),
+        started_at=format_seconds(batch.created_at),
+        completed_at=_time(item.completed_at),
     )
 
 
-def _iso(seconds: float | None) -> str | None:
-    return None if seconds is None else format_time(datetime.fromtimestamp(seconds, UTC))
-
-
-def _number(cursor: str | None) -> int | None:
-    if cursor is None:
-        return None
-    if not (cursor.isdecimal() and len(cursor) < 19):  # SQLite counts no further
-        raise invalid_cursor()
-    return int(cursor)
+def _time(seconds: float | None) -> str | None:
+    return None if seconds is None else format_seconds(seconds)

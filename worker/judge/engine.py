@@ -7,6 +7,7 @@ response is not yet committed: that is what a killed process pays for again.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -21,6 +22,7 @@ from worker.judge.ledger import Account, Ledger, Sample
 from worker.judge.prompt import Message, has_words, messages, prompt_key, with_last_turns
 from worker.judge.verdict import Mean, Unreadable, Verdict, mean_of, read_verdict
 
+STORE_SECONDS = 1.0  # between two tries to write the state file
 MORE_ROOM = 4  # times the usual maximum, for the second try
 
 log = structlog.get_logger("evalworker")
@@ -132,12 +134,15 @@ class Engine:
         part = self._part(waiting.version_id, waiting.position)
         account = self._account(waiting.version_id, part)
         samples = self.version(waiting.version_id).samples
+        result: dict[str, Any] | None = None
+        reason: str | None = None
         try:
             mean = await self.evaluate(part, waiting.input, samples, account)
         except Failed as error:
-            self.ledger.end(number, account, None, f"{part.name}: {error}")
+            reason = f"{part.name}: {error}"
         else:
-            self.ledger.end(number, account, result_of(part, mean), None)
+            result = result_of(part, mean)
+        await self._store(lambda: self.ledger.end(number, account, result, reason))
 
     async def _sample(
         self, alias: str, asked: list[Message], place: tuple[str, int], account: Account
@@ -174,10 +179,20 @@ class Engine:
         read = read_verdict(reply.text, reply.finish_reason)
         sample = Sample(read, None) if isinstance(read, Verdict) else Sample(None, read.reason)
         tokens = (reply.input_tokens, reply.output_tokens)
-        self.ledger.add_sample(
-            *place, sample, account, tokens=tokens, cost=endpoint.model.cost(*tokens)
+        cost = endpoint.model.cost(*tokens)
+        await self._store(
+            lambda: self.ledger.add_sample(*place, sample, account, tokens=tokens, cost=cost)
         )
         return read
+
+    async def _store(self, write: Callable[[], None]) -> None:
+        """Write what was paid for, however long the disk is full."""
+        while True:
+            try:
+                return write()
+            except sqlite3.OperationalError as error:
+                log.warning("judge.state_cannot_be_written", reason=str(error))
+                await asyncio.sleep(STORE_SECONDS)
 
     @asynccontextmanager
     async def _one_at_a_time(self, key: str) -> AsyncIterator[None]:

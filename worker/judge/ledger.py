@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from worker.errors import NotPossible
 from worker.judge.judges import Judge
 from worker.judge.verdict import Verdict
 from worker.store.private_file import create_private_file
@@ -132,18 +133,33 @@ class Ledger:
     """The `clock` returns seconds since 1970."""
 
     def __init__(
-        self, path: str | Path = IN_MEMORY, *, clock: Callable[[], float] = time.time
+        self,
+        path: str | Path = IN_MEMORY,
+        *,
+        clock: Callable[[], float] = time.time,
+        read_only: bool = False,
     ) -> None:
-        if path != IN_MEMORY:
-            create_private_file(Path(path))
         self.clock = clock
-        self._connection = sqlite3.connect(
-            path, check_same_thread=False, isolation_level=None, timeout=BUSY_SECONDS
-        )
-        # A killed process loses no commit; after a power failure the last ones may be gone.
-        self._connection.executescript(
-            "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;" + SCHEMA
-        )
+        try:
+            if path != IN_MEMORY and not read_only:
+                create_private_file(Path(path))
+            self._connection = sqlite3.connect(
+                f"{Path(path).absolute().as_uri()}?mode=ro" if read_only else path,
+                uri=read_only,
+                check_same_thread=False,
+                isolation_level=None,
+                timeout=BUSY_SECONDS,
+            )
+            if read_only:
+                self.waits()
+            else:
+                # A killed process loses no commit; after a power failure the last may be gone.
+                self._connection.executescript(
+                    "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;" + SCHEMA
+                )
+        except (OSError, sqlite3.Error) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise NotPossible(f"{path} is no state file of a judge: {reason}") from error
 
     def close(self) -> None:
         self._connection.close()

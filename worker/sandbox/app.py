@@ -5,9 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
-from urllib.parse import urlencode
 from uuid import uuid4
 
 from starlette.applications import Starlette
@@ -23,7 +22,8 @@ from worker.sandbox.ledger import Ledger, StoredBatch
 from worker.sandbox.options import SandboxOptions
 from worker.wire.asgi import http_error_response, problem_response, read_json
 from worker.wire.auth import key_from_header
-from worker.wire.list_query import ListQuery, invalid_cursor, read_query
+from worker.wire.list_query import ListQuery, read_query
+from worker.wire.pages import format_seconds, page_of, row_number
 from worker.wire.paths import (
     COMMON_PATH,
     EXECUTE_PATH,
@@ -41,7 +41,7 @@ from worker.wire.problems import (
     not_authenticated,
     throttled,
 )
-from worker.wire.schemas import Accepted, Execution, Head, Item, Page, format_time, input_body
+from worker.wire.schemas import Accepted, Execution, Head, Item, input_body
 from worker.wire.submission import CommonSubmission, read_submission
 
 
@@ -216,8 +216,8 @@ class Sandbox:
             "evaluator_results": item["results"] if ended else None,
             "error_message": item["error_message"] if ended else "",
             "execution_log_id": item["execution_log_id"] if ended else None,
-            "started_at": _iso(batch.created_at),
-            "completed_at": _iso(ends_at) if ended else None,
+            "started_at": format_seconds(batch.created_at),
+            "completed_at": format_seconds(ends_at) if ended else None,
         }
 
     def _show_head(self, batch: StoredBatch, now: float) -> Head:
@@ -228,9 +228,9 @@ class Sandbox:
             total_count=known["total_count"],
             completed_count=known["completed_count"] if ended else 0,
             failed_count=known["failed_count"] if ended else 0,
-            created_at=_iso(batch.created_at),
-            started_at=_iso(batch.created_at),
-            completed_at=_iso(batch.ends_at) if ended else None,
+            created_at=format_seconds(batch.created_at),
+            started_at=format_seconds(batch.created_at),
+            completed_at=format_seconds(batch.ends_at) if ended else None,
             judge=known["judge"],
         )
         if self.options.show_tags:
@@ -244,16 +244,12 @@ class Sandbox:
         judge = self.judges.get(query.judge_id) if query.judge_id else None
         judge_id = judge.id if judge else query.judge_id
         batches = self.ledger.list(
-            judge_id=judge_id, before=_number(query.cursor), limit=query.page_size + 1
+            judge_id=judge_id, before=row_number(query.cursor), limit=query.page_size + 1
         )
-        page, now = batches[: query.page_size], self.clock()
-        next_url = None
-        if len(batches) > len(page):
-            params = {**request.query_params, "cursor": str(page[-1].number)}
-            next_url = str(request.url.replace(query=urlencode(params)))
-        rows = [self._show_head(batch, now) for batch in page]
-        matching = [row for row in rows if _matches(query, row)]
-        return JSONResponse(Page(next=next_url, previous=None, results=matching))
+        now = self.clock()
+        page = page_of(request, query, batches, lambda batch: self._show_head(batch, now))
+        page["results"] = [row for row in page["results"] if _matches(query, row)]
+        return JSONResponse(page)
 
     def list_judges(self, _request: Request, _: Any) -> Response:
         rows = [judge.list_row() for judge in dict.fromkeys(self.judges.values())]
@@ -271,15 +267,3 @@ def _matches(query: ListQuery, row: Head) -> bool:
         and (query.date_from is None or query.date_from <= created_at)
         and (query.date_to is None or created_at <= query.date_to)
     )
-
-
-def _iso(seconds: float) -> str:
-    return format_time(datetime.fromtimestamp(seconds, UTC))
-
-
-def _number(cursor: str | None) -> int | None:
-    if cursor is None:
-        return None
-    if not (cursor.isdecimal() and len(cursor) < 19):  # SQLite counts no further
-        raise invalid_cursor()
-    return int(cursor)

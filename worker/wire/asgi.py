@@ -1,4 +1,4 @@
-"""Read request bodies and make error responses, for the gateway and the sandbox."""
+"""Read request bodies and make error responses, for the API's servers."""
 
 from __future__ import annotations
 
