@@ -18,7 +18,7 @@ LAYERS = [
     {"wire"},
     {"config", "validation", "http_server"},
     {"remote", "tracing", "store"},
-    {"outbox", "export", "retention"},
+    {"outbox", "export"},
     {"admin", "pipeline", "webhooks"},
     {"logs", "metrics"},
     {"gateway", "judge"},

@@ -21,7 +21,6 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from worker import retention
 from worker.config import load_settings
 from worker.domain.lifecycle import LIVE_STATES, BatchState
 from worker.domain.pair_key import Pairing
@@ -36,6 +35,7 @@ from worker.store import (
     job_queries,
     pauses,
     replicas,
+    retention,
 )
 from worker.store.comparison_document import comparison_document
 from worker.store.database import open_database
@@ -43,9 +43,9 @@ from worker.store.schema_version import check_schema
 from worker.validation import judge_offences
 
 if TYPE_CHECKING:
-    from worker.retention import Pruned
     from worker.store.database import Transaction
     from worker.store.job_queries import ItemResult
+    from worker.store.retention import Pruned
 
 Result = TypeVar("Result")
 

@@ -20,8 +20,8 @@ from worker.store import batch_queries, expired_rows
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from worker.retention import Pruned
     from worker.store.database import Database
+    from worker.store.retention import Pruned
 
 REFUSED = httpx.Response(400, json={"detail": "no"})
 NOW = timedelta(seconds=-60)  # "older than": everything that has ended

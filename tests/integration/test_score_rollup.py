@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from uuid import UUID
 
-    from worker.retention import Pruned
+    from worker.store.retention import Pruned
 
 NOW = timedelta(seconds=-60)  # "older than": everything that has ended
 

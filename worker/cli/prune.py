@@ -12,7 +12,7 @@ from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 from worker.admin import Admin
 from worker.cli.context import AsJson, err, open_admin, out, print_json, progress_bar
 from worker.domain.phrases import quantity
-from worker.retention import Pruned
+from worker.store.retention import Pruned
 
 AGE = re.compile(r"(\d{1,5})([smhdw])")
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
