@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import sqlite3
 import subprocess
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,10 @@ from tests.support.judge_files import write_judge
 from tests.support.model_endpoint import ModelEndpoint, steady_score
 from tests.support.processes import ends_well, environment, evalworker, started, write_questions
 from tests.support.servers import free_port, wait_until
+from worker.judge.calibration import calibrate
+from worker.judge.engine import Engine
+from worker.judge.judges_file import load_definitions
+from worker.judge.ledger import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,6 +96,18 @@ def test_a_check_does_not_wait_for_what_only_a_person_can_mend(
     done = evalworker("judge", "check", env=environment(), cwd=tmp_path)
     assert done.returncode == 1
     assert "status 404" in done.stdout
+
+
+def test_a_check_gives_up_on_an_endpoint_that_is_down(tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{free_port()}/v1"
+    definitions = load_definitions(write_judge(tmp_path, url, evaluators=3))
+    started_at = time.monotonic()
+    with contextlib.closing(Ledger()) as ledger:
+        reports = asyncio.run(calibrate(Engine(definitions, ledger, patience=0.3)))
+    assert time.monotonic() - started_at < 10
+    assert [report.passes(1.0) for report in reports] == [False] * 3
+    (reason,) = {outcome.reasons for report in reports for outcome in report.outcomes}
+    assert f"cannot be reached at {url}" in (reason or "")
 
 
 def test_a_killed_service_goes_on_and_pays_again_for_no_more_than_was_under_way(

@@ -102,13 +102,19 @@ calibration:
 {TONE.replace("{{response}}", "{{ responce }}")}
 calibration: [{{response: r, score: 1}}]
 """
-    judges = MODEL + (
-        '[judges.a]\nevaluators = ["bad.yaml", "none.yaml", "lacking.yaml", "other.yaml",'
-        ' "tonne"]\n'
-        'requires = ["reponse"]\nmodel = "local"\n[judges.b]\nevaluators = ["tone.yaml"]\n'
-        'model = "remote"\n'
+    judges = (
+        MODEL.replace("local", "broken")
+        + "size = 1\n"
+        + MODEL
+        + (
+            '[judges.a]\nevaluators = ["bad.yaml", "none.yaml", "lacking.yaml", "other.yaml",'
+            ' "tonne"]\n'
+            'requires = ["reponse"]\nmodel = "local"\n[judges.b]\nevaluators = ["tone.yaml"]\n'
+            'model = "remote"\n'
+        )
     )
     assert offences(tmp_path, judges, bad=bad, lacking=lacking, other=other, tone=TONE) == [
+        "judges.toml: models.broken.size: unknown",
         "judges.toml: judges.a.requires: 'reponse' is no field of an input",
         "bad.yaml:2: name: given twice",
         "bad.yaml:2: name: must be a text: put True in quotes",
@@ -122,7 +128,7 @@ calibration: [{{response: r, score: 1}}]
         "other.yaml:5: calibration[0]: it lacks request, which the criteria use",
         "judges.toml: judges.a.evaluators: 'tonne' is no file (.yaml), no measure and none of our"
         " own",
-        "judges.toml: judges.b.model: no model 'remote'; there are: local",
+        "judges.toml: judges.b.model: no model 'remote'; there are: broken, local",
     ]
 
 
@@ -160,9 +166,10 @@ def test_a_file_that_is_no_evaluator_says_why(tmp_path: Path, text: str, reason:
     [
         ("[judges.j]\nevaluators = [", "judges.toml: not TOML"),
         (MODEL, "judges.toml: judges: required"),
-        (MODEL + "[judges]\n", "judges: Dictionary should have at least 1 item"),
+        (MODEL + "[judges]\n", "judges: required"),
+        (MODEL + "[judge.j]\n", "judge: unknown; was 'judges' meant?"),
         ('[judges.j]\nevaluators = ["relevance"]\n', "add a table such as [models.local]"),
-        (MODEL + "daily_bugdet = 1\n", "models.local.daily_bugdet: unknown; was daily_budget"),
+        (MODEL + "daily_bugdet = 1\n", "models.local.daily_bugdet: unknown; was 'daily_budget'"),
         (MODEL + "daily_budget = 1.0\n", "daily_budget needs price_input"),
         (MODEL + "price_input = -1.0\n", "models.local.price_input: Input should be greater"),
         (MODEL + "concurrency = 0\n", "models.local.concurrency: Input should be greater"),

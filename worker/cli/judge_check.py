@@ -20,7 +20,7 @@ from worker.judge.calibration import Report, calibrate
 from worker.judge.engine import Engine
 from worker.judge.ledger import IN_MEMORY, Ledger
 
-PATIENCE = 60.0  # seconds of an outage, then the example has failed
+PATIENCE = 20.0  # seconds of an outage, then all examples have failed
 
 
 def judge_check(

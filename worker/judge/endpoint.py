@@ -24,6 +24,7 @@ from worker.judge.prompt import RESPONSE_FORMATS, Message
 
 MAX_RESPONSE_BYTES = 8 * 1024 * 1024
 MAX_WAIT = 60.0  # seconds between two tries of an endpoint that is out
+IMPATIENT_WAIT = 2.0  # the same where somebody waits for the result
 BUDGET_SECONDS = 30.0  # between two looks at a budget that is spent
 MAX_OWN_FAILURES = 4  # server errors of one question while others were answered
 NEW_LIMIT = "max_completion_tokens"  # what newer models of OpenAI want in place of `max_tokens`
@@ -76,6 +77,7 @@ class Endpoint:
     ) -> None:
         self.alias, self.model = alias, model
         self.waits_for: str | None = None
+        self._max_wait = MAX_WAIT if patience is None else IMPATIENT_WAIT
         self._budget, self._on_wait, self._patience = budget, on_wait, patience
         self._rng = rng or Random()  # noqa: S311 (jitter)
         self._format = 0  # the first of RESPONSE_FORMATS that the endpoint took
@@ -83,6 +85,7 @@ class Endpoint:
         self._failures = 0  # in a row
         self._answered = 0
         self._is_out = False  # a circuit breaker: one call at a time probes what is out
+        self._out_since = 0.0
         self._open_at = 0.0  # of the monotonic clock: when the next probe may go
         self._probe = asyncio.Lock()
         key = model.key()
@@ -103,20 +106,27 @@ class Endpoint:
     async def ask(self, asked: list[Message], max_tokens: int) -> Reply:
         """Ask until there is a response that was paid for. Raises `QuestionRefused`."""
         own_failures, answered_at_failure = 0, -1
-        give_up_at = time.monotonic() + self._patience if self._patience is not None else None
         while True:
             await self._wait_for_budget()
             outcome = await self._try_in_turn(asked, max_tokens)
             if isinstance(outcome, Reply):
                 return outcome
-            if give_up_at and (not outcome.patient or time.monotonic() > give_up_at):
-                raise QuestionRefused(outcome.reason)
+            self._lose_patience(outcome)
             if outcome.is_own and self._answered > answered_at_failure:
                 own_failures, answered_at_failure = own_failures + 1, self._answered
                 if own_failures >= MAX_OWN_FAILURES:
                     raise QuestionRefused(f"{outcome.reason}, while other questions were answered")
             if not self._is_out:
                 await asyncio.sleep(backoff(own_failures, self._rng, base=0.25))
+
+    def _lose_patience(self, outage: _Outage | None) -> None:
+        """Raise `QuestionRefused` after an outage that is too long, or that a person has to end."""
+        if self._patience is None:
+            return
+        if outage is not None and not outage.patient:
+            raise QuestionRefused(f"model {self.alias!r} {outage.reason}")
+        if self._is_out and time.monotonic() - self._out_since >= self._patience:
+            raise QuestionRefused(self.waits_for or "the endpoint is out")
 
     async def _wait_for_budget(self) -> None:
         while (reason := self._budget()) is not None:
@@ -128,6 +138,7 @@ class Endpoint:
     async def _try_in_turn(self, asked: list[Message], max_tokens: int) -> Reply | _Outage:
         while self._is_out:
             async with self._probe:
+                self._lose_patience(None)
                 await asyncio.sleep(max(0.0, self._open_at - time.monotonic()))
                 if self._is_out:  # still, after the calls that were under way
                     return await self._try(asked, max_tokens)
@@ -140,7 +151,8 @@ class Endpoint:
             try:
                 response = await self._post(asked, max_tokens, RESPONSE_FORMATS[number])
             except (httpx.HTTPError, TimeoutError, _TooLong) as error:
-                reason = f"cannot be reached: {one_line(str(error)) or type(error).__name__}"
+                what = one_line(str(error)) or type(error).__name__
+                reason = f"cannot be reached at {self.model.url}: {what}"
                 outcome: Reply | _Outage = _Outage(reason, is_own=not _is_connecting(error))
                 break
             if response.status_code in (400, 422) and number + 1 < len(RESPONSE_FORMATS):
@@ -219,8 +231,10 @@ class Endpoint:
                 return
             wait = outcome.wait
             if wait is None:
-                wait = backoff(self._failures, self._rng, base=0.25, maximum=MAX_WAIT)
-            self._is_out, self._open_at = True, time.monotonic() + min(wait, MAX_WAIT)
+                wait = backoff(self._failures, self._rng, base=0.25, maximum=self._max_wait)
+            now = time.monotonic()
+            self._out_since = self._out_since if self._is_out else now
+            self._is_out, self._open_at = True, now + min(wait, self._max_wait)
             self._note(f"model {self.alias!r} {outcome.reason}")
 
     def _note_alive(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -63,18 +64,18 @@ class Evaluator(_Part):
     demonstrations: list[Example] | None = None
     calibration: list[Example] | None = None
 
-    @property
+    @cached_property
     def id(self) -> str:
         return str(uuid5(NAMESPACE_URL, f"evalworker:judge:evaluator:{self.name}"))
 
-    @property
+    @cached_property
     def version_id(self) -> str:
         """The same for the same content; calibration examples and unknown fields do not count."""
         shown = self.model_dump(include={"name", "objective", "scoring_criteria"})
         examples = [_content(example) for example in self.demonstrations or []]
         return content_version(self.id, {**shown, "demonstrations": examples})
 
-    @property
+    @cached_property
     def requires(self) -> tuple[str, ...]:
         """The input fields that the criteria name."""
         named = set(placeholders(self.scoring_criteria))

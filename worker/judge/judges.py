@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -61,7 +62,7 @@ class Judge(BaseModel):
     def id(self) -> str:
         return str(uuid5(NAMESPACE_URL, f"evalworker:judge:{self.name}"))
 
-    @property
+    @cached_property
     def version_id(self) -> str:
         parts = [
             [part.evaluator.version_id, part.model] if isinstance(part, Prompted) else part.id

@@ -8,10 +8,10 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -86,10 +86,8 @@ class JudgeEntry(_Table):
     intent: NonEmpty | None = None
 
 
-class _File(_Table):
-    models: dict[str, Model] = {}
-    judges: Annotated[dict[str, JudgeEntry], Field(min_length=1)]
-    server: Server = Server()
+TABLES: dict[str, type[_Table]] = {"models": Model, "judges": JudgeEntry, "server": Server}
+Table = TypeVar("Table", bound=_Table)
 
 
 @dataclass
@@ -109,56 +107,41 @@ class Definitions:
 
 def load_definitions(path: Path) -> Definitions:
     """Read the file and the evaluators that it names. Raises `InvalidDefinitions`."""
-    file = _read(path)
-    return _Reader(path, file).read()
-
-
-def _read(path: Path) -> _File:
     try:
         with path.open("rb") as stream:
             content = tomllib.load(stream)
     except FileNotFoundError:
-        raise InvalidDefinitions(
-            [f"{path}: there is no such file; `evalworker judge init` writes one to start from"]
-        ) from None
+        reason = "there is no such file; `evalworker judge init` writes one to start from"
+        raise InvalidDefinitions([f"{path}: {reason}"]) from None
     except OSError as error:
         raise InvalidDefinitions([f"{path}: {error.strerror}"]) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidDefinitions([f"{path}: not TOML: {error}"]) from None
-    try:
-        return _File.model_validate(content)
-    except ValidationError as error:
-        raise InvalidDefinitions([f"{path}: {_offence(dict(e))}" for e in error.errors()]) from None
-
-
-def _offence(error: Mapping[str, Any]) -> str:
-    place = ".".join(str(step) for step in error["loc"])
-    if error["type"] == "missing":
-        return f"{place}: required"
-    if error["type"] == "extra_forbidden":
-        tables = (_File, Model, JudgeEntry, Server)
-        known = [name for table in tables for name in table.model_fields]
-        near = difflib.get_close_matches(str(error["loc"][-1]), known, 1)
-        return f"{place}: unknown" + (f"; was {near[0]} meant?" if near else "")
-    return f"{place}: {str(error['msg']).removeprefix('Value error, ')}"
+    return _Reader(path, content).read()
 
 
 class _Reader:
-    """Turns a valid file into judges, and collects what is wrong with what it names."""
+    """Turns a file into judges, and collects what is wrong with it and with what it names."""
 
-    def __init__(self, path: Path, file: _File) -> None:
-        self.path, self.file = path, file
+    def __init__(self, path: Path, content: dict[str, Any]) -> None:
+        self.path, self.content = path, content
         self.offences: list[str] = []
-        self.found = Definitions(models=file.models)
+        self.found = Definitions()
         self._read_files: dict[Path, Evaluator | None] = {}
 
     def read(self) -> Definitions:
-        for alias, model in self.file.models.items():
+        for name in self.content.keys() - TABLES.keys():
+            self._offend(name, f"unknown{_meant(name, TABLES)}")
+        self.found.models = self._tables("models", Model)
+        for alias, model in self.found.models.items():
             self._check_key(f"models.{alias}", model.key_env)
-        self._check_key("server", self.file.server.key_env)
-        if self.file.server.key_env:
-            self.found.server_key = os.environ.get(self.file.server.key_env, "").strip() or None
-        for name, entry in self.file.judges.items():
+        server = self._table("server", self.content.get("server", {}), Server) or Server()
+        self._check_key("server", server.key_env)
+        if server.key_env:
+            self.found.server_key = os.environ.get(server.key_env, "").strip() or None
+        if not self.content.get("judges"):
+            self._offend("judges", "required: add a table such as [judges.answers]")
+        for name, entry in self._tables("judges", JudgeEntry).items():
             judge = self._judge(name, entry)
             if judge is not None:
                 self.found.judges.append(judge)
@@ -166,6 +149,24 @@ class _Reader:
         if self.offences:
             raise InvalidDefinitions(list(dict.fromkeys(self.offences)))
         return self.found
+
+    def _tables(self, name: str, kind: type[Table]) -> dict[str, Table]:
+        """Return the valid ones of the tables under a name."""
+        given = self.content.get(name, {})
+        if not isinstance(given, dict):
+            self._offend(name, "must be tables")
+            return {}
+        read = {key: self._table(f"{name}.{key}", fields, kind) for key, fields in given.items()}
+        return {key: table for key, table in read.items() if table is not None}
+
+    def _table(self, place: str, fields: Any, kind: type[Table]) -> Table | None:
+        try:
+            return kind.model_validate(fields)
+        except ValidationError as error:
+            for found in error.errors():
+                where = ".".join([place, *map(str, found["loc"])])
+                self._offend(where, _reason(dict(found), kind))
+        return None
 
     def _check_key(self, place: str, variable: str | None) -> None:
         if variable is not None and not os.environ.get(variable, "").strip():
@@ -176,8 +177,9 @@ class _Reader:
 
     def _judge(self, name: str, entry: JudgeEntry) -> Judge | None:
         place = f"judges.{name}"
-        if entry.model is not None and entry.model not in self.file.models:
-            known = ", ".join(self.file.models) or "none"
+        names = self._model_names()
+        if entry.model is not None and entry.model not in names:
+            known = ", ".join(names) or "none"
             self._offend(f"{place}.model", f"no model {entry.model!r}; there are: {known}")
             return None
         for required in entry.requires:
@@ -205,8 +207,7 @@ class _Reader:
         elif text in own:
             path = own[text]
         else:
-            near = difflib.get_close_matches(text, [*EVALUATORS, *own], 1)
-            hint = f"; was {near[0]!r} meant?" if near else ""
+            hint = _meant(text, [*EVALUATORS, *own])
             self._offend(
                 place, f"{text!r} is no file (.yaml), no measure and none of our own{hint}"
             )
@@ -215,9 +216,9 @@ class _Reader:
         if evaluator is None:
             return None
         alias = self._alias(place, evaluator, entry)
-        if alias is None:
+        if alias not in self.found.models:
             return None
-        return Prompted(evaluator=evaluator, alias=alias, model=self.file.models[alias].model)
+        return Prompted(evaluator=evaluator, alias=alias, model=self.found.models[alias].model)
 
     def _evaluator(self, path: Path) -> Evaluator | None:
         if path not in self._read_files:
@@ -231,12 +232,12 @@ class _Reader:
         """Choose the judge's model, else the evaluator's own, else the only one there is."""
         if entry.model is not None:
             return entry.model
-        models = self.file.models
+        models, names = self.found.models, self._model_names()
         wanted = [key for key, model in models.items() if evaluator.model in (key, model.model)]
         if wanted:
             return wanted[0]
-        if len(models) == 1:
-            (alias,) = models
+        if len(names) == 1:
+            (alias,) = names
             if evaluator.model is not None:
                 self.found.notes.append(
                     f"{self.path}: {place}: {evaluator.name!r} asks for model"
@@ -244,10 +245,15 @@ class _Reader:
                 )
             return alias
         reason = f"{evaluator.name!r} needs a model: " + (
-            "set `model` of the judge" if models else "add a table such as [models.local]"
+            "set `model` of the judge" if names else "add a table such as [models.local]"
         )
         self._offend(place, reason)
         return None
+
+    def _model_names(self) -> list[str]:
+        """Return the names of all models, also of those that are invalid."""
+        given = self.content.get("models", {})
+        return list(given) if isinstance(given, dict) else []
 
     def _check_names(self) -> None:
         """Refuse two evaluators with one name and different content: one id would mean both."""
@@ -258,3 +264,16 @@ class _Reader:
             other = seen.setdefault(evaluator.name, evaluator)
             if other.version_id != evaluator.version_id:
                 self.offences.append(f"{path}: name: {evaluator.name!r} is another file's, too")
+
+
+def _reason(error: Mapping[str, Any], kind: type[_Table]) -> str:
+    if error["type"] == "missing":
+        return "required"
+    if error["type"] == "extra_forbidden":
+        return f"unknown{_meant(str(error['loc'][-1]), kind.model_fields)}"
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
+def _meant(text: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(text, list(known), 1)
+    return f"; was {near[0]!r} meant?" if near else ""
