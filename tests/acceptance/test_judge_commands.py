@@ -124,6 +124,11 @@ def test_a_killed_service_goes_on_and_pays_again_for_no_more_than_was_under_way(
 
     with serving():
         wait_until(lambda: is_up(url))
+        second = evalworker("judge", "serve", "--port", 0, env=env, cwd=tmp_path)
+        assert (second.returncode, second.stderr) == (
+            1,
+            "evalworker: another judge service uses judge.db: name another --state\n",
+        )
         path = f"{url}/v1/judges/own/batch-execute/"
         batch = url + httpx.post(path, json={"inputs": INPUTS}).json()["status_url"]
     for _ in range(kills - 1):

@@ -7,9 +7,10 @@ wrong address, a spent budget. While an endpoint fails, one call at a time tries
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -72,7 +73,6 @@ class Endpoint:
         budget: Callable[[], str | None] = lambda: None,
         on_wait: Callable[[str, str | None], None] = lambda _alias, _reason: None,
         patience: float | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
         rng: Random | None = None,
     ) -> None:
         self.alias, self.model = alias, model
@@ -88,20 +88,34 @@ class Endpoint:
         self._out_since = 0.0
         self._open_at = 0.0  # of the monotonic clock: when the next probe may go
         self._probe = asyncio.Lock()
-        key = model.key()
-        self._client = httpx.AsyncClient(
-            transport=transport,
+        self._tls = httpx.create_ssl_context()
+        self._idle: list[httpx.AsyncClient] = []
+
+    async def close(self) -> None:
+        """Close the connections; no call may be under way."""
+        while self._idle:
+            await self._idle.pop().aclose()
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[httpx.AsyncClient]:
+        """Lend a client with one connection: httpx's pool takes long to choose among many."""
+        client = self._idle.pop() if self._idle else self._new_client()
+        try:
+            yield client
+        finally:
+            self._idle.append(client)
+
+    def _new_client(self) -> httpx.AsyncClient:
+        key = self.model.key()
+        return httpx.AsyncClient(
+            verify=self._tls,
             headers={
                 "Accept-Encoding": "identity",
                 **({"Authorization": f"Bearer {key}"} if key else {}),
             },
             follow_redirects=False,  # the key and the texts go to the operator's address alone
-            timeout=httpx.Timeout(model.timeout_seconds, connect=10.0),
-            limits=httpx.Limits(max_connections=model.concurrency),
+            timeout=httpx.Timeout(self.model.timeout_seconds, connect=10.0),
         )
-
-    async def close(self) -> None:
-        await self._client.aclose()
 
     async def ask(self, asked: list[Message], max_tokens: int) -> Reply:
         """Ask until there is a response that was paid for. Raises `QuestionRefused`."""
@@ -188,16 +202,18 @@ class Endpoint:
         return response
 
     async def _send(self, body: str) -> httpx.Response:
-        async with (
-            asyncio.timeout(self.model.timeout_seconds),
-            self._client.stream(
-                "POST",
-                f"{self.model.url}/chat/completions",
-                content=body,
-                headers={"Content-Type": "application/json"},
-            ) as response,
-        ):
-            content = bytearray()
+        content = bytearray()
+        async with contextlib.AsyncExitStack() as stack:
+            client = stack.enter_context(self._connection())
+            await stack.enter_async_context(asyncio.timeout(self.model.timeout_seconds))
+            response = await stack.enter_async_context(
+                client.stream(
+                    "POST",
+                    f"{self.model.url}/chat/completions",
+                    content=body,
+                    headers={"Content-Type": "application/json"},
+                )
+            )
             async for chunk in response.aiter_bytes():
                 content += chunk
                 if len(content) > MAX_RESPONSE_BYTES:

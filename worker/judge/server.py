@@ -7,12 +7,17 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
-from worker.errors import InvalidDefinitions
+from worker.errors import InvalidDefinitions, NotPossible
 from worker.http_server import bind_socket, create_server, serve_in_background
 from worker.judge.app import JudgeService
 from worker.judge.engine import Engine
 from worker.judge.judges_file import Definitions
 from worker.judge.ledger import IN_MEMORY, Ledger
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
 
 SHUTDOWN_SECONDS = 2
 KEY_OF_ANYBODY = "any"  # the worker sends one in any case
@@ -33,7 +38,12 @@ def running_judge(
 def serve(definitions: Definitions, *, host: str, port: int, state: str | Path) -> None:
     """Serve in the foreground until SIGINT or SIGTERM."""
     check_host(host, definitions)
-    with bind_socket(host, port) as listener, contextlib.closing(Ledger(state)) as ledger:
+    Ledger(state).close()  # so that there is a file to lock
+    with (
+        bind_socket(host, port) as listener,
+        _sole_owner(Path(state)),
+        contextlib.closing(Ledger(state)) as ledger,
+    ):
         url = f"http://{host}:{listener.getsockname()[1]}"
         print(f"export EVALWORKER_API_URL={url}", flush=True)  # noqa: T201 (for the user to copy)
         if definitions.server_key is None:
@@ -41,6 +51,20 @@ def serve(definitions: Definitions, *, host: str, port: int, state: str | Path) 
         service = JudgeService(Engine(definitions, ledger), key=definitions.server_key)
         app = service.create_app()
         create_server(app, name="judge", shutdown_seconds=SHUTDOWN_SECONDS).run([listener])
+
+
+@contextlib.contextmanager
+def _sole_owner(state: Path) -> Iterator[None]:
+    """Keep a second service from the same file: it would pay for the same evaluations."""
+    if fcntl is None:
+        yield
+        return
+    with state.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise NotPossible(f"another judge service uses {state}: name another --state") from None
+        yield
 
 
 def check_host(host: str, definitions: Definitions) -> None:
