@@ -126,15 +126,16 @@ def test_samples_are_averaged(tmp_path: Path, model: ModelEndpoint) -> None:
     assert result["confidence"] == 0.6
 
 
-@pytest.mark.parametrize("response", ["", "  ", ":", "…", "\u200b"])
 def test_a_response_without_words_never_reaches_the_model(
-    tmp_path: Path, model: ModelEndpoint, response: str
+    tmp_path: Path, model: ModelEndpoint
 ) -> None:
+    empty = ["", "  ", ":", "…", "\u200b"]
     with judging(tmp_path, model) as client:
-        item = client.one(response=response)
-    assert item["status"] == "completed"
-    assert item["evaluator_results"][0]["score"] is None
-    assert "no words" in item["evaluator_results"][0]["justification"]
+        items = client.judged([{"request": "q", "response": response} for response in empty])
+    for item in items:
+        assert item["status"] == "completed"
+        assert item["evaluator_results"][0]["score"] is None
+        assert "no words" in item["evaluator_results"][0]["justification"]
     assert model.requests == []
 
 
@@ -164,18 +165,18 @@ def test_the_new_name_of_the_limit_is_used_where_the_old_one_is_refused(
 GOOD = '{"reasons": "r", "score": 0.5}'
 
 
-@pytest.mark.parametrize(
-    "bad", ["no JSON", '{"reasons": "r", "score": 7}', "", completion(GOOD, "length")]
-)
 def test_an_unreadable_answer_is_tried_once_more_with_more_room(
-    tmp_path: Path, model: ModelEndpoint, bad: Any
+    tmp_path: Path, model: ModelEndpoint
 ) -> None:
-    model.answers = [bad, GOOD]
+    unreadable = ["no JSON", '{"reasons": "r", "score": 7}', "", completion(GOOD, "length")]
     with judging(tmp_path, model) as client:
-        item = client.one()
-    assert item["evaluator_results"][0]["score"] == 0.5
-    first, second = (request["max_tokens"] for request in model.requests)
-    assert second == 4 * first
+        for number, bad in enumerate(unreadable):
+            model.answers = [bad, GOOD]
+            item = client.one(response=f"a{number}")
+            assert item["evaluator_results"][0]["score"] == 0.5
+            first, second = (request["max_tokens"] for request in model.requests[-2:])
+            assert second == 4 * first
+    assert len(model.requests) == 8
 
 
 def test_a_score_is_never_invented_and_a_failed_item_is_asked_anew(
@@ -204,24 +205,20 @@ def test_what_an_endpoint_refuses_fails_in_its_own_words(
     assert model.requests[-1]["response_format"]["type"] == "json_schema"
 
 
-@pytest.mark.parametrize(
-    "outage",
-    [
+def test_outages_wait_and_spend_nothing(tmp_path: Path, model: ModelEndpoint) -> None:
+    outages = [
         Response("busy", 429, {"Retry-After": "0"}),
         Response("down", 503),
         JSONResponse({"error": {"message": "wrong key"}}, 401),
         JSONResponse({"detail": "model not found"}, 404),
         RedirectResponse("http://127.0.0.1:9/v1/chat/completions", 307),
         JSONResponse({"error": "a proxy's page"}),
-    ],
-)
-def test_outages_wait_and_spend_nothing(
-    tmp_path: Path, model: ModelEndpoint, outage: Response
-) -> None:
-    model.answers = [outage, outage]
+    ]
     with judging(tmp_path, model) as client:
-        assert client.one()["status"] == "completed"
-    assert (model.paid, len(model.requests)) == (1, 3)
+        for number, outage in enumerate(outages):
+            model.answers = [outage]
+            assert client.one(response=f"a{number}")["status"] == "completed"
+    assert (model.paid, len(model.requests)) == (6, 12)
 
 
 def test_a_question_that_breaks_its_endpoint_fails_while_others_are_answered(
