@@ -394,3 +394,28 @@ def test_what_was_paid_for_is_kept_until_the_disk_has_room(
     with judging(tmp_path, model) as client:
         assert client.one()["status"] == "completed"
     assert (full, model.paid) == ([], 1)
+
+
+def test_what_nobody_expected_fails_its_input_alone_and_is_not_paid_again(
+    tmp_path: Path, model: ModelEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def surprise(*args: Any, **fields: Any) -> None:
+        monkeypatch.undo()
+        raise ValueError
+
+    monkeypatch.setattr(Ledger, "add_sample", surprise)
+    with judging(tmp_path, model) as client:
+        failed = client.one()
+        assert client.one(response="b")["status"] == "completed"
+    assert failed["error_message"] == "nice0: unexpected ValueError; the log has more"
+    assert model.paid == 2
+
+
+def test_text_that_is_no_unicode_is_shown_and_stored(tmp_path: Path, model: ModelEndpoint) -> None:
+    refused = Response(b'{"error": {"message": "\\ud800 refused"}}', 413)
+    model.answers = [refused, '{"reasons": "\\ud800", "score": 1}']
+    with judging(tmp_path, model, concurrency=1) as client:
+        item = client.one()
+        other = client.one(response="b")
+    assert "refused" in item["error_message"]
+    assert other["evaluator_results"][0]["justification"] == "?"

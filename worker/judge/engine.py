@@ -10,6 +10,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import structlog
@@ -89,8 +90,7 @@ class Engine:
             version_id, position = self.ledger.version_of(number)
             part = self._part(version_id, position)
             if self.definitions.model_of(part) is None:
-                reason = f"{part.name}: the model {part.model!r} is no longer in judges.toml"
-                self.ledger.end(number, self._account(version_id, part), None, reason)
+                self._give_up(number, f"the model {part.model!r} is no longer in judges.toml")
             else:
                 self._queues[part.alias].put_nowait(number)
 
@@ -122,10 +122,17 @@ class Engine:
             number = await queue.get()
             try:
                 await self._end(number)
-            except Exception:  # the task serves all other evaluations, too
+            except Exception as error:  # the task serves all other evaluations, too
                 log.exception("judge.evaluation_failed", number=number)
-                queue.put_nowait(number)
-                await asyncio.sleep(1)
+                reason = f"unexpected {type(error).__name__}; the log has more"
+                await self._store(partial(self._give_up, number, reason))
+
+    def _give_up(self, number: int, reason: str) -> None:
+        """End an evaluation that cannot be done, as trying again would be paid for each time."""
+        version_id, position = self.ledger.version_of(number)
+        part = self._part(version_id, position)
+        account = self._account(version_id, part)
+        self.ledger.end(number, account, None, f"{part.name}: {reason}")
 
     async def _end(self, number: int) -> None:
         waiting = self.ledger.waiting(number)
@@ -150,7 +157,7 @@ class Engine:
         """Return a known sample, or ask for one: a second time with more room if need be."""
         known = self.ledger.sample(*place)
         if known is not None and known.verdict is not None:
-            self.ledger.count_hit(account)
+            await self._store(partial(self.ledger.count_hit, account))
             return known.verdict
         room = self.endpoints[alias].model.max_output_tokens
         tries = [room, room * MORE_ROOM] if known is None else [room * MORE_ROOM]
@@ -160,7 +167,7 @@ class Engine:
             if isinstance(read, Verdict):
                 return read
             reason = read.reason
-        self.ledger.forget_sample(*place)
+        await self._store(partial(self.ledger.forget_sample, *place))
         raise Failed(f"{reason}, twice")
 
     async def _ask(
