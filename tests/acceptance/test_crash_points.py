@@ -305,14 +305,14 @@ def transaction_functions() -> Iterator[tuple[str, str]]:
 
 @pytest.mark.timeout(600)
 def test_a_process_may_be_killed_at_crash_points_drawn_by_chance(grounds: Grounds) -> None:
-    """Kill at one point of each second scenario, so that a few runs of the suite kill at all.
+    """Kill at one point of each fourth scenario, so that a few runs of the suite kill at all.
 
     The stacks take turns. The simulation meanwhile crashes at all of these points, without
     processes; all of them with processes are in the long test below.
     """
     chance = random.SystemRandom()
     stacks = chance.sample(grounds.stacks, len(grounds.stacks))
-    drawn = chance.sample(sorted(SCENARIOS), len(SCENARIOS) // 2)
+    drawn = chance.sample(sorted(SCENARIOS), len(SCENARIOS) // 4)
     runs = [
         partial(killed, grounds, stack, name, chance.choice(SCENARIOS[name].points), hurried=True)
         for stack, name in zip(cycle(stacks), drawn, strict=False)

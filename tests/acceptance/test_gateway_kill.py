@@ -48,7 +48,7 @@ def settings(judge: RunningSandbox) -> dict[str, object]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+@pytest.mark.parametrize("database", [pytest.param("sqlite", marks=pytest.mark.long), "postgres"])
 def test_a_client_survives_kills_and_restarts_of_worker_and_gateway(
     judge: RunningSandbox,
     settings: dict[str, object],

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 STACKS = [
     ("sqlite", "memory"),
     ("postgres", "redis"),
-    ("postgres", "amqp"),
+    pytest.param(("postgres", "amqp"), marks=pytest.mark.long),
     ("postgres", "same"),
     ("pgbouncer", "same"),
 ]

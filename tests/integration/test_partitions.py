@@ -91,7 +91,7 @@ def test_names_keys_and_indexes_are_those_that_migrations_know(partitioned: Manu
     }
     assert indexes == {
         *(f"{table}_pkey" for table in CUT),
-        *("eval_items_live", "eval_items_in_flight"),
+        *("eval_items_live", "eval_items_in_flight", "eval_items_failed"),
         *("eval_events_of_job", "eval_events_of_batch"),
     }
     with pytest.raises(sa.exc.IntegrityError, match="foreign key"):

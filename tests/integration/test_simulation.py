@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from random import Random
 
-ORDINARY_SCHEDULES = 125  # of each part
+ORDINARY_SCHEDULES = 50  # of each part
 # Read here: no test sees what the machine has set.
 LONG_SCHEDULES = int(os.environ.get("EVALWORKER_SIMULATION_SCHEDULES", "100000"))
 A_DAY = 24 * 3600

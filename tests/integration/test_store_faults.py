@@ -158,7 +158,10 @@ def replica(database_of_postgres: Database, monkeypatch: pytest.MonkeyPatch) -> 
     return Resilient(database_of_postgres, FakeJudgeAPI())
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(
+    "after",
+    [pytest.param(False, marks=pytest.mark.long, id="before"), pytest.param(True, id="after")],
+)
 def test_a_connection_that_is_cut_at_any_statement_costs_no_result_and_doubles_none(
     replica: Resilient, after: bool
 ) -> None:
