@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from playwright.sync_api import sync_playwright
@@ -30,7 +30,7 @@ from worker.store.migrate import upgrade
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome")
-SIZE = {"width": 1280, "height": 860}
+WIDTH, HEIGHT = 1280, 860
 IMPROVED = 0.3  # the share of answers that are better in the second run
 
 
@@ -81,7 +81,7 @@ def _improved(inputs: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _take_pictures(url: str, first: UUID, second: UUID) -> None:
-    pages = {
+    pages: dict[str, tuple[str, Literal["light", "dark"]]] = {
         "overview": ("", "light"),
         "job": (f"jobs/{second}", "light"),
         "input": (f"jobs/{first}/inputs/5?sort=worst&view=difference", "dark"),
@@ -91,7 +91,9 @@ def _take_pictures(url: str, first: UUID, second: UUID) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         for name, (path, theme) in pages.items():
-            context = browser.new_context(viewport=SIZE, color_scheme=theme)  # type: ignore[arg-type]
+            context = browser.new_context(
+                viewport={"width": WIDTH, "height": HEIGHT}, color_scheme=theme
+            )
             page = context.new_page()
             page.goto(url + path)
             page.screenshot(path=IMAGES / f"console-{name}.png")
