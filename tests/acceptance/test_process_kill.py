@@ -29,7 +29,7 @@ STACKS = [
     ("sqlite", "memory"),
     ("postgres", "redis"),
     pytest.param(("postgres", "amqp"), marks=pytest.mark.long),
-    ("postgres", "same"),
+    pytest.param(("postgres", "same"), marks=pytest.mark.long),
     ("pgbouncer", "same"),
 ]
 INPUTS = 400

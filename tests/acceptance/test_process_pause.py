@@ -83,7 +83,7 @@ def history(database: Database) -> list[Any]:
 @pytest.mark.parametrize(
     "stop",
     [
-        stop_between_claim_and_post,
+        pytest.param(stop_between_claim_and_post, marks=pytest.mark.long),
         stop_at_the_first_byte_of_the_post,
         stop_between_post_and_record,
         pytest.param(stop_between_results_and_record, marks=pytest.mark.long),

@@ -556,6 +556,7 @@ def test_postgresql_notifies_whoever_listens_of_each_end_with_its_commit(
         assert list(listener.notifies(timeout=0.2)) == []
 
 
+@pytest.mark.one_database("postgres")
 def test_killed_between_sending_and_recording_it_sends_again_under_the_same_id(
     database: Database, database_url: str, receiver: WebhookReceiver
 ) -> None:
