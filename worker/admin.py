@@ -510,7 +510,8 @@ class Admin:
                 evaluated them already.
 
         Returns:
-            The new state of the batch.
+            The new state of the batch: `refused` if it was split in two, because the judge API
+            failed to take it as a whole again and again.
 
         Raises:
             NotPossible: No batch on hold has this id.

@@ -236,6 +236,25 @@ def test_an_input_that_brings_a_server_error_fails_alone(
     assert len(remote.inputs()) == 7 + others
 
 
+def test_a_person_who_sends_a_failing_batch_again_sends_its_halves(
+    database: Database, remote: StrangeJudgeAPI
+) -> None:
+    """Sent as a whole, it would only fail again, and all of its inputs with it."""
+    replica = ManualReplica(database, remote, max_item_attempts=2)
+    remote.poison = "question 5"
+    replica.enqueue(questions(8))
+    run(replica, 12)
+    assert replica.states() == ["held"]
+    assert remote.posts() == 2
+    held = replica.one("SELECT id FROM eval_batches")
+    assert resolve(replica, held, resubmit=True) is BatchState.REFUSED
+    assert replica.states() == ["refused", "planned", "planned"]
+    replica.finish()
+    assert replica.one("SELECT item_index FROM eval_items WHERE status <> 'completed'") == 5
+    assert "out of tokens" in replica.one("SELECT error FROM eval_items WHERE status = 'failed'")
+    assert len(remote.inputs()) == 7
+
+
 def test_an_outage_is_not_blamed_on_any_input(
     replica: ManualReplica, remote: StrangeJudgeAPI
 ) -> None:

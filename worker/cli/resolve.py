@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from worker.cli.context import AsJson, check_id_prefix, open_admin, out, print_json
+from worker.domain.lifecycle import BatchState
 
 
 def resolve(
@@ -32,4 +33,10 @@ def resolve(
     if as_json:
         print_json({"state": state})
     else:
-        out.print(f"batch {batch_id} is {state} again")
+        out.print(f"batch {batch_id} {_CONTINUATIONS.get(state, f'is {state} again')}")
+
+
+_CONTINUATIONS = {
+    BatchState.LOST: "is given up, and its inputs wait to be submitted again",
+    BatchState.REFUSED: "is split in two, as the judge API fails to take it as a whole",
+}

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from worker.domain.lifecycle import BatchState, Status
 from worker.events import Event
-from worker.store import job_completion
+from worker.store import job_completion, submission
 from worker.store.batch_items import open_items
 from worker.store.database import Transaction
 from worker.store.sql_functions import now
@@ -20,26 +20,50 @@ def resolve(tx: Transaction, batch_id: UUID, *, resubmit: bool) -> BatchState | 
 
     held -> submitted, if the remote has it: its results are read again. Else -> unknown, to be
     searched for. To `resubmit`: -> planned, or -> lost if the remote has it, and its items wait
-    again.
+    again; -> refused, in two halves, if the remote has answered it with 5xx again and again.
     """
     found = tx.execute(
-        sa.select(batches.c.remote_batch_id, batches.c.doubts)
+        sa.select(
+            batches.c.remote_batch_id, batches.c.doubts, _FAILS_AS_A_WHOLE.label("fails_as_a_whole")
+        )
         .where(batches.c.id == batch_id, batches.c.state == BatchState.HELD)
         .with_for_update()
     ).one_or_none()
     if found is None:
         return None
-    if found.remote_batch_id is None:
-        after = BatchState.PLANNED if resubmit else BatchState.UNKNOWN
-    else:
+    if found.remote_batch_id is not None:
         after = BatchState.LOST if resubmit else BatchState.SUBMITTED
-    if after is BatchState.LOST:
-        _end(tx, batch_id)
-        _wait_again(tx, batch_id, spent=found.doubts + 1)
+    elif not resubmit:
+        after = BatchState.UNKNOWN
     else:
-        _go_on(tx, batch_id, after)
+        after = BatchState.REFUSED if found.fails_as_a_whole else BatchState.PLANNED
     tx.record_event(Event.BATCH_RESOLVED, batch_id=batch_id, becomes=after)
+    match after:
+        case BatchState.LOST:
+            _end(tx, batch_id)
+            _wait_again(tx, batch_id, spent=found.doubts + 1)
+        case BatchState.REFUSED:
+            _split(tx, batch_id)
+        case _:
+            _go_on(tx, batch_id, after)
     return after
+
+
+# Its latest submission was answered with 5xx, and an earlier one, too.
+_FAILS_AS_A_WHOLE = sa.and_(
+    batches.c.item_count > 1,
+    batches.c.server_error.isnot(None),
+    batches.c.server_error_at != batches.c.submitting_at,
+)
+
+
+def _split(tx: Transaction, batch_id: UUID) -> None:
+    """Claim the batch as a search does, and split it as that would: held -> unknown -> refused."""
+    _go_on(tx, batch_id, BatchState.UNKNOWN)
+    claim = submission.claim_search(tx, batch_id, holder="resolve", lease=0.0)
+    if claim is not None:
+        reason = claim.server_error or "its submissions failed"
+        submission.record_split(tx, claim, reason=reason, doubts=claim.doubts)
 
 
 def _go_on(tx: Transaction, batch_id: UUID, state: BatchState) -> None:

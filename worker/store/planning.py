@@ -52,12 +52,14 @@ def count_live_batches(tx: Transaction) -> tuple[int, int]:
     return int(taken), int(in_doubt)
 
 
-_IN_DOUBT = batches.c.state == BatchState.UNKNOWN
-_LIVE_BATCHES = (
-    sa.select(sa.func.count().filter(sa.not_(_IN_DOUBT)), sa.func.count().filter(_IN_DOUBT))
-    .select_from(batches)
-    .where(batches.c.due_at.isnot(None), sa.not_(pauses.is_behind_pause()))
-)
+def build_doubt_counts(condition: sa.ColumnElement[bool]) -> sa.Executable:
+    """Build two counts of live batches that meet a condition: not in doubt, and in doubt."""
+    in_doubt = batches.c.state == BatchState.UNKNOWN
+    counts = [sa.func.count().filter(part) for part in (sa.not_(in_doubt), in_doubt)]
+    return sa.select(*counts).select_from(batches).where(batches.c.due_at.isnot(None), condition)
+
+
+_LIVE_BATCHES = build_doubt_counts(sa.not_(pauses.is_behind_pause()))
 
 
 def due_lanes(tx: Transaction) -> list[Lane]:

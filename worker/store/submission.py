@@ -20,7 +20,7 @@ from worker.store.batch_items import BatchItem, OpenItem, batch_items, open_item
 from worker.store.database import Transaction
 from worker.store.job_completion import EndedItem
 from worker.store.leases import Claim, build_claim, claim_batch, move, record_waiting
-from worker.store.planning import insert_planned
+from worker.store.planning import build_doubt_counts, insert_planned
 from worker.store.sql_functions import among, now
 from worker.store.tables import batch_is_live, batches, item_is_in_batch, item_is_in_flight, items
 from worker.validation import offences_of
@@ -336,9 +336,4 @@ def count_taken_slots(tx: Transaction) -> tuple[int, int]:
     return int(taken), int(in_doubt)
 
 
-_IN_DOUBT = batches.c.state == BatchState.UNKNOWN
-_TAKEN_SLOTS = (
-    sa.select(sa.func.count().filter(sa.not_(_IN_DOUBT)), sa.func.count().filter(_IN_DOUBT))
-    .select_from(batches)
-    .where(batches.c.due_at.isnot(None), among(batches.c.state, _AT_REMOTE))
-)
+_TAKEN_SLOTS = build_doubt_counts(among(batches.c.state, _AT_REMOTE))
