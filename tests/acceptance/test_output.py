@@ -90,7 +90,17 @@ def test_half_a_surrogate_stays_readable_json(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(
-    "command", ["results JOB --format csv", "results JOB", "status --watch --every 0.1"]
+    "command",
+    [
+        "results JOB --format csv",
+        "results JOB",
+        "status --watch --every 0.1",
+        "--version",
+        "--help",
+        "run --help",
+        "judge --help",
+        "judge serve --help",
+    ],
 )
 def test_a_reader_that_has_read_enough_ends_the_command_quietly(
     database: Database, job_id: UUID, command: str

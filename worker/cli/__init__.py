@@ -72,7 +72,17 @@ def command_function(name: str) -> Callable[..., None]:
     return function
 
 
-class PlainCommand(TyperCommand):
+class _PipedHelp:
+    """A command or group whose help may be cut off by whoever reads it, such as `head`."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        try:
+            super().format_help(ctx, formatter)  # type: ignore[misc]
+        except SystemExit:  # Rich's own end of a process whose output is read no more: a failure
+            raise BrokenPipeError from None
+
+
+class PlainCommand(_PipedHelp, TyperCommand):
     """A command whose help is the same with every version of Typer, and as documented."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:  # noqa: ARG002 (Typer's signature)
@@ -87,7 +97,7 @@ class PlainCommand(TyperCommand):
         return _with_plain_types(super().get_params(ctx))
 
 
-class LazyGroup(TyperGroup):
+class LazyGroup(_PipedHelp, TyperGroup):
     """A group whose commands are stubs for its help; the one that is called gets imported."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -105,19 +115,25 @@ class LazyGroup(TyperGroup):
         return _with_plain_types(super().get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        with _printable_message():
+        with _until_enough_is_read(), _printable_message():
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command. It ends quietly when whoever reads its output has read enough."""
-        try:
+        with _until_enough_is_read():
             with _printable_message():
                 result = super().invoke(ctx)
             sys.stdout.flush()
-        except BrokenPipeError:
-            _drop_output()
-            raise typer.Exit from None
         return result
+
+
+@contextlib.contextmanager
+def _until_enough_is_read() -> Iterator[None]:
+    """End quietly when whoever reads the output has read enough."""
+    try:
+        yield
+    except BrokenPipeError:
+        _drop_output()
+        raise typer.Exit from None
 
 
 def _drop_output() -> None:
