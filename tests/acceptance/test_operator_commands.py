@@ -223,6 +223,41 @@ def test_the_history_of_a_job_is_a_line_for_each_event(
     assert refused(env, "events", uuid4()).returncode == 1
 
 
+def test_the_history_names_who_gave_each_command(
+    env: dict[str, str], replica: ManualReplica, database: Database
+) -> None:
+    alice = {**env, "LOGNAME": "alice"}
+    job_id = replica.enqueue(["fail"])
+    replica.finish()
+    for command in (
+        ["retry", job_id],
+        ["cancel", job_id],
+        ["pause", "--judge", "judge"],
+        ["resume", "--judge", "judge"],
+    ):
+        output_of(alice, *command)
+    replica.enqueue(["b"])
+    replica.step()
+    with database.engine.begin() as connection:
+        held = batches.update().where(batches.c.state == BatchState.SUBMITTED)
+        connection.execute(held.values(state=BatchState.HELD, due_at=None))
+    (batch,) = json_of(env, "batches", "--state", "held")
+    output_of({**env, "LOGNAME": "b\udcffb"}, "resolve", batch["id"])
+    column = "detail" if database.on_postgresql else "json(detail)"
+    rows = replica.rows(f"SELECT event, {column} FROM eval_events WHERE event <> 'x' ORDER BY id")
+    actors = {str(event): str(detail) for event, detail in rows if "actor" in str(detail)}
+    assert set(actors) == {
+        "job.retry",
+        "job.cancelled",
+        "gate.closed",
+        "gate.opened",
+        "batch.resolved",
+    }
+    assert all("cli:alice" in actors[event] for event in set(actors) - {"batch.resolved"})
+    assert "cli:b?b" in actors["batch.resolved"]  # what no database stores is replaced
+    assert "actor=cli:alice" in output_of(env, "events", job_id)
+
+
 def test_jobs_that_ended_long_ago_are_pruned(env: dict[str, str], replica: ManualReplica) -> None:
     replica.enqueue(["good", "fail"])
     replica.finish()

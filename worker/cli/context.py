@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import getpass
 import io
 import json
 import os
@@ -110,7 +111,19 @@ def open_admin() -> Admin:
     settings = load_settings()
     level = settings.log_level if "log_level" in settings.model_fields_set else "WARNING"
     configure_logging(log_format=settings.log_format, level=level, secrets=secrets_of(settings))
-    return Admin(settings.database_url)
+    return Admin(settings.database_url, actor=f"cli:{_login_name()}")
+
+
+def _login_name() -> str:
+    """Return who gives the command, as the operating system says: for the history, not for access.
+
+    A container may run under a number without a name.
+    """
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = str(os.getuid())
+    return name.encode("utf-8", "replace").decode()
 
 
 def ready_database(settings: Settings) -> Database:
