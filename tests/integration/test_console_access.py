@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import re
 from typing import TYPE_CHECKING
@@ -20,7 +22,9 @@ from tests.support.consoles import (
 )
 from worker.config import load_settings
 from worker.console.access import COOKIE
+from worker.console.people import People
 from worker.console.server import serving_console
+from worker.console.sessions import PURPOSE, SESSION_SECONDS, Sessions
 from worker.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -120,24 +124,69 @@ def test_a_key_that_was_removed_from_the_file_ends_its_session(
         assert client.get("/").status_code == 401
 
 
-def test_a_cookie_is_worth_nothing_once_altered_or_after_its_key_was_replaced(
-    database: Database,
+def test_a_session_of_one_replica_is_known_to_every_other_with_the_same_keys(
+    database: Database, tmp_path: Path
 ) -> None:
+    file = tmp_path / "keys.json"
+    hashed = {name: {**KEYS[name], "sha256": _sha256(KEYS[name]["key"])} for name in KEYS}
+    for entry in hashed.values():
+        del entry["key"]
+    file.write_text(json.dumps(hashed))
+    with (
+        open_console(database, keys=JSON_KEYS) as first,
+        open_console(database, keys=str(file)) as second,
+    ):
+        sign_in(first, OPERATOR_KEY)
+        cookie = {"Cookie": f"{COOKIE}={first.cookies[COOKIE]}"}
+        assert "otto" in words(second.get("/", headers=cookie).text)
+        assert second.get("/pause", headers=cookie).status_code == 200
+        file.write_text(json.dumps({"vera": hashed["vera"]}))
+        assert second.get("/", headers=cookie).status_code == 401
+        file.write_text(json.dumps({**hashed, "otto": {"key": f"{OPERATOR_KEY} 2"}}))
+        assert second.get("/", headers=cookie).status_code == 401
+        assert first.get("/").status_code == 200  # nobody has told this one
+
+
+def test_a_session_ends_after_twelve_hours() -> None:
+    people, now = People(JSON_KEYS), 1_000_000.0
+    person = people.find(VIEWER_KEY)
+    assert person is not None
+    token = Sessions(people, clock=lambda: now).token(person)
+    for later, known in ((0, person), (SESSION_SECONDS, person), (SESSION_SECONDS + 1, None)):
+        assert Sessions(people, clock=lambda: now + later).person(token) == known  # noqa: B023
+
+
+def test_an_altered_cookie_is_worth_nothing(database: Database) -> None:
     with open_console(database, keys=JSON_KEYS) as client:
         sign_in(client, VIEWER_KEY)
-        name, ends_at, signature = client.cookies[COOKIE].split(".")
+        name, ends_at, signature = client.cookies.pop(COOKIE).strip('"').split(".")
+    anybody = hmac.new(b"", f"{PURPOSE}\notto\n{ends_at}".encode(), hashlib.sha256).hexdigest()
     with open_console(database, keys=JSON_KEYS) as client:
         for forged in (
-            f"{name}.{ends_at}.{signature}",  # of another process
             f"{name}.{int(ends_at) + 1}.{signature}",
             f"b3R0bw==.{ends_at}.{signature}",
+            f"b3R0bw==.{ends_at}.{anybody}",
             f"{name}.{ends_at}.",
+            f"{name}.{ends_at}.{signature[:-1]}",
             f"{name}.x.{signature}",
+            f"{name}.{'9' * 5000}.{signature}",
             "….….…",
             "",
         ):
             headers = {b"Cookie": f"{COOKIE}={forged}".encode()}
             assert client.get("/", headers=headers).status_code == 401
+
+
+def test_a_name_that_only_a_proxy_vouches_for_has_no_session(database: Database) -> None:
+    keys = json.dumps({**KEYS, "anna": {"role": "operator"}})
+    signature = hmac.new(b"", f"{PURPOSE}\nanna\n9999999999".encode(), hashlib.sha256).hexdigest()
+    cookie = {"Cookie": f"{COOKIE}=YW5uYQ==.9999999999.{signature}"}
+    with open_console(database, keys=keys, **PROXY) as client:
+        assert client.get("/", headers=cookie).status_code == 401
+
+
+def _sha256(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def test_a_trusted_proxy_says_who_it_is_and_the_keys_say_what_they_may(database: Database) -> None:

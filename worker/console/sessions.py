@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import secrets
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
@@ -12,25 +11,25 @@ from collections.abc import Callable
 from worker.console.people import People, Person
 
 SESSION_SECONDS = 12 * 3600
+PURPOSE = "evalworker console session 1"  # signed, so that no other signature passes for it
 
 
 class Sessions:
     """Sessions that are kept nowhere: a cookie has a name, an end, and a signature of both.
 
-    The signature also covers the person's key, so that a session ends when the key is removed or
-    replaced. Its secret is made anew by each process: a restart signs everybody out.
+    The secret of a signature is the hash of the person's own key. So every replica with the same
+    keys accepts the cookie, and it ends when the key is removed or replaced.
     """
 
     def __init__(self, people: People, *, clock: Callable[[], float] = time.time) -> None:
         self._people = people
         self._clock = clock
-        self._secret = secrets.token_bytes(32)
 
     def token(self, person: Person) -> str:
         """Return the value of the cookie of a person who has shown their key."""
         ends_at = int(self._clock()) + SESSION_SECONDS
         name = urlsafe_b64encode(person.name.encode()).decode()
-        return f"{name}.{ends_at}.{self._signature(person, ends_at)}"
+        return f"{name}.{ends_at}.{_signature(person.digest or b'', person.name, ends_at)}"
 
     def person(self, token: str) -> Person | None:
         """Return whose cookie this is; None if it is not ours, too old, or its key is gone."""
@@ -40,11 +39,12 @@ class Sessions:
             person = self._people.by_name().get(urlsafe_b64decode(name).decode())
         except ValueError:
             return None
-        if person is None or person.digest is None or ends_at < self._clock():
+        if person is None or not person.digest or ends_at < self._clock():
             return None
-        expected = self._signature(person, ends_at).encode()
+        expected = _signature(person.digest, person.name, ends_at).encode()
         return person if hmac.compare_digest(expected, signature.encode()) else None
 
-    def _signature(self, person: Person, ends_at: int) -> str:
-        signed = f"{person.name}\n{ends_at}\n".encode() + (person.digest or b"")
-        return hmac.new(self._secret, signed, hashlib.sha256).hexdigest()
+
+def _signature(secret: bytes, name: str, ends_at: int) -> str:
+    signed = f"{PURPOSE}\n{name}\n{ends_at}".encode()
+    return hmac.new(secret, signed, hashlib.sha256).hexdigest()
