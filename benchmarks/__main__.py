@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from benchmarks.measurement import Figure
 
 ALL = (
-    *("enqueue", "pipeline", "utilization", "list_watcher", "concurrency_limit"),
+    *("enqueue", "pipeline", "utilization"),
+    *("frugality", "list_watcher", "concurrency_limit"),
     *("backlog", "memory", "restart", "views"),
 )
 ALONE = ("million", "console", "peers")

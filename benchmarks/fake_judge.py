@@ -34,6 +34,7 @@ class Options:
     latency: tuple[float, float] = (0.0, 0.0)  # seconds that a batch takes, at least and at most
     max_running: int | None = None  # one batch more is refused with 429
     max_requests_per_second: int | None = None  # of any kind; more are refused with 429
+    submit_seconds: float = 0.0  # from the acceptance of a batch to the response
     has_list: bool = True
     evaluators: int = 2
 

@@ -96,10 +96,17 @@ class _Http(asyncio.Protocol):
             del self.buffer[: end + 4 + length]
             method, target, _ = head.split(b"\r\n", 1)[0].split(b" ")
             status, response = self.judge.respond(method, target.decode(), body)
-            self.transport.write(
+            self._send(
+                self.judge.options.submit_seconds if method == b"POST" else 0.0,
                 b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
-                % (status, len(response), response)
+                % (status, len(response), response),
             )
+
+    def _send(self, wait: float, response: bytes) -> None:
+        if wait:
+            asyncio.get_running_loop().call_later(wait, self.transport.write, response)
+        else:
+            self.transport.write(response)
 
 
 def _length(head: bytes) -> int:

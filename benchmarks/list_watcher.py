@@ -52,8 +52,8 @@ def figures(share: float) -> list[Figure]:
         after = [remote.observations() for remote, _ in at_work]
         until = time.time() - LAST_SECONDS * share
         asked = [requests_per_batch(*pair) for pair in zip(before, after, strict=True)]
-        waits = [
-            _waits(database, observed, began, until)
+        late = [
+            waits(database, observed, began, until)
             for (_, database), observed in zip(at_work, after, strict=True)
         ]
     setting = f"latency {latency[0]:g} to {latency[1]:g} s, {in_flight} in flight"
@@ -65,7 +65,7 @@ def figures(share: float) -> list[Figure]:
             value=sum(with_list.values()),
             target=2.3,
             at_most=True,
-            detail=_counts(with_list),
+            detail=counts(with_list),
         ),
         Figure(
             "the same, without the list",
@@ -73,25 +73,25 @@ def figures(share: float) -> list[Figure]:
             value=sum(without.values()),
             target=5,
             at_most=True,
-            detail=_counts(without),
+            detail=counts(without),
         ),
         Figure(
             "from a batch's end at the remote to its committed results, with the list",
             compared_with="median",
-            value=median(late for late, _ in waits[0]),
+            value=median(seconds for seconds, _ in late[0]),
             target=1,
             at_most=True,
             unit="s",
-            detail=f"99th percentile: {_percentile_99([late for late, _ in waits[0]]):.1f} s",
+            detail=f"99th percentile: {_percentile_99([seconds for seconds, _ in late[0]]):.1f} s",
         ),
         Figure(
             "the same, without the list",
             compared_with="the batch's run time, median",
-            value=100 * median(late / ran for late, ran in waits[1]),
+            value=100 * median(seconds / ran for seconds, ran in late[1]),
             target=10,
             at_most=True,
             unit="%",
-            detail=f"median {median(late for late, _ in waits[1]):.1f} s",
+            detail=f"median {median(seconds for seconds, _ in late[1]):.1f} s",
         ),
     ]
 
@@ -113,10 +113,13 @@ def _at_work(options: Options, in_flight: int, seconds: float) -> Iterator[tuple
             yield remote, database
 
 
-def _waits(
-    database: Database, observed: Observations, began: float, until: float
+def waits(
+    database: Database,
+    observed: Observations,
+    began: float = float("-inf"),
+    until: float = float("inf"),
 ) -> list[tuple[float, float]]:
-    """Return the seconds until each batch that ended was recorded, and those that it ran.
+    """Return the seconds until each batch that ended in this time was recorded, and those it ran.
 
     A batch that is not yet recorded has waited at least until now.
     """
@@ -136,7 +139,7 @@ def _waits(
     ]
 
 
-def _counts(asked: dict[str, float]) -> str:
+def counts(asked: dict[str, float]) -> str:
     return ", ".join(f"{kind} {count:.2f}" for kind, count in sorted(asked.items()) if count)
 
 

@@ -44,6 +44,11 @@ def asked(remote: FakeJudgeAPI) -> list[str]:
     return ["list" if r.url.path == EXECUTIONS else "batch" for r in remote.requests]
 
 
+def asked_for(remote: FakeJudgeAPI) -> list[str | None]:
+    """Which status each request asked for; None: every status."""
+    return [request.url.params.get("status") for request in remote.requests]
+
+
 def told(replica: ManualReplica) -> list[UUID]:
     return [batch_id for name, batch_id in replica.sent if name == "poll"]
 
@@ -240,8 +245,39 @@ def test_most_reads_ask_for_completed_batches_alone(
     remote.done, remote.running = True, set(remote.batches) - {first}
     replica.let_the_watch_be_due()
     replica.list_watcher.turn()
-    assert [r.url.params.get("status") for r in remote.requests] == [None, "completed"]
+    assert asked_for(remote) == [None, "completed"]
     assert len(told(replica)) == 1
+
+
+def test_new_batches_are_asked_about_before_they_are_polled(
+    replica: ManualReplica, remote: FakeJudgeAPI
+) -> None:
+    remote.done = False
+    submit(replica)
+    replica.list_watcher.turn()
+    submit(replica)
+    replica.let_the_watch_be_due()
+    replica.list_watcher.turn()
+    assert asked_for(remote) == ["completed"], "their polls are not due soon"
+    replica.pass_time()
+    replica.let_the_watch_be_due()
+    replica.list_watcher.turn()
+    assert asked_for(remote) == ["completed", None]
+    assert min(due_in(replica)) > 5.0
+
+
+def test_batches_that_the_list_does_not_show_are_polled(
+    replica: ManualReplica, remote: FakeJudgeAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote.done = False
+    submit(replica)
+    monkeypatch.setattr(remote, "is_listed", lambda _: False)
+    replica.pass_time()
+    for _ in range(2):
+        replica.let_the_watch_be_due()
+        replica.list_watcher.turn()
+    assert asked_for(remote) == [None, "completed"], "it need not be asked about them again"
+    assert max(due_in(replica)) < 0.0
 
 
 def test_where_batches_end_in_another_way_all_reads_ask_for_all(
@@ -255,7 +291,7 @@ def test_where_batches_end_in_another_way_all_reads_ask_for_all(
     replica.let_the_watch_be_due()
     remote.done, remote.running = True, set()
     replica.list_watcher.turn()
-    assert [r.url.params.get("status") for r in remote.requests] == [None, None]
+    assert asked_for(remote) == [None, None]
     assert len(told(replica)) == 5
 
 
@@ -285,8 +321,7 @@ def test_a_list_that_takes_no_status_is_asked_for_all(
     for _ in range(3):
         replica.let_the_watch_be_due()
         replica.list_watcher.turn()
-    asked_for = [r.url.params.get("status") for r in remote.requests]
-    assert asked_for == [None, "completed", None, None]
+    assert asked_for(remote) == [None, "completed", None, None]
     assert len(told(replica)) == 5
 
 

@@ -4,8 +4,9 @@ What the list says is a hint, and changes only when a batch is read: an ended on
 later. Where there is no list, or nobody reads it, or it is wrong, each batch is polled at its own
 time all the same. One replica reads at a time.
 
-Most reads ask for completed batches only, which are few pages. Now and then a read asks for every
-status: it shows which batches are still running, and which ended in another way.
+Most reads ask for completed batches only, which are few pages. Now and then, and whenever a batch
+that no read has asked about yet would be polled soon, a read asks for every status: it shows which
+batches are still running, and which ended in another way.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ MAX_PAGES = 50
 NO_LIST_SECONDS = 600.0  # before a server that had no list is asked again
 TROUBLE_SECONDS = 10.0  # after a list that could not be read
 BELIEVE_AGAIN_SECONDS = 15.0  # before a batch that was read, and had not ended, is believed again
+SOON_SECONDS = 0.5  # added to the time between two reads: polls before that are worth a full read
 DEFER_WITHIN = 20.0  # polls due within this time are deferred while the list shows a batch running
 DEFER_BY = (25.0, 35.0)  # seconds, scattered: no burst of polls when the list is read no more
 TRUSTED_SECONDS = 60.0  # a batch is late after this time, or twice the usual duration
@@ -84,6 +86,8 @@ class ListWatcher:
         self._clock_ahead: timedelta | None = None  # the remote's clock, of the database's
         self._full_read_at = context.monotonic()
         self._filter_from = context.monotonic()  # a server that refused the filter is retried
+        self._wait = IDLE_SECONDS  # between the last read and the next
+        self._asked_about: set[UUID] = set()  # batches that the last read of every status included
         self._deferred: set[UUID] = set()  # batches whose polls wait because of the list
         self._believed: dict[UUID, float] = {}  # batches said to have ended, and when
         self._stopping = threading.Event()
@@ -127,7 +131,7 @@ class ListWatcher:
 
     def _claim(self, tx: Transaction) -> ListRead | None:
         rows = list_watch.batches_at_remote(tx)
-        status = self._status_to_ask_for()
+        status = self._status_to_ask_for(rows)
         found = {row.remote_batch_id: row for row in self._may_have_ended(rows, status)}
         self._deferred &= {row.id for row in rows}
         is_worth_it = len(found) >= MIN_BATCHES or any(
@@ -140,6 +144,8 @@ class ListWatcher:
         is_first = not self.has_read.is_set()
         if not list_watch.claim_read(tx, lease=LEASE_SECONDS, immediately=is_first):
             return None
+        if status is None:
+            self._asked_about = {row.id for row in found.values()}
         judges = {row.judge_id for row in found.values()}
         return ListRead(
             found,
@@ -173,9 +179,12 @@ class ListWatcher:
         usual = quantile(durations, 0.95) if durations else 0.0
         return row.age >= min(max(TRUSTED_SECONDS, 2 * usual), self.context.policy.batch_timeout)
 
-    def _status_to_ask_for(self) -> str | None:
-        now = self.context.monotonic()
-        return None if now >= self._full_read_at or now < self._filter_from else USUAL_END
+    def _status_to_ask_for(self, rows: Sequence[BatchAtRemote]) -> str | None:
+        now, soon = self.context.monotonic(), self._wait + SOON_SECONDS
+        if now >= self._full_read_at or now < self._filter_from:
+            return None
+        new = (row for row in self._may_have_ended(rows, None) if row.id not in self._asked_about)
+        return None if any(row.due_in < soon for row in new) else USUAL_END
 
     # --- call ------------------------------------------------------------------------------------
 
@@ -231,7 +240,7 @@ class ListWatcher:
         self._deferred |= set(running)
         waits = {batch_id: self.context.rng.uniform(*DEFER_BY) for batch_id in running}
         now_due = list_watch.record_snapshot(tx, ended=ended, running=waits, within=DEFER_WITHIN)
-        wait = self._record_outcome(tx, read, snapshot)
+        wait = self._wait = self._record_outcome(tx, read, snapshot)
         list_watch.schedule_read(tx, wait=wait)
         return wait, now_due
 

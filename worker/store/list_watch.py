@@ -32,12 +32,18 @@ class BatchAtRemote(NamedTuple):
     remote_batch_id: str
     submitting_at: datetime
     submitted_at: datetime
+    due_at: datetime
     now: datetime  # when it was read
 
     @property
     def age(self) -> float:
         """Seconds since the remote took it."""
         return (self.now - self.submitted_at).total_seconds()
+
+    @property
+    def due_in(self) -> float:
+        """Seconds until it is polled."""
+        return (self.due_at - self.now).total_seconds()
 
 
 def batches_at_remote(tx: Transaction) -> list[BatchAtRemote]:
