@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
 
 import pytest
@@ -15,7 +14,6 @@ from worker.console.hostile_text import marked, visible
 from worker.console.judged_text import MAX_PRODUCT, as_markdown, difference
 from worker.console.parameters import Parameters
 from worker.console.problems import PageProblem
-from worker.console.reader import SharedRead
 
 HIDDEN = [
     *("\x00", "\x07", "\x1b", "\x7f", "\x9b", "\r", "\u00ad", "\u061c", "\u200b", "\u200e"),
@@ -101,6 +99,24 @@ def test_a_difference_marks_words_and_keeps_every_other() -> None:
     assert difference("same", "same") == "same"
 
 
+@given(st.lists(st.sampled_from("ab ")), st.lists(st.sampled_from("abc ")))
+def test_a_difference_contains_both_texts_whole(before: list[str], after: list[str]) -> None:
+    shown = str(difference("".join(before), "".join(after)))
+    given_back = re.sub("<del>.*?</del>", "", shown)
+    expected_back = re.sub("<ins>.*?</ins>", "", shown)
+    assert re.sub("</?ins>", "", given_back) == "".join(after)
+    assert re.sub("</?del>", "", expected_back) == "".join(before)
+
+
+@pytest.mark.parametrize("other", ["v{} ", "x a ", "a "])
+def test_texts_without_a_common_word_take_no_longer_than_others(other: str) -> None:
+    expected = "".join("a " if "a" in other else f"w{n} " for n in range(3_000))
+    began = time.process_time()
+    shown = difference(expected, "".join(other.format(n) for n in range(3_000)))
+    assert shown is not None
+    assert time.process_time() - began < 2
+
+
 def test_a_difference_of_long_texts_is_by_line_and_of_endless_ones_not_at_all() -> None:
     words = " ".join(f"w{n}" for n in range(3_000))
     lines = f"{words}\nlast"
@@ -150,28 +166,3 @@ def test_an_empty_parameter_is_absent() -> None:
     assert given.every("c") == ["1", "2"]
     assert given.number("a") is None
     assert given.uuid("b") is None
-
-
-def test_many_who_ask_at_a_time_share_one_read() -> None:
-    reads: list[int] = []
-    entered, go_on = threading.Event(), threading.Event()
-
-    def read() -> int:
-        entered.set()
-        go_on.wait(5)
-        reads.append(1)
-        return len(reads)
-
-    shared = SharedRead()
-    results: list[int] = []
-    threads = [
-        threading.Thread(target=lambda: results.append(shared.get(read, 60.0))) for _ in range(10)
-    ]
-    for thread in threads:
-        thread.start()
-    entered.wait(5)
-    go_on.set()
-    for thread in threads:
-        thread.join()
-    assert results == [1] * 10
-    assert shared.get(read, -1.0) == 2
