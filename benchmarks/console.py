@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from uuid_utils.compat import uuid7
 
 from benchmarks.measurement import Figure, fresh_databases, seconds
-from tests.support.consoles import open_console
+from tests.support.consoles import OpenOverviews, open_console
 from worker.config import load_settings
 from worker.store import rollup_backfill
 from worker.store.database import Database
@@ -26,6 +26,9 @@ INPUTS = 100  # in a job
 LARGE_INPUTS = 10_000  # in each of the two newest jobs
 ROUNDS = 5
 SLOWEST_MS = 1000.0  # that any page may take
+VIEWERS = 10
+MINUTES = 5  # for which they look, on a clock that does not wait
+MOST_OF_ONE = 1.1  # of the statements that one viewer causes
 
 
 def figures(share: float) -> list[Figure]:
@@ -37,6 +40,7 @@ def figures(share: float) -> list[Figure]:
             first, second = _fill(database, scores)
             took = _measure(database, first, second)
             found.append(_figure(name, scores, took))
+            found.append(_shared_figure(name, database))
             database.close()
     return found
 
@@ -51,6 +55,23 @@ def _figure(name: str, scores: int, took: Mapping[str, float]) -> Figure:
         at_most=True,
         unit="ms",
         detail=", ".join(f"{path} {spent * 1e3:.0f} ms" for path, spent in took.items()),
+    )
+
+
+def _shared_figure(name: str, database: Database) -> Figure:
+    alone, together = OpenOverviews(database), OpenOverviews(database)
+    alone.refresh(people=1, minutes=MINUTES)
+    together.refresh(people=VIEWERS, minutes=MINUTES)
+    return Figure(
+        f"{VIEWERS} viewers of the overview against one, in {name}",
+        compared_with="statements in the same time",
+        value=together.statements / alone.statements,
+        target=MOST_OF_ONE,
+        at_most=True,
+        unit="times",
+        detail=f"{together.statements / MINUTES:.0f} statements and "
+        f"{together.seconds / MINUTES * 1e3:.0f} ms of the database a minute, one viewer "
+        f"{alone.statements / MINUTES:.0f} and {alone.seconds / MINUTES * 1e3:.0f} ms",
     )
 
 

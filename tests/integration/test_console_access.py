@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from worker.store.database import Database
 
 pytestmark = pytest.mark.one_database("sqlite")
-PROXY = {"proxy_header": "X-Forwarded-User", "proxies": "10.0.0.0/8, ::1"}
+PROXY: dict[str, Any] = {"proxy_header": "X-Forwarded-User", "proxies": "10.0.0.0/8, ::1"}
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:9000", "[::1]:8323", "127.8.9.1"])

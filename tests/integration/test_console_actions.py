@@ -146,6 +146,18 @@ def test_a_judge_is_paused_with_a_reason_and_resumed(
         assert "console:otto" in details(replica, event)[0]
 
 
+@pytest.mark.one_database("sqlite")
+def test_the_overview_after_an_action_shows_what_it_did(
+    operator: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.console.pages.overview.SHARED_SECONDS", 1e9)
+    assert "Paused:" not in words(operator.get("/").text)
+    done = send(operator, "/pause", ("judge", "one"), ("reason", "its prompt changes"))
+    assert "Paused: judge one" in words(operator.get(done.headers["location"]).text)
+    done = send(operator, "/resume", ("judge", "one"))
+    assert "Paused: judge one" not in words(operator.get(done.headers["location"]).text)
+
+
 @pytest.mark.parametrize(("how", "state"), [("search", "submitted"), ("resubmit", "lost")])
 def test_a_batch_on_hold_is_resolved_both_ways(
     replica: ManualReplica, operator: httpx.Client, how: str, state: str

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.consoles import open_console, words
+from tests.support.consoles import OpenOverviews, open_console, words
 from tests.support.fake_judge_api import FakeJudgeAPI
 from tests.support.manual_replica import ManualReplica
 from worker.admin import Admin
@@ -77,7 +77,7 @@ def test_without_jobs_every_page_says_so(client: httpx.Client) -> None:
 def test_the_overview_begins_with_what_needs_a_person(
     replica: ManualReplica, client: httpx.Client, database: Database, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("worker.console.pages.overview.SHARED_SECONDS", -1.0)
+    monkeypatch.setattr("worker.console.pages.overview.SHARED_SECONDS", 1e-6)
     job_id = replica.enqueue(["a", "bb"])
     replica.finish()
     calm = words(page(client, "/"))
@@ -107,6 +107,17 @@ def test_the_overview_begins_with_what_needs_a_person(
     assert "Invalid API key." in shown
     assert shown.index("Paused") < shown.index("Judges") < shown.index("Latest jobs")
     assert str(job_id)[-12:] in shown
+
+
+def test_ten_open_overviews_cost_the_database_no_more_than_one(
+    replica: ManualReplica, database: Database
+) -> None:
+    replica.enqueue(["a", "bb"])
+    replica.finish()
+    alone, together = OpenOverviews(database), OpenOverviews(database)
+    alone.refresh(people=1)
+    together.refresh(people=10)
+    assert together.statements == alone.statements > 0
 
 
 def test_jobs_are_found_by_status_judge_tag_metadata_and_time(

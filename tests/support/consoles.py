@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import json
 import re
+import time
 from html import unescape
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import sqlalchemy as sa
 
 from worker.admin import Admin
 from worker.config import load_settings
@@ -17,7 +19,7 @@ from worker.console.access import Access
 from worker.console.app import ConsoleApp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from worker.store.database import Database
 
@@ -57,6 +59,7 @@ def open_console(
     *,
     address: str = "127.0.0.1",
     base_url: str = "http://localhost",
+    clock: Callable[[], float] = time.monotonic,
     **given: Any,
 ) -> Iterator[httpx.Client]:
     """A client of a console; settings are named without the prefix `console_`."""
@@ -65,10 +68,50 @@ def open_console(
         database_url=url, **{f"console_{name}": value for name, value in given.items()}
     )
     with Admin(url) as admin:
-        app = ConsoleApp(admin, settings, Access.from_settings(settings)).create()
+        access = Access.from_settings(settings)
+        app = ConsoleApp(admin, settings, access, clock=clock).create()
         transport = AppTransport(app, address)
         with httpx.Client(transport=transport, base_url=base_url) as client:
             yield client
+
+
+class OpenOverviews:
+    """Overviews that people have open for a while, on a clock of their own."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._now = 0.0
+        self.statements = 0
+        self.seconds = 0.0  # that the database took
+
+    def refresh(self, people: int, *, minutes: int = 1, every: int = 10) -> None:
+        """Refresh the page of each of these people, in turn, as an open page does."""
+        with (
+            open_console(self._database, clock=lambda: self._now) as client,
+            self._statements_counted(),
+        ):
+            for number in range(people * minutes * 60 // every):
+                self._now = number * every / people
+                path, headers = f"/?refresh={every}", {"HX-Request": "true"}
+                client.get(path, headers=headers).raise_for_status()
+
+    @contextlib.contextmanager
+    def _statements_counted(self) -> Iterator[None]:
+        def begin(*_: Any) -> None:
+            self.statements += 1
+            self.seconds -= time.perf_counter()
+
+        def end(*_: Any) -> None:
+            self.seconds += time.perf_counter()
+
+        hooks = {"before_cursor_execute": begin, "after_cursor_execute": end}
+        for name, hook in hooks.items():
+            sa.event.listen(sa.Engine, name, hook)
+        try:
+            yield
+        finally:
+            for name, hook in hooks.items():
+                sa.event.remove(sa.Engine, name, hook)
 
 
 def sign_in(client: httpx.Client, key: str, **form: str) -> httpx.Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from typing import Any
@@ -58,11 +59,18 @@ STATIC_SECONDS = 365 * 86400  # their addresses change with their content
 class ConsoleApp:
     """The pages over one database."""
 
-    def __init__(self, admin: Admin, settings: Settings, access: Access) -> None:
+    def __init__(
+        self,
+        admin: Admin,
+        settings: Settings,
+        access: Access,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._admin = admin
         self._settings = settings
         self._access = access
-        self._reader = Reader(admin.database)
+        self._reader = Reader(admin.database, clock=clock)
 
     def create(self) -> ASGIApp:
         routes: list[Route | Mount] = [
@@ -126,6 +134,9 @@ class ConsoleApp:
         except (PageProblem, UnknownJob, NotPossible, TooSlow, SQLAlchemyError) as error:
             problem = _problem_of(error, self._admin.database.outages)
             return self._problem_page(request, visitor, problem)
+        finally:
+            if request.method == "POST":  # the next page has to show what it did
+                self._reader.forget()
 
     async def _visit(self, request: Request, visitor: Visitor) -> Visit:
         form = await read_form(request) if request.method == "POST" else []
@@ -143,6 +154,7 @@ class ConsoleApp:
             settings=self._settings,
             links=Links(self._settings.console_prefix, path, without_outcome(query.as_dict())),
             path=request.path_params,
+            is_refresh=request.headers.get("hx-request") == "true",
             query=query,
             form=form,
         )

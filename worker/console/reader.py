@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
@@ -24,8 +24,9 @@ EXTRA_SECONDS = 1.0  # for what a page can do without
 class Reader:
     """Runs pages in threads, which read the database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database
+        self._clock = clock
         self._threads = ThreadPoolExecutor(THREADS, "console")
         self._shared: dict[str, SharedRead] = {}
 
@@ -38,26 +39,43 @@ class Reader:
         return self._database.read_within(seconds)
 
     def share(self, name: str, read: Callable[[], Result], *, seconds: float) -> Result:
-        """Return what `read` returns or returned in the last seconds, whoever asked then."""
-        shared = self._shared.setdefault(name, SharedRead())
+        """Return what `read` returns, at most once in each interval of so many seconds."""
+        shared = self._shared.setdefault(name, SharedRead(self._clock))
         result: Result = shared.get(read, seconds)
         return result
+
+    def forget(self) -> None:
+        """Forget shared results, also those that are being read: somebody has changed something."""
+        self._shared.clear()
 
     def close(self) -> None:
         self._threads.shutdown()
 
 
 class SharedRead:
-    """One result; while it is read, everybody else waits for it."""
+    """The outcome of one read, for all who ask while it runs or in the same interval.
 
-    def __init__(self) -> None:
+    Intervals begin at multiples of their length, not with a read: whoever asks once in each of them
+    is not served what they have seen, and any number of people who do cost one read.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._lock = threading.Lock()
-        self._read_at = float("-inf")
-        self._result: Any = None
+        self._clock = clock
+        self._begun_at = 0.0
+        self._outcome: Future[Any] | None = None
 
     def get(self, read: Callable[[], Any], seconds: float) -> Any:
+        """Return the outcome, or raise it: a read that fails is not repeated for all who wait."""
         with self._lock:
-            if time.monotonic() - self._read_at > seconds:
-                self._result = read()
-                self._read_at = time.monotonic()
-            return self._result
+            outcome, now = self._outcome, self._clock()
+            is_old = self._begun_at // seconds < now // seconds
+            if is_mine := outcome is None or (outcome.done() and is_old):
+                outcome = self._outcome = Future()
+                self._begun_at = now
+        if is_mine:
+            try:
+                outcome.set_result(read())
+            except Exception as error:  # noqa: BLE001 (raised below, and to all who wait)
+                outcome.set_exception(error)
+        return outcome.result()

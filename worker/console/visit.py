@@ -29,7 +29,8 @@ REFRESH_SECONDS = ("off", "5", "10", "30")
 class Visit:
     """One request of one person.
 
-    `admin` acts in this person's name; `form` is empty unless the request is a POST.
+    `admin` acts in this person's name; `form` is empty unless the request is a POST; `is_refresh`:
+    an open page asks by itself.
     """
 
     visitor: Visitor
@@ -38,6 +39,7 @@ class Visit:
     settings: Settings
     links: Links
     path: Mapping[str, str]
+    is_refresh: bool
     query: Parameters
     form: Parameters
 
