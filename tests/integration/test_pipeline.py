@@ -245,24 +245,44 @@ def test_without_a_list_it_is_sent_again_or_held_as_set(database: Database) -> N
     remote = FakeJudgeAPI()
     remote.has_list = False
     replica = ManualReplica(database, remote, resubmit_unlisted=False)
+    replica.enqueue(["served"])
+    replica.finish()
     remote.next_answer(remote.accept_and_lose)
     replica.enqueue(["q"])
     for _ in range(3):
         replica.step()
         replica.pass_time()
-    assert remote.posts() == 1
-    ((state, error),) = replica.batches()
-    assert state == "held"
-    assert error.startswith("there is no list to search")
-    batch_id = UUID(str(replica.one("SELECT id FROM eval_batches")))
-    database.run(lambda tx: batch_commands.resolve(tx, batch_id, resubmit=True))
-    replica.finish()
     assert remote.posts() == 2
+    batch_id, error = replica.one("SELECT id, error FROM eval_batches WHERE state = 'held'")
+    assert error.startswith("there is no list to search")
+    database.run(lambda tx: batch_commands.resolve(tx, UUID(str(batch_id)), resubmit=True))
+    replica.finish()
+    assert remote.posts() == 3
     again = ManualReplica(database, remote, resubmit_unlisted=True)
+    again.enqueue(["served, too"])
+    again.finish()
     remote.next_answer(remote.accept_and_lose)
     again.enqueue(["another"])
     again.finish()
-    assert remote.posts() == 4
+    assert remote.posts() == 6
+
+
+def test_without_a_list_a_batch_is_held_in_the_end_if_nothing_else_was_ever_served(
+    database: Database,
+) -> None:
+    """Whether the URL is right cannot be told, so it is not sent again unasked."""
+    remote = FakeJudgeAPI()
+    remote.has_list = False
+    replica = ManualReplica(database, remote, batch_timeout=0.0)
+    remote.next_answer(remote.accept_and_lose)
+    replica.enqueue(["q"])
+    replica.step()
+    replica.pass_time()
+    replica.step()
+    ((state, error),) = replica.batches()
+    assert state == "held"
+    assert error.startswith("there is no list to search")
+    assert remote.posts() == 1
 
 
 def test_a_batch_whose_holders_keep_dying_is_set_aside_and_can_be_resolved(

@@ -142,6 +142,28 @@ def test_a_batch_is_not_lost_because_a_worker_was_restarted_with_a_wrong_url(
     assert replica.one("SELECT attempts FROM eval_items") == 1
 
 
+@pytest.mark.parametrize("response", [PAGE, FASTAPI, {"json": OF_THE_API}])
+def test_a_batch_in_doubt_is_not_sent_again_because_of_a_wrong_url(
+    replica: ManualReplica, remote: FakeJudgeAPI, response: dict[str, Any]
+) -> None:
+    remote.next_answer(remote.accept_and_lose)
+    replica.enqueue(["a"])
+    replica.step()
+    always(remote, response)
+    mistaken = ManualReplica(replica.database, remote)
+    for _ in range(8):
+        mistaken.pass_time()
+        mistaken.step()
+    assert replica.states() == ["unknown"]
+    assert "EVALWORKER_API_URL" in replica.batches()[0].error
+    remote.answers.clear()
+    restarted = ManualReplica(replica.database, remote)
+    restarted.pass_time()
+    restarted.finish()
+    assert replica.states() == ["finished"]
+    assert remote.posts() == 1
+
+
 def test_a_throttled_list_decides_later_and_is_left_alone_for_its_time(
     replica: ManualReplica, remote: FakeJudgeAPI
 ) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import httpx
 
     from tests.simulation.judge_api import SimulatedBatch
+    from tests.simulation.replica import Replica
     from tests.simulation.world import World
 
 
@@ -86,6 +87,15 @@ def triggers() -> list[str]:
         ("UPDATE ON eval_events", "1", "history changes"),
         ("DELETE ON eval_events", "is_recording()", "history goes"),
     ]
+    forbidden.append(
+        (
+            "UPDATE ON eval_gates",
+            "NEW.closed_at IS NOT OLD.closed_at AND NEW.reason LIKE '%(the key of %' AND EXISTS"
+            " (SELECT 1 FROM eval_replicas r WHERE r.expires_at > eval_now(0)"
+            " AND r.key_error IS NULL AND instr(NEW.reason, r.holder || ')') = 0)",
+            "all stop for the key of one replica",
+        )
+    )
     forbidden.append(
         (
             "UPDATE ON eval_batches",
@@ -290,6 +300,27 @@ def check_pause(world: World, request: httpx.Request) -> None:
     for judge_id, since in world.pauses.items():
         if since < task.began and judge_id in (None, request.url.path.split("/")[3]):
             raise AssertionError(f"submitted although {judge_id or 'everything'} is paused")
+
+
+def check_standby(world: World) -> None:
+    """Nobody whose key is refused takes work that another can do, but for a try now and then."""
+    task = world.running
+    assert task is not None
+    assert not task.stands_by, f"{task.replica.context.holder} asked, although it stands by"
+
+
+# --- after every heartbeat ---
+
+
+def check_named(world: World, awake: list[Replica]) -> None:
+    """Everybody can read which of the replicas have a key that is refused."""
+    named = {holder for (holder,) in world.sql(NAMED)}
+    for replica in awake:
+        is_refused = replica.context.api.key.refusal is not None
+        assert (replica.context.holder in named) is is_refused, named
+
+
+NAMED = "SELECT holder FROM eval_replicas WHERE key_error IS NOT NULL"
 
 
 # --- at the end ---

@@ -112,6 +112,7 @@ class SimulatedJudgeAPI(FakeJudgeAPI):
         self.evaluated: Counter[str] = Counter()
         self.posted: dict[UUID, list[str]] = {}  # our batch -> texts it was sent with
         self.wrong_key = self.forbidden = self.outage = (0.0, 0.0)
+        self.old_key = (0.0, 0.0)  # the key of one replica is refused, and the others' is not
         self.deaf = (0.0, 0.0)  # everything has its effect, and is answered with 502
         self.shows_tags = rng.random() < 0.5
         self.lists = rng.choice(["whole", "whole", "lagging", "paged", "none"])
@@ -127,6 +128,7 @@ class SimulatedJudgeAPI(FakeJudgeAPI):
         world = self.world
         invariants.check_throttle(world, request)
         invariants.check_pause(world, request)
+        invariants.check_standby(world)
         if world.strikes("refuse") or self._in(self.outage):
             raise httpx.ConnectError("connection refused", request=request)
         task = world.running
@@ -169,7 +171,7 @@ class SimulatedJudgeAPI(FakeJudgeAPI):
         world, rng = self.world, self.world.rng
         if world.strikes("server_error"):
             return httpx.Response(rng.choice([500, 502, 503]), text="oops")
-        if self._in(self.wrong_key):
+        if self._in(self.wrong_key) or (task.replica.place == 0 and self._in(self.old_key)):
             return httpx.Response(401, json={"detail": "Invalid API key."})
         if world.strikes("throttle"):
             return self._throttle()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import httpx
 from greenlet import greenlet
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
@@ -12,10 +13,12 @@ from tests.simulation.fast_engine import FastEngine
 from tests.simulation.faults import happens
 from worker.pipeline.context import Policy, StepContext
 from worker.pipeline.dispatcher import TROUBLE_SECONDS, Dispatcher
+from worker.pipeline.heartbeat import Heartbeat
 from worker.pipeline.list_watcher import ListWatcher
 from worker.pipeline.poll import Poller
 from worker.pipeline.recover import Recovery
 from worker.pipeline.submit import Submitter
+from worker.remote import JudgeAPI
 from worker.store.database import Database, Transaction
 from worker.store.migrate import upgrade
 
@@ -58,9 +61,15 @@ class Replica:
             tag_batches=happens(rng, 0.5),
             resubmit_unlisted=world.resubmit_unlisted,
         )
+        api = JudgeAPI(
+            base_url="https://judge.test",
+            api_key="key",
+            transport=httpx.MockTransport(world.remote.send),
+            spacing=0.0,
+        )
         self.context = StepContext(
             world.database,
-            world.api,
+            api,
             self,
             policy,
             holder=f"process {world.processes}",
@@ -71,6 +80,7 @@ class Replica:
         self.submitter = Submitter(self.context, self.poller, Recovery(self.context))
         self.list_watcher = ListWatcher(self.context)
         self.dispatcher = Dispatcher(self.context)
+        self.heartbeat = Heartbeat(self.context)
 
     def monotonic(self) -> float:
         return self.world.now + 1000.0 * self.skew
@@ -79,6 +89,7 @@ class Replica:
         """What the actor does with a message."""
 
         def work() -> None:
+            task.stands_by = self.context.standby.stands_by()
             try:
                 step = self.poller.poll if name == "poll" else self.submitter.submit
                 step(batch_id)
@@ -108,6 +119,7 @@ class Replica:
         """What the thread of the watch does, once."""
 
         def work() -> None:
+            task.stands_by = self.context.standby.stands_by()
             try:
                 self.list_watcher.turn()
             except SQLAlchemyError as error:
@@ -143,6 +155,7 @@ class Task:
         self.work = work
         self.batch_id = batch_id  # whose step this is
         self.began = replica.world.now
+        self.stands_by = False  # when it began, as the key of its process is refused
         self.claims: dict[str, int] = {}  # epochs, by batch
         self.throttled: list[tuple[str, float]] = []  # what it was told: which requests, until when
         self.greenlet = greenlet(self._run)

@@ -21,14 +21,12 @@ from typing import Self
 from unittest import mock
 from uuid import UUID
 
-import httpx
 import structlog
 from uuid_utils.compat import uuid7
 
 from tests.simulation import invariants
 from tests.simulation.replica import SimulatedDatabase
 from tests.simulation.world import BEGINNING, World, seconds_of
-from worker.remote import JudgeAPI
 from worker.store.tables import metadata
 
 APART = 1_000_000_000  # between the first seeds of two processes
@@ -67,12 +65,6 @@ class Simulation:
             raw.create_function(name, -1, answer)
         for trigger in invariants.triggers():
             raw.execute(trigger)
-        self.api = JudgeAPI(
-            base_url="https://judge.test",
-            api_key="key",
-            transport=httpx.MockTransport(lambda r: self.world.remote.send(r)),
-            spacing=0.0,
-        )
         self._replace_the_clocks(exits)
 
     def __exit__(self, *_: object) -> None:
@@ -111,7 +103,7 @@ class Simulation:
     def run(self, rng: Random) -> World:
         """One schedule; raises where it breaks a promise."""
         self._empty()
-        self.world = self.database.world = World(rng, self.database, self.api)
+        self.world = self.database.world = World(rng, self.database)
         self.recording = True
         try:
             self.world.run()

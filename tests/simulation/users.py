@@ -55,10 +55,11 @@ class Users:
             if happens(rng, 0.2):
                 # Often soon, while the first batches are on their way.
                 world.at(rng.choice([1.0, 5.0, SPAN]) * rng.random(), act, outside=True)
-        for window in ("wrong_key", "forbidden", "outage", "deaf"):
+        for window in ("wrong_key", "old_key", "forbidden", "outage", "deaf"):
             if happens(rng, 0.1):
                 begins = world.now + rng.uniform(0, SPAN / 2)
                 setattr(world.remote, window, (begins, begins + rng.uniform(0, SPAN)))
+                world.have_heartbeats |= window == "old_key"
 
     def _inputs(self, count: int) -> list[dict[str, Any]]:
         world, given = self.world, []
@@ -212,5 +213,6 @@ class Users:
     def mend(self) -> None:
         """All is well again, but for what the remote is by nature."""
         self.world.remote.wrong_key = self.world.remote.forbidden = (0.0, 0.0)
+        self.world.remote.old_key = (0.0, 0.0)  # its replica still has to find that out by a try
         self.world.remote.outage = self.world.remote.deaf = (0.0, 0.0)
         invariants.check_always(self.world)

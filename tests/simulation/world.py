@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.simulation.replica import SimulatedDatabase
-    from worker.remote import JudgeAPI
 
 EVENTS = 60  # of a schedule, before everything is well again
 CALM_EVENTS = 4000  # within which it must then come to its end
@@ -46,13 +45,12 @@ class Moment(NamedTuple):
 class World:
     """Time, the remote, the broker and the replicas of one schedule."""
 
-    def __init__(self, rng: Random, database: SimulatedDatabase, api: JudgeAPI) -> None:
+    def __init__(self, rng: Random, database: SimulatedDatabase) -> None:
         self.rng = rng
         self.jitter = Random(1)
         self.now = BEGINNING
         self.database = database
         self.raw: sqlite3.Connection = database.raw
-        self.api = api
         self.faults = faults.drawn(rng)
         self.running: Task | None = None
         self.agenda: list[Moment] = []
@@ -63,6 +61,7 @@ class World:
         self.allowed: Counter[str] = Counter()  # evaluations of each text, for a start
         self.late_jobs: set[str] = set()  # whose producer adds inputs when it likes
         self.processes = self.ids = 0
+        self.have_heartbeats = False  # of which nobody asks, but who has lost its key
         self.skewed = faults.happens(rng, 0.5)
         self.max_in_flight = rng.choice([1, 2, 5])
         self.max_item_attempts = rng.choice([3, 2])
@@ -190,6 +189,10 @@ class World:
         False if nothing will ever happen again.
         """
         awake = [replica for replica in self.replicas if replica.paused_until <= self.now]
+        if self.have_heartbeats:
+            for replica in awake:
+                replica.heartbeat.turn()
+            invariants.check_named(self, awake)
         due = self._due(awake)
         if not due:
             return self._pass_time(awake)
@@ -239,7 +242,11 @@ class World:
 
     def _turn(self, awake: list[Replica]) -> None:
         self._turned_at, self._woken, self._seen_changes = self.now, False, -1
-        awake[self.rng.randrange(len(awake)) if len(awake) > 1 else 0].turn()
+        replica = awake[self.rng.randrange(len(awake)) if len(awake) > 1 else 0]
+        replica.turn()
+        if replica.context.standby.stands_by():  # it changed nothing: time passes all the same
+            self._seen_changes = self.raw.total_changes
+            self._turn_wanted_at = self.now + TURN_SECONDS
 
     def wake(self) -> None:
         """A dispatcher was told that there may be something to plan."""

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+import worker.remote.deadline
 from worker.domain.outcomes import BatchExecution, Found, StatusOutcome, Throttled, Unavailable
 from worker.remote import JudgeAPI
 
@@ -79,3 +80,21 @@ def test_a_page_that_is_throttled_is_a_throttle() -> None:
 @pytest.mark.parametrize("response", [httpx.Response(404, json={}), httpx.Response(200, json=[])])
 def test_a_page_that_is_not_there_says_nothing_of_the_batch(response: httpx.Response) -> None:
     assert isinstance(read("?start={}", inside=False, third=response), Unavailable)
+
+
+def test_all_pages_together_have_the_time_of_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else they would take longer than the lease of the batch, and another process reads it."""
+    now = [0.0]
+    monkeypatch.setattr(worker.remote.deadline, "clock", lambda: now[0])
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        now[0] += 8.0
+        following = f"?start={now[0]}"
+        return httpx.Response(200, json={**HEAD, "next": following, "items": page_at(0)})
+
+    transport = httpx.MockTransport(answer)
+    with JudgeAPI(base_url=BASE, api_key="key", transport=transport, deadline=20.0) as api:
+        outcome = api.status(ID)
+    assert isinstance(outcome, Unavailable)
+    assert outcome.reason == "no complete response within 20 s"
+    assert now == [24.0]

@@ -3,10 +3,15 @@
 There is no idempotency key: a second POST would be billed again. But the judge's batches can be
 listed, and ours is recognised by its own tag, where the server shows tags, or else by the number
 and the content of its inputs.
+
+Not every server has a list. Its 404 is believed from a URL that has served something else to this
+process, or that says itself that the path is known. Until then the URL may be wrong, and the batch
+at the right one: the search goes on, and in the end a person decides.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -304,8 +309,13 @@ def _candidates(
         match page:
             case Listed(executions):
                 candidates += [row for row in executions if _may_be_lost_batch(row, lost)]
-            case NotFound(reason):
-                return NoList(reason)
+            case NotFound(reason, is_path_known=is_path_known):
+                if is_path_known or api.has_served_within(math.inf):
+                    return NoList(reason)
+                return Unclear(
+                    f"there is no list to search ({reason}), unless EVALWORKER_API_URL is wrong: "
+                    "nothing has been served there since this process started"
+                )
             case Incomplete(reason):
                 return Unclear(reason)
             case Throttled(reason) | Denied(reason) | Unavailable(reason):

@@ -164,15 +164,16 @@ class JudgeAPI:
             url = own_url or self._base_url.join(*EXECUTIONS, batch_execution_id)
         except _NOT_ENCODABLE as error:
             return Unavailable(self._describe(error, "cannot be requested"), sent=False)
-        response = self._get("status", lambda: url, spaced=spaced)
-        if not isinstance(response, Unavailable) and response.is_success:
-            response = read_further_pages(
-                response,
-                url,
-                self._base_url,
-                lambda page: self._get("status", lambda: page, spaced=False),
-                max_seconds=self._deadline,
-            )
+        if spaced:
+            self._wait_for_spacing()
+
+        def get_page(page: httpx.URL) -> ApiResponse | Unavailable:
+            return self._get("status", lambda: page, spaced=False)
+
+        with exchange_deadline(self._deadline):  # of all pages together
+            response = get_page(url)
+            if not isinstance(response, Unavailable) and response.is_success:
+                response = read_further_pages(response, url, self._base_url, get_page)
         if isinstance(response, Unavailable):
             return response
         return self._noted(status_outcome(response, batch_execution_id))

@@ -65,9 +65,12 @@ def exchange_deadline(
 ) -> Iterator[Deadline]:
     """Apply one deadline to all reads and writes that this thread does in the block.
 
-    `may_send` is called before each write. Once it returns False, nothing more is sent.
+    A block within another one has no more time than that. `may_send` is called before each write.
+    Once it returns False, nothing more is sent.
     """
-    deadline = Deadline(seconds, clock() + seconds, may_send)
+    outer = _current.get(None)
+    end = clock() + seconds
+    deadline = Deadline(seconds, min(end, outer.at) if outer else end, may_send)
     token = _current.set(deadline)
     try:
         yield deadline

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import httpx
 
 from worker.domain.outcomes import Unavailable
-from worker.remote.deadline import clock
 from worker.remote.responses import ApiResponse
 from worker.remote.urls import BaseURL
 
@@ -30,25 +29,22 @@ def read_further_pages(
     page_url: httpx.URL,
     base_url: BaseURL,
     get_page: Callable[[httpx.URL], ApiResponse | Unavailable],
-    *,
-    max_seconds: float,
 ) -> ApiResponse | Unavailable:
     """Return the first response with the items of all pages; or a further one that failed.
 
-    A `next` that cannot be followed stays in the body, and says that items are missing.
+    A `next` that cannot be followed stays in the body, and says that items are missing. There may
+    be any number of pages: the deadline of the caller ends them.
     """
     body = first.body
     page = _item_page(body)
     if page is None or not isinstance(body, dict):
         return first
     items, following = page
-    end, seen = clock() + max_seconds, {str(page_url)}
+    seen = {str(page_url)}
     while following is not None:
         url = base_url.follow(page_url, following)
         if url is None or str(url) in seen:
             break
-        if clock() > end:
-            return Unavailable(f"the items could not be read within {max_seconds:g} s")
         seen.add(str(url))
         response = get_page(url)
         if isinstance(response, Unavailable):
