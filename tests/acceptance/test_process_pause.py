@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 from contextlib import ExitStack
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.changed_environment import put_the_clock_back, put_the_clock_forward
+from tests.support.changed_clocks import put_the_clock_back, put_the_clock_forward
 from tests.support.processes import ends_well, environment, started
 from tests.support.servers import wait_until
 from tests.support.shorter_waits import shorten_waits
@@ -32,7 +31,6 @@ from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import RunningSandbox, running_sandbox
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable, Iterator, Mapping
 
     from worker.store.database import Database
@@ -60,13 +58,6 @@ def environment_of(database_url: str, judge: RunningSandbox, **changes: Any) -> 
         "lease_seconds": 5,
     }
     return environment(**(settings | changes))
-
-
-def wait_until_stopped(process: subprocess.Popen[str]) -> None:
-    wait_until(
-        lambda: os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOHANG) is not None,
-        seconds=RECOVERY_SECONDS,
-    )
 
 
 def history(database: Database) -> list[Any]:
@@ -126,7 +117,7 @@ def stop_and_take_over(
     enqueue_inputs(database, INPUTS)
     env = environment_of(database_url, judge, lease_seconds=SHORT_LEASE)
     with started("run", "--until-drained", env=env, prepare=[shorten_waits, stop]) as sleeper:
-        wait_until_stopped(sleeper)
+        wait_until(sleeper.is_stopped, seconds=RECOVERY_SECONDS)
         with started("run", "--until-drained", env=env, prepare=[shorten_waits]) as other:
             assert ends_well(other, seconds=2 * RECOVERY_SECONDS)
         assert all_results_are_recorded_once(database, judge, INPUTS)

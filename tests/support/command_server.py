@@ -4,13 +4,14 @@ Most of what a short command costs is the import of its dependencies, and tests 
 commands. `serve` imports them once and forks a process for each client; `CLIENT` is a small
 program that stands for the command: it hands over its arguments, environment, directory and
 standard streams, passes on signals, and ends as the command ended. When a client is killed, the
-server kills its command, a moment later; `kill_command` kills the command itself.
+server kills its command, a moment later; `command_process` finds the command itself.
 
     python -m tests.support.command_server SOCKET
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import importlib
@@ -56,6 +57,8 @@ os._exit(status)
 NOT_PRELOADED = ("worker.cli", "worker.__main__", "worker.tracing.spans")
 LAZILY_IMPORTED = ("dramatiq_postgres", "httpcore", "rich.console", "rich.table", "typer")
 
+PREPARE = "TEST_PREPARE"  # a variable of the environment: functions to call before the command
+
 
 def preload() -> None:
     _import_all(worker.__path__, "worker.")
@@ -73,12 +76,11 @@ def _import_all(path: Iterable[str], prefix: str) -> None:
                 _import_all(module.__path__, f"{found.name}.")
 
 
-def kill_command(address: str, client: int) -> bool:
-    """Kill the command of the client with this process id; return False where it has none yet."""
-    with contextlib.suppress(FileNotFoundError, ValueError, ProcessLookupError):
-        os.kill(int(Path(f"{address}.{client}").read_text()), signal.SIGKILL)
-        return True
-    return False
+def command_process(address: str, client: int) -> int | None:
+    """Return the process id of this client's command; None where it has none yet."""
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        return int(Path(f"{address}.{client}").read_text())
+    return None
 
 
 def serve(address: str) -> None:
@@ -152,6 +154,9 @@ def _become(files: list[int], given: Any) -> None:
     os.environ.update(environment)
     os.chdir(directory)
     sys.argv = ["evalworker", *arguments]
+    for change in os.environ.pop(PREPARE, "").split():
+        module, _, function = change.partition(":")
+        getattr(importlib.import_module(module), function)()
 
 
 def _end(clients: Iterable[int]) -> None:
@@ -173,9 +178,31 @@ def _report_ended(clients: dict[int, socket.socket], selector: selectors.BaseSel
         client.close()
 
 
+def run_command() -> None:
+    """Run the command to its end, but for what takes longest: to tear down all that was imported.
+
+    Threads have been joined by then, and all other exit handlers have run.
+    """
+    status = 1  # of an exception that nothing handles
+
+    def end() -> None:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+
+    atexit.register(end)  # the first to be registered is the last to run
+    from worker.cli import main
+
+    try:
+        main()
+    except SystemExit as ended:
+        status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        raise
+    status = 0
+
+
 if __name__ == "__main__":
     preload()
     serve(sys.argv[1])
-    from worker.cli import main
-
-    main()
+    run_command()

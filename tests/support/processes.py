@@ -7,13 +7,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from tests.support.command_server import kill_command
+from tests.support.command_server import PREPARE, command_process
 from tests.support.servers import wait_until
 from tests.support.shared_servers import command_address, command_client
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     from worker.sandbox.server import RunningSandbox
 
-ROOT = Path(__file__).parents[2]
+UNHANDLED = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT}
 
 
 def environment(**settings: object) -> dict[str, str]:
@@ -52,15 +51,16 @@ def started(
     env: Mapping[str, str],
     cwd: Path | None = None,
     prepare: Sequence[Callable[[], None]] = (),
-) -> Iterator[subprocess.Popen[str]]:
+) -> Iterator[Command]:
     """Run a command in the background; kill it at the end of the block if it still runs.
 
     `prepare` are functions of modules in `tests.support` that its process calls before the
     command: what a test changes in there.
     """
-    process = _Command(
-        [*(_program(prepare) if prepare else [command_client()]), *map(str, arguments)],
-        env=env,
+    changes = " ".join(f"{change.__module__}:{change.__name__}" for change in prepare)
+    process = Command(
+        [command_client(), *map(str, arguments)],
+        env={**env, PREPARE: changes},
         cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -89,20 +89,23 @@ def ctrl_c_enabled() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-class _Command(subprocess.Popen[str]):
-    """A client of the command server, whose SIGKILL meets the command itself."""
+class Command(subprocess.Popen[str]):
+    """A client of the command server. It passes on signals that it can handle; others go direct."""
 
     def send_signal(self, sig: int) -> None:
-        if sig != signal.SIGKILL or not kill_command(command_address(), self.pid):
+        command = command_process(command_address(), self.pid) if sig in UNHANDLED else None
+        if command is None:
             super().send_signal(sig)
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(command, sig)
 
-
-def _program(prepare: Sequence[Callable[[], None]]) -> list[str | Path]:
-    """Return a command of its own interpreter, which imports nothing before the changes."""
-    lines = [f"import sys; sys.path.insert(0, {str(ROOT)!r})"]
-    for change in prepare:
-        lines += [f"from {change.__module__} import {change.__name__}", f"{change.__name__}()"]
-    return [sys.executable, "-c", "\n".join([*lines, "from worker.cli import main", "main()"])]
+    def is_stopped(self) -> bool:
+        """Whether the command has got SIGSTOP; as Linux tells it."""
+        command = command_process(command_address(), self.pid)
+        if command is None:
+            return False
+        return Path(f"/proc/{command}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def ends_well(process: subprocess.Popen[str], *, seconds: float) -> bool:
