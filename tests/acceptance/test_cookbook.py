@@ -19,7 +19,7 @@ from scripts.generate_docs import ROOT
 from tests.support.worker_thread import settings_for
 from worker import enqueue
 from worker.app import App
-from worker.sandbox.judges import Judge
+from worker.judge.judges import Judge
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import RunningSandbox, running_sandbox
 from worker.store.tables import items, jobs

@@ -145,14 +145,14 @@ class Run:
                 callback_url=callback_url,
             )
         if scenario.killed_at is not None:
-            with running_sandbox(PLAIN, ledger_path=self.ledger) as judge:
+            with running_sandbox(PLAIN, state=self.ledger) as judge:
                 self.live(judge, dies=scenario.killed_at)
         self.change(scenario.prepare)
-        with running_sandbox(scenario.options, ledger_path=self.ledger) as judge:
+        with running_sandbox(scenario.options, state=self.ledger) as judge:
             self.live(judge, dies=dies)
         self.change(scenario.relieve)
         options = scenario.afterwards or scenario.options
-        with running_sandbox(options, ledger_path=self.ledger) as judge:
+        with running_sandbox(options, state=self.ledger) as judge:
             self.end(judge)
 
     def live(self, judge: RunningSandbox, *, dies: str | None) -> None:

@@ -45,7 +45,10 @@ def test_a_killed_demo_resumes_its_job_and_adds_another(tmp_path: Path) -> None:
     assert jobs == [("completed", 194, 6), ("completed", 194, 6)]
     # Two jobs of the same inputs: each good one was evaluated once for each of them.
     times = query(
-        tmp_path, "SELECT times, count(*) FROM evaluated GROUP BY times", "evalworker-demo-judge.db"
+        tmp_path,
+        "SELECT times, count(*) FROM (SELECT count(*) AS times FROM items GROUP BY input)"
+        " GROUP BY times",
+        "evalworker-demo-judge.db",
     )
     assert times == [(2, 194), (6, 6)]
 

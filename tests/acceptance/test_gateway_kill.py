@@ -125,7 +125,7 @@ class _killed_and_started_again:  # noqa: N801 (reads as a statement)
             self.done.wait()
 
     def _has_taken(self, batches: int) -> bool:
-        return self.done.is_set() or bool(self.judge.ledger.account()["batches"] >= batches)
+        return self.done.is_set() or bool(account(self.judge)["batches"] >= batches)
 
 
 def test_accepted_jobs_survive_an_immediate_kill(

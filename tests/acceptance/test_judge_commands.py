@@ -151,6 +151,45 @@ def test_a_killed_service_goes_on_and_pays_again_for_no_more_than_was_under_way(
     assert "cache hits" in table.stdout
 
 
+def test_a_spent_budget_is_shown_by_status_and_stops_its_judge_alone(
+    tmp_path: Path, model: ModelEndpoint
+) -> None:
+    port = free_port()
+    env = environment(api_url=f"http://127.0.0.1:{port}", api_key="any", batch_size=1)
+
+    @contextlib.contextmanager
+    def serving(daily_budget: float) -> Iterator[None]:
+        path = write_judge(tmp_path, model.url, price_input=1000.0, daily_budget=daily_budget)
+        path.write_text(path.read_text() + '[judges.plain]\nevaluators = ["Non-empty"]\n')
+        with started("judge", "serve", "--port", port, env=env, cwd=tmp_path):
+            yield
+
+    def enqueued(judge: str, count: int) -> str:
+        questions = write_questions(tmp_path / "questions.jsonl", count)
+        done = evalworker("enqueue", questions, "--judge", judge, env=env, cwd=tmp_path)
+        return done.stdout.strip()
+
+    def status(*job: str) -> str:
+        return " ".join(evalworker("status", *job, env=env, cwd=tmp_path).stdout.split())
+
+    assert evalworker("migrate", env=env, cwd=tmp_path).returncode == 0
+    first = enqueued("own", 1)
+    with started("run", env=env, cwd=tmp_path):
+        with serving(0.05):
+            wait_until(lambda: "status completed" in status(first))
+            second = enqueued("own", 3)
+            wait_until(lambda: "budget_spent" in status())
+            shown = status()
+            other = enqueued("plain", 2)
+            wait_until(lambda: "status completed" in status(other))
+            assert model.paid == 1
+        with serving(9.0):
+            wait_until(lambda: "status completed" in status(second), seconds=60)
+    assert "403 budget_spent: the daily budget of model 'local' is spent (0.1 of 0.05)" in shown
+    assert "it goes on at 00:00 UTC" in shown
+    assert model.paid == 3
+
+
 FAULTS = {
     "throttled": 0.03,
     "error": 0.03,

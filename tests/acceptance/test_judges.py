@@ -10,9 +10,8 @@ import pytest
 from tests.support.processes import environment, evalworker
 from worker.domain.outcomes import JudgeEntry, JudgesListed, JudgesOutcome, NotFound, Unavailable
 from worker.remote import JudgeAPI
-from worker.sandbox.judges import load_judges
 from worker.sandbox.options import SandboxOptions
-from worker.sandbox.server import running_sandbox
+from worker.sandbox.server import running_sandbox, sandbox_definitions
 
 
 def test_the_judges_of_the_sandbox_are_listed() -> None:
@@ -23,7 +22,7 @@ def test_the_judges_of_the_sandbox_are_listed() -> None:
         refused = evalworker("judges", env=env | {"EVALWORKER_API_KEY": "another-key"})
     assert (table.returncode, table.stderr) == (0, "")
     assert "answer-quality" in table.stdout
-    known = {judge.id: judge.name for judge in load_judges().values()}
+    known = {judge.id: judge.name for judge in sandbox_definitions().judges}
     assert {row["id"]: row["name"] for row in json.loads(listed.stdout)} == known
     assert refused.returncode == 1
     assert "401" in refused.stderr

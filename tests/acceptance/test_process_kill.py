@@ -89,7 +89,7 @@ def test_sigkill_loses_nothing_and_bills_nothing_twice(
 
 
 def _has_taken(judge: RunningSandbox, batches: int) -> bool:
-    return bool(judge.ledger.account()["batches"] >= batches)
+    return bool(account(judge)["batches"] >= batches)
 
 
 def test_sigterm_ends_in_order_and_releases_every_lease(sqlite_url: str, tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_sigterm_ends_in_order_and_releases_every_lease(sqlite_url: str, tmp_pat
         questions = write_questions(tmp_path / "questions.jsonl", 150)
         evalworker("enqueue", questions, "--judge", "response-checks", env=env)
         with started("run", env=env) as worker:
-            wait_until(lambda: judge.ledger.account()["batches"] == 2)
+            wait_until(lambda: account(judge)["batches"] == 2)
             worker.send_signal(signal.SIGTERM)
             assert worker.wait(timeout=30) == 0
         database = Database(sqlite_url)

@@ -16,7 +16,7 @@ from tests.support.changed_brokers import (
     prefetch_two_delayed_messages,
     record_submissions_slowly,
 )
-from tests.support.processes import ends_well, environment, started, wait_until
+from tests.support.processes import account, ends_well, environment, started, wait_until
 from tests.support.servers import AMQP, ValkeyServer, free_port
 from tests.support.tcp_proxy import TcpProxy, proxy_to
 from tests.support.worker_thread import (
@@ -204,7 +204,7 @@ def _cut(proxy: TcpProxy) -> int:
 
 
 def _has_taken(judge: RunningSandbox, batches: int) -> Callable[[], bool]:
-    return lambda: bool(judge.ledger.account()["batches"] >= batches)
+    return lambda: bool(account(judge)["batches"] >= batches)
 
 
 @pytest.mark.parametrize("lease", [5, pytest.param(30, marks=pytest.mark.long)])

@@ -23,7 +23,7 @@ from tests.support.servers import wait_until
 from worker.judge import engine
 from worker.judge.judges_file import load_definitions
 from worker.judge.ledger import Ledger
-from worker.judge.server import running_judge
+from worker.judge.server import judge_app, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -61,7 +61,7 @@ class Client:
 @contextlib.contextmanager
 def judging(folder: Path, endpoint: ModelEndpoint, **options: Any) -> Iterator[Client]:
     definitions = load_definitions(write_judge(folder, endpoint.url, **options))
-    with running_judge(definitions, state=folder / "judge.db") as url:
+    with running(judge_app(definitions), state=folder / "judge.db") as url:
         client = Client(url)
         with contextlib.closing(client.http):
             yield client
@@ -248,12 +248,15 @@ def test_a_spent_budget_pauses_with_a_reason(tmp_path: Path, model: ModelEndpoin
         wait_until(lambda: client.get(url)["items"][4]["error_message"])
         execution = client.get(url)
         metrics = client.http.get("/metrics").text
+        refused = client.submit([{"request": "q", "response": "more"}])
     assert model.paid == 2
     assert (execution["status"], execution["completed_count"]) == ("processing", 2)
     reason = execution["items"][4]["error_message"]
     assert reason == (
         "the daily budget of model 'local' is spent (0.2 of 0.15); it goes on at 00:00 UTC"
     )
+    assert (refused.status_code, refused.json()["code"]) == (403, "budget_spent")
+    assert refused.json()["detail"] == reason
     assert 'evalworker_judge_model_waits{model="local"} 1.0' in metrics
     assert 'evalworker_judge_cost_today{judge="own",model="local"} 0.2' in metrics
     with judging(tmp_path, model, concurrency=1, **(prices | {"daily_budget": 9.0})) as client:
@@ -334,7 +337,7 @@ def test_keys_are_read_from_the_named_variables(
     monkeypatch.setenv("OWN_KEY", "own-secret")
     path = write_judge(tmp_path, model.url, key_env="MODEL_KEY")
     path.write_text(path.read_text() + '[server]\nkey_env = "OWN_KEY"\n')
-    with running_judge(load_definitions(path)) as url:
+    with running(judge_app(load_definitions(path))) as url:
         assert httpx.get(f"{url}/v1/judges/").status_code == 401
         assert httpx.get(f"{url}/metrics").status_code == 401
         wrong, right = Client(url, "model-secret"), Client(url, "own-secret")
@@ -409,6 +412,19 @@ def test_what_nobody_expected_fails_its_input_alone_and_is_not_paid_again(
         assert client.one(response="b")["status"] == "completed"
     assert failed["error_message"] == "nice0: unexpected ValueError; the log has more"
     assert model.paid == 2
+
+
+def test_what_is_old_is_deleted_while_the_service_runs(
+    tmp_path: Path, model: ModelEndpoint
+) -> None:
+    with judging(tmp_path, model) as client:
+        old, new = (client.submit([{"request": "q", "response": r}]) for r in ("old", "new"))
+        urls = [client.ended(batch)["batch_execution_id"] for batch in (old, new)]
+    with contextlib.closing(sqlite3.connect(tmp_path / "judge.db")) as connection, connection:
+        connection.execute("UPDATE batches SET completed_at = 0 WHERE id = ?", (urls[0],))
+    with judging(tmp_path, model) as client:
+        wait_until(lambda: client.http.get(f"{RUNS}{urls[0]}/").status_code == 404)
+        assert client.http.get(f"{RUNS}{urls[1]}/").status_code == 200
 
 
 def test_text_that_is_no_unicode_is_shown_and_stored(tmp_path: Path, model: ModelEndpoint) -> None:

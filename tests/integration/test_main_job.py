@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.processes import account
 from tests.support.servers import PostgresServer, ValkeyServer, free_port, wait_until
 from tests.support.worker_thread import count_rows, enqueue_inputs, settings_for
 from worker.app import App
@@ -36,8 +37,8 @@ def do_the_main_job(database: Database, settings: Settings, judge: RunningSandbo
         app.run(until=app.is_drained)
     assert count_rows(database, "eval_jobs WHERE status = 'completed'") == 1
     assert count_rows(database, "eval_scores WHERE score = 1.0") == 500
-    account = judge.ledger.account()
-    assert (account["batches"], account["evaluated_again"]) == (3, 0)
+    found = account(judge)
+    assert (found["batches"], found["evaluated_again"]) == (3, 0)
 
 
 def test_over_every_broker(
@@ -69,9 +70,9 @@ def test_two_replicas_share_the_work_and_never_exceed_what_is_allowed(
                 thread.start()
             for thread in threads:
                 thread.join()
-        account = judge.ledger.account()
-    assert (account["inputs_evaluated"], account["evaluated_again"]) == (300, 0)
-    assert "submit 429" not in account["requests"]
+        found = account(judge)
+    assert (found["inputs_evaluated"], found["evaluated_again"]) == (300, 0)
+    assert "submit 429" not in found["requests"]
     with database_of_postgres.read() as connection:
         holders = connection.exec_driver_sql("SELECT count(*) FROM eval_batches").scalar()
     assert holders == 30
@@ -114,7 +115,7 @@ def test_work_goes_on_when_the_broker_lost_everything(
                 server.start()
                 thread.join(timeout=60)
                 assert not thread.is_alive()
-            assert judge.ledger.account()["evaluated_again"] == 0
+            assert account(judge)["evaluated_again"] == 0
     finally:
         server.close()
     assert count_rows(database_of_postgres, "eval_jobs WHERE status = 'completed'") == 1
@@ -135,13 +136,13 @@ def test_work_goes_on_when_the_database_was_restarted(namespace: str) -> None:
             with App(settings) as app:
                 thread = threading.Thread(target=app.run, kwargs={"until": app.is_drained})
                 thread.start()
-                wait_until(lambda: judge.ledger.account()["batches"] >= 2)
+                wait_until(lambda: account(judge)["batches"] >= 2)
                 server.stop(immediate=True)
                 server.start()
                 thread.join(timeout=90)
                 assert not thread.is_alive()
-            account = judge.ledger.account()
-        assert (account["inputs_evaluated"], account["evaluated_again"]) == (60, 0)
+            found = account(judge)
+        assert (found["inputs_evaluated"], found["evaluated_again"]) == (60, 0)
         assert count_rows(database, "eval_scores WHERE score = 1.0") == 120
         database.close()
     finally:

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from tests.conftest import pooled_url
 from tests.support.gateways import client, running_gateway, submit
-from tests.support.processes import environment, evalworker
+from tests.support.processes import account, environment, evalworker
 from tests.support.servers import PgBouncer, PostgresServer, pgbouncer_program, wait_until
 from tests.support.worker_thread import (
     all_results_are_recorded_once,
@@ -217,7 +217,7 @@ def work_during(trouble: Callable[[], None], url: str, judge: RunningSandbox) ->
     with contextlib.closing(Database(url)) as database:
         enqueue_inputs(database, 60)
         with running_worker(settings) as app:
-            wait_until(lambda: judge.ledger.account()["batches"] >= 2)
+            wait_until(lambda: account(judge)["batches"] >= 2)
             trouble()
             wait_until(lambda: is_drained(app), seconds=90)
         assert all_results_are_recorded_once(database, judge, 60)

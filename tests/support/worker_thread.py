@@ -6,6 +6,7 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
+from tests.support.processes import account
 from worker import enqueue
 from worker.app import App
 from worker.config import Settings, load_settings
@@ -66,8 +67,8 @@ def count_rows(database: Database, what: str) -> int:
 
 def all_results_are_recorded_once(database: Database, judge: RunningSandbox, inputs: int) -> bool:
     """Check by both accounts that each input has its results and none was evaluated twice."""
-    account = judge.ledger.account()
-    assert (account["inputs_evaluated"], account["evaluated_again"]) == (inputs, 0)
+    found = account(judge)
+    assert (found["inputs_evaluated"], found["evaluated_again"]) == (inputs, 0)
     assert count_rows(database, "eval_items WHERE status = 'completed'") == inputs
     assert count_rows(database, "eval_scores") == 2 * inputs  # this judge has two evaluators
     assert count_rows(database, "eval_jobs WHERE status <> 'completed'") == 0

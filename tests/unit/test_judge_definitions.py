@@ -46,7 +46,7 @@ def test_a_judge_has_measures_own_files_and_those_that_come_with_the_package(
     found = loaded(tmp_path, judges, tone=TONE)
     (judge,) = found.judges
     assert [part.name for part in judge.evaluators] == ["Token F1", "tone", "faithfulness"]
-    assert judge.needed_fields() == ["request", "response", "contexts"]
+    assert judge.needed_fields == ["request", "response", "contexts"]
     assert found.notes == []
 
 

@@ -22,9 +22,8 @@ from worker.console.server import serving_console
 from worker.domain.lifecycle import Status
 from worker.domain.phrases import one_line
 from worker.outbox import enqueue
-from worker.sandbox.judges import load_judges
 from worker.sandbox.options import SandboxOptions
-from worker.sandbox.server import running_sandbox
+from worker.sandbox.server import running_sandbox, sandbox_definitions
 from worker.store import job_queries
 from worker.store.database import Database, open_database
 from worker.store.migrate import upgrade
@@ -72,7 +71,7 @@ def demo(
     with contextlib.ExitStack() as stack:
         input_file = stack.enter_context(open_input_file(file))
         checked = input_file.check()
-        sandbox = running_sandbox(SandboxOptions(latency=LATENCY), ledger_path=JUDGE_STATE)
+        sandbox = running_sandbox(SandboxOptions(latency=LATENCY), state=JUDGE_STATE)
         server = stack.enter_context(sandbox)
         settings = configure(
             database_url=f"sqlite:///{DATABASE}",
@@ -123,9 +122,9 @@ def demo(
 
 def _known_judge(name: str) -> str:
     """Refuse an unknown judge before anything is started or written."""
-    judges = load_judges()
-    if name not in judges:
-        raise typer.BadParameter(unknown_name(name, {judge.name for judge in judges.values()}))
+    names = {judge.name for judge in sandbox_definitions().judges}
+    if name not in names:
+        raise typer.BadParameter(unknown_name(name, names))
     return name
 
 

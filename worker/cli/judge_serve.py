@@ -11,7 +11,7 @@ from worker.cli.context import err
 from worker.cli.judge_init import FILE
 from worker.domain.terminal_text import escape_controls
 from worker.judge.judges_file import Definitions, load_definitions
-from worker.judge.server import serve
+from worker.judge.server import KEY_OF_ANYBODY, check_host, judge_app, serve
 from worker.logs import configure_logging
 
 Config = Annotated[Path, typer.Option(help="File of judges and models.")]
@@ -25,7 +25,10 @@ def judge_serve(
         "judge.db"
     ),
 ) -> None:
-    serve(open_definitions(config), host=host, port=port, state=state)
+    definitions = open_definitions(config)
+    check_host(host, definitions)
+    key = None if definitions.server_key else KEY_OF_ANYBODY  # a real one is not shown
+    serve(judge_app(definitions), host=host, port=port, state=state, key=key)
 
 
 def open_definitions(config: Path) -> Definitions:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from worker.sandbox.options import SandboxOptions
-from worker.sandbox.server import serve
+from worker.sandbox.server import serve_sandbox
 
 
 def sandbox(
@@ -42,4 +42,4 @@ def sandbox(
         server_errors=server_errors,
         seed=seed,
     )
-    serve(options, host=host, port=port, ledger_path=state)
+    serve_sandbox(options, host=host, port=port, state=state)

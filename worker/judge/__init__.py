@@ -12,5 +12,5 @@ engine           evaluations that wait, and the calls that they need
 app              the API's paths and responses
 calibration      how far evaluators are from the scores that people gave
 usage            tokens and costs, for Prometheus
-server           the service in the foreground or in the background
+server           the service, or the sandbox before it, in the background or in the foreground
 """

@@ -15,10 +15,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from worker.judge.engine import Engine
-from worker.judge.judges import Judge, Measured, ad_hoc_judge
+from worker.judge.engine import Engine, Failed
+from worker.judge.judges import Judge, Prompted, Result, ad_hoc_judge
 from worker.judge.ledger import NewItem, StoredBatch, StoredItem
-from worker.judge.measures import evaluator_result
 from worker.judge.prompt import with_last_turns
 from worker.judge.usage import exposition
 from worker.wire.asgi import http_error_response, problem_response, read_json
@@ -41,11 +40,13 @@ from worker.wire.problems import (
     invalid_key,
     not_authenticated,
 )
-from worker.wire.schemas import Accepted, Execution, Head, Item, input_body
+from worker.wire.schemas import Accepted, Execution, Head, Item, Page, input_body
 from worker.wire.submission import CommonSubmission, read_submission
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
-Handler = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[Request], Awaitable[Any]]
+Layer = Callable[[str, Handler], Handler]
+Measure = Callable[[Judge, dict[str, Any]], list[Result | None]]
 
 
 class AsciiJSON(JSONResponse):
@@ -56,10 +57,22 @@ class AsciiJSON(JSONResponse):
 
 
 class JudgeService:
-    """The judge API; everything runs on the event loop that serves it."""
+    """The judge API; everything runs on the event loop that serves it.
 
-    def __init__(self, engine: Engine, *, key: str | None = None) -> None:
-        self.engine, self.ledger, self.key = engine, engine.ledger, key
+    A `layer` takes the name of an endpoint and its handler, and returns what is called in its
+    place. Handlers return a body or a whole response, or raise `Problem`.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        layer: Layer = lambda _, handle: handle,
+        measure: Measure = Judge.measure,
+        max_body_bytes: int = MAX_BODY_BYTES,
+    ) -> None:
+        self.engine, self.ledger = engine, engine.ledger
+        self.layer, self.measure, self.max_body_bytes = layer, measure, max_body_bytes
         judges = engine.definitions.judges
         self.judges = {name: judge for judge in judges for name in (judge.name, judge.id)}
         for judge in judges:
@@ -74,12 +87,12 @@ class JudgeService:
                 yield
 
         routes = [
-            self._route(EXECUTE_PATH, self.submit, "POST"),
-            self._route(COMMON_PATH, self.submit, "POST"),
-            self._route(JUDGES_PATH, self.list_judges, "GET"),
-            self._route(LIST_PATH, self.list, "GET"),
-            self._route(STATUS_PATH, self.status, "GET"),
-            self._route("/metrics", self.metrics, "GET"),
+            self.route("submit", EXECUTE_PATH, self.submit, method="POST", status=202),
+            self.route("submit", COMMON_PATH, self.submit, method="POST", status=202),
+            self.route("judges", JUDGES_PATH, self.list_judges),
+            self.route("list", LIST_PATH, self.list),
+            self.route("status", STATUS_PATH, self.status),
+            self.route("metrics", "/metrics", self.metrics),
         ]
         app = Starlette(
             routes=routes, lifespan=working, exception_handlers={HTTPException: http_error_response}
@@ -87,38 +100,46 @@ class JudgeService:
         app.router.redirect_slashes = False
         return app
 
-    def _route(self, path: str, handle: Handler, method: str) -> Route:
+    def route(
+        self, name: str, path: str, handle: Handler, *, method: str = "GET", status: int = 200
+    ) -> Route:
+        """Return a route that lets in nobody without the key."""
+        handle = self.layer(name, handle)
+
         async def endpoint(request: Request) -> Response:
             try:
                 self._check_key(request)
-                return await handle(request)
+                found = await handle(request)
             except Problem as problem:
                 return problem_response(problem)
+            return found if isinstance(found, Response) else AsciiJSON(found, status)
 
         return Route(path, endpoint, methods=[method])
 
     def _check_key(self, request: Request) -> None:
-        if self.key is None:
+        key = self.engine.definitions.server_key
+        if key is None:
             return
         given = key_from_header(request.headers.get("authorization"))
         if given is None:
             raise not_authenticated()
-        if not hmac.compare_digest(given.encode(), self.key.encode()):
+        if not hmac.compare_digest(given.encode(), key.encode()):
             raise invalid_key()
 
     # --- the endpoints ---------------------------------------------------------------------------
 
-    async def submit(self, request: Request) -> Response:
-        body = await read_json(request, max_bytes=MAX_BODY_BYTES)
+    async def submit(self, request: Request) -> Accepted:
+        body = await read_json(request, max_bytes=self.max_body_bytes)
         submission = read_submission(body, CommonSubmission)
         judge = self._judge(request.path_params.get("judge_id"), submission)
+        reason = self.engine.spent_budget(judge)
+        if reason is not None:  # not 429, which would stop submissions to all other judges, too
+            raise Problem(403, "budget_spent", reason)
         inputs = [model.model_dump(exclude_unset=True) for model in submission.inputs]
-        items = [_new_item(judge, fields) for fields in inputs]
+        items = [self._new_item(judge, fields) for fields in inputs]
         batch_id = str(uuid4())
-        waiting = self.ledger.add(batch_id, judge, submission.tags or [], items)
-        self.engine.add(waiting)
-        accepted = Accepted(batch_execution_id=batch_id, status_url=path(*EXECUTIONS, batch_id))
-        return AsciiJSON(accepted, 202)
+        self.engine.add(self.ledger.add(batch_id, judge, submission.tags or [], items))
+        return Accepted(batch_execution_id=batch_id, status_url=path(*EXECUTIONS, batch_id))
 
     def _judge(self, judge_id: str | None, submission: CommonSubmission) -> Judge:
         if judge_id is None and submission.evaluator_ids:
@@ -135,22 +156,34 @@ class JudgeService:
         if version is None or version.id != judge.id:
             raise field_problem({"judge_version_id": ["Unknown version of this judge."]})
         if any(
-            not isinstance(part, Measured) and self.engine.definitions.model_of(part) is None
+            isinstance(part, Prompted) and self.engine.definitions.model_of(part) is None
             for part in version.evaluators
         ):
             raise field_problem({"judge_version_id": ["Its model is no longer available."]})
         return version
 
-    async def status(self, request: Request) -> Response:
+    def _new_item(self, judge: Judge, fields: dict[str, Any]) -> NewItem:
+        """Measure what needs no model."""
+        known = with_last_turns(fields)
+        missing = judge.missing_fields(known)
+        if missing:
+            error = f"Judge '{judge.name}' requires {' and '.join(missing)}."
+            return NewItem(fields, str(uuid4()), error=error)
+        try:
+            return NewItem(fields, str(uuid4()), self.measure(judge, known))
+        except Failed as failed:
+            return NewItem(fields, str(uuid4()), error=str(failed))
+
+    async def status(self, request: Request) -> Execution:
         batch = self.ledger.get(request.path_params["id"])
         if batch is None:
             raise execution_not_found()
         ended = batch.completed_at is not None
         reason = "" if ended else self.engine.why_waiting(self.engine.version(batch.version_id))
         items = [_show_item(batch, item, reason) for item in self.ledger.items(batch)]
-        return AsciiJSON(Execution(**self._show_head(batch), items=items))
+        return Execution(**self._show_head(batch), items=items)
 
-    async def list(self, request: Request) -> Response:
+    async def list(self, request: Request) -> Page:
         query = read_query(request.query_params)
         judge = self.judges.get(query.judge_id) if query.judge_id else None
         batches = self.ledger.page(
@@ -161,11 +194,11 @@ class JudgeService:
             before=row_number(query.cursor),
             limit=query.page_size + 1,
         )
-        return AsciiJSON(page_of(request, query, batches, self._show_head))
+        return page_of(request, query, batches, self._show_head)
 
-    async def list_judges(self, _: Request) -> Response:
+    async def list_judges(self, _: Request) -> dict[str, Any]:
         rows = [judge.list_row() for judge in self.engine.definitions.judges]
-        return AsciiJSON({"next": None, "previous": None, "results": rows})
+        return {"next": None, "previous": None, "results": rows}
 
     async def metrics(self, request: Request) -> Response:
         body, content_type = exposition(self.engine, request.headers.get("accept", ""))
@@ -185,20 +218,6 @@ class JudgeService:
             judge={"id": judge.id, "name": judge.name, "version_id": batch.version_id},
             tags=batch.tags,
         )
-
-
-def _new_item(judge: Judge, fields: dict[str, Any]) -> NewItem:
-    """Measure what needs no model."""
-    known = with_last_turns(fields)
-    missing = judge.missing_fields(known)
-    if missing:
-        error = f"Judge '{judge.name}' requires {' and '.join(missing)}."
-        return NewItem(fields, str(uuid4()), error=error)
-    results = [
-        evaluator_result(part.measure, known) if isinstance(part, Measured) else None
-        for part in judge.evaluators
-    ]
-    return NewItem(fields, str(uuid4()), results)
 
 
 def _show_item(batch: StoredBatch, item: StoredItem, why_waiting: str) -> Item:

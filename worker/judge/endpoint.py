@@ -142,9 +142,15 @@ class Endpoint:
         if self._is_out and time.monotonic() - self._out_since >= self._patience:
             raise QuestionRefused(self.waits_for or "the endpoint is out")
 
-    async def _wait_for_budget(self) -> None:
-        while (reason := self._budget()) is not None:
+    def spent_budget(self) -> str | None:
+        """Return why nothing may be spent now, or None."""
+        reason = self._budget()
+        if reason is not None or not self._is_out:
             self._note(reason)
+        return reason
+
+    async def _wait_for_budget(self) -> None:
+        while (reason := self.spent_budget()) is not None:
             if self._patience is not None:
                 raise QuestionRefused(reason)
             await asyncio.sleep(BUDGET_SECONDS)

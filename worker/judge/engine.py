@@ -11,20 +11,24 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
 from worker.domain.phrases import one_line
 from worker.judge.endpoint import Endpoint, QuestionRefused
-from worker.judge.judges import Judge, Prompted
+from worker.judge.judges import Judge, Prompted, Result
 from worker.judge.judges_file import Definitions
-from worker.judge.ledger import Account, Ledger, Sample
+from worker.judge.ledger import Account, Evaluation, Ledger, Sample
 from worker.judge.prompt import Message, has_words, messages, prompt_key, with_last_turns
 from worker.judge.verdict import Mean, Unreadable, Verdict, mean_of, read_verdict
 
 STORE_SECONDS = 1.0  # between two tries to write the state file
 MORE_ROOM = 4  # times the usual maximum, for the second try
+EXPIRY_SECONDS = 600.0  # between two looks for what is old enough to be deleted
+PIECE_SECONDS = 0.05  # between two deletions, so that requests are answered in between
+
+Written = TypeVar("Written")
 
 log = structlog.get_logger("evalworker")
 
@@ -56,7 +60,7 @@ class Engine:
             )
             for alias, model in definitions.models.items()
         }
-        self._queues: dict[str, asyncio.Queue[int]] = {}
+        self._queues: dict[str, asyncio.Queue[Evaluation]] = {}
         self._locks: dict[str, tuple[asyncio.Lock, list[None]]] = {}
         self._versions: dict[str, Judge] = {}
 
@@ -66,12 +70,13 @@ class Engine:
         for alias in self.ledger.waits():
             self.ledger.set_wait(alias, None)
         self._queues = {alias: asyncio.Queue() for alias in self.endpoints}
-        self.add(self.ledger.all_waiting())
+        self.add(self.ledger.waiting())
         tasks = [
             asyncio.create_task(self._work(self._queues[alias]))
             for alias, endpoint in self.endpoints.items()
             for _ in range(endpoint.model.concurrency)
         ]
+        tasks.append(asyncio.create_task(self._delete_expired()))
         try:
             yield
         finally:
@@ -84,23 +89,29 @@ class Engine:
         for endpoint in self.endpoints.values():
             await endpoint.close()
 
-    def add(self, numbers: Sequence[int]) -> None:
+    def add(self, evaluations: Sequence[Evaluation]) -> None:
         """Queue evaluations that the ledger has; those without a model fail."""
-        for number in numbers:
-            version_id, position = self.ledger.version_of(number)
-            part = self._part(version_id, position)
+        for evaluation in evaluations:
+            part = self._part(evaluation)
             if self.definitions.model_of(part) is None:
-                self._give_up(number, f"the model {part.model!r} is no longer in judges.toml")
+                reason = f"the model {part.model!r} is no longer in judges.toml"
+                self._give_up(evaluation, reason)
             else:
-                self._queues[part.alias].put_nowait(number)
+                self._queues[part.alias].put_nowait(evaluation)
+
+    def spent_budget(self, judge: Judge) -> str | None:
+        """Return why this judge may ask nothing more today, or None."""
+        reasons = (endpoint.spent_budget() for endpoint in self._endpoints_of(judge))
+        return "; ".join(reason for reason in reasons if reason) or None
 
     def why_waiting(self, judge: Judge) -> str:
         """Return why evaluations of this judge do not go on, or an empty text."""
-        aliases = {part.alias for part in judge.evaluators if isinstance(part, Prompted)}
-        reasons = (
-            self.endpoints[alias].waits_for for alias in sorted(aliases) if alias in self.endpoints
-        )
+        reasons = (endpoint.waits_for for endpoint in self._endpoints_of(judge))
         return "; ".join(reason for reason in reasons if reason)
+
+    def _endpoints_of(self, judge: Judge) -> list[Endpoint]:
+        aliases = {part.alias for part in judge.evaluators if isinstance(part, Prompted)}
+        return [self.endpoints[alias] for alias in sorted(aliases) if alias in self.endpoints]
 
     async def evaluate(
         self, part: Prompted, fields: Mapping[str, Any], samples: int, account: Account
@@ -117,39 +128,41 @@ class Engine:
             ]
         return mean_of(verdicts)
 
-    async def _work(self, queue: asyncio.Queue[int]) -> None:
+    async def _work(self, queue: asyncio.Queue[Evaluation]) -> None:
         while True:
-            number = await queue.get()
+            evaluation = await queue.get()
             try:
-                await self._end(number)
+                await self._end(evaluation)
             except Exception as error:  # the task serves all other evaluations, too
-                log.exception("judge.evaluation_failed", number=number)
+                log.exception("judge.evaluation_failed", number=evaluation.number)
                 reason = f"unexpected {type(error).__name__}; the log has more"
-                await self._store(partial(self._give_up, number, reason))
+                await self._store(partial(self._give_up, evaluation, reason))
 
-    def _give_up(self, number: int, reason: str) -> None:
+    async def _delete_expired(self) -> None:
+        delete = partial(self.ledger.delete_expired, self.definitions.keep_days)
+        while True:
+            has_more = await self._store(delete)
+            await asyncio.sleep(PIECE_SECONDS if has_more else EXPIRY_SECONDS)
+
+    def _give_up(self, evaluation: Evaluation, reason: str) -> None:
         """End an evaluation that cannot be done, as trying again would be paid for each time."""
-        version_id, position = self.ledger.version_of(number)
-        part = self._part(version_id, position)
-        account = self._account(version_id, part)
-        self.ledger.end(number, account, None, f"{part.name}: {reason}")
+        part = self._part(evaluation)
+        self.ledger.end(evaluation, self._account(evaluation, part), None, f"{part.name}: {reason}")
 
-    async def _end(self, number: int) -> None:
-        waiting = self.ledger.waiting(number)
-        if waiting is None:
+    async def _end(self, evaluation: Evaluation) -> None:
+        fields = self.ledger.input_of(evaluation)
+        if fields is None:
             return
-        part = self._part(waiting.version_id, waiting.position)
-        account = self._account(waiting.version_id, part)
-        samples = self.version(waiting.version_id).samples
-        result: dict[str, Any] | None = None
+        part = self._part(evaluation)
+        account = self._account(evaluation, part)
+        samples = self.version(evaluation.version_id).samples
+        result: Result | None = None
         reason: str | None = None
         try:
-            mean = await self.evaluate(part, waiting.input, samples, account)
+            result = result_of(part, await self.evaluate(part, fields, samples, account))
         except Failed as error:
             reason = f"{part.name}: {error}"
-        else:
-            result = result_of(part, mean)
-        await self._store(lambda: self.ledger.end(number, account, result, reason))
+        await self._store(lambda: self.ledger.end(evaluation, account, result, reason))
 
     async def _sample(
         self, alias: str, asked: list[Message], place: tuple[str, int], account: Account
@@ -157,7 +170,7 @@ class Engine:
         """Return a known sample, or ask for one: a second time with more room if need be."""
         known = self.ledger.sample(*place)
         if known is not None and known.verdict is not None:
-            await self._store(partial(self.ledger.count_hit, account))
+            await self._store(partial(self.ledger.count_hit, *place, account))
             return known.verdict
         room = self.endpoints[alias].model.max_output_tokens
         tries = [room, room * MORE_ROOM] if known is None else [room * MORE_ROOM]
@@ -192,7 +205,7 @@ class Engine:
         )
         return read
 
-    async def _store(self, write: Callable[[], None]) -> None:
+    async def _store(self, write: Callable[[], Written]) -> Written:
         """Write what was paid for, however long the disk is full."""
         while True:
             try:
@@ -235,16 +248,16 @@ class Engine:
             self._versions[version_id] = judge
         return self._versions[version_id]
 
-    def _part(self, version_id: str, position: int) -> Prompted:
-        part = self.version(version_id).evaluators[position]
+    def _part(self, evaluation: Evaluation) -> Prompted:
+        part = self.version(evaluation.version_id).evaluators[evaluation.position]
         assert isinstance(part, Prompted)  # noqa: S101 (measures never wait)
         return part
 
-    def _account(self, version_id: str, part: Prompted) -> Account:
-        return Account(self.version(version_id).name, part.name, part.alias)
+    def _account(self, evaluation: Evaluation, part: Prompted) -> Account:
+        return Account(self.version(evaluation.version_id).name, part.name, part.alias)
 
 
-def result_of(part: Prompted, mean: Mean | None) -> dict[str, Any]:
+def result_of(part: Prompted, mean: Mean | None) -> Result:
     """Return one entry of `evaluator_results` as newer servers show it."""
     return {
         "evaluator_name": part.name,

@@ -11,10 +11,11 @@ from pydantic import BaseModel, ConfigDict
 
 from worker.judge.content_version import content_version
 from worker.judge.evaluator_files import Evaluator
-from worker.judge.measures import evaluator_id
+from worker.judge.measures import evaluator_id, evaluator_result
 from worker.wire.inputs import Input
 
 AD_HOC = "ad hoc"
+Result = dict[str, Any]  # an entry of `evaluator_results`
 
 
 class Measured(BaseModel):
@@ -62,7 +63,7 @@ class Judge(BaseModel):
     def id(self) -> str:
         return str(uuid5(NAMESPACE_URL, f"evalworker:judge:{self.name}"))
 
-    @cached_property
+    @property
     def version_id(self) -> str:
         parts = [
             [part.evaluator.version_id, part.model] if isinstance(part, Prompted) else part.id
@@ -73,10 +74,11 @@ class Judge(BaseModel):
     def list_row(self) -> dict[str, str]:
         """Return what the API's list of judges shows."""
         names = ", ".join(part.name for part in self.evaluators)
-        needs = " and ".join(self.needed_fields()) or "nothing"
+        needs = " and ".join(self.needed_fields) or "nothing"
         intent = f"{self.intent or names}; requires {needs}"
         return {"id": self.id, "name": self.name, "intent": intent}
 
+    @cached_property
     def needed_fields(self) -> list[str]:
         """Return the input fields without which this judge cannot judge, in the API's order."""
         needed = set(self.requires)
@@ -86,7 +88,14 @@ class Judge(BaseModel):
 
     def missing_fields(self, fields: Mapping[str, Any]) -> list[str]:
         """Return the required fields that an input lacks; an empty response is still one."""
-        return [name for name in self.needed_fields() if fields.get(name) in (None, [])]
+        return [name for name in self.needed_fields if fields.get(name) in (None, [])]
+
+    def measure(self, fields: Mapping[str, Any]) -> list[Result | None]:
+        """Return the results of all evaluators; None of those that have to ask a model."""
+        return [
+            evaluator_result(part.measure, fields) if isinstance(part, Measured) else None
+            for part in self.evaluators
+        ]
 
 
 def ad_hoc_judge(evaluator_ids: Sequence[str], judges: Sequence[Judge]) -> Judge | None:

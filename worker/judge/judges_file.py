@@ -76,6 +76,7 @@ class Server(_Table):
     """Who may use the service: without `key_env`, everybody on this machine."""
 
     key_env: NonEmpty | None = None
+    keep_days: Annotated[int, Field(ge=1, le=3650)] = 30
 
 
 class JudgeEntry(_Table):
@@ -97,6 +98,7 @@ class Definitions:
     judges: list[Judge] = field(default_factory=list)
     models: dict[str, Model] = field(default_factory=dict)
     server_key: str | None = None
+    keep_days: int = 30  # finished batches, and samples after their last use
     notes: list[str] = field(default_factory=list)
 
     def model_of(self, part: Prompted) -> Model | None:
@@ -137,6 +139,7 @@ class _Reader:
             self._check_key(f"models.{alias}", model.key_env)
         server = self._table("server", self.content.get("server", {}), Server) or Server()
         self._check_key("server", server.key_env)
+        self.found.keep_days = server.keep_days
         if server.key_env:
             self.found.server_key = os.environ.get(server.key_env, "").strip() or None
         if not self.content.get("judges"):

@@ -1,8 +1,9 @@
 """Store batches, evaluations, samples and costs in SQLite; each method is one transaction.
 
-A batch has items, and an item has one evaluation for each evaluator. What a model said is kept as
-samples, by evaluator version, model and prompt: they are what a restart continues from, and the
-cache that makes the same question free. Not thread-safe: use it on one event loop.
+A batch has items. An item that is not yet judged has an evaluation for each evaluator that asks a
+model. What a model said is kept as samples, by evaluator version, model and prompt: they are what
+a restart continues from, and the cache that makes the same question free. Not thread-safe: use it
+on one event loop.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,12 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from worker.errors import NotPossible
-from worker.judge.judges import Judge
+from worker.judge.judges import Judge, Result
 from worker.judge.verdict import Verdict
 from worker.store.private_file import create_private_file
 
 IN_MEMORY = ":memory:"  # in place of a path
 BUSY_SECONDS = 30.0
+DAY_SECONDS = 86_400
+BATCHES_AT_A_TIME = 10  # that are deleted in one transaction, of up to 100 items each
+SAMPLES_AT_A_TIME = 1000
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS judge_versions (
     id TEXT PRIMARY KEY, judge_id TEXT NOT NULL, content TEXT NOT NULL
@@ -35,21 +40,21 @@ CREATE TABLE IF NOT EXISTS batches (
     created_at REAL NOT NULL, completed_at REAL
 );
 CREATE INDEX IF NOT EXISTS batches_of_judge ON batches (judge_id, number);
+CREATE INDEX IF NOT EXISTS batches_completed ON batches (completed_at);
 CREATE TABLE IF NOT EXISTS items (
     batch INTEGER NOT NULL, item_index INTEGER NOT NULL, input TEXT NOT NULL,
-    log_id TEXT NOT NULL, status TEXT NOT NULL DEFAULT 'processing',
-    error TEXT NOT NULL DEFAULT '', completed_at REAL, PRIMARY KEY (batch, item_index)
+    log_id TEXT NOT NULL, results TEXT NOT NULL, status TEXT NOT NULL, error TEXT NOT NULL,
+    completed_at REAL, PRIMARY KEY (batch, item_index)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS evaluations (
     number INTEGER PRIMARY KEY, batch INTEGER NOT NULL, item_index INTEGER NOT NULL,
-    position INTEGER NOT NULL, status TEXT NOT NULL DEFAULT 'waiting',
-    result TEXT, error TEXT, UNIQUE (batch, item_index, position)
+    position INTEGER NOT NULL, result TEXT, error TEXT, UNIQUE (batch, item_index, position)
 );
-CREATE INDEX IF NOT EXISTS evaluations_waiting ON evaluations (number) WHERE status = 'waiting';
 CREATE TABLE IF NOT EXISTS samples (
     prompt TEXT NOT NULL, number INTEGER NOT NULL, score REAL, reasons TEXT, unreadable TEXT,
-    PRIMARY KEY (prompt, number)
+    used_on TEXT NOT NULL, PRIMARY KEY (prompt, number)
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS samples_used ON samples (used_on);
 CREATE TABLE IF NOT EXISTS usage (
     day TEXT NOT NULL, judge TEXT NOT NULL, evaluator TEXT NOT NULL, model TEXT NOT NULL,
     evaluations INTEGER NOT NULL DEFAULT 0, failures INTEGER NOT NULL DEFAULT 0,
@@ -80,23 +85,28 @@ class NewItem:
 
     input: dict[str, Any]
     log_id: str
-    results: Sequence[dict[str, Any] | None] = ()  # of each evaluator; None has to be evaluated
-    error: str | None = None
+    results: Sequence[Result | None] = ()  # of each evaluator; None has to ask a model
+    error: str = ""
+
+    @property
+    def status(self) -> str:
+        if self.error:
+            return "failed"
+        return "completed" if all(self.results) else "processing"
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """An evaluation that has not ended."""
+class Evaluation:
+    """An evaluation that has to ask a model; `position` is its evaluator's in the judge."""
 
     number: int
-    position: int  # of its evaluator in the judge
     version_id: str
-    input: dict[str, Any]
+    position: int
 
 
 @dataclass(frozen=True, slots=True)
 class StoredItem:
-    """An item as its row is; `results` are those of its evaluators, in order."""
+    """An item as its row is; `results` are those of its evaluators, in order, if it has ended."""
 
     index: int
     input: dict[str, Any]
@@ -104,7 +114,7 @@ class StoredItem:
     status: str
     error: str
     completed_at: float | None
-    results: list[dict[str, Any] | None]
+    results: list[Result | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,43 +203,40 @@ class Ledger:
 
     def add(
         self, batch_id: str, judge: Judge, tags: Sequence[str], items: Sequence[NewItem]
-    ) -> list[int]:
-        """Store a batch, and return the numbers of the evaluations that it needs."""
+    ) -> list[Evaluation]:
+        """Store a batch, and return the evaluations that it needs."""
         now = self.clock()
+        ends = Counter(item.status for item in items)
         with self._transaction() as connection:
             self.remember(judge)
-            batch = connection.execute(
-                "INSERT INTO batches (id, judge_id, version_id, tags, total, created_at)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                (batch_id, judge.id, judge.version_id, json.dumps(tags), len(items), now),
-            ).lastrowid
+            ((batch,),) = self._rows(
+                "INSERT INTO batches (id, judge_id, version_id, tags, total, completed, failed,"
+                " created_at, completed_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING number",
+                *(batch_id, judge.id, judge.version_id, json.dumps(tags), len(items)),
+                *(ends["completed"], ends["failed"], now),
+                None if ends["processing"] else now,
+            )
             connection.executemany(
-                "INSERT INTO items (batch, item_index, input, log_id) VALUES (?, ?, ?, ?)",
+                "INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
-                    (batch, index, json.dumps(item.input), item.log_id)
+                    (
+                        *(batch, index, json.dumps(item.input), item.log_id),
+                        *(json.dumps(item.results), item.status, item.error),
+                        None if item.status == "processing" else now,
+                    )
                     for index, item in enumerate(items)
                 ),
             )
             connection.executemany(
-                "INSERT INTO evaluations (batch, item_index, position, status, result)"
-                " VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO evaluations (batch, item_index, position) VALUES (?, ?, ?)",
                 (
-                    (batch, index, position, "waiting", None)
-                    if result is None
-                    else (batch, index, position, "done", json.dumps(result))
+                    (batch, index, position)
                     for index, item in enumerate(items)
                     for position, result in enumerate(item.results)
+                    if result is None
                 ),
             )
-            for index, item in enumerate(items):
-                if item.error is not None or all(item.results):
-                    self._end_item(batch, index, item.error or "")
-            waiting = connection.execute(
-                "SELECT number FROM evaluations WHERE batch = ? AND status = 'waiting'"
-                " ORDER BY number",
-                (batch,),
-            )
-            return [number for (number,) in waiting]
+            return self.waiting(batch) if ends["processing"] else []
 
     def get(self, batch_id: str) -> StoredBatch | None:
         found = self._batches("WHERE id = ?", batch_id)
@@ -264,77 +271,102 @@ class Ledger:
 
     def items(self, batch: StoredBatch) -> Sequence[StoredItem]:
         rows = self._rows(
-            "SELECT item_index, input, log_id, status, error, completed_at,"
-            " (SELECT json_group_array(json(result)) FROM (SELECT result FROM evaluations AS e"
-            " WHERE e.batch = i.batch AND e.item_index = i.item_index ORDER BY position))"
-            " FROM items AS i WHERE batch = ? ORDER BY item_index",
+            "SELECT item_index, input, log_id, status, error, completed_at, results FROM items"
+            " WHERE batch = ? ORDER BY item_index",
             batch.number,
         )
         return [StoredItem(*_with_json(row, 1, 6)) for row in rows]
 
+    def totals(self) -> tuple[int, int, int]:
+        """Count batches, inputs, and inputs that differ in their judge or their content."""
+        ((batches, inputs, distinct),) = self._rows(
+            "SELECT (SELECT count(*) FROM batches), count(*), count(DISTINCT judge_id || input)"
+            " FROM items JOIN batches ON number = batch"
+        )
+        return batches, inputs, distinct
+
+    def delete_expired(self, days: int) -> bool:
+        """Delete some of what ended or was used last so many days ago; return whether any was."""
+        before = self.clock() - days * DAY_SECONDS
+        with self._transaction() as connection:
+            old = connection.execute(
+                "DELETE FROM batches WHERE number IN (SELECT number FROM batches"
+                " WHERE completed_at < ? LIMIT ?) RETURNING number",
+                (before, BATCHES_AT_A_TIME),
+            ).fetchall()
+            connection.executemany("DELETE FROM items WHERE batch = ?", old)
+            samples = connection.execute(
+                "DELETE FROM samples WHERE (prompt, number) IN (SELECT prompt, number FROM samples"
+                " WHERE used_on < ? LIMIT ?)",
+                (_day(before), SAMPLES_AT_A_TIME),
+            )
+            return bool(old) or samples.rowcount > 0
+
     # --- evaluations -----------------------------------------------------------------------------
 
-    def all_waiting(self) -> list[int]:
-        rows = self._rows("SELECT number FROM evaluations WHERE status = 'waiting' ORDER BY number")
-        return [number for (number,) in rows]
-
-    def version_of(self, number: int) -> tuple[str, int]:
-        """Return the judge version of an evaluation, and the position of its evaluator."""
-        ((version_id, position),) = self._rows(
-            "SELECT version_id, position FROM evaluations AS e JOIN batches AS b"
-            " ON b.number = e.batch WHERE e.number = ?",
-            number,
-        )
-        return version_id, position
-
-    def waiting(self, number: int) -> Waiting | None:
-        """Return an evaluation with its input; None if it has ended."""
+    def waiting(self, first_batch: int = 0) -> list[Evaluation]:
+        """Return the evaluations of this batch and later ones that have not ended."""
         rows = self._rows(
-            "SELECT e.number, position, version_id, input FROM evaluations AS e"
+            "SELECT e.number, version_id, position FROM evaluations AS e"
             " JOIN batches AS b ON b.number = e.batch"
-            " JOIN items AS i ON i.batch = e.batch AND i.item_index = e.item_index"
-            " WHERE e.number = ? AND e.status = 'waiting'",
-            number,
+            " WHERE result IS NULL AND error IS NULL AND batch >= ? ORDER BY e.number",
+            first_batch,
         )
-        return Waiting(*_with_json(rows[0], 3)) if rows else None
+        return [Evaluation(*row) for row in rows]
+
+    def input_of(self, evaluation: Evaluation) -> dict[str, Any] | None:
+        """Return what is to be judged; None if the evaluation has ended."""
+        rows = self._rows(
+            "SELECT input FROM evaluations AS e"
+            " JOIN items AS i ON i.batch = e.batch AND i.item_index = e.item_index"
+            " WHERE number = ? AND result IS NULL AND e.error IS NULL",
+            evaluation.number,
+        )
+        return json.loads(rows[0][0]) if rows else None
 
     def end(
-        self, number: int, account: Account, result: dict[str, Any] | None, error: str | None
+        self, evaluation: Evaluation, account: Account, result: Result | None, error: str | None
     ) -> None:
         """Record the result or the error of an evaluation, and end what ends with it."""
         with self._transaction() as connection:
             rows = connection.execute(
-                "UPDATE evaluations SET status = ?, result = ?, error = ?"
-                " WHERE number = ? AND status = 'waiting' RETURNING batch, item_index",
-                (
-                    "failed" if error else "done",
-                    json.dumps(result) if result else None,
-                    *(error, number),
-                ),
+                "UPDATE evaluations SET result = ?, error = ?"
+                " WHERE number = ? AND result IS NULL AND error IS NULL"
+                " RETURNING batch, item_index",
+                (json.dumps(result) if result else None, error, evaluation.number),
             ).fetchall()
-            if not rows:
-                return
-            self._count(account, evaluations=1, failures=int(error is not None))
-            ((batch, index),) = rows
-            ended = connection.execute(
-                "SELECT status, error FROM evaluations WHERE batch = ? AND item_index = ?"
-                " ORDER BY position",
-                (batch, index),
-            ).fetchall()
-            if all(status != "waiting" for status, _ in ended):
-                self._end_item(batch, index, "; ".join(reason for _, reason in ended if reason))
+            if rows:
+                self._count(account, evaluations=1, failures=int(error is not None))
+                self._end_item(*rows[0])
 
-    def _end_item(self, batch: int | None, index: int, error: str) -> None:
-        now, failed = self.clock(), int(bool(error))
-        self._connection.execute(
-            "UPDATE items SET status = ?, error = ?, completed_at = ?"
-            " WHERE batch = ? AND item_index = ?",
-            ("failed" if failed else "completed", error, now, batch, index),
+    def _end_item(self, *place: int) -> None:
+        """End an item all of whose evaluations have ended, and the batch if it was the last."""
+        parts = self._rows(
+            "SELECT position, result, error FROM evaluations WHERE batch = ? AND item_index = ?"
+            " ORDER BY position",
+            *place,
         )
-        self._connection.execute(
+        if any(result is None and error is None for _, result, error in parts):
+            return
+        ((known,),) = self._rows(
+            "SELECT results FROM items WHERE batch = ? AND item_index = ?", *place
+        )
+        results = json.loads(known)
+        for position, result, _ in parts:
+            results[position] = json.loads(result) if result else None
+        reason = "; ".join(error for *_, error in parts if error)
+        now, failed = self.clock(), int(bool(reason))
+        self._rows("DELETE FROM evaluations WHERE batch = ? AND item_index = ?", *place)
+        self._rows(
+            "UPDATE items SET status = ?, error = ?, results = ?, completed_at = ?"
+            " WHERE batch = ? AND item_index = ?",
+            *("failed" if failed else "completed", reason, json.dumps(results), now),
+            *place,
+        )
+        self._rows(
             "UPDATE batches SET completed = completed + ?1, failed = failed + ?2,"
             " completed_at = iif(completed + failed + 1 = total, ?3, NULL) WHERE number = ?4",
-            (1 - failed, failed, now, batch),
+            *(1 - failed, failed, now, place[0]),
         )
 
     # --- samples ---------------------------------------------------------------------------------
@@ -363,11 +395,11 @@ class Ledger:
         verdict = sample.verdict
         with self._transaction() as connection:
             connection.execute(
-                "INSERT OR REPLACE INTO samples VALUES (?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO samples VALUES (?, ?, ?, ?, ?, ?)",
                 (
                     *(prompt, number),
                     *((verdict.score, verdict.reasons) if verdict else (None, None)),
-                    sample.unreadable,
+                    *(sample.unreadable, self.today()),
                 ),
             )
             self._count(
@@ -380,8 +412,15 @@ class Ledger:
 
     # --- usage -----------------------------------------------------------------------------------
 
-    def count_hit(self, account: Account) -> None:
-        self._count(account, cache_hits=1)
+    def count_hit(self, prompt: str, number: int, account: Account) -> None:
+        """Record that a sample was of use again, which keeps it."""
+        with self._transaction():
+            self._rows(
+                "UPDATE samples SET used_on = ?1 WHERE prompt = ?2 AND number = ?3"
+                " AND used_on < ?1",
+                *(self.today(), prompt, number),
+            )
+            self._count(account, cache_hits=1)
 
     def _count(self, account: Account, **amounts: float) -> None:
         names, sums = ", ".join(amounts), ", ".join(f"{name} = {name} + ?" for name in amounts)
@@ -394,7 +433,7 @@ class Ledger:
         )
 
     def today(self) -> str:
-        return datetime.fromtimestamp(self.clock(), UTC).date().isoformat()
+        return _day(self.clock())
 
     def spent_today(self, model: str) -> float:
         ((cost,),) = self._rows(
@@ -422,6 +461,10 @@ class Ledger:
 
     def waits(self) -> dict[str, str]:
         return dict(self._rows("SELECT model, reason FROM waits ORDER BY model"))
+
+
+def _day(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).date().isoformat()
 
 
 def _with_json(row: Sequence[Any], *columns: int) -> Sequence[Any]:

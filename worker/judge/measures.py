@@ -10,6 +10,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -132,8 +133,14 @@ EVALUATORS: Mapping[str, Callable[[Mapping[str, Any]], Verdict]] = {
 }
 
 
+@cache
 def evaluator_id(name: str) -> str:
     return str(uuid5(NAMESPACE_URL, f"evalworker:sandbox:evaluator:{name}"))
+
+
+@cache
+def evaluator_version_id(name: str) -> str:
+    return str(uuid5(NAMESPACE_URL, f"{evaluator_id(name)}:1"))
 
 
 def evaluator_result(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,7 +151,7 @@ def evaluator_result(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         "score": None if score is None else round(score, 6),
         "justification": justification,
         "evaluator_id": evaluator_id(name),
-        "evaluator_version_id": str(uuid5(NAMESPACE_URL, f"{evaluator_id(name)}:1")),
+        "evaluator_version_id": evaluator_version_id(name),
         "confidence": None if score is None else 1.0,
     }
 

@@ -1,11 +1,13 @@
-"""Serve the judge service: in a thread for tests, or in the foreground."""
+"""Serve the judge service, or the sandbox, in the background or in the foreground."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
+
+from starlette.types import ASGIApp
 
 from worker.errors import InvalidDefinitions, NotPossible
 from worker.http_server import bind_socket, create_server, serve_in_background
@@ -21,45 +23,49 @@ except ModuleNotFoundError:  # on Windows
 
 SHUTDOWN_SECONDS = 2
 KEY_OF_ANYBODY = "any"  # the worker sends one in any case
+CreateApp = Callable[[Ledger], ASGIApp]
+
+
+def judge_app(definitions: Definitions) -> CreateApp:
+    return lambda ledger: JudgeService(Engine(definitions, ledger)).create_app()
 
 
 @contextlib.contextmanager
-def running_judge(
-    definitions: Definitions, *, state: str | Path = IN_MEMORY, port: int = 0
+def running(
+    create_app: CreateApp, *, state: str | Path = IN_MEMORY, port: int = 0
 ) -> Iterator[str]:
     """Serve in the background on a loopback port, and yield the URL; 0 means any free port."""
     with bind_socket("127.0.0.1", port) as listener, contextlib.closing(Ledger(state)) as ledger:
-        service = JudgeService(Engine(definitions, ledger), key=definitions.server_key)
-        app = service.create_app()
+        app = create_app(ledger)
         with serve_in_background(app, listener, name="judge", shutdown_seconds=SHUTDOWN_SECONDS):
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-def serve(definitions: Definitions, *, host: str, port: int, state: str | Path) -> None:
-    """Serve in the foreground until SIGINT or SIGTERM."""
-    check_host(host, definitions)
-    Ledger(state).close()  # so that there is a file to lock
+def serve(
+    create_app: CreateApp, *, host: str, port: int, state: str | Path, key: str | None
+) -> None:
+    """Serve in the foreground until SIGINT or SIGTERM; a `key` is shown to be copied."""
     with (
         bind_socket(host, port) as listener,
-        _sole_owner(Path(state)),
+        _sole_owner(state),
         contextlib.closing(Ledger(state)) as ledger,
     ):
         url = f"http://{host}:{listener.getsockname()[1]}"
         print(f"export EVALWORKER_API_URL={url}", flush=True)  # noqa: T201 (for the user to copy)
-        if definitions.server_key is None:
-            print(f"export EVALWORKER_API_KEY={KEY_OF_ANYBODY}", flush=True)  # noqa: T201
-        service = JudgeService(Engine(definitions, ledger), key=definitions.server_key)
-        app = service.create_app()
+        if key is not None:
+            print(f"export EVALWORKER_API_KEY={key}", flush=True)  # noqa: T201
+        app = create_app(ledger)
         create_server(app, name="judge", shutdown_seconds=SHUTDOWN_SECONDS).run([listener])
 
 
 @contextlib.contextmanager
-def _sole_owner(state: Path) -> Iterator[None]:
+def _sole_owner(state: str | Path) -> Iterator[None]:
     """Keep a second service from the same file: it would pay for the same evaluations."""
-    if fcntl is None:
+    if fcntl is None or state == IN_MEMORY:
         yield
         return
-    with state.open("rb") as file:
+    Ledger(state).close()  # so that there is a file to lock
+    with Path(state).open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

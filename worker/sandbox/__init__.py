@@ -1,8 +1,6 @@
-"""The sandbox is a local judge API without a key: real HTTP, real measures, but no model.
+"""The sandbox is the judge service with built-in judges that need no model, and with faults.
 
-app         the API's paths, responses and errors
 options     latency, throttling and failures, reproducible by a seed
-judges      named sets of evaluators, from `judges.toml`
-ledger      the stored batches, and how often each input was evaluated
-server      the sandbox on a port, in the background or in the foreground
+faults      the layer in front of the service that answers late, wrongly or not at all
+server      the service with its layer, in the background or in the foreground
 """

@@ -1,18 +1,25 @@
-"""Serve the sandbox: in a thread for the demo and for tests, or in the foreground."""
+"""Serve the sandbox: the judge service with its built-in judges, behind a layer of faults."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-from worker.http_server import bind_socket, create_server, serve_in_background
-from worker.sandbox.app import Sandbox
-from worker.sandbox.ledger import Ledger
+from starlette.requests import Request
+from starlette.types import ASGIApp
+
+from worker.judge.app import JudgeService
+from worker.judge.engine import Engine
+from worker.judge.judges_file import Definitions, load_definitions
+from worker.judge.ledger import IN_MEMORY, Ledger
+from worker.judge.server import running, serve
+from worker.sandbox.faults import Faults
 from worker.sandbox.options import SandboxOptions
-
-SHUTDOWN_SECONDS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,31 +28,49 @@ class RunningSandbox:
 
     url: str
     api_key: str
-    ledger: Ledger
+
+
+def sandbox_definitions() -> Definitions:
+    """Return the built-in judges, which need no model."""
+    return load_definitions(Path(str(files("worker.sandbox") / "judges.toml")))
+
+
+def sandbox_app(options: SandboxOptions, ledger: Ledger) -> ASGIApp:
+    faults = Faults(options, clock=ledger.clock)
+    definitions = replace(sandbox_definitions(), server_key=options.api_key)
+    service = JudgeService(
+        Engine(definitions, ledger),
+        layer=faults.in_front_of,
+        measure=faults.measure,
+        max_body_bytes=options.max_body_bytes,
+    )
+
+    async def account(_: Request) -> dict[str, Any]:
+        """Return what was evaluated, for tests and demos; the real API has no such path."""
+        batches, inputs, distinct = ledger.totals()
+        return {
+            "batches": batches,
+            "inputs_evaluated": inputs,
+            "distinct_inputs": distinct,
+            "evaluated_again": inputs - distinct,
+            "requests": dict(faults.responses),
+        }
+
+    app = service.create_app()
+    app.routes.append(service.route("account", "/sandbox/account/", account))
+    return app
 
 
 @contextlib.contextmanager
 def running_sandbox(
-    options: SandboxOptions, *, ledger_path: str | Path = ":memory:", port: int = 0
+    options: SandboxOptions, *, state: str | Path = IN_MEMORY, port: int = 0
 ) -> Iterator[RunningSandbox]:
     """Serve a sandbox in the background on a loopback port; 0 means any free one."""
-    with (
-        bind_socket("127.0.0.1", port) as listener,
-        contextlib.closing(Ledger(ledger_path)) as ledger,
-    ):
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        app = Sandbox(options, ledger).create_app()
-        with serve_in_background(app, listener, name="sandbox", shutdown_seconds=SHUTDOWN_SECONDS):
-            yield RunningSandbox(url, options.api_key, ledger)
+    with running(partial(sandbox_app, options), state=state, port=port) as url:
+        yield RunningSandbox(url, options.api_key)
 
 
-def serve(
-    options: SandboxOptions, *, host: str, port: int, ledger_path: str | Path = ":memory:"
-) -> None:
+def serve_sandbox(options: SandboxOptions, *, host: str, port: int, state: str | Path) -> None:
     """Serve a sandbox in the foreground until SIGINT or SIGTERM."""
-    with bind_socket(host, port) as listener, contextlib.closing(Ledger(ledger_path)) as ledger:
-        shown = f"http://{host}:{listener.getsockname()[1]}"
-        print(f"export EVALWORKER_API_URL={shown}", flush=True)  # noqa: T201 (for the user to copy)
-        print(f"export EVALWORKER_API_KEY={options.api_key}", flush=True)  # noqa: T201
-        app = Sandbox(options, ledger).create_app()
-        create_server(app, name="sandbox", shutdown_seconds=SHUTDOWN_SECONDS).run([listener])
+    create_app = partial(sandbox_app, options)
+    serve(create_app, host=host, port=port, state=state, key=options.api_key)
