@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ALL = (
     *("enqueue", "pipeline", "utilization"),
     *("frugality", "list_watcher", "concurrency_limit"),
-    *("backlog", "memory", "restart", "views"),
+    *("large_answers", "backlog", "memory", "restart", "views"),
 )
 ALONE = ("million", "console", "peers")
 IMAGE = Path(__file__).parent.parent / "docs" / "images" / "cost.png"

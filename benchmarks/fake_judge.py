@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 EXECUTIONS = "/v1/judges/batch-executions/"
 PAGE = 100  # batches
+WORDS = (
+    *("the", "response", "is", "to", "the", "point", "and", "answers", "what", "was", "asked"),
+    *("but", "it", "leaves", "out", "a", "step", "—", "the", "second", "one", "of", "three"),
+    *("sources", "are", "named", "none", "of", "them", "supports", "this", "claim", "fully"),
+)
 NOT_FOUND = 404, b'{"code":"not_found","detail":"Not found."}'
 THROTTLED = 429, b'{"code":"throttled","detail":"Request was throttled."}'
 
@@ -37,6 +42,7 @@ class Options:
     submit_seconds: float = 0.0  # from the acceptance of a batch to the response
     has_list: bool = True
     evaluators: int = 2
+    justification: int = 0  # characters, at least
 
 
 @dataclass(slots=True)
@@ -139,7 +145,9 @@ class FakeJudge:
             return NOT_FOUND
         head = self._head(batch)
         size = batch.size if head is batch.ended else 0
-        return 200, head.encode() + _items(size, self.options.evaluators)
+        return 200, head.encode() + _items(
+            size, self.options.evaluators, self.options.justification
+        )
 
     def _list(self, query: str) -> tuple[int, bytes]:
         if not self.options.has_list:
@@ -215,7 +223,7 @@ class _Bucket:
 
 
 @lru_cache
-def _items(size: int, evaluators: int) -> bytes:
+def _items(size: int, evaluators: int, length: int) -> bytes:
     items = [
         {
             "index": index,
@@ -224,7 +232,7 @@ def _items(size: int, evaluators: int) -> bytes:
                 {
                     "evaluator_name": f"evaluator {number}",
                     "score": round(index / 100, 2),
-                    "justification": f"The response was weighed against point {index}.{number}.",
+                    "justification": _justification(f"{index}.{number}", length),
                 }
                 for number in range(evaluators)
             ],
@@ -233,4 +241,12 @@ def _items(size: int, evaluators: int) -> bytes:
         }
         for index in range(size)
     ]
-    return f',"items":{json.dumps(items)}}}'.encode()
+    return f',"items":{json.dumps(items, ensure_ascii=False)}}}'.encode()
+
+
+def _justification(point: str, length: int) -> str:
+    """Return a sentence, with words by chance up to the length; they have a dash, as texts do."""
+    text = f"The response was weighed against point {point}."
+    rng = random.Random(point)
+    words = [f" {rng.choice(WORDS)}" for _ in range(max(0, length - len(text)) // 5)]
+    return f"{text}{''.join(words)}"[: max(length, len(text))]

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 from benchmarks.fake_judge_server import running_fake_judge
 from benchmarks.measurement import Figure, input_of, migrated_postgresql
-from benchmarks.resource_usage import cpu_seconds, peak_megabytes
+from benchmarks.resource_usage import cpu_seconds, watch_until_end
 from benchmarks.worker_process import delete_all, environment, open_database, rows, running_workers
 from worker import enqueue
 
 if TYPE_CHECKING:
     from benchmarks.fake_judge_server import Remote
-    from benchmarks.worker_process import Workers
     from tests.support.servers import PostgresServer
 
 INPUTS = 1_000_000
@@ -80,7 +79,7 @@ def _run(server: PostgresServer, remote: Remote, inputs: int) -> Run:
         spent = -cpu_seconds(server.pid())
         env = environment(server.url(), remote, max_in_flight=32)
         with running_workers(env, drain=True) as workers:
-            megabytes, by_worker = _resources(workers)
+            megabytes, by_worker = watch_until_end(workers.processes[0])
             workers.wait()
         spent += cpu_seconds(server.pid()) + by_worker
         [(size,)] = rows(database, "SELECT pg_size_pretty(pg_database_size(current_database()))")
@@ -94,16 +93,3 @@ def _run(server: PostgresServer, remote: Remote, inputs: int) -> Run:
         ]
     marks = [moments[(len(moments) - 1) * tenth // 10] for tenth in range(11)]
     return Run(enqueuing, marks, spent, megabytes, size)
-
-
-def _resources(workers: Workers) -> tuple[float, float]:
-    """Return peak memory and processor seconds of a worker, as seen until just before its end."""
-    [process] = workers.processes
-    megabytes = spent = 0.0
-    while process.poll() is None:
-        try:
-            megabytes, spent = peak_megabytes(process.pid), cpu_seconds(process.pid)
-        except (FileNotFoundError, ProcessLookupError):  # it has just ended
-            break
-        time.sleep(0.5)
-    return megabytes, spent

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import time
 from pathlib import Path
 
 
@@ -28,3 +30,13 @@ def peak_megabytes(pid: int) -> float:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
     raise ProcessLookupError(f"{pid} has ended")
+
+
+def watch_until_end(process: subprocess.Popen[bytes]) -> tuple[float, float]:
+    """Return peak megabytes and processor seconds of a process, as seen just before its end."""
+    megabytes = spent = 0.0
+    while process.poll() is None:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            megabytes, spent = peak_megabytes(process.pid), cpu_seconds(process.pid)
+        time.sleep(0.2)
+    return megabytes, spent
