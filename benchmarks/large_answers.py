@@ -19,6 +19,7 @@ from benchmarks.worker_process import (
     open_database,
     rows,
     running_workers,
+    wait_for,
     working_seconds,
 )
 from tests.support.servers import free_port
@@ -49,6 +50,7 @@ def figures(share: float) -> list[Figure]:
         env = environment(server.url(), remote, max_in_flight=IN_FLIGHT, ops_port=port)
         with running_workers(env, drain=True) as workers:
             waits = _Waits(port)
+            wait_for(lambda: remote.observations().batches)
             waits.start()
             megabytes, processor = watch_until_end(workers.processes[0])
             workers.wait()
@@ -82,7 +84,7 @@ def figures(share: float) -> list[Figure]:
 
 
 class _Waits(threading.Thread):
-    """Ask whether the worker is alive until it has ended; keep how long each answer took."""
+    """Ask whether the worker is alive until it has ended, and note how long each answer took."""
 
     def __init__(self, port: int) -> None:
         super().__init__(daemon=True)
@@ -90,18 +92,15 @@ class _Waits(threading.Thread):
         self.seconds: list[float] = []
 
     def run(self) -> None:
-        connection = None
+        connection = http.client.HTTPConnection("127.0.0.1", self.port)
         while True:
             try:
-                connection = connection or http.client.HTTPConnection("127.0.0.1", self.port)
                 began = time.monotonic()
                 connection.request("GET", "/livez")
                 connection.getresponse().read()
                 self.seconds.append(time.monotonic() - began)
-            except (OSError, http.client.HTTPException):
-                if self.seconds:
-                    return
-                connection = None  # it has not started yet
+            except (OSError, http.client.HTTPException):  # it has ended
+                return
             time.sleep(SECONDS_BETWEEN)
 
 

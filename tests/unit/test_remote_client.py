@@ -26,6 +26,7 @@ from worker.domain.outcomes import (
 )
 from worker.errors import ConfigurationError
 from worker.remote import JudgeAPI
+from worker.remote.response_budget import ResponseBudget
 
 BASE = "https://api.example.com"
 KEY = "sk-very-secret-0123456789"
@@ -619,3 +620,20 @@ def test_the_judge_apis_own_404_is_known(body: dict[str, Any]) -> None:
     assert isinstance(submitted, NotFound)
     assert not submitted.is_foreign
     assert isinstance(polled, NotFound)
+
+
+def test_a_response_counts_against_the_budget_until_it_is_recorded() -> None:
+    with api_with(httpx.Response(200, json={"batch_execution_id": ID, "status": "pending"})) as api:
+        api.budget = ResponseBudget(10)
+        reader = threading.Thread(target=read_in_block, args=(api,))
+        with api.budget.block():
+            api.status(ID)
+            reader.start()
+            reader.join(0.1)
+            assert reader.is_alive()
+        reader.join()
+
+
+def read_in_block(api: JudgeAPI) -> None:
+    with api.budget.block():
+        api.status(ID)

@@ -13,6 +13,7 @@ from worker.cli.context import (
     configure,
     err,
     freeze_imports,
+    limit_arenas,
     warn_of_unknown_variables,
 )
 from worker.cli.migrate import migrate_database
@@ -38,6 +39,7 @@ def run(
         bool, typer.Option("--console", help="Also serve the console.")
     ] = False,
 ) -> None:
+    limit_arenas()
     settings = configure()
     warn_of_unknown_variables()
     if migrate_first:

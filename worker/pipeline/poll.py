@@ -58,10 +58,11 @@ class Poller:
         """Read a claimed batch and record what the remote says of it."""
         if claim.remote_batch_id is None:
             raise ValueError(f"batch {claim.id} is at the remote, but has no id there")
-        outcome = self.context.api.status(claim.remote_batch_id, claim.status_url)
-        if (claim.seconds_submitted or 0.0) > NOT_FOUND_GRACE:
-            outcome = check_missing(self.context, claim, outcome)
-        wait = self.context.database.run(lambda tx: self._record(tx, claim, outcome))
+        with self.context.api.budget.block():
+            outcome = self.context.api.status(claim.remote_batch_id, claim.status_url)
+            if (claim.seconds_submitted or 0.0) > NOT_FOUND_GRACE:
+                outcome = check_missing(self.context, claim, outcome)
+            wait = self.context.database.run(lambda tx: self._record(tx, claim, outcome))
         if wait is None:
             self._note_duration(claim, outcome)
             self.context.messages.room()

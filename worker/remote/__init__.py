@@ -8,6 +8,7 @@ transport       pooled connections
 proxies         the proxy that the environment names
 certificates    the certificates that servers are verified with
 deadline        the limits of an exchange: its time and the size of its body
+response_budget how much of large responses is in memory at a time
 responses       the outcome of a status code and a body
 error_messages  one-line reasons in the API's own words, without the key
 parsing         batch executions, parsed leniently

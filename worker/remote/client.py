@@ -31,6 +31,7 @@ from worker.remote.api_key import ApiKey, key_of
 from worker.remote.deadline import ExchangeAborted, clock, exchange_deadline, read_body
 from worker.remote.error_messages import one_line
 from worker.remote.item_pages import read_further_pages
+from worker.remote.response_budget import ResponseBudget
 from worker.remote.responses import (
     ApiResponse,
     judges_outcome,
@@ -107,6 +108,7 @@ class JudgeAPI:
         self._max_response_bytes = max_response_bytes
         self._served_at = float("-inf")
         self._observe = observe
+        self.budget = ResponseBudget()
         self._transport = transport or PoolTransport(connection_pool(self._base_url.url))
         self._headers = {
             "Accept": "application/json",
@@ -291,11 +293,16 @@ class JudgeAPI:
                 exchange_deadline(self._deadline, may_send) as deadline,
                 closing(self._transport.handle_request(request)) as response,
             ):
+                # Before the body is read, which would take as much again.
+                length = int(response.headers.get("content-length", 0))
+                announced = min(length, self._max_response_bytes)
+                self.budget.take(announced)
                 content = read_body(response, deadline, self._max_response_bytes)
         except _NOT_SENT as error:
             return Unavailable(self._describe(error), sent=False)
         except _NO_RESPONSE as error:
             return Unavailable(self._describe(error))
+        self.budget.take(max(0, len(content) - announced))
         return parse_response(response.status_code, response.headers, content, self._secrets)
 
     def _own_status_url(self, body: object) -> str | None:

@@ -127,7 +127,7 @@ class DeadlineStream(httpcore.NetworkStream):
         return self._stream.get_extra_info(info)
 
 
-def read_body(response: httpx.Response, deadline: Deadline, max_bytes: int) -> bytes:
+def read_body(response: httpx.Response, deadline: Deadline, max_bytes: int) -> bytearray:
     """Read the whole body. Raise `ExchangeAborted` where it is too long, too slow or encoded.
 
     Nothing is decompressed, so that a few bytes cannot grow into more than `max_bytes`. The encoded
@@ -136,14 +136,13 @@ def read_body(response: httpx.Response, deadline: Deadline, max_bytes: int) -> b
     encoding = response.headers.get("content-encoding", "").strip().lower()
     if encoding not in ("", "identity"):
         if response.is_error:
-            return b""
+            return bytearray()
         raise ExchangeAborted(f"the response is encoded as {encoding!r}, although we refuse that")
-    chunks, size = [], 0
+    body = bytearray()  # one copy: a list of chunks would be a second one when it is joined
     # Not `iter_raw`, which refuses a response that was created with its content.
     for chunk in cast("httpx.SyncByteStream", response.stream):
         deadline.check()
-        size += len(chunk)
-        if size > max_bytes:
+        if len(body) + len(chunk) > max_bytes:
             raise ExchangeAborted(f"the response is longer than {max_bytes:,} bytes")
-        chunks.append(chunk)
-    return b"".join(chunks)
+        body += chunk
+    return body

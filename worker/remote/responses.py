@@ -86,12 +86,12 @@ class ApiResponse:
 
 
 def parse_response(
-    status: int, headers: Mapping[str, str], content: bytes, secrets: Collection[str]
+    status: int, headers: Mapping[str, str], content: bytes | bytearray, secrets: Collection[str]
 ) -> ApiResponse:
     return ApiResponse(status, headers, _parse(content), _excerpt(content, secrets), secrets)
 
 
-def _excerpt(content: bytes, secrets: Collection[str]) -> str:
+def _excerpt(content: bytes | bytearray, secrets: Collection[str]) -> str:
     """Cut the content so that it cannot end in the first part of a secret."""
     if len(content) <= MAX_EXCERPT:
         return content.decode("utf-8", "replace")
@@ -102,7 +102,7 @@ def _excerpt(content: bytes, secrets: Collection[str]) -> str:
     return text[: -longest or None]
 
 
-def _parse(content: bytes) -> object:
+def _parse(content: bytes | bytearray) -> object:
     try:
         return json.loads(content, parse_int=_parse_int)
     except (ValueError, RecursionError):
