@@ -30,6 +30,7 @@ KNOWN_FIELDS = frozenset(Input.model_fields)
 _PLAIN_FIELDS = frozenset({"request", "response", "expected_output"})
 
 UNPAIRED_SURROGATE = "contains an unpaired surrogate, which cannot be stored"
+NOT_FINITE = "is not a finite number, which JSON does not allow"
 _REASONS = {
     "string_type": "must be a string",
     "list_type": "must be a list",
@@ -205,7 +206,7 @@ def _unstorable(value: object, path: str, depth: int = 0) -> Iterator[str]:
             yield from _unstorable_parts(value, path, depth + 1)
     elif isinstance(value, float):
         if not math.isfinite(value):
-            yield f"{path} is not a finite number, which JSON does not allow"
+            yield f"{path} {NOT_FINITE}"
     elif isinstance(value, int):
         if value.bit_length() > MAX_INT_BITS:
             yield f"{path} has too many digits to be stored"

@@ -14,6 +14,7 @@ import math
 import os
 import re
 import shlex
+import subprocess
 import sys
 import tempfile
 import threading
@@ -357,6 +358,10 @@ def test_files_with_other_names_load_with_the_options_that_the_messages_suggest(
             "is an Excel or Word file of before 2007",
         ),
         (b"%PDF-1.7\n%\xe2\xe3", "is a PDF"),
+        (b"- request: q\n  response: a\n", "is YAML: yq -o json -I 0 '.[]' FILE | evalworker"),
+        (b"\x1f\x9d\x90abc", "is compressed by compress: uncompress -c FILE | evalworker"),
+        (b"\x04\x22\x4d\x18abc", "is compressed by lz4: lz4 -dc FILE | evalworker enqueue"),
+        (lzma.compress(b"x", lzma.FORMAT_ALONE), "is compressed by lzma: xz -dc FILE | evalworker"),
         (b"\n<!DOCTYPE html><html>", "is a web page (HTML) instead of the file itself"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "is a Git LFS pointer"),
         (b"SQLite format 3\0" + bytes(90), "is a SQLite database"),
@@ -431,6 +436,12 @@ def test_an_unnamed_column_is_named_by_its_number(tmp_path: Path) -> None:
         ),
         (b'{"request": "a"},', "is not JSON: Extra data (column 17): a comma follows the object"),
         (b"[1]", "must be an object, not a list"),
+        (b'[{"request": "a"}]', "must be an object, not a list: take its elements: jq -c '.[]'"),
+        (
+            b'{"request": "a",}',
+            "is not JSON: Expecting property name enclosed in double quotes (column 17): a comma",
+        ),
+        (b'{"request": "a\tb"}', "is not JSON: Invalid control character at (column 15): json"),
         (b'"text"', "must be an object, not a string"),
         (b'{"request": "\xff"}', "is not UTF-8 (byte 14)"),
         (b'{"request": "\\u0000"}', "request contains a NUL character"),
@@ -448,6 +459,7 @@ def test_an_unnamed_column_is_named_by_its_number(tmp_path: Path) -> None:
         ),
         (b'{"request": 5}', "request must be a string, not a number: to take it as text"),
         (b'{"request": "a", "functions": [{"a": NaN}]}', "functions[0].a is not a finite number"),
+        (b'{"request": "a", "response": -Infinity}', "response must be a string, not a number: wr"),
         (
             b'{"request": "a", "functions": [{"a": ' + b"1" * 5000 + b"}]}",
             "is not readable JSON: a number",
@@ -479,7 +491,17 @@ def test_a_bad_line_is_named_with_the_reason(tmp_path: Path, line: bytes, reason
             '[{"request": "a"}\n{"request": "b"}]',
             "item 2 (line 2): is not JSON: Expecting ',' or ']'",
         ),
-        ('[{"request": "a"}]\n[]', "item 2 (line 2): is not part of the array, which has ended"),
+        ('[{"request": "a"}]\nx', "item 2 (line 2): is not part of the array, which has ended"),
+        (
+            '[{"request": "a"}]\n[]',
+            "item 2 (line 2): is not part of the array, which has ended: take what is in each of "
+            "them: jq -c '.[]' FILE | evalworker enqueue - …",
+        ),
+        ('[{"request": "a"},]', "item 2 (line 1): is not JSON: Expecting value (column 19): a com"),
+        (
+            "[" + '{"request":"a"},' * 50_000 + '{"request": x}]',
+            "item 50001 (line 1): is not JSON: Expecting value (column 800014)",
+        ),
         ('[{"request": "a"},\n\n"b"]', "item 2 (line 3): must be an object, not a string"),
         ('[{"request": "a", "request": "b"}]', 'item 1 (line 1): has the key "request" twice'),
         (
@@ -546,9 +568,13 @@ def test_lines_of_csv_are_counted_over_quoted_newlines(tmp_path: Path) -> None:
     [
         (b"request\na\n\xff\nb\n", "line 3: is not UTF-8 (byte 1)"),
         (b"request\na\x00b\n", "line 2: request contains a NUL character, which cannot be stored"),
-        (b"request,response,request\na,b,c\n", "line 1: names a column twice: request"),
+        (b"request,response,request\na,b,c\n", "line 1, the header: names a column twice: request"),
         (b'request\n"never closed\nb\n', "line 2: is not CSV: unexpected end of data"),
-        (b'request,response\n"a\\"b",c\n', "line 2: is not CSV: ',' expected after '\"'"),
+        (b'request,response\n"a\\"b",c\n', "line 2: is not CSV: a quote inside quotes is not"),
+        (b'request\tresponse\n"a" b\tc\n', "line 2: is not CSV: a quote inside quotes is not"),
+        (b"| request |\n|---|\n| q |\n", "line 2: is a line of a table that is drawn for people"),
+        (b" request | a \n---------+---\n q | a\n", "line 2: is a line of a table that is drawn"),
+        (b"+---------+---+\n| request | a |\n", "line 1: is a line of a table that is drawn"),
         (b"request,response\na,b,c\n", "line 2: has 3 cells, the header has 2"),
         (b"request,response\na\n", "line 2: has 1 of 2 cells: it is cut off"),
         (
@@ -600,7 +626,8 @@ def test_progress_counts_bytes_up_to_the_size_of_the_file(tmp_path: Path, name: 
         ({"contexts": "c###d"}, "add --split contexts='###'"),
         ({"contexts": [{"text": "c"}]}, "jq -c '.contexts |= map(.text)' FILE |"),
         ({"contexts": [["c"]]}, "jq -c '.contexts |= map(.[0])' FILE |"),
-        ({"response": math.nan}, "write null: sed 's/: *NaN/: null/g' FILE |"),
+        ({"response": math.nan}, "write null: sed -E 's/: *(NaN|-?Infinity)/: null/g' FILE |"),
+        ({"tools": [{"a": math.inf}]}, "write null: sed -E 's/: *(NaN|-?Infinity)/: null/g' FIL"),
         ({"metadata": "m"}, "to leave it out, add --ignore metadata"),
         ({"response": {"text": "a"}}, "to take a part of it, add --map response=response.text"),
     ],
@@ -653,14 +680,100 @@ def test_a_damaged_text_in_utf8_is_not_taken_for_another_encoding(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "content", ["# exported\nrequest,response\nq,a\n", "request^response\nq^a\n"]
+    ("content", "remedy"),
+    [
+        ("# exported\nrequest,response\nq,a\n", "more columns: add --delimiter CHARACTER\n"),
+        ("request^response\nq^a\n", "more columns: add --delimiter '^'\n"),
+        ("id:question\n1:q\n", "more columns: add --delimiter :\n"),
+        ("2+2?,4\n3+3?,6\n", "(echo request,response; cat FILE) | evalworker enqueue - …"),
+    ],
 )
-def test_a_header_with_one_strange_column_is_refused_with_what_may_be_meant(
-    tmp_path: Path, content: str
+def test_a_header_without_known_names_is_refused_with_what_may_be_meant(
+    tmp_path: Path, content: str, remedy: str
 ) -> None:
     (complaint,) = complaints_about(write(tmp_path, content, "x.csv"))
-    assert "if there are more columns: add --delimiter\n" in complaint
+    assert remedy in complaint
     assert "if another line is the header: tail -n +2 FILE | evalworker enqueue - …" in complaint
+
+
+def test_commands_that_complaints_name_make_the_file_readable(tmp_path: Path) -> None:
+    for name, content in (
+        ("x.tsv", 'request\tresponse\nsay "hi"\t"a" b\n'),
+        ("x.csv", 'request,response\n"say \\"hi\\"","""a"" b"\n'),
+    ):
+        (complaint,) = complaints_about(path := write(tmp_path, content, name))
+        command = complaint.rpartition(": sed ")[2].partition(" FILE |")[0]
+        mended = subprocess.check_output(f"sed {command} {path}", shell=True, text=True)
+        (value,) = inputs_of(write(tmp_path, mended, name))
+        assert value == {"request": 'say "hi"', "response": '"a" b'}
+
+
+def test_a_table_that_is_drawn_inside_of_a_text_is_text(tmp_path: Path) -> None:
+    text = "first\n|---|---|\n"
+    assert inputs_of(write(tmp_path, f'request\n"{text}"\n', "x.csv")) == [{"request": text}]
+
+
+def test_utf_16_may_be_named_where_no_mark_says_its_order(tmp_path: Path) -> None:
+    for order in ("utf-16-le", "utf-16-be"):
+        path = write(tmp_path, "request\nquestion\n".encode(order), "x.csv")
+        assert inputs_of(path, "--encoding", "utf-16") == [{"request": "question"}]
+
+
+def test_files_with_byte_order_marks_may_be_joined(tmp_path: Path) -> None:
+    marked = codecs.BOM_UTF8 + b'{"request": "q"}\n'
+    assert inputs_of(write(tmp_path, marked * 2)) == [{"request": "q"}] * 2
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"request": ["a", "b"], "response": ["c", "d"]}',
+        '{"request": {"0": "a", "1": "b"}, "response": {"0": "c", "1": "d"}}',
+    ],
+)
+def test_columns_in_json_are_not_taken_for_one_input(tmp_path: Path, content: str) -> None:
+    (complaint,) = complaints_about(write(tmp_path, content, "x.json"))
+    assert "orient='records', lines=True" in complaint
+
+
+def test_the_messages_of_an_only_record_are_its_conversation(tmp_path: Path) -> None:
+    body = {"messages": [{"role": "user", "content": "hi"}]}
+    (complaint,) = complaints_about(write(tmp_path, json.dumps({"id": "1", "body": body})))
+    assert "--map turns=body.messages" in complaint
+
+
+def test_metadata_that_is_no_object_is_refused_where_a_column_is_kept_too(tmp_path: Path) -> None:
+    path = write(tmp_path, '{"request": "q", "metadata": "m", "id": 7}')
+    (complaint,) = complaints_about(path, "--metadata", "id")
+    assert "metadata must be an object" in complaint
+
+
+def test_a_split_of_what_no_column_fills_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "request,ctx\nq,a|b\n", "x.csv")
+    (complaint,) = complaints_about(path, "--split", "contexts=|", "--ignore", "ctx")
+    assert complaint.startswith("no column fills contexts: add --map contexts=COLUMN")
+
+
+def test_times_that_python_cannot_hold_are_read_from_parquet(tmp_path: Path) -> None:
+    times = {
+        "nanoseconds": pa.array([2**60 + 1], pa.timestamp("ns")),
+        "far": pa.array([2**61], pa.timestamp("us")),
+    }
+    pq.write_table(pa.table({"request": ["q"], **times}), tmp_path / "x.parquet")
+    (value,) = inputs_of(tmp_path / "x.parquet", "--metadata", "nanoseconds")
+    assert value["metadata"] == {"nanoseconds": "2006-07-14 23:58:24.606846977"}
+
+
+def test_a_column_twice_in_parquet_is_refused(tmp_path: Path) -> None:
+    table = pa.table([pa.array(["q"]), pa.array(["r"])], names=["request", "request"])
+    pq.write_table(table, tmp_path / "x.parquet")
+    (complaint,) = complaints_about(tmp_path / "x.parquet")
+    assert complaint.startswith("schema: names a column twice: request")
+
+
+def test_a_long_text_in_place_of_a_name_is_refused_soon(tmp_path: Path) -> None:
+    (complaint,) = complaints_about(write(tmp_path, "x" * 2_000_000, "x.txt"))
+    assert "needs `request`" in complaint
 
 
 def test_a_key_twice_in_the_json_of_a_cell_is_named(tmp_path: Path) -> None:
@@ -828,6 +941,9 @@ def test_a_column_that_is_not_there_is_named_with_the_near_one(
         ({"maps": ["request=a", "request=b"]}, "--map request=… is given twice"),
         ({"maps": ["request=a"], "sets": ["request=b"]}, "request is given by --map and by --set"),
         ({"sets": ["judge=x"]}, "'judge' is not an input field of the judge API: contexts, "),
+        ({"sets": ["contexts=x"]}, """write it as JSON, such as '["first", "second"]'"""),
+        ({"sets": ["contexts=[1]"]}, "--set: contexts[0] must be a string, not a number"),
+        ({"splits": ["ctx=|"]}, "are lists of strings; for a column, add --map contexts=ctx"),
         ({"sets": ["turns=x"]}, "--set turns=…: write it as JSON"),
         ({"splits": ["request=|"]}, "only contexts and file_ids are lists of strings"),
     ],

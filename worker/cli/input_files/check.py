@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from worker.cli.input_files import columns
 from worker.cli.input_files.columns import ColumnOffence
 from worker.cli.input_files.complaints import Complaints, refusal
+from worker.cli.input_files.csv_dialect import likely_delimiter
 from worker.cli.input_files.jq import jq_lines_command
 from worker.cli.input_files.record import Record, Table, place
 from worker.cli.input_files.remedies import no_object_offence, with_remedy
@@ -16,10 +19,15 @@ from worker.errors import InvalidInputs
 from worker.validation import given_offences, missing_content
 
 EXAMPLES = 3
-_ONE_COLUMN = (
-    "if there are more columns: add --delimiter\n"
+_LONGEST_HEADER = 1000  # characters that are searched for a delimiter
+_NO_HEADER = (
     "if another line is the header: tail -n +2 FILE | evalworker enqueue - …\n"
-    f"if each line is a request: {jq_lines_command('{request: .}')}"
+    "if there is none: (echo request,response; cat FILE) | evalworker enqueue - …"
+)
+_ONE_COLUMN = (
+    "if there are more columns: add --delimiter {delimiter}\n"
+    "if another line is the header: tail -n +2 FILE | evalworker enqueue - …\n"
+    f"if each line is a request: {jq_lines_command('{{request: .}}')}"
 )
 
 
@@ -41,6 +49,15 @@ class ColumnsRefused(InvalidInputs):
         self.suggested = suggested
 
 
+def _header_remedy(names: Sequence[str]) -> str:
+    """Say what helps where the first line of a CSV file may be no header, or not be divided."""
+    if len(names) > 1:
+        return _NO_HEADER
+    return _ONE_COLUMN.format(
+        delimiter=shlex.quote(likely_delimiter(names[0][:_LONGEST_HEADER]) or "CHARACTER")
+    )
+
+
 class Check:
     """What is found while a file is read for the first time."""
 
@@ -55,8 +72,8 @@ class Check:
         if table.columns:
             self._refuse(table.columns_place, columns.missing_offence(self._columns, selection))
             offence = columns.column_offence(self._columns, selection)
-            if offence and len(self._columns) == 1 and not offence.suggested:
-                offence = ColumnOffence(f"{offence.text}\n{_ONE_COLUMN}")
+            if offence and not offence.suggested and table.unit == "line":
+                offence = ColumnOffence(f"{offence.text}\n{_header_remedy(table.columns)}")
             self._refuse(table.columns_place, offence)
 
     def add(self, record: Record) -> None:
@@ -80,6 +97,8 @@ class Check:
         self._complaints.raise_if_any(self._name)
         if self._missing:
             raise refusal(self._name, columns.absence(sorted(self._missing), self._columns))
+        if nothing := columns.split_offence(self._columns, self._selection):
+            raise refusal(self._name, nothing)
         self._file.taken = columns.taken_columns(self._columns, self._selection)
         self._file.left_out = columns.left_out(self._columns, self._selection)
         return self._file

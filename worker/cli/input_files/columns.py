@@ -65,6 +65,16 @@ def absence(missing: Iterable[str], given: Collection[str]) -> str:
     return f"has no column {', '.join(hints)}\nits columns: {listed(given)}"
 
 
+def split_offence(columns: Iterable[str], selection: Selection) -> str | None:
+    """Return which fields are to be split that no column fills."""
+    given = list(columns)
+    empty = sorted(selection.separators.keys() - selection.filled(given))
+    if not empty:
+        return None
+    options = map_options(dict.fromkeys(empty, "COLUMN"))
+    return f"no column fills {', '.join(empty)}: add {options}\nits columns: {listed(given)}"
+
+
 def misspelt_offence(
     columns: Mapping[str, Any], filled: set[str], selection: Selection
 ) -> ColumnOffence | None:

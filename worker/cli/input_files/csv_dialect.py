@@ -6,6 +6,8 @@ import csv
 import re
 from dataclasses import dataclass
 
+from worker.cli.input_files.fields import alias_field, near_field
+
 _CANDIDATES = (",", ";", "\t", "|")
 _SEP_LINE = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
 _NAMES = {"\t": "tab", " ": "space"}
@@ -57,6 +59,16 @@ def _delimiter_of(header: str, lines: list[str], default: str) -> str:
         return csv.Sniffer().sniff("".join(lines), "".join(found)).delimiter
     except csv.Error:
         return max(found, key=lambda candidate: widths[candidate])
+
+
+def likely_delimiter(header: str) -> str | None:
+    """Return the character that divides a header into names, of which at least one is known."""
+    marks = sorted({mark for mark in header if not mark.isalnum() and mark not in "_-. \"'"})
+    for mark in marks:
+        names = header.split(mark)
+        if len(names) > 1 and any(near_field(name) or alias_field(name) for name in names):
+            return mark
+    return None
 
 
 def _width(header: str, delimiter: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,13 @@ from worker.cli.input_files.record import Record
 
 _SAMPLE_LINES = 50
 _SAMPLE_CHARACTERS = 64 * 1024
+
+_RULER = re.compile(r"(?=.*-{2})(?=.*[|+])[-+|:= \t]+[\r\n]*")
+_WITH_QUOTES = """sed 's/"/""/g; s/[^\\t]*/"&"/g' FILE | evalworker enqueue - --delimiter tab …"""
+_DRAWN = (
+    "is a line of a table that is drawn for people\n"
+    "write it as CSV (psql --csv, sqlite3 -csv -header), or separated by tabs (mysql --batch)"
+)
 
 _Rows = Iterator[tuple[int, list[str]]]
 
@@ -34,6 +42,9 @@ class CsvTable:
         self._file = file
         with _text(file) as text:
             lines = list(itertools.islice(_short_lines(text), _SAMPLE_LINES))
+        for number, text_line in enumerate(lines[:2], 1):  # later ones may be parts of texts
+            if _RULER.fullmatch(text_line):
+                raise refusal(name, f"line {number}", _DRAWN)
         self._dialect = dialect_of(lines, delimiter=delimiter, default=default)
         self.columns, line = self._header(name)
         self.columns_place = f"line {line}, the header"
@@ -59,7 +70,13 @@ class CsvTable:
                         {name: cell for name, cell in zip(self.columns, row, strict=True) if cell},
                     )
             except _NotCsv as error:
-                yield Record(error.number, offence=f"is not CSV: {error}")
+                yield Record(error.number, offence=self._not_csv(error))
+
+    def _not_csv(self, error: _NotCsv) -> str:
+        reason = f"is not CSV: {error}"
+        if self._dialect.delimiter == "\t":
+            return f"{reason}\nif quotes are parts of the texts: {_WITH_QUOTES}"
+        return reason
 
     def _width_offence(self, width: int) -> str:
         wanted = len(self.columns)
@@ -67,8 +84,8 @@ class CsvTable:
             return f"has {width} of {wanted} cells: it is cut off, or delimiters are missing"
         delimiter = delimiter_name(self._dialect.delimiter)
         return (
-            f"has {width} cells, the header has {wanted}: "
-            f"put quotes around a cell that contains {delimiter}"
+            f"has {width} cells, the header has {wanted}: put quotes around a cell that contains "
+            f"{delimiter}, or name every column in the header"
         )
 
     def _header(self, name: str) -> tuple[list[str], int]:
@@ -76,13 +93,8 @@ class CsvTable:
             try:
                 number, row = next(_numbered_rows(text, self._dialect), (1, []))
             except _NotCsv as error:
-                raise refusal(name, f"line {error.number}", f"is not CSV: {error}") from None
+                raise refusal(name, f"line {error.number}", self._not_csv(error)) from None
         columns = [cell.strip() or f"column {n}" for n, cell in enumerate(row, 1)]
-        if repeated := sorted({column for column in columns if columns.count(column) > 1}):
-            reason = (
-                f"names a column twice: {', '.join(repeated)}\nrename one of them in the header"
-            )
-            raise refusal(name, f"line {number}", reason)
         return columns, number
 
 
@@ -120,7 +132,10 @@ def _plain(error: csv.Error) -> str:
     if "unexpected end of data" in str(error):
         return "unexpected end of data: a quote that opens here is never closed"
     if "expected after" in str(error):
-        return f"{error}: double a quote that is inside quotes"
+        return (
+            "a quote inside quotes is not doubled\n"
+            """if it is written as \\": sed 's/\\\\"/""/g' FILE | evalworker enqueue - …"""
+        )
     return str(error)
 
 

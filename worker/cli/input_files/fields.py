@@ -16,6 +16,7 @@ JSON_FIELDS = (*TEXT_LISTS, "functions", "turns", "tools", "metadata")
 
 TEXTS = FIELDS - set(JSON_FIELDS)
 
+_LONGEST_NAME = 200  # characters; a file without a header has texts in place of names
 _NEAR = 0.8  # ratio of difflib: `respnse` has 0.93, `user` for `user_id` has 0.73
 
 # Ordered: an earlier name is taken before a later one. Compared without case and punctuation.
@@ -59,8 +60,8 @@ _ALIASES = {
 
 
 def plain(name: str) -> str:
-    """Return a name without case, spaces and punctuation."""
-    folded = unicodedata.normalize("NFKC", name).casefold()
+    """Return a name without case, spaces and punctuation; of a long text, only the beginning."""
+    folded = unicodedata.normalize("NFKC", name[:_LONGEST_NAME]).casefold()
     return "".join(character for character in folded if character.isalnum())
 
 

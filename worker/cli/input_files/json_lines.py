@@ -26,7 +26,7 @@ class JsonLines:
         """Yield the records; raises `UnicodeDecodeError` at a line that is not UTF-8."""
         self._file.seek(0)
         for number, line in enumerate(self._file, 1):
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+            text = line.decode().lstrip("\ufeff").strip()  # files with such marks get joined
             if not text:
                 continue
             try:

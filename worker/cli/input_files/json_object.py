@@ -24,13 +24,17 @@ decode = _decoder.decode
 raw_decode = _decoder.raw_decode
 
 
-def offence_of(error: ValueError | RecursionError) -> str:
-    """Return why JSON could not be decoded, with the column on its line."""
+def offence_of(error: ValueError | RecursionError, column: int | None = None) -> str:
+    """Return why JSON could not be decoded, with the column on its line.
+
+    `column` is given where the text that was decoded does not begin with the line.
+    """
     match error:
         case RepeatedKey():
             return str(error)
         case json.JSONDecodeError():
-            return f"is not JSON: {error.msg} (column {error.colno}){_remedy(error)}"
+            column = column or error.colno
+            return f"is not JSON: {error.msg} (column {column}){_remedy(error)}"
         case RecursionError():
             return "is not readable JSON: nested too deeply"
     return "is not readable JSON: a number is too long"  # a limit of Python's, not of JSON
@@ -44,6 +48,10 @@ def _remedy(error: json.JSONDecodeError) -> str:
         return ": a comma follows the object"
     if rest.startswith(("None", "True", "False")):
         return ": json.dumps() writes null, true and false, str() and print() do not"
+    if rest.startswith(("]", "}")) and error.msg.startswith(("Expecting", "Illegal trailing")):
+        return ": a comma or a value before it is wrong"
+    if error.msg.startswith("Invalid control character"):
+        return ": json.dumps() writes it as \\n, \\t or \\u…"
     if not rest or error.msg.startswith("Unterminated"):
         return ": it is cut off"
     return ""

@@ -81,7 +81,7 @@ def _members(stream: JsonStream) -> _Members:
     for key in keys(stream):
         if stream.peek() != "[":
             value = stream.value()
-            others[key] = "object" if isinstance(value, dict) else "value"
+            others[key] = _kind_of_member(value)
             nested += _paths_of_arrays(value, key, _DEPTH)
             continue
         kinds = {_kind(element) for _, element in elements(stream)}
@@ -90,6 +90,13 @@ def _members(stream: JsonStream) -> _Members:
         else:
             others[key] = "value" if "message" in kinds else "array"
     return _Members(objects, others, nested)
+
+
+def _kind_of_member(value: Any) -> str:
+    if not isinstance(value, dict):
+        return "value"
+    is_column = bool(value) and all(key.isdecimal() for key in value)  # by the rows' numbers
+    return "array" if is_column else "object"
 
 
 def _kind(element: Any) -> str:
@@ -102,7 +109,7 @@ def _kind(element: Any) -> str:
 
 def _paths_of_arrays(value: Any, path: str, depth: int) -> Iterator[str]:
     """Yield the paths of arrays of objects in a value."""
-    if isinstance(value, list) and value and isinstance(value[0], dict):
+    if isinstance(value, list) and value and _kind(value[0]) == "object":
         yield path
     elif isinstance(value, dict) and depth:
         for key, part in value.items():
@@ -111,6 +118,10 @@ def _paths_of_arrays(value: Any, path: str, depth: int) -> Iterator[str]:
 
 def _member_with_records(members: _Members, name: str) -> str | None:
     """Return the member of a file's only object that has the records; None if it is a record."""
+    kinds = set(members.others.values())
+    is_alike = not members.objects and len(members.others) > 1
+    if is_alike and kinds == {"array"} and members.others.keys() & {"request", "response"}:
+        raise refusal(name, _by_column_or_key(members))
     if not members.others.keys().isdisjoint(CONTENT_FIELDS):
         return None
     candidates = [key for key in members.objects if key.lower() not in _OF_ONE_RECORD]
@@ -134,8 +145,7 @@ def _member_with_records(members: _Members, name: str) -> str | None:
             f"is one object; its inputs may be in {path}\n"
             f"take them: {jq_command(f'{jq_path(path)}[]')}",
         )
-    kinds = set(members.others.values())
-    if not members.objects and len(members.others) > 1 and kinds in ({"object"}, {"array"}):
+    if is_alike and kinds in ({"object"}, {"array"}):
         raise refusal(name, _by_column_or_key(members))
     return None
 

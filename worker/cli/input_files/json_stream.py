@@ -30,6 +30,7 @@ class JsonStream:
         self._decoder = io.IncrementalNewlineDecoder(utf8, translate=True)
         self._text = ""
         self._at = 0
+        self._line_start = 0  # of the current line in `_text`; negative if it is there no more
         self._is_complete = False  # the rest of the file is in `_text`
         self.line = 1  # of the next value, after `peek`
 
@@ -76,13 +77,20 @@ class JsonStream:
         """Return the line of an error that was just raised."""
         return self.line + self._text.count("\n", self._at, error.pos)
 
+    def column_of(self, error: json.JSONDecodeError) -> int:
+        """Return the column of an error that was just raised, on its line."""
+        newline = self._text.rfind("\n", self._at, error.pos)
+        return error.pos - (self._line_start - 1 if newline < 0 else newline)
+
     def _may_be_unfinished(self, error: json.JSONDecodeError) -> bool:
         return error.msg.startswith("Unterminated string") or (
             error.pos > len(self._text) - _LONGEST_WORD
         )
 
     def _advance(self, end: int) -> None:
-        self.line += self._text.count("\n", self._at, end)
+        if newlines := self._text.count("\n", self._at, end):
+            self.line += newlines
+            self._line_start = self._text.rfind("\n", self._at, end) + 1
         self._at = end
 
     def _read_more(self) -> None:
@@ -91,4 +99,5 @@ class JsonStream:
         chunk = self._file.read(max(_CHUNK, len(rest)))
         self._is_complete = not chunk
         self._text = rest + self._decoder.decode(chunk, final=not chunk)
+        self._line_start -= self._at
         self._at = 0

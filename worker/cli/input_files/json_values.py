@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from worker.cli.input_files.jq import jq_path
+from worker.cli.input_files.jq import jq_command, jq_path
 from worker.cli.input_files.json_object import offence_of
 from worker.cli.input_files.json_stream import JsonStream
 from worker.cli.input_files.record import Record
@@ -41,7 +41,8 @@ class JsonValues:
                     yield Record(stream.line, offence=_COMMA)
                     return
         except json.JSONDecodeError as error:
-            yield Record(stream.line_of(error), offence=offence_of(error))
+            offence = offence_of(error, stream.column_of(error))
+            yield Record(stream.line_of(error), offence=offence)
         except UnicodeDecodeError:
             raise
         except (ValueError, RecursionError) as error:
@@ -72,10 +73,13 @@ class JsonArray:
             for number, value in enumerate(elements(stream), 1):
                 yield Record(number, value[1], line=value[0])
             if self._member is None and stream.peek():
-                line, reason = stream.line, "is not part of the array, which has ended"
-                yield Record(number + 1, offence=reason, line=line)
+                reason = "is not part of the array, which has ended"
+                if stream.peek() == "[":
+                    reason = f"{reason}: take what is in each of them: {jq_command('.[]')}"
+                yield Record(number + 1, offence=reason, line=stream.line)
         except json.JSONDecodeError as error:
-            yield Record(number + 1, offence=offence_of(error), line=stream.line_of(error))
+            offence = offence_of(error, stream.column_of(error))
+            yield Record(number + 1, offence=offence, line=stream.line_of(error))
         except UnicodeDecodeError:
             raise
         except (ValueError, RecursionError) as error:

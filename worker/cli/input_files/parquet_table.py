@@ -42,11 +42,23 @@ class ParquetTable:
         number = 0
         try:
             for batch in self._file.iter_batches(batch_size=_BATCH):
-                for row in batch.to_pylist():
+                for row in self._rows(batch):
                     number += 1
                     yield Record(number, _json_values(row))
         except (self._arrow.ArrowException, OSError) as error:
             raise self._damaged(error) from None
+
+    def _rows(self, batch: Any) -> list[dict[str, Any]]:
+        try:
+            rows: list[dict[str, Any]] = batch.to_pylist()
+        except (ValueError, OverflowError):  # a time of a year or a unit that Python lacks
+            is_temporal = self._arrow.types.is_temporal
+            columns = [
+                column.cast(self._arrow.string()) if is_temporal(column.type) else column
+                for column in batch.columns
+            ]
+            rows = self._arrow.RecordBatch.from_arrays(columns, names=self.columns).to_pylist()
+        return rows
 
     def _damaged(self, error: Exception) -> InvalidInputs:
         reason = str(error).partition("\n")[0][:120]

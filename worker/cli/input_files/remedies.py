@@ -12,7 +12,7 @@ from typing import Any
 
 from worker.cli.input_files.fields import TEXT_LISTS
 from worker.cli.input_files.jq import jq_command, jq_path
-from worker.validation import given_offences
+from worker.validation import NOT_FINITE, given_offences
 
 _SEPARATORS = ("|||", "||", "|", "###", "\n", ";", "\t")
 _OFFENCE = re.compile(
@@ -43,6 +43,8 @@ def no_object_offence(value: Any, jq_records: str | None) -> str:
     if isinstance(value, list) and value and isinstance(value[0], str):
         command = jq_command(jq_records + "{request: .[0], response: .[1]}")
         return f"{offence}: name its parts: {command}"
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return f"{offence}: take its elements: {jq_command(jq_records + '.[]')}"
     return offence
 
 
@@ -57,6 +59,8 @@ def with_remedy(offence: str, value: Any, column: str, jq_records: str | None) -
     """
     if offence.startswith("metadata must be an object"):
         return f"{offence}: to leave it out, add --ignore metadata"
+    if offence.endswith(NOT_FINITE):
+        return f"{offence}: {_null_remedy(jq_records)}"
     match = _OFFENCE.fullmatch(offence)
     if match is None:
         return offence
@@ -67,12 +71,18 @@ def with_remedy(offence: str, value: Any, column: str, jq_records: str | None) -
         is_text = isinstance(value, str)
         return offence + _text_remedy(field, value, jq_records) if is_text else offence
     if isinstance(value, float) and not math.isfinite(value):
-        return f"{offence}: write null: sed 's/: *NaN/: null/g' FILE | evalworker enqueue - …"
+        return f"{offence}: {_null_remedy(jq_records)}"
     if found in ("a number", "a boolean"):
         return f"{offence}: to take it as text, add {map_option(field, column)}"
     if path := _path_to_text(value):
         return f"{offence}: to take a part of it, add {map_option(field, f'{column}.{path}')}"
     return offence
+
+
+def _null_remedy(jq_records: str | None) -> str:
+    if jq_records is None:
+        return "write null instead"
+    return "write null: sed -E 's/: *(NaN|-?Infinity)/: null/g' FILE | evalworker enqueue - …"
 
 
 def _text_remedy(field: str, text: str, jq_records: str | None) -> str:

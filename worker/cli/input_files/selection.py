@@ -21,6 +21,7 @@ from worker.cli.input_files.fields import (
 )
 from worker.cli.input_files.json_object import RepeatedKey, decode
 from worker.cli.input_files.remedies import list_remedy, map_option
+from worker.validation import given_offences
 
 _ESCAPES = {r"\n": "\n", r"\t": "\t", r"\r": "\r", r"\0": "\0"}
 
@@ -87,8 +88,9 @@ class Selection:
         if self.kept:
             parts = ((column, part_of(record, column)) for column in self.kept)
             kept = {column: part for column, part in parts if part is not None}
-            own_metadata = taken.get("metadata")
-            taken["metadata"] = {**own_metadata, **kept} if own_metadata else kept
+            own_metadata = taken.get("metadata", {})
+            if isinstance(own_metadata, dict):  # else the check of the input refuses it
+                taken["metadata"] = {**own_metadata, **kept}
         return taken
 
     def _list_in(self, name: str, text: str, cells: bool) -> Any:
@@ -124,11 +126,14 @@ def parse_selection(
         _check_field("--set", name)
         if name in columns:
             raise WrongOption(f"{name} is given by --map and by --set: choose one")
+    fixed = {name: _constant(name, value) for name, value in constants.items()}
+    for offence in given_offences({"request": "…", **fixed}):
+        raise WrongOption(f"--set: {offence}")
     separators = _pairs("--split", splits, "contexts='|'")
     by_column = {column: name for name, column in columns.items()}
     return Selection(
         columns=columns,
-        constants={name: _constant(name, value) for name, value in constants.items()},
+        constants=fixed,
         separators={
             _list_field(name, by_column): _ESCAPES.get(value, value)
             for name, value in separators.items()
@@ -171,7 +176,9 @@ def _list_field(name: str, by_column: Mapping[str, str]) -> str:
     """Return the field that is to be split; it may be named by its column, too."""
     found = by_column.get(name, name)
     if found not in TEXT_LISTS:
-        raise WrongOption(f"--split {name}=…: only {' and '.join(TEXT_LISTS)} are lists of strings")
+        hint = "" if name in FIELDS else f"; for a column, add {map_option(TEXT_LISTS[0], name)}"
+        names = " and ".join(TEXT_LISTS)
+        raise WrongOption(f"--split {name}=…: only {names} are lists of strings{hint}")
     return found
 
 
@@ -181,7 +188,9 @@ def _constant(name: str, value: str) -> Any:
     try:
         return json.loads(value)
     except (ValueError, RecursionError):
-        raise WrongOption(f"--set {name}=…: {list_remedy(name, value)}") from None
+        example = """'["first", "second"]'""" if name in TEXT_LISTS else "'[{…}]'"
+        example = """'{"id": 7}'""" if name == "metadata" else example
+        raise WrongOption(f"--set {name}=…: write it as JSON, such as {example}") from None
 
 
 def part_of(record: Mapping[str, Any], column: str) -> Any:

@@ -24,6 +24,9 @@ _SIGNATURES = (
     (b"\x89HDF\r\n", "an HDF5 file", "write it again as JSONL, CSV or Parquet"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it first: 7z x FILE"),
     (b"Rar!\x1a\x07", "a RAR archive", "unpack it first: unrar x FILE"),
+    (b"\x1f\x9d", "compressed by compress", "uncompress -c FILE | evalworker enqueue - …"),
+    (b"\x04\x22\x4d\x18", "compressed by lz4", "lz4 -dc FILE | evalworker enqueue - …"),
+    (b"\x5d\x00\x00", "compressed by lzma", "xz -dc FILE | evalworker enqueue - …"),
     (b"\x89PNG", "a picture", "inputs are text"),
     (b"\xff\xd8\xff", "a picture", "inputs are text"),
     (
@@ -33,6 +36,7 @@ _SIGNATURES = (
     ),
 )
 _WEB_PAGE = re.compile(rb"\s*(<!doctype html|<html|<head)", re.IGNORECASE)
+_YAML = re.compile(rb"(?:---[ \t]*\r?\n|\w+:[ \t]*\r?\n)?\s*- +[\w\"']+ *:\s")
 _XML = re.compile(rb"\s*<\?xml")
 _TAR = slice(257, 262)
 
@@ -50,6 +54,8 @@ def foreign_kind(head: bytes, file: BinaryIO) -> str | None:
         return NO_TEXT
     if _WEB_PAGE.match(head):
         return "is a web page (HTML) instead of the file itself: download the raw file"
+    if _YAML.match(head):
+        return "is YAML: yq -o json -I 0 '.[]' FILE | evalworker enqueue - …"
     if _XML.match(head):
         return "is XML: convert it to JSONL or CSV"
     return None

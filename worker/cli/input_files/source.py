@@ -6,6 +6,7 @@ the process.
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import shutil
@@ -127,7 +128,10 @@ def _decompressed(compression: Compression, file: BinaryIO, name: str) -> Iterat
 
 def _encoding(head: bytes, given: str | None) -> str | None:
     """Return the encoding of a text, if it is not UTF-8."""
-    return given or marked_encoding(head) or unmarked_utf16(head)
+    told = marked_encoding(head) or unmarked_utf16(head)
+    if given is None or (told and told.startswith(codecs.lookup(given).name)):
+        return told  # `utf-16` does not say in which order its bytes are
+    return given
 
 
 def _recoded(file: BinaryIO, encoding: str, name: str) -> Iterator[bytes]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
+from worker.cli.input_files.columns import listed
+from worker.cli.input_files.complaints import refusal
 from worker.cli.input_files.csv_table import CsvTable
 from worker.cli.input_files.json_shape import json_table
 from worker.cli.input_files.parquet_table import ParquetTable
@@ -18,6 +21,15 @@ _TAB_SUFFIXES = {".tsv", ".tab"}
 
 def open_table(source: Source, *, delimiter: str | None = None) -> Table:
     """Return the records of a file; raises `InvalidInputs` if it has none of a known form."""
+    table = _open(source, delimiter)
+    counts = Counter(table.columns or ())
+    if repeated := [column for column, count in counts.items() if count > 1]:
+        reason = f"names a column twice: {listed(repeated)}\nrename one of them"
+        raise refusal(source.name, table.columns_place, reason)
+    return table
+
+
+def _open(source: Source, delimiter: str | None) -> Table:
     if source.is_parquet:
         return ParquetTable(source.file, source.name)
     source.file.seek(0)
