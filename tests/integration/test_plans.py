@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from tests.support.consoles import open_console
 from tests.support.fake_judge_api import FakeJudgeAPI
 from tests.support.manual_replica import ManualReplica
 from worker import enqueue
@@ -24,20 +25,21 @@ WHOLE = {
     "postgresql": re.compile(rf"Seq Scan on ({'|'.join(LARGE)})"),
     "sqlite": re.compile(rf"SCAN ({'|'.join(LARGE)})(?! USING (COVERING )?INDEX)"),
 }
+NEW_INPUTS = 400  # of each of two jobs that the statistics do not know yet
 SORTS = "TEMP B-TREE"  # of SQLite; PostgreSQL sorts what an index gave it, and only so much
 
 
 @contextmanager
-def noticing(database: Database, seen: dict[str, Any]) -> Iterator[None]:
+def noticing(engine: sa.Engine | type[sa.Engine], seen: dict[str, Any]) -> Iterator[None]:
     """Every statement that runs meanwhile, with one set of its parameters."""
 
     def notice(_c: Any, _cursor: Any, sql: str, given: Any, _context: Any, many: bool) -> None:
         if sql.split()[0] in ("SELECT", "UPDATE", "DELETE"):
             seen[sql] = given[0] if many else given
 
-    sa.event.listen(database.engine, "before_cursor_execute", notice)
+    sa.event.listen(engine, "before_cursor_execute", notice)
     yield
-    sa.event.remove(database.engine, "before_cursor_execute", notice)
+    sa.event.remove(engine, "before_cursor_execute", notice)
 
 
 def plan_of(connection: sa.Connection, sql: str, given: Any) -> str:
@@ -59,12 +61,12 @@ def test_no_step_of_a_batch_reads_a_whole_table(database: Database) -> None:
             f" WHERE job_id = '{cancelled}'"
         )
     remote.next_answer(remote.accept_and_lose)
-    with noticing(database, statements):
+    with noticing(database.engine, statements):
         replica.step()
         replica.list_watcher.turn()
     for _ in range(10):
         replica.pass_time()
-        with noticing(database, statements):
+        with noticing(database.engine, statements):
             replica.step()
     assert replica.open_jobs() == 0
     assert len(statements) > 20
@@ -82,7 +84,7 @@ def test_no_step_of_a_batch_reads_a_whole_table(database: Database) -> None:
 
 def test_no_look_of_a_scrape_reads_a_whole_table(database: Database) -> None:
     statements: dict[str, Any] = {}
-    with noticing(database, statements):
+    with noticing(database.engine, statements):
         read_snapshot(database, 50)
     assert len(statements) >= 5
     with database.engine.connect() as connection:
@@ -102,7 +104,7 @@ def test_a_large_job_that_no_statistics_know_is_planned_item_by_item(database: D
         enqueue(connection, judge_id="judge", inputs=[{"request": "question"}] * 10_000)
         if connection.dialect.name == "postgresql":  # as right after it was enqueued
             connection.exec_driver_sql("ALTER TABLE eval_items SET (autovacuum_enabled = off)")
-    with noticing(database, statements):
+    with noticing(database.engine, statements):
         ManualReplica(database, FakeJudgeAPI(), batch_size=100).dispatcher.turn()
     [(sql, given)] = [(s, g) for s, g in statements.items() if s.startswith("UPDATE eval_items")]
     with database.engine.connect() as connection:
@@ -112,3 +114,55 @@ def test_a_large_job_that_no_statistics_know_is_planned_item_by_item(database: D
         "sqlite": r"job_id=\? AND item_index>",
     }
     assert re.search(by_item[database.engine.dialect.name], plan), plan
+
+
+def test_pages_look_rows_up_before_the_statistics_know_of_a_new_job(
+    database_of_postgres: Database,
+) -> None:
+    database = database_of_postgres
+    tables = ("eval_jobs", "eval_items", "eval_evaluator_results", "eval_batches")
+    with database.engine.begin() as connection:
+        for table in tables:
+            connection.exec_driver_sql(f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
+    replica = ManualReplica(database, FakeJudgeAPI(), batch_size=NEW_INPUTS)
+    replica.enqueue(["x", "xx"])
+    replica.finish()
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("ANALYZE")
+    first, second = (
+        replica.enqueue([f"{'x' * (n % 90)} {n}" for n in range(NEW_INPUTS)]) for _ in range(2)
+    )
+    replica.finish()
+    job = f"/jobs/{second}"
+    statements: dict[str, Any] = {}
+    with open_console(database) as client, noticing(sa.Engine, statements):
+        for path in (
+            f"{job}?cluster=id",
+            f"{job}/inputs?sort=worst",
+            f"{job}/inputs?sort=best&min=0.1&max=0.5&evaluator=length",
+            f"{job}/inputs/7?sort=spread",
+            f"{job}/inputs.jsonl",
+            f"{job}/report.html?against={first}&cluster=id",
+            f"/compare?a={first}&b={second}",
+            f"/compare?a={first}&b={second}&by=request&cluster=id",
+        ):
+            client.get(path).raise_for_status()
+    visited = {}
+    with database.engine.connect() as connection:
+        for sql, given in statements.items():
+            explain = "EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) "
+            plan = connection.exec_driver_sql(explain + sql, given).scalar_one()
+            visited[sql] = max(_rows_visited(plan[0]["Plan"]))
+    assert len(visited) > 20
+    too_many = {sql: rows for sql, rows in visited.items() if rows > 10 * NEW_INPUTS}
+    assert not too_many
+
+
+def _rows_visited(node: dict[str, Any]) -> Iterator[float]:
+    """How many rows each node of a plan has read, also those that it dropped."""
+    rows = node["Actual Rows"] + sum(
+        number for name, number in node.items() if name.startswith("Rows Removed")
+    )
+    yield rows * node["Actual Loops"]
+    for child in node.get("Plans", ()):
+        yield from _rows_visited(child)

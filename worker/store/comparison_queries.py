@@ -21,7 +21,7 @@ from worker.errors import NotPossible
 from worker.store.group_queries import grouped_sums
 from worker.store.job_queries import JobProgress, progress_of
 from worker.store.score_functions import is_addable
-from worker.store.sql_functions import value_at
+from worker.store.sql_functions import looked_up, value_at
 from worker.store.views import item_results, scores
 
 SHOWN_KEYS = 3  # of those that occur more than once
@@ -238,7 +238,8 @@ def _scores_of_both(jobs: JobPair) -> sa.Subquery:
 
 def _scores_with_requests() -> sa.FromClause:
     is_same_input = sa.and_(
-        item_results.c.job_id == scores.c.job_id, item_results.c.item_index == scores.c.item_index
+        item_results.c.job_id == looked_up(scores.c.job_id),
+        item_results.c.item_index == scores.c.item_index,
     )
     return scores.join(item_results, is_same_input)
 

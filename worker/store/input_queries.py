@@ -18,7 +18,7 @@ from worker.domain.lifecycle import Status
 from worker.store.job_queries import Item, ItemResult, Score
 from worker.store.rows import read_rows, select_rows
 from worker.store.score_functions import is_addable, mean_if_addable
-from worker.store.sql_functions import has_pair
+from worker.store.sql_functions import has_pair, looked_up
 from worker.store.tables import evaluator_results, items, jobs
 from worker.store.views import item_results, scores
 
@@ -321,23 +321,27 @@ def _whole_results(
 
 def _ranked(wanted: InputFilter) -> sa.Select[Any]:
     """Select the inputs of a list with their ranks, of which the lowest comes first."""
-    chosen = sa.select(items.c.item_index).where(items.c.job_id == wanted.job_id)
-    chosen = chosen.where(*_conditions(wanted))
+    chosen = sa.select(items.c.item_index).where(*_conditions(wanted))
     if wanted.order is Order.INDEX:
+        chosen = chosen.where(items.c.job_id == wanted.job_id)
         return chosen.add_columns(items.c.item_index.label("rank"))
-    score = evaluator_results.c.score
+    columns = evaluator_results.c
+    score = columns.score
     rank = {
         Order.WORST: mean_if_addable(score),
         Order.BEST: -mean_if_addable(score),
         Order.SPREAD: sa.func.min(score) - sa.func.max(score),
     }[wanted.order]
-    per_input = sa.select(evaluator_results.c.item_index, rank.label("rank")).where(
-        evaluator_results.c.job_id == wanted.job_id, is_addable(score)
+    per_input = sa.select(columns.job_id, columns.item_index, rank.label("rank")).where(
+        columns.job_id == wanted.job_id, is_addable(score)
     )
     if wanted.evaluator is not None and wanted.order is not Order.SPREAD:
-        per_input = per_input.where(evaluator_results.c.evaluator_name == wanted.evaluator)
-    ranks = per_input.group_by(evaluator_results.c.item_index).subquery()
-    return chosen.add_columns(ranks.c.rank).join(ranks, ranks.c.item_index == items.c.item_index)
+        per_input = per_input.where(columns.evaluator_name == wanted.evaluator)
+    ranks = per_input.group_by(columns.job_id, columns.item_index).subquery()
+    is_same_input = sa.and_(
+        items.c.job_id == looked_up(ranks.c.job_id), items.c.item_index == ranks.c.item_index
+    )
+    return chosen.add_columns(ranks.c.rank).join(ranks, is_same_input)
 
 
 def _conditions(wanted: InputFilter) -> Iterator[sa.ColumnElement[bool]]:
@@ -352,7 +356,7 @@ def _conditions(wanted: InputFilter) -> Iterator[sa.ColumnElement[bool]]:
         yield has_pair(items.c.metadata, *wanted.metadata)
     if range_of_scores := list(_range(wanted)):
         yield sa.exists().where(
-            evaluator_results.c.job_id == items.c.job_id,
+            evaluator_results.c.job_id == looked_up(items.c.job_id),
             evaluator_results.c.item_index == items.c.item_index,
             *range_of_scores,
         )

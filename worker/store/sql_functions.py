@@ -43,6 +43,16 @@ _spell(
 )
 
 
+def looked_up(key: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """Have rows looked up by a key, whatever PostgreSQL expects of their number.
+
+    Until a new job is in its statistics, it expects one row of it, and would compare all rows of
+    two tables with each other. It does not see through this expression, and so not that the rows
+    on both sides are those of one job.
+    """
+    return sa.func.coalesce(key, key)
+
+
 def now() -> later:
     return later(sa.literal_column("0.0"))
 
