@@ -16,6 +16,7 @@ from tests.support.fake_judge_api import FakeJudgeAPI
 from tests.support.manual_replica import ManualReplica
 from worker.admin import Admin
 from worker.console import limits, reader
+from worker.console.pages.inputs import PIECES
 from worker.outbox import enqueue
 
 if TYPE_CHECKING:
@@ -252,6 +253,19 @@ def test_what_is_filtered_can_be_exported(replica: ManualReplica, client: httpx.
     rows = list(csv.DictReader(io.StringIO(client.get(f"/jobs/{job_id}/inputs.csv").text)))
     assert [row["error"] for row in rows] == ["", "cannot judge fail", ""]
     assert client.get(f"/jobs/{job_id}/inputs.exe").status_code == 404
+
+
+@pytest.mark.one_database("sqlite")
+def test_an_export_for_spreadsheets_has_no_formulas(
+    client: httpx.Client, database: Database
+) -> None:
+    inputs = [{"request": "=1+1", "metadata": {"a": "b"}}] * (PIECES + 1)
+    job_id = enqueue_whole(database, inputs)
+    harmless = link(page(client, f"/jobs/{job_id}/inputs"), "CSV for spreadsheets")
+    for path, request in ((f"/jobs/{job_id}/inputs.csv", "=1+1"), (harmless, "'=1+1")):
+        exported = client.get(path)
+        rows = list(csv.DictReader(io.StringIO(exported.text)))
+        assert [row["request"] for row in rows] == [request] * len(inputs)
 
 
 def test_an_input_shows_every_text_and_its_neighbours_in_the_list(

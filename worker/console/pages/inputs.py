@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 
 from starlette.responses import Response, StreamingResponse
 
@@ -19,11 +20,12 @@ from worker.console.input_selection import (
 from worker.console.limits import MAX_COUNT, PAGE_ROWS, Neighbours
 from worker.console.problems import not_found
 from worker.console.visit import Visit
-from worker.export import Format, text_pieces
+from worker.export import Format, text_pieces, without_formulas
 from worker.store import input_queries, job_queries
 from worker.store.input_queries import InputFilter
 from worker.store.job_queries import ItemResult
 
+PIECES = 200  # rows or lines that are sent at a time: each time is a turn of a thread
 MEDIA_TYPES = {Format.JSONL: "application/x-ndjson", Format.CSV: "text/csv; charset=utf-8"}
 
 
@@ -71,11 +73,19 @@ def export(visit: Visit) -> Response:
     wanted = input_filter(job_id, visit.query)
     with visit.read() as connection:
         job_queries.progress_of(connection, job_id)  # an unknown job is a page, not a file
+    results = _results(visit, wanted)
+    if visit.query.choice("for", ("spreadsheets",)):
+        results = without_formulas(results)
     return StreamingResponse(
-        text_pieces(_results(visit, wanted), form),
+        _chunks(text_pieces(results, form)),
         media_type=media_type,
         headers={"Content-Disposition": f'attachment; filename="{job_id}.{form}"'},
     )
+
+
+def _chunks(pieces: Iterator[str]) -> Iterator[bytes]:
+    while chunk := "".join(islice(pieces, PIECES)):
+        yield chunk.encode("utf-8", "backslashreplace")
 
 
 def _results(visit: Visit, wanted: InputFilter) -> Iterator[ItemResult]:
