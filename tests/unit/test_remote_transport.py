@@ -25,7 +25,7 @@ from worker.domain.outcomes import (
     Unavailable,
 )
 from worker.remote import JudgeAPI
-from worker.remote.transport import HTTPX_ERRORS
+from worker.remote.transport import HTTPX_ERRORS, IDLE_SECONDS, PoolTransport
 
 ID = "0190c7a2-0000-7000-8000-000000000001"
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -342,3 +342,62 @@ def test_any_response_becomes_an_outcome(status: int, body: bytes, headers: dict
             written = json.dumps([item.input, extras], ensure_ascii=False, allow_nan=False)
             assert "\\u0000" not in written.replace("\\\\u0000", "")
             written.encode()  # no half of a surrogate pair is left
+
+
+class OpenedPools:
+    """Opens pools whose server answers each request, and knows which of them are closed."""
+
+    def __init__(self) -> None:
+        self.opened: list[httpcore.ConnectionPool] = []
+        self.closed: list[httpcore.ConnectionPool] = []
+
+    def __call__(self) -> httpcore.ConnectionPool:
+        answer = HEAD + b"Content-Length: 2\r\n\r\n{}"
+        pool = httpcore.ConnectionPool(network_backend=httpcore.MockBackend([answer] * 9))
+        close = pool.close
+
+        def note_closed() -> None:
+            self.closed.append(pool)
+            close()
+
+        pool.close = note_closed  # type: ignore[method-assign]
+        self.opened.append(pool)
+        return pool
+
+
+def test_requests_one_after_the_other_share_a_connection() -> None:
+    pools = OpenedPools()
+    transport = PoolTransport(pools)
+    for _ in range(3):
+        transport.handle_request(httpx.Request("GET", "http://judge.test/")).close()
+    assert len(pools.opened) == 1
+    transport.close()
+    assert pools.closed == pools.opened
+
+
+def test_no_exchange_touches_the_connection_of_another_one() -> None:
+    pools = OpenedPools()
+    transport = PoolTransport(pools)
+    one, two = (transport.handle_request(httpx.Request("GET", "http://judge.test/")) for _ in "ab")
+    assert len(pools.opened) == 2
+    transport.close()
+    assert not pools.closed
+    for response in (one, two, two):
+        response.close()
+    assert sorted(map(id, pools.closed)) == sorted(map(id, pools.opened))
+
+
+def test_a_connection_is_closed_when_it_was_idle_for_too_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("worker.remote.transport.clock", lambda: now)
+    pools = OpenedPools()
+    transport = PoolTransport(pools)
+    one, two = (transport.handle_request(httpx.Request("GET", "http://judge.test/")) for _ in "ab")
+    one.close()
+    two.close()
+    now = IDLE_SECONDS
+    transport.handle_request(httpx.Request("GET", "http://judge.test/")).close()
+    assert pools.closed == [pools.opened[0]]
+    transport.close()

@@ -40,7 +40,7 @@ from worker.remote.responses import (
     status_outcome,
     submit_outcome,
 )
-from worker.remote.transport import PoolTransport, connection_pool
+from worker.remote.transport import PoolTransport, pool_opener
 from worker.remote.urls import BaseURL
 from worker.wire.auth import authorization
 from worker.wire.paths import EXECUTIONS, JUDGES, batch_execute
@@ -109,7 +109,7 @@ class JudgeAPI:
         self._served_at = float("-inf")
         self._observe = observe
         self.budget = ResponseBudget()
-        self._transport = transport or PoolTransport(connection_pool(self._base_url.url))
+        self._transport = transport or PoolTransport(pool_opener(self._base_url.url))
         self._headers = {
             "Accept": "application/json",
             "Accept-Encoding": "identity",

@@ -1,23 +1,30 @@
 """Send requests over pooled connections that obey `exchange_deadline`.
 
 This replaces `httpx.HTTPTransport`, which does not let us choose the network backend.
+
+An exchange has a pool of httpcore for itself, which holds one connection. In a shared pool, one
+thread may close an idle connection that another thread has just been given
+(github.com/encode/httpcore/issues/1110): its request is lost after it was sent, and nobody knows
+whether the batch exists.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import httpcore
 import httpx
 
 from worker.remote.certificates import tls_context
-from worker.remote.deadline import DeadlineBackend
+from worker.remote.deadline import DeadlineBackend, clock
 from worker.remote.proxies import SOCKS, environment_proxy
 
-IDLE_CONNECTIONS = 64  # kept open for the next requests
-IDLE_SECONDS = 5.0
+IDLE_SECONDS = 5.0  # that a connection is kept open for the next request
 
 _ERROR_NAMES = (
     *("ConnectError", "ReadError", "WriteError", "NetworkError"),
@@ -29,13 +36,21 @@ HTTPX_ERRORS = {getattr(httpcore, name): getattr(httpx, name) for name in _ERROR
 
 
 class PoolTransport(httpx.BaseTransport):
-    """A transport over a connection pool of httpcore, which raises httpx's errors."""
+    """A transport over connection pools of httpcore, which raises httpx's errors. Thread-safe.
 
-    def __init__(self, pool: httpcore.ConnectionPool) -> None:
-        self._pool = pool
+    `open_pool` is called for each exchange that finds no idle pool.
+    """
+
+    def __init__(self, open_pool: Callable[[], httpcore.ConnectionPool]) -> None:
+        self._open_pool = open_pool
+        self._lock = threading.Lock()
+        self._idle: deque[tuple[httpcore.ConnectionPool, float]] = deque()  # and since when
+        self._idle_seconds = IDLE_SECONDS
 
     def close(self) -> None:
-        self._pool.close()
+        """Close the idle connections now, and the others after their exchange."""
+        self._idle_seconds = 0.0
+        self._close_unused()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         url = httpcore.URL(
@@ -45,26 +60,58 @@ class PoolTransport(httpx.BaseTransport):
             target=request.url.raw_path,
         )
         headers, content, extensions = request.headers.raw, request.read(), request.extensions
-        with _httpx_errors():
-            response = self._pool.handle_request(
-                httpcore.Request(
-                    request.method, url, headers=headers, content=content, extensions=extensions
+        pool = self._take()
+        try:
+            with _httpx_errors():
+                response = pool.handle_request(
+                    httpcore.Request(
+                        request.method, url, headers=headers, content=content, extensions=extensions
+                    )
                 )
-            )
-        stream = _ResponseStream(response)
+        except BaseException:
+            self._give_back(pool)
+            raise
+        stream = _ResponseStream(response, lambda: self._give_back(pool))
         return httpx.Response(response.status, headers=response.headers, stream=stream)
+
+    def _take(self) -> httpcore.ConnectionPool:
+        """Take the pool that was used last: its connection is the most likely to be open still."""
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()[0]
+        return self._open_pool()
+
+    def _give_back(self, pool: httpcore.ConnectionPool) -> None:
+        with self._lock:
+            self._idle.append((pool, clock()))
+        self._close_unused()
+
+    def _close_unused(self) -> None:
+        unused: list[httpcore.ConnectionPool] = []
+        with self._lock:
+            while self._idle and self._idle[0][1] <= clock() - self._idle_seconds:
+                unused.append(self._idle.popleft()[0])
+        for pool in unused:
+            pool.close()
 
 
 class _ResponseStream(httpx.SyncByteStream):
-    def __init__(self, response: httpcore.Response) -> None:
+    def __init__(self, response: httpcore.Response, give_back: Callable[[], None]) -> None:
         self._response = response
+        self._give_back = give_back
+        self._is_closed = False
 
     def __iter__(self) -> Iterator[bytes]:
         with _httpx_errors():
             yield from self._response.iter_stream()
 
     def close(self) -> None:
-        self._response.close()
+        if not self._is_closed:
+            self._is_closed = True
+            try:
+                self._response.close()
+            finally:
+                self._give_back()
 
 
 @contextmanager
@@ -77,27 +124,26 @@ def _httpx_errors() -> Iterator[None]:
         raise HTTPX_ERRORS[kind](str(error)) from error
 
 
-def connection_pool(base_url: httpx.URL) -> httpcore.ConnectionPool:
-    """Create the pool for one host, through the proxy that the environment names for it, if any.
+def pool_opener(base_url: httpx.URL) -> Callable[[], httpcore.ConnectionPool]:
+    """Return what opens pools for one host, through the proxy that the environment names, if any.
 
     Raises `ConfigurationError` where a variable of the environment is of no use.
     """
     tls = tls_context()
     options: dict[str, Any] = {
         "ssl_context": tls,
-        "max_connections": None,
-        "max_keepalive_connections": IDLE_CONNECTIONS,
+        "max_connections": 1,
         "keepalive_expiry": IDLE_SECONDS,
         "network_backend": DeadlineBackend(),
     }
     proxy = environment_proxy(base_url)
     if proxy is None:
-        return httpcore.ConnectionPool(**options)
+        return partial(httpcore.ConnectionPool, **options)
     if proxy.userinfo:
         options["proxy_auth"] = (proxy.username, proxy.password)
     url = str(proxy.copy_with(userinfo=b""))
     if proxy.scheme in SOCKS:
-        return httpcore.SOCKSProxy(url, **options)
+        return partial(httpcore.SOCKSProxy, url, **options)
     if proxy.scheme == "https":
         options["proxy_ssl_context"] = tls
-    return httpcore.HTTPProxy(url, **options)
+    return partial(httpcore.HTTPProxy, url, **options)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Self
 
 import httpcore
@@ -84,7 +85,8 @@ class WebhookClient:
         self._allow_private = allow_private
         self._deadline = deadline
         self._transport = PoolTransport(
-            httpcore.ConnectionPool(
+            partial(
+                httpcore.ConnectionPool,
                 ssl_context=tls_context(),
                 max_connections=None,
                 max_keepalive_connections=0,  # so that each delivery resolves and checks its host
