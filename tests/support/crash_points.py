@@ -109,8 +109,8 @@ SCENARIOS = {
     "in batches, one input failing and tried again": Scenario(
         effects=[
             "GET of the list",
-            "commit of insert_batch",
-            "message to submit, after insert_batch",
+            "commit of insert_batches",
+            "message to submit, after insert_batches",
             "commit of claim_submission",
             "claim_submission: POST of a batch",
             "claim_submission: commit of record_accepted",
@@ -207,7 +207,7 @@ SCENARIOS = {
     ),
     "killed before the message to submit": Scenario(
         effects=["commit of nudge_overdue", "message to submit, after nudge_overdue"],
-        killed_at="after commit of insert_batch",
+        killed_at="after commit of insert_batches",
         ending=ExpectedEnd(completed=2, evaluated=2),
     ),
     "killed before the message to poll": Scenario(
@@ -258,7 +258,7 @@ SCENARIOS = {
     ),
     "holders died while they submitted": Scenario(
         effects=["commit of claim_submission and put_on_hold"],
-        killed_at="after commit of insert_batch",
+        killed_at="after commit of insert_batches",
         prepare=holders_died,
         ending=ExpectedEnd(completed=2, evaluated=2),
     ),

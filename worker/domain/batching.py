@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 
-@dataclass(frozen=True, slots=True)
-class WaitingItem:
+class WaitingItem(NamedTuple):
     """A waiting item, as far as packing needs to know it."""
 
     job_id: UUID

@@ -8,9 +8,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class EvaluatorResult:
-    """One evaluator's verdict on one item."""
+class EvaluatorResult(NamedTuple):
+    """One evaluator's verdict on one item; a tuple, as a batch may have thousands of them."""
 
     evaluator_name: str
     score: float | None  # None: the evaluator gave none, or not a finite number (see `extra`)

@@ -64,7 +64,7 @@ def _plan_lane(
         packed, max_items=policy.batch_size, linger=policy.linger, more=len(waiting) == limit
     )
     going = going[:slots]  # long texts make more batches than there are slots
-    batch_ids = [planning.insert_batch(tx, lane, members) for members in going]
+    batch_ids = planning.insert_batches(tx, lane, going)
     planning.start_jobs(tx, {member.job_id for members in going for member in members})
     if len(waiting) < limit:
         job_completion.settle_idle_jobs(tx, lane.key)

@@ -50,9 +50,11 @@ class Poller:
         """Claim a poll; None if nothing is due, or the batch was deferred or put on hold."""
         context = self.context
         claim = polling.claim_poll(tx, batch_id, holder=context.holder, lease=context.policy.lease)
-        if claim is None or not isinstance(admit_request(tx, claim, context.rng), Admitted):
-            return None
-        return claim
+        return claim if claim is not None and self.admits(tx, claim) else None
+
+    def admits(self, tx: Transaction, claim: Claim) -> bool:
+        """Return whether a claimed batch may be read now; else it was deferred or put on hold."""
+        return isinstance(admit_request(tx, claim, self.context.rng), Admitted)
 
     def read(self, claim: Claim) -> None:
         """Read a claimed batch and record what the remote says of it."""
@@ -111,7 +113,9 @@ class Poller:
         return wait
 
     def _record_end(self, tx: Transaction, claim: Claim, execution: BatchExecution) -> float | None:
-        rows = batch_items(tx, claim.id)
+        # The texts of the inputs are only needed to compare them with their echoes.
+        is_echoed = any(item.input for item in execution.items)
+        rows = batch_items(tx, claim.id, with_inputs=is_echoed)
         result = read_batch_result(execution, {row.batch_index: row.input for row in rows})
         obstacle = _obstacle(result)
         if obstacle is not None and claim.failures < UNFINISHED_READS:

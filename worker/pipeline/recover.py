@@ -196,7 +196,8 @@ class Recovery:
                 )
                 return leases.put_on_hold(tx, claim, reason=reason), ()
             case Continuation.BLAME if claim.item_count == 1:
-                return submission.record_refused(tx, claim, reason=error), ()
+                doubts = claim.doubts + 1
+                return submission.record_refused(tx, claim, reason=error, doubts=doubts), ()
             case Continuation.BLAME | Continuation.SPLIT:
                 spent = continuation is Continuation.SPLIT
                 halves = submission.record_split(
@@ -212,10 +213,16 @@ def record_accepted(
     moved = submission.record_accepted(
         tx, claim, remote_batch_id=remote_id, status_url=status_url, wait=wait
     )
-    if not moved and submission.known_remote_ids(tx, [remote_id]):
+    if not moved:
+        record_foreign_id(tx, claim, remote_id)
+    return moved
+
+
+def record_foreign_id(tx: Transaction, claim: Claim, remote_id: str) -> None:
+    """Leave a batch in doubt if the remote answered with an id that another batch has."""
+    if submission.known_remote_ids(tx, [remote_id]):
         reason = f"the remote answered with the id of another batch ({remote_id})"
         submission.record_unknown(tx, claim, reason=reason, wait=first_search_wait())
-    return moved
 
 
 # --- the search ----------------------------------------------------------------------------------

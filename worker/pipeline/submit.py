@@ -29,7 +29,7 @@ from worker.pipeline.admission import Admitted, Deferred, NothingDue, OnHold, ad
 from worker.pipeline.context import StepContext
 from worker.pipeline.path_check import Undecided, check_refusal
 from worker.pipeline.poll import Poller
-from worker.pipeline.recover import OWN_TAG, InDoubt, Recovery, record_accepted
+from worker.pipeline.recover import OWN_TAG, InDoubt, Recovery, record_accepted, record_foreign_id
 from worker.store import gates, submission
 from worker.store.database import Transaction
 from worker.store.leases import Claim
@@ -150,13 +150,14 @@ class Submitter:
     def _record_outcome(
         self, tx: Transaction, claim: Claim, outcome: SubmitOutcome, wait: float
     ) -> Claim | None:
-        """Record what became of the POST; returns the claim of a first poll that is due now."""
+        """Record what became of the POST; returns the claim if its first poll is due now."""
         rng = self.context.rng
         match outcome:
             case Accepted(remote_id, status_url):
                 gate_policy.record_success(tx, claim, gates.SUBMIT)
-                accepted = record_accepted(tx, claim, remote_id, status_url, wait=wait)
-                return self.poller.claim(tx, claim.id) if accepted and not wait else None
+                if not wait:
+                    return self._record_accepted_and_poll(tx, claim, remote_id, status_url)
+                record_accepted(tx, claim, remote_id, status_url, wait=wait)
             case Invalid(reason) | TooLarge(reason) | NotFound(reason):
                 gate_policy.record_success(tx, claim, gates.SUBMIT)
                 submission.record_refused(tx, claim, reason=reason)
@@ -173,6 +174,21 @@ class Submitter:
                 delay, gate = gate_policy.record_failure(tx, outcome, claim, gates.SUBMIT, rng)
                 submission.record_not_started(tx, claim, reason=reason, wait=delay, gate=gate)
         return None
+
+    def _record_accepted_and_poll(
+        self, tx: Transaction, claim: Claim, remote_id: str, status_url: str | None
+    ) -> Claim | None:
+        poll_claim = submission.record_accepted_and_poll(
+            tx,
+            claim,
+            remote_batch_id=remote_id,
+            status_url=status_url,
+            lease=self.context.policy.lease,
+        )
+        if poll_claim is None:
+            record_foreign_id(tx, claim, remote_id)
+            return None
+        return poll_claim if self.poller.admits(tx, poll_claim) else None
 
     def _first_poll_wait(self, judge_id: str) -> float:
         policy = self.context.policy

@@ -29,9 +29,7 @@ def make_storable(value: Value) -> Value:
 
 def _storable(value: Any, depth: int) -> Any:
     if isinstance(value, str):
-        if value.isascii() and "\x00" not in value:
-            return value  # true of nearly all: no search and no copy
-        return _UNSTORABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", value)
+        return storable_text(value)
     if isinstance(value, dict | list) and depth >= MAX_DEPTH:
         return TOO_DEEP
     if isinstance(value, dict):
@@ -43,15 +41,22 @@ def _storable(value: Any, depth: int) -> Any:
     return value
 
 
+def storable_text(text: str) -> str:
+    r"""Spell out what PostgreSQL refuses in a text, NUL and lone surrogates, as `\u0000`."""
+    if text.isascii() and "\x00" not in text:
+        return text  # true of nearly all: no search and no copy
+    return _UNSTORABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
 def as_text(value: object) -> str | None:
     """Return a string; encode any other value but null as JSON rather than lose it."""
-    if value is None or isinstance(value, str):
-        return make_storable(value)
-    return json.dumps(make_storable(value), ensure_ascii=False)
+    if isinstance(value, str):
+        return storable_text(value)
+    return None if value is None else json.dumps(make_storable(value), ensure_ascii=False)
 
 
 def string_or_none(value: object) -> str | None:
-    return make_storable(value) if isinstance(value, str) else None
+    return storable_text(value) if isinstance(value, str) else None
 
 
 def count_or_none(value: object) -> int | None:
@@ -64,6 +69,8 @@ def count_or_none(value: object) -> int | None:
 
 def number_or_none(value: object) -> float | None:
     """Return a finite number; it may be text, as some servers write decimals."""
+    if value is None or (type(value) is float and math.isfinite(value)):
+        return value  # nearly always
     if isinstance(value, str):
         value = value if _NUMBER.fullmatch(value.strip()) else None
     if isinstance(value, bool) or not isinstance(value, int | float | str):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from worker.domain.lifecycle import ENDED_AT_REMOTE
@@ -24,7 +24,7 @@ from worker.remote.json_values import (
 MAX_ID = 255  # characters, because an id is a key of an index
 MAX_ODDITIES = 20  # listed one by one; the rest is counted
 
-_RESULT_FIELDS = {field.name for field in fields(EvaluatorResult)} - {"extra"}
+_RESULT_FIELDS = frozenset(EvaluatorResult._fields) - {"extra"}
 
 
 class UnreadableExecution(Exception):
@@ -173,7 +173,7 @@ def _read_result(result: Mapping[str, Any], number: int) -> EvaluatorResult:
         for key, value in result.items()
         if key not in _RESULT_FIELDS or (value is not None and getattr(parsed, key) is None)
     }
-    return replace(parsed, extra=make_storable(extra)) if extra else parsed
+    return parsed._replace(extra=make_storable(extra)) if extra else parsed
 
 
 def _compare_counts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -24,14 +25,14 @@ class OpenItem(NamedTuple):
 
 
 class BatchItem(NamedTuple):
-    """An item of a batch with the input that is sent for it."""
+    """An item of a batch, which may be cancelled, with the input that is sent for it if read."""
 
     job_id: UUID
     item_index: int
     batch_index: int
     attempts: int
     is_cancelled: bool
-    input: Any  # an object in the API's shape, unless plain SQL wrote something else
+    input: Any = MappingProxyType({})  # in the API's shape, unless plain SQL wrote something else
 
 
 def open_items(tx: Transaction, batch_id: UUID) -> list[OpenItem]:
@@ -46,12 +47,16 @@ _OPEN_ITEMS = (
 )
 
 
-def batch_items(tx: Transaction, batch_id: UUID) -> list[BatchItem]:
+def batch_items(tx: Transaction, batch_id: UUID, *, with_inputs: bool = True) -> list[BatchItem]:
     """Return the items of a batch by their index in it, cancelled ones included."""
-    # By position: a look-up by name for each value took longer than the query.
+    # All rows at once and by position: to fetch each by itself, or to look up each value by its
+    # name, takes longer than the query.
+    given = {"of_batch": batch_id}
+    if not with_inputs:
+        return [BatchItem(*row) for row in tx.execute(_BATCH_ITEMS, given).all()]
     return [
         BatchItem._make((*row[:_OWN_WIDTH], _input_of(*row[_OWN_WIDTH:])))
-        for row in tx.execute(_BATCH_ITEMS, {"of_batch": batch_id})
+        for row in tx.execute(_BATCH_ITEMS_WITH_INPUTS, given).all()
     ]
 
 
@@ -61,14 +66,17 @@ _OWN_COLUMNS = (
 )
 _OWN_WIDTH = len(_OWN_COLUMNS)
 _BATCH_ITEMS = (
-    # Not `metadata`, which stays here.
-    sa.select(*_OWN_COLUMNS, items.c.extra, *(items.c[name] for name in COLUMN_FIELDS))
+    sa.select(*_OWN_COLUMNS)
     .where(
         items.c.batch_id == sa.bindparam("of_batch"),
         item_is_in_batch,
         items.c.batch_index.isnot(None),
     )
     .order_by(items.c.batch_index)
+)
+# Not `metadata`, which stays here.
+_BATCH_ITEMS_WITH_INPUTS = _BATCH_ITEMS.add_columns(
+    items.c.extra, *(items.c[name] for name in COLUMN_FIELDS)
 )
 
 

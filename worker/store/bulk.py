@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -29,7 +29,7 @@ class BulkUpdate:
         self,
         build: Callable[[Any], sa.Update],
         *,
-        shared: Mapping[str, type[sa.types.TypeEngine[Any]]],
+        shared: Mapping[str, type[sa.types.TypeEngine[Any]]] = MappingProxyType({}),
         **columns: type[sa.types.TypeEngine[Any]],
     ) -> None:
         common = {name: sa.bindparam(name, type_=kind) for name, kind in shared.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -12,9 +12,9 @@ from worker.domain.lifecycle import Status, job_status_at_end
 from worker.events import Event
 from worker.store import score_rollup
 from worker.store.bulk import BulkUpdate
-from worker.store.column_types import Id
+from worker.store.column_types import Id, Json
 from worker.store.database import Transaction
-from worker.store.sql_functions import among, later, now, seconds_between
+from worker.store.sql_functions import among, later, now, seconds_between, text_at
 from worker.store.tables import item_is_in_flight, item_is_live, item_is_waiting, items, jobs
 from worker.store.webhook_deliveries import EndedJob, insert_notice
 
@@ -216,23 +216,44 @@ def fail_waiting_items(tx: Transaction, job_ids: Sequence[UUID], reason: str) ->
     )
 
 
-class EndedItem(NamedTuple):
-    """What became of an item, by its index in its batch."""
+def complete_items(tx: Transaction, batch_id: UUID, log_ids: Mapping[int, str]) -> int:
+    """processing -> completed, for all items of a batch that are still in flight.
+
+    `log_ids` are those of their execution logs, by index in the batch. Returns how many completed:
+    those that were cancelled meanwhile stay so.
+    """
+    given = {"of_batch": batch_id, "log_ids": log_ids or None}
+    return tx.execute(_COMPLETE_ITEMS, given).rowcount
+
+
+_COMPLETE_ITEMS = (
+    sa.update(items)
+    .where(items.c.batch_id == sa.bindparam("of_batch"), item_is_in_flight)
+    .values(
+        status=Status.COMPLETED,
+        attempts=items.c.attempts + 1,
+        error=None,
+        execution_log_id=text_at(
+            sa.bindparam("log_ids", type_=Json), sa.cast(items.c.batch_index, sa.Text)
+        ),
+        finished_at=now(),
+    )
+)
+
+
+class ItemFailure(NamedTuple):
+    """Why an item failed, by its index in its batch."""
 
     of_index: int
-    new_status: Status
-    new_error: str | None = None
+    new_error: str
     log_id: str | None = None
 
 
-def end_items(
-    tx: Transaction, batch_id: UUID, ended: Sequence[EndedItem], *, spent: int = 1
-) -> int:
-    """processing -> completed or failed, with so many attempts more.
-
-    Returns how many ended: those that were cancelled meanwhile stay so.
-    """
-    return _END_ITEM.run(tx, [item._asdict() for item in ended], of_batch=batch_id, spent=spent)
+def fail_items(
+    tx: Transaction, batch_id: UUID, failures: Sequence[ItemFailure], *, spent: int = 1
+) -> None:
+    """processing -> failed, with so many attempts more."""
+    _FAIL_ITEM.run(tx, [item._asdict() for item in failures], of_batch=batch_id, spent=spent)
 
 
 def retry_items(
@@ -260,12 +281,12 @@ def _in_flight(given: Any) -> sa.ColumnElement[bool]:
     )
 
 
-_END_ITEM = BulkUpdate(
+_FAIL_ITEM = BulkUpdate(
     lambda given: (
         sa.update(items)
         .where(_in_flight(given))
         .values(
-            status=given.new_status,
+            status=Status.FAILED,
             attempts=items.c.attempts + given.spent,
             error=given.new_error,
             execution_log_id=given.log_id,
@@ -274,7 +295,6 @@ _END_ITEM = BulkUpdate(
     ),
     shared={"of_batch": Id, "spent": sa.Integer},
     of_index=sa.Integer,
-    new_status=sa.Text,
     new_error=sa.Text,
     log_id=sa.Text,
 )

@@ -10,7 +10,7 @@ Statements are module constants, as building one costs several times as much as 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -139,9 +139,7 @@ def move(
     if (to in LIVE_STATES) is not (due_in is not None):
         raise ValueError(f"a batch that becomes {to} is due again, or is not live")
     given = {
-        "claim_id": claim.id,
-        "claim_epoch": claim.epoch,
-        "claim_state": claim.state,
+        **_identity(claim),
         "state": to,
         "lease_holder": None,
         "nudged_at": None,
@@ -173,21 +171,67 @@ def _build_move(*, live: bool, ended: bool, sent: bool) -> sa.Update:
         values["finished_at"] = now()
     if sent:
         values["submitted_at"] = now()
-    statement = (
-        sa.update(batches)
-        .where(
-            batches.c.id == sa.bindparam("claim_id"),
-            batches.c.epoch == sa.bindparam("claim_epoch"),
-            batches.c.state == sa.bindparam("claim_state"),
-            # A second run, after a commit whose response was lost, moves nothing.
-            batches.c.claims > 0,
-        )
-        .values(**values)
+    statement = sa.update(batches).where(*_IS_CLAIMED).values(**values)
+    return statement.where(_IS_NEW_AT_REMOTE) if sent else statement
+
+
+def keep_for_first_poll(
+    tx: Transaction, claim: Claim, *, remote_batch_id: str, status_url: str | None, lease: float
+) -> Claim | None:
+    """submitting -> submitted, under the same claim, which goes on for the first poll.
+
+    None where the holder has lost the claim, or another batch has this id at the remote.
+    """
+    given = {"new_remote_id": remote_batch_id, "new_status_url": status_url, "lease": lease}
+    moved = tx.execute(_KEEP_FOR_FIRST_POLL, {**_identity(claim), **given}).one_or_none()
+    if moved is None:
+        tx.count(CountedEvent.LEASE_LOST)
+        return None
+    return replace(
+        claim,
+        state=BatchState.SUBMITTED,
+        polls=claim.polls + 1,
+        remote_batch_id=remote_batch_id,
+        status_url=status_url,
+        failures=0,
+        gate=None,
+        **moved._asdict(),
     )
-    if sent:  # a batch of the remote belongs to one batch of ours
-        taken = sa.select(1).where(_other.c.remote_batch_id == sa.bindparam("new_remote_id"))
-        statement = statement.where(~sa.exists(taken))
-    return statement
+
+
+def _identity(claim: Claim) -> dict[str, Any]:
+    """Return the values of `_IS_CLAIMED`."""
+    return {"claim_id": claim.id, "claim_epoch": claim.epoch, "claim_state": claim.state}
+
+
+_IS_CLAIMED = (
+    batches.c.id == sa.bindparam("claim_id"),
+    batches.c.epoch == sa.bindparam("claim_epoch"),
+    batches.c.state == sa.bindparam("claim_state"),
+    # A second run, after a commit whose response was lost, moves nothing.
+    batches.c.claims > 0,
+)
+# A batch of the remote belongs to one batch of ours.
+_IS_NEW_AT_REMOTE = ~sa.exists(
+    sa.select(1).where(_other.c.remote_batch_id == sa.bindparam("new_remote_id"))
+)
+_KEEP_FOR_FIRST_POLL = (
+    sa.update(batches)
+    .where(*_IS_CLAIMED, _IS_NEW_AT_REMOTE)
+    .values(
+        state=BatchState.SUBMITTED,
+        remote_batch_id=sa.bindparam("new_remote_id"),
+        status_url=sa.bindparam("new_status_url"),
+        submitted_at=now(),
+        polls=batches.c.polls + 1,
+        due_at=later(sa.bindparam("lease", type_=sa.Double)),
+        failures=0,
+        error=None,
+        gate=None,
+        nudged_at=None,
+    )
+    .returning(batches.c.submitted_at, now().label("claimed_at"), _TROUBLE.label("trouble"))
+)
 
 
 def record_waiting(

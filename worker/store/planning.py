@@ -17,7 +17,7 @@ from worker.store.bulk import BulkUpdate
 from worker.store.column_types import Id
 from worker.store.database import Transaction
 from worker.store.leases import Claim
-from worker.store.sql_functions import now, octet_length
+from worker.store.sql_functions import now, octet_length, seconds_between
 from worker.store.tables import batches, item_is_waiting, items, jobs
 
 PLANNING_LOCK = 0x65766C01  # an advisory lock of PostgreSQL; SQLite has one writer anyway
@@ -83,12 +83,8 @@ _DUE_LANES = (
 def waiting_items(tx: Transaction, lane: str, limit: int) -> list[WaitingItem]:
     """Return the next items of a lane, in the order in which they are to be sent."""
     statement = _WAITING_ON_POSTGRESQL if tx.on_postgresql else _WAITING_ON_SQLITE
-    return [
-        WaitingItem(job_id, index, size, (moment - due_at).total_seconds())
-        for job_id, index, due_at, size, moment in tx.execute(
-            statement, {"of_lane": lane, "maximum": limit}
-        )
-    ]
+    given = {"of_lane": lane, "maximum": limit}
+    return [WaitingItem(*row) for row in tx.execute(statement, given).all()]
 
 
 def _bytes(text: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
@@ -106,6 +102,7 @@ def _size() -> sa.ColumnElement[int]:
 
 
 _WAITS_NOW = sa.and_(item_is_waiting, items.c.due_at <= now())
+_WAITED = sa.func.coalesce(seconds_between(items.c.due_at, now()), 0.0)
 _LIMIT = sa.bindparam("maximum", type_=sa.Integer)
 _DUE_OF_LANE = (
     sa.select(jobs.c.id, jobs.c.priority)
@@ -115,7 +112,7 @@ _DUE_OF_LANE = (
 )
 # No row is locked: nobody else plans items while this transaction has the planners' lock.
 _WAITING_ON_SQLITE = (
-    sa.select(items.c.job_id, items.c.item_index, items.c.due_at, _size(), now().label("now"))
+    sa.select(items.c.job_id, items.c.item_index, _size(), _WAITED)
     .join_from(jobs, items, items.c.job_id == jobs.c.id)
     .where(jobs.c.lane == sa.bindparam("of_lane"), jobs.c.due_at <= now(), _WAITS_NOW)
     .order_by(jobs.c.priority.desc(), jobs.c.id, items.c.item_index)
@@ -123,31 +120,32 @@ _WAITING_ON_SQLITE = (
 )
 # Job by job, until there are enough: for a join, PostgreSQL would read and sort all that waits.
 _OF_ONE_JOB = (
-    sa.select(items.c.item_index, items.c.due_at, _size().label("size"))
+    sa.select(items.c.item_index, _size().label("size"), _WAITED.label("waited"))
     .where(items.c.job_id == _DUE_OF_LANE.c.id, _WAITS_NOW)
     .order_by(items.c.item_index)
     .limit(_LIMIT)
     .lateral("waiting")
 )
 _WAITING_ON_POSTGRESQL = (
-    sa.select(
-        _DUE_OF_LANE.c.id,
-        _OF_ONE_JOB.c.item_index,
-        _OF_ONE_JOB.c.due_at,
-        _OF_ONE_JOB.c.size,
-        now().label("now"),
-    )
+    sa.select(_DUE_OF_LANE.c.id, _OF_ONE_JOB.c.item_index, _OF_ONE_JOB.c.size, _OF_ONE_JOB.c.waited)
     .join_from(_DUE_OF_LANE, _OF_ONE_JOB, sa.true())
     .order_by(_DUE_OF_LANE.c.priority.desc(), _DUE_OF_LANE.c.id, _OF_ONE_JOB.c.item_index)
     .limit(_LIMIT)
 )
 
 
-def insert_batch(tx: Transaction, lane: Lane, members: Sequence[WaitingItem]) -> UUID:
-    """Insert one planned batch, and put its items into it: pending -> processing."""
-    batch_id = insert_planned(tx, lane, item_count=len(members))
-    _ASSIGN_RUN.run(tx, _runs(members), to_batch=batch_id)
-    return batch_id
+def insert_batches(
+    tx: Transaction, lane: Lane, groups: Sequence[Sequence[WaitingItem]]
+) -> list[UUID]:
+    """Insert a planned batch for each group, and put its items into it: pending -> processing."""
+    batch_ids = insert_planned(tx, lane, item_counts=[len(members) for members in groups])
+    runs = [
+        {**run, "to_batch": batch_id}
+        for batch_id, members in zip(batch_ids, groups, strict=True)
+        for run in _runs(members)
+    ]
+    _ASSIGN_RUN.run(tx, runs)
+    return batch_ids
 
 
 def _runs(members: Sequence[WaitingItem]) -> list[dict[str, Any]]:
@@ -183,7 +181,7 @@ _ASSIGN_RUN = BulkUpdate(
             batch_index=given.index + items.c.item_index - given.first,
         )
     ),
-    shared={"to_batch": Id},
+    to_batch=Id,
     of_job=Id,
     first=sa.Integer,
     last=sa.Integer,
@@ -191,22 +189,28 @@ _ASSIGN_RUN = BulkUpdate(
 )
 
 
-def insert_planned(tx: Transaction, lane: Lane | Claim, *, item_count: int) -> UUID:
-    """Insert a planned batch that is due now; its message is sent after the commit."""
-    batch_id = uuid7()
-    given = {
-        "id": batch_id,
-        "state": BatchState.PLANNED,
-        "judge_id": lane.judge_id,
-        "judge_version_id": lane.judge_version_id,
-        "tags": list(lane.tags),
-        "item_count": item_count,
-    }
-    tx.execute(_INSERT_PLANNED, given)
-    tx.record_event(
-        Event.BATCH_PLANNED, batch_id=batch_id, judge_id=lane.judge_id, items=item_count
-    )
-    return batch_id
+def insert_planned(
+    tx: Transaction, lane: Lane | Claim, *, item_counts: Sequence[int]
+) -> list[UUID]:
+    """Insert planned batches that are due now; their messages are sent after the commit."""
+    rows: list[dict[str, Any]] = [
+        {
+            "id": uuid7(),
+            "state": BatchState.PLANNED,
+            "judge_id": lane.judge_id,
+            "judge_version_id": lane.judge_version_id,
+            "tags": list(lane.tags),
+            "item_count": item_count,
+        }
+        for item_count in item_counts
+    ]
+    if rows:
+        tx.execute(_INSERT_PLANNED, rows)
+    for row in rows:
+        tx.record_event(
+            Event.BATCH_PLANNED, batch_id=row["id"], judge_id=lane.judge_id, items=row["item_count"]
+        )
+    return [row["id"] for row in rows]
 
 
 _INSERT_PLANNED = sa.insert(batches).values(due_at=now(), created_at=now())

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
 
 from worker.domain.batch_result import BatchResult
-from worker.domain.lifecycle import BatchState, Status
+from worker.domain.lifecycle import BatchState
 from worker.domain.outcomes import EvaluatorResult, RemoteItem
 from worker.events import CountedEvent, Event
 from worker.store import job_completion
 from worker.store.batch_items import BatchItem, OpenItem, open_items
 from worker.store.bulk import insert_rows
 from worker.store.database import Transaction
-from worker.store.job_completion import EndedItem
+from worker.store.job_completion import ItemFailure
 from worker.store.leases import Claim, build_claim, claim_batch, move, record_waiting
 from worker.store.tables import batches, evaluator_results, item_is_in_batch, items
 
@@ -107,13 +107,12 @@ def record_results(
             reason, log_id = result.reason(index), result.execution_log_id(index)
             failed.append(FailedItem(row, reason, log_id, result.may_retry(index)))
     _insert_results(tx, completed)
-    ended = [
-        EndedItem(row.batch_index, Status.COMPLETED, log_id=item.execution_log_id)
-        for row, item in completed
-    ]
-    if job_completion.end_items(tx, claim.id, ended) < len(ended):
-        tx.execute(_DELETE_RESULTS_OF_CANCELLED, {"of_batch": claim.id})
     _fail_or_retry(tx, claim, failed, retry_wait)
+    log_ids = {
+        row.batch_index: item.execution_log_id for row, item in completed if item.execution_log_id
+    }
+    if completed and job_completion.complete_items(tx, claim.id, log_ids) < len(completed):
+        tx.execute(_DELETE_RESULTS_OF_CANCELLED, {"of_batch": claim.id})
     tx.record_event(
         Event.BATCH_FINISHED,
         batch_id=claim.id,
@@ -146,7 +145,7 @@ def _fail_or_retry(
 
     Submissions of this batch that remained in doubt count as attempts, too.
     """
-    ended: list[EndedItem] = []
+    failed: list[ItemFailure] = []
     retried: list[dict[str, Any]] = []
     retried_jobs: set[UUID] = set()
     for row, error, log_id, may_retry in failures:
@@ -161,11 +160,11 @@ def _fail_or_retry(
             attempt=attempt,
         )
         if wait is None:
-            ended.append(EndedItem(row.batch_index, Status.FAILED, error, log_id))
+            failed.append(ItemFailure(row.batch_index, error, log_id))
         else:
             retried.append({"of_index": row.batch_index, "new_error": error, "wait": wait})
             retried_jobs.add(row.job_id)
-    job_completion.end_items(tx, claim.id, ended, spent=claim.doubts + 1)
+    job_completion.fail_items(tx, claim.id, failed, spent=claim.doubts + 1)
     job_completion.retry_items(tx, claim.id, retried, job_ids=retried_jobs, spent=claim.doubts + 1)
 
 
@@ -176,11 +175,7 @@ def _insert_results(tx: Transaction, completed: Sequence[tuple[BatchItem, Remote
         tx.execute(
             _DELETE_RESULTS, [{"of_job": row.job_id, "of_item": row.item_index} for row in repeated]
         )
-    rows = [
-        _result_row(row, position, evaluator_result)
-        for row, item in completed
-        for position, evaluator_result in enumerate(item.evaluator_results)
-    ]
+    rows = [result_row for row, item in completed for result_row in _result_rows(row, item)]
     if rows:
         insert_rows(tx.connection, evaluator_results, _RESULT_COLUMNS, rows)
 
@@ -199,22 +194,11 @@ _DELETE_RESULTS_OF_CANCELLED = sa.delete(evaluator_results).where(
         )
     )
 )
-_RESULT_COLUMNS = (
-    *("job_id", "item_index", "position", "evaluator_name", "score", "justification"),
-    *("evaluator_id", "evaluator_version_id", "confidence", "extra"),
-)
+_RESULT_COLUMNS = ("job_id", "item_index", "position", *EvaluatorResult._fields)
 
 
-def _result_row(row: BatchItem, position: int, result: EvaluatorResult) -> tuple[object, ...]:
-    return (
-        str(row.job_id),
-        row.item_index,
-        position,
-        result.evaluator_name,
-        result.score,
-        result.justification,
-        result.evaluator_id,
-        result.evaluator_version_id,
-        result.confidence,
-        json.dumps(dict(result.extra), ensure_ascii=False) if result.extra else None,
-    )
+def _result_rows(row: BatchItem, item: RemoteItem) -> Iterator[tuple[object, ...]]:
+    job_id = str(row.job_id)
+    for position, result in enumerate(item.evaluator_results):
+        extra = json.dumps(dict(result.extra), ensure_ascii=False) if result.extra else None
+        yield job_id, row.item_index, position, *result[:-1], extra

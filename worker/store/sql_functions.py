@@ -88,8 +88,8 @@ class text_at(FunctionElement[str]):  # noqa: N801 (reads as a SQL function)
     type = sa.Text()
     inherit_cache = True
 
-    def __init__(self, column: sa.ColumnElement[Any], name: str) -> None:
-        super().__init__(column, sa.literal(name, sa.Text()))
+    def __init__(self, column: sa.ColumnElement[Any], name: str | sa.ColumnElement[str]) -> None:
+        super().__init__(column, sa.literal(name, sa.Text()) if isinstance(name, str) else name)
 
 
 _spell(text_at, postgresql="({0} ->> {1})", sqlite="json_extract({0}, '$.' || {1})")

@@ -15,10 +15,10 @@ import sqlalchemy as sa
 from worker.domain.doubt import Doubt
 from worker.domain.lifecycle import BatchState, Status
 from worker.events import Event
-from worker.store import job_completion
+from worker.store import job_completion, leases
 from worker.store.batch_items import BatchItem, OpenItem, batch_items, open_items
 from worker.store.database import Transaction
-from worker.store.job_completion import EndedItem
+from worker.store.job_completion import ItemFailure
 from worker.store.leases import Claim, build_claim, claim_batch, move, record_waiting
 from worker.store.planning import build_doubt_counts, insert_planned
 from worker.store.sql_functions import among, now
@@ -116,13 +116,17 @@ def _shrink_batch(tx: Transaction, batch_id: UUID, item_count: int) -> None:
 
 
 def _fail_items(
-    tx: Transaction, batch_id: UUID, failed: Sequence[tuple[BatchItem | OpenItem, str]]
+    tx: Transaction,
+    batch_id: UUID,
+    failed: Sequence[tuple[BatchItem | OpenItem, str]],
+    *,
+    spent: int = 1,
 ) -> None:
     """processing -> failed for good, and end the jobs of which these were the last."""
     if not failed:
         return
-    ended = [EndedItem(item.batch_index, Status.FAILED, error) for item, error in failed]
-    job_completion.end_items(tx, batch_id, ended)
+    failures = [ItemFailure(item.batch_index, error) for item, error in failed]
+    job_completion.fail_items(tx, batch_id, failures, spent=spent)
     for item, error in failed:
         tx.record_event(
             Event.ITEM_FAILED,
@@ -149,13 +153,32 @@ def record_accepted(
         error=None,
     )
     if moved:
-        tx.record_event(
-            Event.BATCH_SUBMITTED,
-            batch_id=claim.id,
-            remote_batch_id=remote_batch_id,
-            found=True if claim.state is BatchState.UNKNOWN else None,
-        )
+        _record_submitted(tx, claim, remote_batch_id)
     return moved
+
+
+def record_accepted_and_poll(
+    tx: Transaction, claim: Claim, *, remote_batch_id: str, status_url: str | None, lease: float
+) -> Claim | None:
+    """submitting -> submitted, like `record_accepted`, where the first poll is due immediately.
+
+    Returns the claim, which goes on for that poll: no other process need take the batch in between.
+    """
+    poll_claim = leases.keep_for_first_poll(
+        tx, claim, remote_batch_id=remote_batch_id, status_url=status_url, lease=lease
+    )
+    if poll_claim is not None:
+        _record_submitted(tx, claim, remote_batch_id)
+    return poll_claim
+
+
+def _record_submitted(tx: Transaction, claim: Claim, remote_batch_id: str) -> None:
+    tx.record_event(
+        Event.BATCH_SUBMITTED,
+        batch_id=claim.id,
+        remote_batch_id=remote_batch_id,
+        found=True if claim.state is BatchState.UNKNOWN else None,
+    )
 
 
 def record_not_started(
@@ -226,15 +249,17 @@ _KNOWN = sa.select(batches.c.remote_batch_id).where(
 )
 
 
-def record_refused(tx: Transaction, claim: Claim, *, reason: str) -> bool:
+def record_refused(tx: Transaction, claim: Claim, *, reason: str, doubts: int = 0) -> bool:
     """submitting, unknown -> refused: the API will never take these inputs.
 
-    They fail with its words.
+    They fail with its words. Of its submissions, `doubts` may have been evaluated all the same.
     """
-    if not move(tx, claim, BatchState.REFUSED, error=reason):
+    doubts = max(doubts, claim.doubts)
+    if not move(tx, claim, BatchState.REFUSED, error=reason, doubts=doubts):
         return False
     tx.record_event(Event.BATCH_REFUSED, batch_id=claim.id, reason=reason)
-    _fail_items(tx, claim.id, [(item, reason) for item in open_items(tx, claim.id)])
+    failed = [(item, reason) for item in open_items(tx, claim.id)]
+    _fail_items(tx, claim.id, failed, spent=max(doubts, 1))
     return True
 
 
@@ -258,7 +283,7 @@ def record_split(tx: Transaction, claim: Claim, *, reason: str, doubts: int) -> 
 
 
 def _insert_half(tx: Transaction, claim: Claim, rows: Sequence[OpenItem], doubts: int) -> UUID:
-    batch_id = insert_planned(tx, claim, item_count=len(rows))
+    [batch_id] = insert_planned(tx, claim, item_counts=[len(rows)])
     if doubts or claim.server_error:
         # A half is suspected from the start, and innocent only by what passes from now on.
         suspected_at = now() if claim.server_error else None
