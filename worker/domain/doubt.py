@@ -27,7 +27,7 @@ class Continuation(Enum):
 
     SUBMIT_AGAIN = auto()  # counted as an attempt
     SPLIT = auto()  # in two halves; counted as an attempt
-    BLAME = auto()  # refused like a 400: split, or failed if it is one input; not counted
+    BLAME = auto()  # refused like a 400: split without counting it, or failed if it is one input
     HOLD = auto()  # a person decides
 
 
@@ -35,12 +35,15 @@ def continue_in_doubt(doubt: Doubt, *, max_attempts: int) -> Continuation:
     """Decide how the batch goes on.
 
     A judge that answers one batch with 5xx again and again, takes others meanwhile and lists
-    nothing of it chokes on one of its inputs. While it takes nothing at all, that cannot be told
+    nothing of it chokes on one of its inputs. A lone input is blamed after its last attempt only:
+    some servers answer many requests so. While the judge takes nothing at all, that cannot be told
     from an outage; only a batch that is alone is split to find out.
     """
-    if doubt.is_repeated_error and doubt.others_pass and doubt.has_list:
+    is_last = doubt.attempts >= max_attempts
+    is_choking = doubt.is_repeated_error and doubt.others_pass and doubt.has_list
+    if is_choking and (doubt.item_count > 1 or is_last):
         return Continuation.BLAME
-    if doubt.attempts >= max_attempts:
+    if is_last:
         return Continuation.HOLD
     if doubt.is_repeated_error and doubt.item_count > 1 and (doubt.others_pass or doubt.is_alone):
         return Continuation.SPLIT
