@@ -6,6 +6,7 @@ import bz2
 import codecs
 import contextlib
 import csv
+import errno
 import gzip
 import io
 import json
@@ -30,6 +31,8 @@ import pytest
 from worker.cli.input_files.charset import guessed_encoding
 from worker.cli.input_files.complaints import SHOWN
 from worker.cli.input_files.input_file import open_input_file
+from worker.cli.input_files.json_lines import JsonLines
+from worker.cli.input_files.record import Record
 from worker.cli.input_files.selection import Selection, WrongOption, parse_selection
 from worker.errors import EvalWorkerError, InvalidInputs
 
@@ -711,6 +714,28 @@ def test_commands_that_complaints_name_make_the_file_readable(tmp_path: Path) ->
 def test_a_table_that_is_drawn_inside_of_a_text_is_text(tmp_path: Path) -> None:
     text = "first\n|---|---|\n"
     assert inputs_of(write(tmp_path, f'request\n"{text}"\n', "x.csv")) == [{"request": text}]
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="Linux has such a file")
+def test_a_file_that_cannot_be_read_is_refused_with_the_reason() -> None:
+    assert complaints_about(Path("/proc/self/mem")) == ["cannot be read: Input/output error"]
+
+
+def test_a_file_that_cannot_be_read_to_its_end_is_refused_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: JsonLines) -> Iterator[Record]:
+        yield Record(1, {"request": "q"})
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(JsonLines, "records", fail)
+    path = write(tmp_path, GOOD)
+    assert complaints_about(path) == ["cannot be read: Input/output error"]
+
+
+def test_json_has_no_delimiter(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD)
+    assert complaints_about(path, "--delimiter", ",") == ["is JSON: leave out --delimiter"]
 
 
 def test_utf_16_may_be_named_where_no_mark_says_its_order(tmp_path: Path) -> None:

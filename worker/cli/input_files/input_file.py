@@ -13,7 +13,7 @@ from worker.cli.input_files.check import Check, CheckedFile, ColumnsRefused
 from worker.cli.input_files.complaints import refusal
 from worker.cli.input_files.record import Record, place
 from worker.cli.input_files.selection import Selection, Unfit
-from worker.cli.input_files.source import Source, open_source, recoded
+from worker.cli.input_files.source import Source, open_source, recoded, refused_if_unreadable
 from worker.cli.input_files.table import open_table
 from worker.errors import InvalidInputs
 
@@ -79,10 +79,11 @@ class InputFile:
             raise self._changed("line of another kind") from None
 
     def _records(self, on_progress: Progress) -> Iterator[Record]:
-        for count, record in enumerate(self._table.records()):
-            if count % _PROGRESS_STEP == 0:
-                on_progress(min(self._source.file.tell(), self.size))
-            yield record
+        with refused_if_unreadable(self.name):
+            for count, record in enumerate(self._table.records()):
+                if count % _PROGRESS_STEP == 0:
+                    on_progress(min(self._source.file.tell(), self.size))
+                yield record
         on_progress(self.size)
 
     def _changed(self, where: str) -> InvalidInputs:

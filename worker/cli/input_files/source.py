@@ -56,43 +56,55 @@ def recoded(source: Source, encoding: str) -> Iterator[Source]:
 def open_source(path: Path, encoding: str | None = None) -> Iterator[Source]:
     """Open a file, or standard input for `-`; raises `InvalidInputs` if it cannot be used."""
     name = "standard input" if path == STANDARD_INPUT else str(path)
+    with ExitStack() as stack:
+        with refused_if_unreadable(name):
+            source = _prepared(path, name, encoding, stack)
+        yield source
+
+
+@contextmanager
+def refused_if_unreadable(name: str) -> Iterator[None]:
+    """Refuse a file that the system cannot read in the block, or not to its end."""
+    try:
+        yield
+    except OSError as error:
+        raise refusal(name, f"cannot be read: {error.strerror or error}") from None
+
+
+def _prepared(path: Path, name: str, encoding: str | None, stack: ExitStack) -> Source:
     details: list[str] = []
     notes: list[str] = []
-    with ExitStack() as stack:
-        copies = _Copies(stack, name)
-        file = _open(path, name, stack)
-        if not _can_be_read_twice(file):
-            file = copies.of(_received(cast("BufferedReader", file)))
-        suffix = path.suffix.lower()
-        if compression := compression_of(_head(file)):
-            details.append(compression.name)
-            suffix = _inner_suffix(path, compression)
-            file = copies.of(_decompressed(compression, file, name))
-        head = _head(file)
-        is_parquet = head.startswith(PARQUET)
-        if not is_parquet:
-            chosen = _encoding(head, encoding)
-            if chosen is None and (kind := foreign_kind(head, file)):
-                raise refusal(name, kind)
-            if chosen is not None:
-                details.append(chosen)
-                file = copies.of(_recoded(file, chosen, name))
-            if _ends_with_ctrl_z(file):
-                notes.append("left out the Ctrl-Z (end-of-file mark of MS-DOS) at its end")
-                file = _without_ctrl_z(copies.of(_chunks(file)))
-        file.seek(0)
-        yield Source(name, file, suffix, is_parquet, tuple(details), tuple(notes))
+    copies = _Copies(stack, name)
+    file = _open(path, name, stack)
+    if not _can_be_read_twice(file):
+        file = copies.of(_received(cast("BufferedReader", file)))
+    suffix = path.suffix.lower()
+    if compression := compression_of(_head(file)):
+        details.append(compression.name)
+        suffix = _inner_suffix(path, compression)
+        file = copies.of(_decompressed(compression, file, name))
+    head = _head(file)
+    is_parquet = head.startswith(PARQUET)
+    if not is_parquet:
+        chosen = _encoding(head, encoding)
+        if chosen is None and (kind := foreign_kind(head, file)):
+            raise refusal(name, kind)
+        if chosen is not None:
+            details.append(chosen)
+            file = copies.of(_recoded(file, chosen, name))
+        if _ends_with_ctrl_z(file):
+            notes.append("left out the Ctrl-Z (end-of-file mark of MS-DOS) at its end")
+            file = _without_ctrl_z(copies.of(_chunks(file)))
+    file.seek(0)
+    return Source(name, file, suffix, is_parquet, tuple(details), tuple(notes))
 
 
 def _open(path: Path, name: str, stack: ExitStack) -> BinaryIO:
-    if path == STANDARD_INPUT:
-        if sys.stdin is None:
-            raise refusal(name, "is closed")
-        return cast("BinaryIO", sys.stdin.buffer)
-    try:
+    if path != STANDARD_INPUT:
         return stack.enter_context(path.open("rb"))
-    except OSError as error:
-        raise refusal(name, f"cannot be read: {error.strerror}") from None
+    if sys.stdin is None:
+        raise refusal(name, "is closed")
+    return cast("BinaryIO", sys.stdin.buffer)
 
 
 def _can_be_read_twice(file: BinaryIO) -> bool:

@@ -34,7 +34,10 @@ def _open(source: Source, delimiter: str | None) -> Table:
         return ParquetTable(source.file, source.name)
     source.file.seek(0)
     head = source.file.read(HEAD)
-    if delimiter is None and (_JSON.match(head) or source.suffix in _JSON_SUFFIXES):
+    is_json = _JSON.match(head) is not None
+    if is_json and delimiter is not None:
+        raise refusal(source.name, "is JSON: leave out --delimiter")
+    if is_json or (delimiter is None and source.suffix in _JSON_SUFFIXES):
         return json_table(source.file, source.name)
     default = "\t" if source.suffix in _TAB_SUFFIXES else ","
     return CsvTable(source.file, source.name, delimiter=delimiter, default=default)
