@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from tests.support.judge_files import write_judge
+from tests.support.judge_files import is_up, write_judge
 from tests.support.model_endpoint import ModelEndpoint, steady_score
 from tests.support.processes import ends_well, environment, evalworker, started, write_questions
 from tests.support.servers import free_port, wait_until
@@ -38,13 +38,6 @@ def model() -> Iterator[ModelEndpoint]:
 
 def has_paid(model: ModelEndpoint, calls: int) -> bool:
     return model.paid >= calls
-
-
-def is_up(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/v1/judges/").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def test_init_writes_what_serve_reads_and_overwrites_nothing(tmp_path: Path) -> None:

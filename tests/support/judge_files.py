@@ -1,9 +1,11 @@
-"""Files that define a judge over a stand-in for a model."""
+"""Files that define a judge over a stand-in for a model, and whether it is served."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 EVALUATOR = """\
 name: {name}
@@ -31,6 +33,13 @@ def write_judge(
         + f'\n[judges.own]\nevaluators = [{files}, "Non-empty"]\nsamples = {samples}\n'
     )
     return path
+
+
+def is_up(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/v1/judges/").status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def _toml(value: Any) -> str:

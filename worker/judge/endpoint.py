@@ -77,6 +77,7 @@ class Endpoint:
     ) -> None:
         self.alias, self.model = alias, model
         self.waits_for: str | None = None
+        self._url = httpx.URL(f"{model.url}/chat/completions")
         self._max_wait = MAX_WAIT if patience is None else IMPATIENT_WAIT
         self._budget, self._on_wait, self._patience = budget, on_wait, patience
         self._rng = rng or Random()  # noqa: S311 (jitter)
@@ -214,10 +215,7 @@ class Endpoint:
             await stack.enter_async_context(asyncio.timeout(self.model.timeout_seconds))
             response = await stack.enter_async_context(
                 client.stream(
-                    "POST",
-                    f"{self.model.url}/chat/completions",
-                    content=body,
-                    headers={"Content-Type": "application/json"},
+                    "POST", self._url, content=body, headers={"Content-Type": "application/json"}
                 )
             )
             async for chunk in response.aiter_bytes():
