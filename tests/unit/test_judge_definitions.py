@@ -179,6 +179,7 @@ def test_a_file_that_is_no_evaluator_says_why(tmp_path: Path, text: str, reason:
         (MODEL.replace("http", "file"), "models.local.url: must be a URL"),
         (MODEL.replace("http://", "http://user:secret@"), "must have no password"),
         (MODEL.replace("127.0.0.1:1", ""), "must be a URL"),
+        (MODEL.replace("127.0.0.1:1", "[v1.x]"), "must be a URL"),
     ],
 )
 def test_a_file_of_judges_that_is_wrong_says_where(

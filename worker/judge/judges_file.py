@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
+import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from worker.errors import InvalidDefinitions
@@ -51,7 +52,8 @@ class Model(_Table):
         try:
             parts = urlsplit(url)
             usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        except ValueError:
+            httpx.URL(url)
+        except (ValueError, httpx.InvalidURL):
             usable = False
         if not usable:
             raise ValueError("must be a URL such as http://127.0.0.1:11434/v1")
