@@ -6,12 +6,15 @@ import json
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import httpx
 import pytest
+import sqlalchemy as sa
 
 from tests.support.fake_judge_api import FakeJudgeAPI
 from tests.support.manual_replica import ManualReplica
 from tests.support.processes import environment, evalworker
 from worker.domain.lifecycle import BatchState
+from worker.store.sql_functions import later
 from worker.store.tables import batches
 
 if TYPE_CHECKING:
@@ -181,6 +184,22 @@ def test_jobs_are_retried_and_cancelled(env: dict[str, str], replica: ManualRepl
     assert refused(env, "cancel", uuid4()).returncode == 1
 
 
+def test_a_batch_that_fails_as_a_whole_is_split_when_it_is_submitted_again(
+    env: dict[str, str], replica: ManualReplica, database: Database
+) -> None:
+    replica.enqueue(["a", "b"])
+    replica.remote.next_answer(lambda _: httpx.Response(500, text="out of tokens"))
+    replica.step()
+    (batch,) = json_of(env, "batches")
+    with database.engine.begin() as connection:
+        earlier = later(sa.literal(-60.0))
+        held = {"state": BatchState.HELD, "due_at": None, "server_error_at": earlier}
+        connection.execute(batches.update().values(held))
+    assert "is split in two" in output_of(env, "resolve", batch["id"], "--resubmit")
+    replica.finish()
+    assert replica.states() == ["refused", "finished", "finished"]
+
+
 def test_batches_are_listed_and_one_on_hold_is_released(
     env: dict[str, str], replica: ManualReplica, database: Database
 ) -> None:
@@ -199,7 +218,7 @@ def test_batches_are_listed_and_one_on_hold_is_released(
     assert json_of(env, "resolve", batch["id"]) == {"state": "unknown"}
     assert "no batch on hold has the id" in refused(env, "resolve", batch["id"]).stderr
     replica.finish()
-    assert output_of(env, "batches").startswith("no batch is held or planned or ")
+    assert output_of(env, "batches") == "no batch is live or on hold\n"
     assert "finished" in output_of(env, "batches", "--job", job_id)
     assert refused(env, "batches", "--state", "lots").returncode == 2
     assert refused(env, "batches", "--job", uuid4()).returncode == 1

@@ -50,7 +50,8 @@ def batches(
         print_json(shown)
         return
     if not shown:
-        out.print(f"no batch is {' or '.join(sorted(states))}")
+        default = "no batch is live or on hold" if job is None else "the job is in no batch"
+        out.print(f"no batch is {' or '.join(sorted(states))}" if state else default)
         return
     now = datetime.now(UTC)
     rows = [
