@@ -89,7 +89,7 @@ class Replica:
         """What the actor does with a message."""
 
         def work() -> None:
-            task.stands_by = self.context.standby.stands_by()
+            task.note_standby()
             try:
                 step = self.poller.poll if name == "poll" else self.submitter.submit
                 step(batch_id)
@@ -119,7 +119,7 @@ class Replica:
         """What the thread of the watch does, once."""
 
         def work() -> None:
-            task.stands_by = self.context.standby.stands_by()
+            task.note_standby()
             try:
                 self.list_watcher.turn()
             except SQLAlchemyError as error:
@@ -155,7 +155,7 @@ class Task:
         self.work = work
         self.batch_id = batch_id  # whose step this is
         self.began = replica.world.now
-        self.stands_by = False  # when it began, as the key of its process is refused
+        self.stood_by_at: float | None = None  # when it began, if others had its work to do
         self.claims: dict[str, int] = {}  # epochs, by batch
         self.throttled: list[tuple[str, float]] = []  # what it was told: which requests, until when
         self.greenlet = greenlet(self._run)
@@ -182,6 +182,12 @@ class Task:
             world.running = None
         if self.greenlet.dead:
             self.replica.tasks.remove(self)
+
+    def note_standby(self) -> None:
+        """Note that the work is left to others, unless it took time to find that out."""
+        asked_at = self.replica.world.now
+        stands_by = self.replica.context.standby.stands_by()
+        self.stood_by_at = asked_at if stands_by else None
 
     def wait(self) -> None:
         """Others act until somebody resumes this task."""
