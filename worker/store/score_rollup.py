@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from worker.domain.score_summary import SHARE_EDGES
 from worker.store.database import Transaction
 from worker.store.score_functions import square, sum_if_addable
-from worker.store.sql_functions import json_array
+from worker.store.sql_functions import json_array, looked_up
 from worker.store.tables import batches, evaluator_results, items, job_scores, jobs
 
 
@@ -38,33 +38,29 @@ def _write(dialect: str) -> sa.Executable:
     )
 
 
-# Looked up for each result by whole keys. For a first large job after small ones, statistics
-# promise few rows, and a join would read all items of the job for each of its results.
-_BATCH = (
-    sa.select(items.c.batch_id)
-    .where(
-        items.c.job_id == evaluator_results.c.job_id,
-        items.c.item_index == evaluator_results.c.item_index,
-    )
-    .correlate(evaluator_results)
-    .scalar_subquery()
-)
-_RAN_VERSION = (
-    sa.select(batches.c.ran_judge_version_id).where(batches.c.id == _BATCH).scalar_subquery()
-)
-_REQUESTED_VERSION = (
-    sa.select(jobs.c.judge_version_id)
-    .where(jobs.c.id == evaluator_results.c.job_id)
-    .scalar_subquery()
-)
+# Input by input, with a look-up of its batch and results by whole keys. For a first large job
+# after small ones, statistics promise few rows, and PostgreSQL would otherwise read all inputs of
+# the job for each of its results.
 _scores = (
     sa.select(
-        evaluator_results.c.job_id,
+        items.c.job_id,
         evaluator_results.c.evaluator_name,
-        sa.func.coalesce(_RAN_VERSION, _REQUESTED_VERSION).label("judge_version_id"),
+        sa.func.coalesce(batches.c.ran_judge_version_id, jobs.c.judge_version_id).label(
+            "judge_version_id"
+        ),
         evaluator_results.c.score,
     )
-    .where(evaluator_results.c.job_id.in_(sa.bindparam("job_ids", expanding=True)))
+    .select_from(items)
+    .join(jobs, jobs.c.id == items.c.job_id)
+    .outerjoin(batches, batches.c.id == items.c.batch_id)
+    .join(
+        evaluator_results,
+        sa.and_(
+            evaluator_results.c.job_id == looked_up(items.c.job_id),
+            evaluator_results.c.item_index == items.c.item_index,
+        ),
+    )
+    .where(items.c.job_id.in_(sa.bindparam("job_ids", expanding=True)))
     .subquery("scores")
 )
 _GROUP = (_scores.c.job_id, _scores.c.evaluator_name, _scores.c.judge_version_id)
