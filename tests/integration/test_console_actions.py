@@ -129,6 +129,48 @@ def test_ticked_jobs_and_all_that_match_are_cancelled(
     assert "More jobs match" in words(asked.text)
 
 
+def test_all_that_match_are_jobs_in_which_something_would_change(
+    replica: ManualReplica, operator: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.console.pages.actions.MAX_JOBS", 2)
+    failed = replica.enqueue(["fail", "fine"])
+    replica.finish()
+    waiting = replica.enqueue(["waits"], judge_id="paused")
+    with replica.database.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO eval_pauses VALUES"
+            " ('paused', 'its prompt changes', '2026-01-01 00:00:00.000000+00:00')"
+        )
+    for _ in range(3):
+        replica.enqueue(["fine"])
+    replica.step()
+    replica.pass_time()
+    replica.step()
+    assert replica.open_jobs() == 1
+    for action, sentence, job_id in (
+        ("/retry", "Evaluate 1 input again?", failed),
+        ("/cancel", "Cancel 1 input?", waiting),
+    ):
+        asked = operator.get(action, params={"matching": "jobs"})
+        assert sentence in words(asked.text)
+        assert "More jobs match" not in words(asked.text)
+        assert str(job_id) in asked.text
+
+
+def test_what_is_retried_is_what_the_page_counted(
+    replica: ManualReplica, operator: httpx.Client
+) -> None:
+    job_id = replica.enqueue(["fail a", "fail b", "fine"])
+    replica.finish()
+    query = {"job": str(job_id), "everything": "yes", "reason": "cannot judge fail a"}
+    asked = operator.get("/retry", params=query)
+    assert "Evaluate 3 inputs again?" in words(asked.text)
+    assert "inputs=3" in confirm(operator, asked).headers["location"]
+    operator.post("/cancel", data=query, headers=SAME_ORIGIN)
+    done = operator.post("/retry", data=query, headers=SAME_ORIGIN)
+    assert "inputs=3" in done.headers["location"]
+
+
 def test_a_judge_is_paused_with_a_reason_and_resumed(
     replica: ManualReplica, operator: httpx.Client
 ) -> None:

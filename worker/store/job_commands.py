@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -13,15 +13,7 @@ from worker.events import Event
 from worker.store import expired_rows, job_completion, planning, score_rollup
 from worker.store.database import Transaction
 from worker.store.sql_functions import now
-from worker.store.tables import (
-    batches,
-    evaluator_results,
-    events,
-    item_is_failed,
-    item_is_live,
-    items,
-    jobs,
-)
+from worker.store.tables import batches, evaluator_results, events, item_is_live, items, jobs
 
 
 def cancel(tx: Transaction, job_id: UUID) -> int:
@@ -182,34 +174,3 @@ def _lock_planning(tx: Transaction, job_id: UUID) -> None:
     planning.lock_planning(tx, wait=True)
     if tx.scalar(sa.select(jobs.c.id).where(jobs.c.id == job_id)) is None:
         raise UnknownJob(job_id)
-
-
-def count_failed(
-    connection: sa.Connection, job_ids: Collection[UUID], *, error: str | None = None
-) -> dict[UUID, int]:
-    """Count the inputs that a retry of these jobs would evaluate again, for this reason or any."""
-    is_chosen = item_is_failed
-    if error is not None:
-        is_chosen = sa.and_(is_chosen, items.c.error == error)
-    return _count_items(connection, job_ids, is_chosen)
-
-
-def count_ended(connection: sa.Connection, job_ids: Collection[UUID]) -> dict[UUID, int]:
-    """Count the inputs that a retry of everything would evaluate again."""
-    return _count_items(connection, job_ids, items.c.status.in_(sorted(ENDED)))
-
-
-def count_open(connection: sa.Connection, job_ids: Collection[UUID]) -> dict[UUID, int]:
-    """Count the inputs that cancelling these jobs would cancel."""
-    return _count_items(connection, job_ids, item_is_live)
-
-
-def _count_items(
-    connection: sa.Connection, job_ids: Collection[UUID], condition: sa.ColumnElement[bool]
-) -> dict[UUID, int]:
-    chosen = (
-        sa.select(items.c.job_id, sa.func.count())
-        .where(items.c.job_id.in_(job_ids), condition)
-        .group_by(items.c.job_id)
-    )
-    return {row[0]: row[1] for row in connection.execute(chosen)}

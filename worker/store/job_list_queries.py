@@ -10,6 +10,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from worker.store.affected_inputs import Affected, has_inputs
 from worker.store.job_queries import JobProgress, MeanScore
 from worker.store.rows import read_rows, select_rows
 from worker.store.score_functions import mean_if_addable
@@ -20,7 +21,10 @@ from worker.store.views import job_progress, scores
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
-    """Which jobs to list; None: any. `metadata` is a name and its value as text."""
+    """Which jobs to list; None: any. `metadata` is a name and its value as text.
+
+    `affected`: only jobs with inputs that an action would change.
+    """
 
     status: str | None = None
     judge_id: str | None = None
@@ -28,6 +32,7 @@ class JobFilter:
     metadata: tuple[str, str] | None = None
     since: datetime | None = None
     until: datetime | None = None
+    affected: Affected | None = None
 
 
 def list_job_ids(
@@ -136,4 +141,6 @@ def _conditions(wanted: JobFilter) -> list[sa.ColumnElement[bool]]:
         conditions.append(jobs.c.created_at >= wanted.since)
     if wanted.until is not None:
         conditions.append(jobs.c.created_at < wanted.until)
+    if wanted.affected is not None:
+        conditions.append(has_inputs(wanted.affected))
     return conditions

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -15,7 +16,8 @@ from worker.console.parameters import MAX_INTEGER, Parameters
 from worker.console.problems import PageProblem
 from worker.console.visit import Visit
 from worker.errors import NotPossible, UnknownJob
-from worker.store import failure_queries, input_queries, job_commands, job_list_queries, pauses
+from worker.store import failure_queries, input_queries, job_list_queries, pauses
+from worker.store.affected_inputs import Affected, count_inputs
 
 MAX_JOBS = 500  # in one action
 SHOWN_JOBS = 20
@@ -40,42 +42,55 @@ class Selection:
         return sum(self.counts.values())
 
 
-Counter = Callable[[sa.Connection, list[UUID]], dict[UUID, int]]
+class Retried(NamedTuple):
+    """What of a job to evaluate again: one input, everything, or what failed for a reason or any.
+
+    Its fields are parameters of `Admin.retry`.
+    """
+
+    item_index: int | None = None
+    everything: bool = False
+    error: str | None = None
+
+    @classmethod
+    def read(cls, given: Parameters) -> Retried:
+        """Read it from the query of the page that asks, and from its form: the same of both."""
+        if (item_index := given.integer("item")) is not None:
+            return cls(item_index)
+        if given.choice("everything", ("yes",)):
+            return cls(everything=True)
+        return cls(error=given.text("reason"))
 
 
 def preview_retry(visit: Visit) -> Response:
-    everything = visit.query.choice("everything", ("yes",)) is not None
-    item_index, reason = visit.query.integer("item"), visit.query.text("reason")
-
-    def count(connection: sa.Connection, job_ids: list[UUID]) -> dict[UUID, int]:
-        if item_index is not None:
-            return _count_one(connection, job_ids, item_index)
-        if everything:
-            return job_commands.count_ended(connection, job_ids)
-        return job_commands.count_failed(connection, job_ids, error=reason)
-
-    job_ids, counts, is_cut = _select(visit, count)
-    selection = Selection(counts, item_index, reason, everything, is_cut)
-    return _preview(visit, "retry", selection, len(job_ids))
+    wanted = Retried.read(visit.query)
+    affected = Affected.ENDED if wanted.everything else Affected.FAILED
+    with visit.read() as connection:
+        job_ids = _job_ids(connection, visit.query, affected)
+        chosen = job_ids[:MAX_JOBS]
+        if wanted.item_index is not None:
+            counts = _count_one(connection, chosen, wanted.item_index)
+        else:
+            counts = count_inputs(connection, chosen, affected, error=wanted.error)
+    is_cut = len(job_ids) > MAX_JOBS
+    selection = Selection(counts, wanted.item_index, wanted.error, wanted.everything, is_cut)
+    return _preview(visit, "retry", selection)
 
 
 def preview_cancel(visit: Visit) -> Response:
-    job_ids, counts, is_cut = _select(visit, job_commands.count_open)
-    return _preview(visit, "cancel", Selection(counts, is_cut=is_cut), len(job_ids))
+    with visit.read() as connection:
+        job_ids = _job_ids(connection, visit.query, Affected.OPEN)
+        counts = count_inputs(connection, job_ids[:MAX_JOBS], Affected.OPEN)
+    return _preview(visit, "cancel", Selection(counts, is_cut=len(job_ids) > MAX_JOBS))
 
 
 def retry(visit: Visit) -> Response:
-    form = visit.form
-    everything = form.choice("everything", ("yes",)) is not None
-    item_index, reason = form.integer("item"), form.text("reason")
+    wanted = Retried.read(visit.form)
 
     def act(job_id: UUID) -> dict[str, int]:
-        inputs = visit.admin.retry(
-            job_id, everything=everything, item_index=item_index, error=reason
-        )
-        return {"inputs": inputs}
+        return {"inputs": visit.admin.retry(job_id, **wanted._asdict())}
 
-    return _act_on_each(visit, "retry", act, item_index=item_index)
+    return _act_on_each(visit, "retry", act, item_index=wanted.item_index)
 
 
 def cancel(visit: Visit) -> Response:
@@ -105,22 +120,19 @@ def resume(visit: Visit) -> Response:
     return visit.redirect(visit.links.to(done="resume"))
 
 
-def _select(visit: Visit, count: Counter) -> tuple[list[UUID], dict[UUID, int], bool]:
-    """Return the jobs that were ticked, or all that match, with the inputs that it concerns."""
-    with visit.read() as connection:
-        job_ids = _job_ids(connection, visit.query)
-        counts = count(connection, job_ids[:MAX_JOBS])
-    return job_ids[:MAX_JOBS], counts, len(job_ids) > MAX_JOBS
+def _job_ids(connection: sa.Connection, query: Parameters, affected: Affected) -> list[UUID]:
+    """Return the jobs that were ticked, or all that match, and in which something would change.
 
-
-def _job_ids(connection: sa.Connection, query: Parameters) -> list[UUID]:
-    """Return the jobs, and one more than an action may change if there are so many."""
+    Of many, it returns one more than an action may change.
+    """
     match query.choice("matching", MATCHING):
         case "jobs":
-            return job_list_queries.list_job_ids(connection, job_filter(query), limit=MAX_JOBS + 1)
+            wanted = replace(job_filter(query), affected=affected)
+            return job_list_queries.list_job_ids(connection, wanted, limit=MAX_JOBS + 1)
         case "failures":
-            wanted = failure_filter(query)
-            found = failure_queries.failed_by_job(connection, wanted, limit=MAX_JOBS + 1)
+            found = failure_queries.failed_by_job(
+                connection, failure_filter(query), limit=MAX_JOBS + 1
+            )
             return [job_id for job_id, _ in found]
     job_ids = query.uuids("job")
     if not job_ids:
@@ -133,7 +145,7 @@ def _count_one(connection: sa.Connection, job_ids: list[UUID], item_index: int) 
     return {} if found is None or found.finished_at is None else {job_ids[0]: 1}
 
 
-def _preview(visit: Visit, action: str, selection: Selection, jobs: int) -> Response:
+def _preview(visit: Visit, action: str, selection: Selection) -> Response:
     if not selection.inputs:
         nothing = "to cancel" if action == "cancel" else "to evaluate again"
         raise PageProblem(409, f"There is nothing {nothing} here.", "It may have happened already.")
@@ -141,7 +153,6 @@ def _preview(visit: Visit, action: str, selection: Selection, jobs: int) -> Resp
         "confirm.html",
         action=action,
         selection=selection,
-        chosen=jobs,
         shown=list(selection.counts.items())[:SHOWN_JOBS],
         most=MAX_JOBS,
         back=_back(visit, selection),
