@@ -265,7 +265,10 @@ def test_a_prefix_is_in_every_link_and_may_be_stripped_by_the_proxy(database: Da
     with open_console(database, prefix="/evals/console/", keys=JSON_KEYS) as client:
         assert sign_in(client, VIEWER_KEY).headers["location"] == "/evals/console/"
         cookie = {"Cookie": f"{COOKIE}={client.cookies[COOKIE]}"}
-        for path in ("/evals/console", "/evals/console/", "/evals/console/jobs", "/jobs"):
+        for path in (
+            *("/evals/console", "/evals/console/", "/evals/console/jobs", "/jobs"),
+            *("/evals/console/jobs/", "/jobs/"),  # not redirected to where the prefix is lost
+        ):
             response = client.get(path, headers=cookie)
             assert response.status_code == 200
             links = re.findall(r'(?:href|src|action|hx-get)="([^"#]*)"', response.text)

@@ -299,6 +299,20 @@ def test_an_input_shows_every_text_and_its_neighbours_in_the_list(
 
 
 @pytest.mark.one_database("sqlite")
+def test_an_input_that_waits_refreshes_itself_until_it_has_ended(
+    replica: ManualReplica, client: httpx.Client
+) -> None:
+    job_id = replica.enqueue(["x" * 30])
+    path = f"/jobs/{job_id}/inputs/0"
+    assert f'hx-get="{path}?sort=worst"' in page(client, path, sort="worst")
+    assert "hx-get" not in page(client, path, refresh="off")
+    replica.finish()
+    ended = page(client, path)
+    assert "hx-get" not in ended
+    assert "Refresh" not in words(ended)
+
+
+@pytest.mark.one_database("sqlite")
 def test_a_text_without_end_is_shown_in_part_and_downloaded_whole(
     replica: ManualReplica, client: httpx.Client, database: Database
 ) -> None:
@@ -456,6 +470,17 @@ def test_what_does_not_exist_is_a_page_that_says_so(client: httpx.Client, path: 
     response = client.get(path)
     assert response.status_code == 404
     assert "There is no such" in words(response.text)
+
+
+@pytest.mark.parametrize("place", ["0", "_", "x_1", "nan_1", "0_-1", "0_x", f"0_{'9' * 30}"])
+def test_a_broken_place_in_a_list_is_named(
+    replica: ManualReplica, client: httpx.Client, place: str
+) -> None:
+    job_id = replica.enqueue(["a"])
+    for query in ({"before": place}, {"after": place, "sort": "worst"}):
+        response = client.get(f"/jobs/{job_id}/inputs", params=query)
+        assert response.status_code == 400
+        assert next(iter(query)) in words(response.text)
 
 
 @pytest.mark.one_database("sqlite")

@@ -100,6 +100,7 @@ class ConsoleApp:
         ]
         handlers: Mapping[Any, Any] = {HTTPException: self._http_error, Exception: self._failure}
         app = Starlette(routes=routes, exception_handlers=handlers, lifespan=self._lifespan)
+        app.router.redirect_slashes = False  # to a path without the prefix, by a Host of any kind
         # Around the whole of it: Starlette's own middleware would not see the page about a failure.
         prefix = self._settings.console_prefix
         return RequestGuard(app, prefix=prefix, local_only=self._access.is_local)

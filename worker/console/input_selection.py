@@ -37,12 +37,11 @@ def place_at(query: Parameters, name: str) -> Place | None:
     if value is None:
         return None
     rank, _, index = value.rpartition("_")
-    try:
-        return Place(float(rank), int(index))
-    except ValueError:
-        raise PageProblem(
-            400, f"The address has a broken {name}.", "Start from the first page."
-        ) from None
+    number = Parameters([(name, rank)]).number(name)
+    item_index = Parameters([(name, index)]).integer(name)
+    if number is None or item_index is None:
+        raise PageProblem(400, f"The address has a broken {name}.", "Start from the first page.")
+    return Place(number, item_index)
 
 
 def place_text(place: Place) -> str:

@@ -73,7 +73,8 @@ class RequestGuard:
             status, reason = refusal
             await PlainTextResponse(f"{reason}\n", status)(scope, receive, send_protected)
             return
-        await self._app(self._without_prefix(scope), receive, send_protected)
+        scope = {**scope, "path": self._path(scope["path"]), "root_path": ""}
+        await self._app(scope, receive, send_protected)
 
     def _refusal(self, method: str, headers: Headers) -> tuple[int, str] | None:
         hosts = headers.getlist("host")
@@ -85,12 +86,13 @@ class RequestGuard:
             return 403, "This change was asked for by another site, so it was not made."
         return None
 
-    def _without_prefix(self, scope: Scope) -> Scope:
-        """Accept paths with the prefix and without: some proxies strip it, others do not."""
-        path = scope["path"]
-        if self._prefix and (path == self._prefix or path.startswith(f"{self._prefix}/")):
-            return {**scope, "path": path.removeprefix(self._prefix) or "/", "root_path": ""}
-        return scope
+    def _path(self, path: str) -> str:
+        """Return a path as routes have it: without the prefix, which some proxies strip and others
+        do not, and without a slash at its end.
+        """
+        if path == self._prefix or path.startswith(f"{self._prefix}/"):
+            path = path.removeprefix(self._prefix)
+        return path.rstrip("/") or "/"
 
 
 def _host_name(host: str) -> str:
