@@ -70,17 +70,16 @@ class Endpoint:
         alias: str,
         model: Model,
         *,
-        budget: Callable[[], str | None] = lambda: None,
-        on_wait: Callable[[str, str | None], None] = lambda _alias, _reason: None,
-        patience: float | None = None,
-        rng: Random | None = None,
+        budget: Callable[[], str | None],
+        on_wait: Callable[[str, str | None], None],
+        patience: float | None,
     ) -> None:
         self.alias, self.model = alias, model
         self.waits_for: str | None = None
         self._url = httpx.URL(f"{model.url}/chat/completions")
         self._max_wait = MAX_WAIT if patience is None else IMPATIENT_WAIT
         self._budget, self._on_wait, self._patience = budget, on_wait, patience
-        self._rng = rng or Random()  # noqa: S311 (jitter)
+        self._rng = Random()  # noqa: S311 (jitter)
         self._format = 0  # the first of RESPONSE_FORMATS that the endpoint took
         self._limit_field = "max_tokens"
         self._failures = 0  # in a row

@@ -41,20 +41,15 @@ class Engine:
     """Not thread-safe: use it on one event loop."""
 
     def __init__(
-        self,
-        definitions: Definitions,
-        ledger: Ledger,
-        *,
-        patience: float | None = None,
-        make_endpoint: Callable[..., Endpoint] = Endpoint,
+        self, definitions: Definitions, ledger: Ledger, *, patience: float | None = None
     ) -> None:
         self.ledger = ledger
         self.definitions = definitions
-        self.endpoints: dict[str, Endpoint] = {
-            alias: make_endpoint(
+        self.endpoints = {
+            alias: Endpoint(
                 alias,
                 model,
-                budget=lambda alias=alias: self._spent_budget(alias),
+                budget=partial(self._spent_budget, alias),
                 on_wait=ledger.set_wait,
                 patience=patience,
             )
