@@ -5,6 +5,7 @@ python -m benchmarks enqueue memory      only these
 python -m benchmarks million             1,000,000 inputs through PostgreSQL, once
 python -m benchmarks console             the console over 10,000,000 scores
 python -m benchmarks peers               the same job by the worker and by other durable queues
+python -m benchmarks judge               30,000 evaluations by the judge service
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ ALL = (
     *("frugality", "list_watcher", "concurrency_limit"),
     *("large_answers", "backlog", "memory", "restart", "views"),
 )
-ALONE = ("million", "console", "peers")
+ALONE = ("million", "console", "peers", "judge")
 IMAGE = Path(__file__).parent.parent / "docs" / "images" / "cost.png"
 
 

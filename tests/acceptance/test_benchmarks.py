@@ -27,6 +27,12 @@ def test_the_million_runs_when_it_is_named() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(300)
+def test_the_judge_service_is_measured_when_it_is_named() -> None:
+    assert len(table("--share", "0.01", "judge")) == 2
+
+
+@pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(
     not all(map(find_spec, ("dbos", "procrastinate"))),
