@@ -320,10 +320,10 @@ def test_a_text_without_end_is_shown_in_part_and_downloaded_whole(
     job_id = enqueue_whole(
         database, [{"request": "q", "response": text, "expected_output": f"{text}more"}]
     )
-    for view in ("text", "markdown", "difference"):
+    for view, most in (("text", "100,000"), ("markdown", "20,000"), ("difference", "100,000")):
         shown = page(client, f"/jobs/{job_id}/inputs/0", view=view)
         assert len(shown) < 300_000
-        assert "first 100,000 characters" in shown
+        assert f"first {most} characters" in shown
     assert "too long for a difference" in shown
     assert client.get(f"/jobs/{job_id}/inputs/0/response.txt").text == text
 
@@ -389,6 +389,8 @@ def test_two_jobs_are_compared_and_the_changes_lead_to_their_inputs(
     assert "Two different requests are in 13 of 13 pairs." in shown
     assert f"/jobs/{second}/inputs/12" in text.partition("Largest gains")[0]
     assert f"/jobs/{first}/inputs/11" in text.partition("Largest gains")[2]
+    of_no_evaluator = words(page(client, "/compare", a=first, b=second, evaluator="gone"))
+    assert "No pair got" not in of_no_evaluator
     swapped = words(page(client, link(text, "Swap")))
     assert "B is worse: -0.135 on average" in swapped
     by_metadata = words(page(client, "/compare", a=first, b=second, by="metadata", key="id"))

@@ -14,6 +14,7 @@ from worker.console.hostile_text import marked, visible
 from worker.console.judged_text import MAX_PRODUCT, as_markdown, difference
 from worker.console.parameters import Parameters
 from worker.console.problems import PageProblem
+from worker.console.text_views import MAX_MARKDOWN
 
 HIDDEN = [
     *("\x00", "\x07", "\x1b", "\x7f", "\x9b", "\r", "\u00ad", "\u061c", "\u200b", "\u200e"),
@@ -84,6 +85,16 @@ def test_markdown_passes_no_markup_image_or_script_through(text: str) -> None:
     for tag in re.findall(r"<[^>]*>", html):
         assert not re.search(r"\son\w+=", re.sub(r'"[^"]*"', '""', tag)), tag
     assert not re.search(r'href="(?!http)', html)
+
+
+@pytest.mark.parametrize(
+    "part", ["[", "![", "a*", "*a_", "a**b", "_ a", "x|y\n", "> ", "- ", "<a ", "`a``"]
+)
+def test_the_worst_markdown_takes_no_longer_than_a_page_may(part: str) -> None:
+    text = ("a|b\n-|-\n" + part * MAX_MARKDOWN)[:MAX_MARKDOWN]
+    began = time.process_time()
+    as_markdown(text)
+    assert time.process_time() - began < 2
 
 
 def test_markdown_is_markdown() -> None:

@@ -13,6 +13,7 @@ from worker.store.input_queries import InputDetail
 
 VIEWS = ("text", "markdown", "difference")
 MAX_SHOWN = 100_000  # characters; more would take browsers seconds
+MAX_MARKDOWN = 20_000  # characters; the worst of them take a third of a second
 TITLES = {"request": "Request", "response": "Response", "expected_output": "Expected output"}
 
 
@@ -48,9 +49,10 @@ def text_views(given: InputDetail, view: str) -> Iterator[TextView]:
 
 def _whole(name: str, title: str, text: str, view: str) -> TextView:
     note = None
-    if len(text) > MAX_SHOWN:
-        note = f"Only the first {MAX_SHOWN:,} characters are shown; the raw text has all."
-    shown = text[:MAX_SHOWN]
+    most = MAX_MARKDOWN if view == "markdown" else MAX_SHOWN
+    if len(text) > most:
+        note = f"Only the first {most:,} characters are shown; the raw text has all."
+    shown = text[:most]
     if view == "markdown":
         return TextView(name, title, len(text), as_markdown(shown), "markdown", note)
     return TextView(name, title, len(text), marked(shown), note=note)

@@ -51,15 +51,18 @@ def show(visit: Visit) -> Response:
                 "compare_problem.html", status=409, reason=error, evaluators=(), **form
             )
         notes = comparison_notes(connection, found)
+        names = [one.scores.evaluator_name for one in found.evaluators]
         evaluator = visit.query.text("evaluator")
-        changes = changed_pairs(connection, jobs, limit=CHANGES, evaluator=evaluator)
+        changes = changed_pairs(
+            connection, jobs, limit=CHANGES, evaluator=evaluator if evaluator in names else None
+        )
     return visit.page(
         "compare.html",
         found=found,
         notes=notes,
         losses=changes.losses,
         gains=changes.gains,
-        evaluators=[one.scores.evaluator_name for one in found.evaluators],
+        evaluators=names,
         reach=largest_reach(list(found.evaluators)),
         difference=difference_text,
         p=p_text,
