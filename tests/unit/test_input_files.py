@@ -575,6 +575,7 @@ def test_lines_of_csv_are_counted_over_quoted_newlines(tmp_path: Path) -> None:
         (b'request\n"never closed\nb\n', "line 2: is not CSV: unexpected end of data"),
         (b'request,response\n"a\\"b",c\n', "line 2: is not CSV: a quote inside quotes is not"),
         (b'request\tresponse\n"a" b\tc\n', "line 2: is not CSV: a quote inside quotes is not"),
+        (b"'request','response'\n'q','a, b'\n", "line 1: puts its cells in single quotes"),
         (b"| request |\n|---|\n| q |\n", "line 2: is a line of a table that is drawn for people"),
         (b" request | a \n---------+---\n q | a\n", "line 2: is a line of a table that is drawn"),
         (b"+---------+---+\n| request | a |\n", "line 1: is a line of a table that is drawn"),
@@ -979,7 +980,7 @@ def test_options_that_cannot_be_used_say_why(options: dict[str, list[str]], reas
     assert reason in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["x.jsonl", "x.csv", "x.json", "x.jsonl.gz"])
+@pytest.mark.parametrize("name", ["x.jsonl", "x.csv", "x.json", "x.jsonl.gz", "x.parquet"])
 def test_a_large_file_is_read_in_constant_memory(tmp_path: Path, name: str) -> None:
     count, text = 3000, "x" * 2000  # 6 MB
     line = json.dumps({"request": text}) + "\n"
@@ -988,6 +989,8 @@ def test_a_large_file_is_read_in_constant_memory(tmp_path: Path, name: str) -> N
         "x.json": json.dumps([{"request": text}] * count),
     }.get(name, line * count)
     data = content.encode()
+    if name == "x.parquet":  # of texts that are not compressed to nothing
+        data = parquet(request=[os.urandom(1000).hex() for _ in range(count)])
     path = write(tmp_path, gzip.compress(data, 1) if name.endswith(".gz") else data, name)
     with contextlib.ExitStack() as stack:
         tracemalloc.start()

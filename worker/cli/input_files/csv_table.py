@@ -20,6 +20,10 @@ _SAMPLE_CHARACTERS = 64 * 1024
 
 _RULER = re.compile(r"(?=.*-{2})(?=.*[|+])[-+|:= \t]+[\r\n]*")
 _WITH_QUOTES = """sed 's/"/""/g; s/[^\\t]*/"&"/g' FILE | evalworker enqueue - --delimiter tab …"""
+_SINGLE_QUOTED = re.compile(r"'.*'")
+_SINGLE_QUOTES = (
+    "puts its cells in single quotes, which are parts of the texts in CSV: write double quotes"
+)
 _DRAWN = (
     "is a line of a table that is drawn for people\n"
     "write it as CSV (psql --csv, sqlite3 -csv -header), or separated by tabs (mysql --batch)"
@@ -94,6 +98,8 @@ class CsvTable:
                 number, row = next(_numbered_rows(text, self._dialect), (1, []))
             except _NotCsv as error:
                 raise refusal(name, f"line {error.number}", self._not_csv(error)) from None
+        if row and all(_SINGLE_QUOTED.fullmatch(cell.strip()) for cell in row):
+            raise refusal(name, f"line {number}", _SINGLE_QUOTES)
         columns = [cell.strip() or f"column {n}" for n, cell in enumerate(row, 1)]
         return columns, number
 

@@ -12,6 +12,7 @@ from worker.cli.input_files.record import Record
 from worker.errors import InvalidInputs
 
 _BATCH = 1000  # rows in memory
+_BUFFER = 64 * 1024  # bytes of each column that are read at a time
 
 
 class ParquetTable:
@@ -32,7 +33,8 @@ class ParquetTable:
         self._arrow = import_module("pyarrow")
         self._name = name
         try:
-            self._file = parquet.ParquetFile(file)
+            # Else whole columns of a row group, which may be the file, are in memory.
+            self._file = parquet.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False)
         except (self._arrow.ArrowException, OSError) as error:
             raise self._damaged(error) from None
         self.columns: list[str] = list(self._file.schema_arrow.names)
