@@ -3,6 +3,8 @@
 python -m benchmarks                     all of them
 python -m benchmarks enqueue memory      only these
 python -m benchmarks million             1,000,000 inputs through PostgreSQL, once
+python -m benchmarks growth              the size of the database, by table
+python -m benchmarks processes           what several processes cost a machine
 python -m benchmarks console             the console over 10,000,000 scores
 python -m benchmarks peers               the same job by the worker and by other durable queues
 python -m benchmarks judge               30,000 evaluations by the judge service
@@ -25,7 +27,7 @@ ALL = (
     *("frugality", "list_watcher", "concurrency_limit"),
     *("large_answers", "backlog", "memory", "restart", "views"),
 )
-ALONE = ("million", "console", "peers", "judge")
+ALONE = ("million", "growth", "processes", "console", "peers", "judge")
 IMAGE = Path(__file__).parent.parent / "docs" / "images" / "cost.png"
 
 

@@ -102,14 +102,19 @@ def delete_all(database: Database) -> None:
             connection.exec_driver_sql(f"DELETE FROM {name}")
 
 
-def insert_job(database: Database, count: int) -> None:
-    """Insert a job with so many inputs, which PostgreSQL generates itself."""
+def insert_job(database: Database, count: int, *, characters: int = 0) -> None:
+    """Insert a job with so many inputs, which PostgreSQL generates itself.
+
+    Each has at least so many characters.
+    """
     with database.engine.begin() as connection:
         connection.exec_driver_sql(
             "WITH made AS (INSERT INTO eval_jobs (judge_id) VALUES ('judge') RETURNING id)"
             " INSERT INTO eval_items (job_id, item_index, request, response)"
             " SELECT id, n, 'What is ' || n || ' plus one? Explain briefly how you got there.',"
-            f" n || ' plus one is ' || n + 1 FROM made, generate_series(0, {count - 1}) n"
+            " rpad(answer, greatest(length(answer), "
+            f"{characters}), ' so it is') FROM made, generate_series(0, {count - 1}) n,"
+            " LATERAL (SELECT n || ' plus one is ' || n + 1 AS answer) texts"
         )
 
 
