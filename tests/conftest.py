@@ -22,6 +22,7 @@ from tests.support.shared_servers import (
     POSTGRES_TEMPLATE,
     begin_run,
     end_run,
+    one_process_at_a_time,
     shared_pgbouncer,
     shared_postgres,
     shared_valkey,
@@ -31,7 +32,7 @@ from worker.config import load_settings
 from worker.store.database import Database
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
 
@@ -43,6 +44,18 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         end_run()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Let the first process that comes to a module compile it; the others wait for that."""
+    if isinstance(collector, pytest.Module):
+        with one_process_at_a_time(f"{collector.path.parent.name}-{collector.path.stem}") as first:
+            if first:
+                return (yield)
+    return (yield)
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses

@@ -6,6 +6,7 @@ controller of pytest-xdist, or the only process) stops them all at its end.
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import fcntl
 import json
@@ -43,7 +44,8 @@ def begin_run() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Compile each module once, not in each process, also where Python is told to write nothing.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    os.environ.setdefault("PYTHONPYCACHEPREFIX", str(ROOT / ".pytest_cache" / "bytecode"))
+    for package in ("worker", "migrations", "scripts", "benchmarks", "tests/support"):
+        compileall.compile_dir(ROOT / package, quiet=2)
 
 
 def end_run() -> None:
@@ -137,10 +139,20 @@ def command_client() -> Path:
     return client
 
 
+@contextlib.contextmanager
+def one_process_at_a_time(name: str) -> Iterator[bool]:
+    """Lock out the run's other processes; the value is whether this one is the first of them."""
+    with (_folder() / f"{name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        is_first = os.fstat(lock.fileno()).st_size == 0
+        lock.write("locked once")
+        lock.flush()
+        yield is_first
+
+
 def _start_once(name: str, start: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     started = _folder() / f"{name}.started"
-    with (_folder() / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with one_process_at_a_time(name):
         if not started.exists():
             started.write_text(json.dumps(start()))
         found: dict[str, Any] = json.loads(started.read_text())
