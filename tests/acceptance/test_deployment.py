@@ -20,6 +20,7 @@ from tests.support.fake_judge_api import FakeJudgeAPI
 from tests.support.manual_replica import ManualReplica
 from tests.support.processes import environment, evalworker, started
 from tests.support.servers import free_port, wait_until
+from tests.support.shared_servers import machine_environment
 from worker import __version__
 from worker.config import Settings
 
@@ -194,7 +195,7 @@ def test_the_dockerfiles_own_commands_make_an_installation_that_works(tmp_path: 
     (python / "python").symlink_to(sys.base_prefix + "/bin/python3")
     (python / "pip").write_text(f'#!/bin/sh\nexec {sys.executable} -m pip "$@"\n')
     (python / "pip").chmod(0o755)
-    env = os.environ | {"PATH": f"{python}{os.pathsep}{os.environ['PATH']}"}
+    env = machine_environment() | {"PATH": f"{python}{os.pathsep}{os.environ['PATH']}"}
     subprocess.run(
         run.replace("/opt/evalworker", str(prefix)), shell=True, cwd=source, env=env, check=True
     )
