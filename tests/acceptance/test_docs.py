@@ -53,9 +53,9 @@ def blocks(language: str, page: Path = README) -> list[str]:
     return [text for name, text in BLOCK.findall(page.read_text("utf-8")) if name == language]
 
 
-@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
-def test_generated_pages_agree_with_the_code(page: Path) -> None:
-    assert page.read_text("utf-8") == pages()[page], "run `python -m scripts.generate_docs`"
+def test_generated_pages_agree_with_the_code() -> None:
+    stale = [page.name for page, text in pages().items() if page.read_text("utf-8") != text]
+    assert not stale, "run `python -m scripts.generate_docs`"
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
-from scipy import stats
+import scipy  # its parts are imported at their first use: each takes a second
 
 from tests.support.paired_scores import paired_scores
 from worker.domain.clusters import ONE_GROUP, clustered_interval, standard_error
@@ -54,7 +54,7 @@ def passed(rng: Random, size: int, *, effect: float = 0.0) -> tuple[list[float],
 def test_the_interval_of_the_difference_is_that_of_scipy() -> None:
     first, second = noisy(Random(1), 80, effect=0.05)
     found = difference_interval(paired_scores(first, second))
-    expected = stats.ttest_rel(second, first).confidence_interval(0.95)
+    expected = scipy.stats.ttest_rel(second, first).confidence_interval(0.95)
     assert isinstance(found, Interval)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-9)
 
@@ -64,7 +64,7 @@ def test_the_interval_of_the_difference_is_that_of_scipy() -> None:
 )
 def test_the_sign_test_is_that_of_scipy(better: int, worse: int) -> None:
     trials = better + worse
-    expected = stats.binomtest(better, trials).pvalue if trials else 1.0
+    expected = scipy.stats.binomtest(better, trials).pvalue if trials else 1.0
     assert sign_test(better, worse) == pytest.approx(expected, rel=1e-8)
     assert sign_test(worse, better) == sign_test(better, worse)
 
@@ -80,7 +80,7 @@ def test_the_smallest_visible_difference_is_2_8_standard_errors() -> None:
     first, second = noisy(Random(3), 100)
     scores = paired_scores(first, second)
     differences = [b - a for a, b in zip(first, second, strict=True)]
-    error = stats.sem(differences)
+    error = scipy.stats.sem(differences)
     assert standard_error(scores.differences) == pytest.approx(error)
     assert only(scores).smallest_visible == pytest.approx(2.8 * error, rel=0.001)
 
@@ -106,7 +106,7 @@ def test_inputs_that_belong_together_have_a_clustered_standard_error() -> None:
     )
     found = difference_interval(clustered)
     assert isinstance(found, Interval)
-    half = stats.t.ppf(0.975, 11) * expected
+    half = scipy.stats.t.ppf(0.975, 11) * expected
     assert (found.high - found.low) / 2 == pytest.approx(half)
 
 

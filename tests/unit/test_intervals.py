@@ -8,7 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
-from scipy import special, stats
+import scipy  # its parts are imported at their first use: each takes a second
 
 from worker.domain.distributions import fair_coin_tail, regularized_beta, t_critical
 from worker.domain.intervals import (
@@ -42,7 +42,7 @@ def counted(scores: Iterable[float]) -> ScoreCounts:
 @pytest.mark.parametrize("degrees", [1, 2, 3, 4, 9, 30, 199, 10_000, 1_000_000])
 @pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95, 0.999])
 def test_the_quantiles_of_t_are_those_of_scipy(confidence: float, degrees: int) -> None:
-    expected = stats.t.ppf((1 + confidence) / 2, degrees)
+    expected = scipy.stats.t.ppf((1 + confidence) / 2, degrees)
     assert t_critical(confidence, degrees) == pytest.approx(expected, rel=1e-8)
 
 
@@ -50,21 +50,21 @@ def test_the_quantiles_of_t_are_those_of_scipy(confidence: float, degrees: int) 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.49, 0.5, 0.7, 1.0])
 def test_the_tails_of_the_binomial_are_those_of_scipy(share: float, trials: int) -> None:
     successes = int(share * trials)
-    expected = stats.binom.cdf(successes, trials, 0.5)
+    expected = scipy.stats.binom.cdf(successes, trials, 0.5)
     assert fair_coin_tail(successes, trials) == pytest.approx(expected, rel=1e-8, abs=1e-300)
 
 
 @pytest.mark.parametrize("x", [0.0, 1e-9, 0.3, 0.5, 0.99, 1.0])
 @pytest.mark.parametrize(("a", "b"), [(0.5, 0.5), (0.5, 400.0), (3.0, 2.0), (90.0, 7.5)])
 def test_the_incomplete_beta_function_is_that_of_scipy(x: float, a: float, b: float) -> None:
-    assert regularized_beta(x, a, b) == pytest.approx(special.betainc(a, b, x), rel=1e-9)
+    assert regularized_beta(x, a, b) == pytest.approx(scipy.special.betainc(a, b, x), rel=1e-9)
 
 
 def test_the_t_interval_is_that_of_scipy() -> None:
     rng = Random(1)
     scores = [round(rng.betavariate(6, 3), 2) for _ in range(300)]
     found = mean_interval(counted(scores))
-    low, high = stats.ttest_1samp(scores, 0).confidence_interval(0.95)
+    low, high = scipy.stats.ttest_1samp(scores, 0).confidence_interval(0.95)
     assert isinstance(found, Interval)
     assert (found.low, found.high) == pytest.approx((low, high), rel=1e-9)
     assert found.method is Method.T
@@ -72,7 +72,7 @@ def test_the_t_interval_is_that_of_scipy() -> None:
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 12), (1, 10), (57, 100), (400, 400)])
 def test_the_interval_of_a_proportion_is_that_of_scipy(successes: int, trials: int) -> None:
-    expected = stats.binomtest(successes, trials).proportion_ci(0.95, method="wilson")
+    expected = scipy.stats.binomtest(successes, trials).proportion_ci(0.95, method="wilson")
     found = wilson_interval(successes, trials)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
@@ -90,7 +90,7 @@ def test_the_bootstrap_is_about_that_of_scipy_and_always_the_same() -> None:
     assert isinstance(found, Interval)
     assert found.method is Method.BOOTSTRAP
     assert found == mean_interval(counted(reversed(scores)))
-    expected = stats.bootstrap(
+    expected = scipy.stats.bootstrap(
         (scores,), lambda x, axis: x.mean(axis=axis), method="BCa", rng=1, n_resamples=2000
     ).confidence_interval
     width = expected.high - expected.low
