@@ -8,12 +8,12 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import pytest
 
+from tests.support.shared_servers import command_client
 from worker import enqueue
 from worker.cli import main
 from worker.cli.context import print_json
@@ -114,11 +114,10 @@ def test_a_reader_that_has_read_enough_ends_the_command_quietly(
     os.close(reading)
     with open(writing, "wb") as closed_pipe:
         done = subprocess.run(
-            [sys.executable, "-m", "worker", *arguments],
+            [command_client(), *arguments],
             stdout=closed_pipe,
             stderr=subprocess.PIPE,
             timeout=60,
             check=False,
-            cwd=Path(__file__).parents[2],
         )
     assert (done.returncode, done.stderr) == (0, b"")

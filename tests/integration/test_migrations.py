@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from alembic.migration import MigrationContext
 
 from tests.support.fake_judge_api import FakeJudgeAPI
 from tests.support.manual_replica import ManualReplica
+from tests.support.processes import started
 from worker.config import load_settings
 from worker.domain.lifecycle import LIVE_STATES, BatchState, Status
 from worker.errors import SchemaMismatch
@@ -145,10 +147,10 @@ def test_alembic_from_a_checkout_does_the_same(empty: Database, empty_database_u
 def test_containers_that_start_together_migrate_one_after_the_other(
     empty_postgres_url: str,
 ) -> None:
-    command = [sys.executable, "-m", "worker", "migrate"]
     env = {**os.environ, "EVALWORKER_DATABASE_URL": empty_postgres_url}
-    started = [subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL) for _ in range(3)]
-    assert [process.wait() for process in started] == [0, 0, 0]
+    with contextlib.ExitStack() as stack:
+        containers = [stack.enter_context(started("migrate", env=env)) for _ in range(3)]
+        assert [container.wait() for container in containers] == [0, 0, 0]
 
 
 def test_pauses_move_out_of_the_gates_while_work_is_under_way(database: Database) -> None:

@@ -186,10 +186,10 @@ def run_command() -> None:
     status = 1  # of an exception that nothing handles
 
     def end() -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # or else the interpreter says so, as it does for users
             sys.stdout.flush()
             sys.stderr.flush()
-        os._exit(status)
+            os._exit(status)
 
     atexit.register(end)  # the first to be registered is the last to run
     from worker.cli import main
