@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import uuid
@@ -60,11 +61,20 @@ def pytest_make_collect_report(
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run in random order, but begin with the tests that wait for processes: none ends alone."""
+    """Run in random order, but begin with the tests that wait for long: none ends alone.
+
+    These are the ones with a timeout of their own, and then those that start processes.
+    """
     for item in items:
         if _is_for_the_other_database(item):
             item.add_marker(pytest.mark.long)
     items.sort(key=_seconds_allowed, reverse=True)
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what stays to the end: modules, and thousands of tests."""
+    gc.collect()
+    gc.freeze()
 
 
 def _is_for_the_other_database(item: pytest.Item) -> bool:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from worker.store.database import Database
 
+pytestmark = pytest.mark.timeout(300)  # they wait for long: the run begins with them
+
 
 class Gate(httpx.BaseTransport):
     """Real HTTP, but the answer to the first POST waits for the test, and then gets lost."""

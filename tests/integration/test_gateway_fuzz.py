@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.one_database("postgres")
 
-ORDINARY, LONG = 20, 2000  # examples for each operation and kind of data
+ORDINARY, LONG = 10, 2000  # examples for each operation and kind of data
 
 
 def test_the_document_in_the_docs_is_current() -> None:

@@ -158,6 +158,7 @@ def replica(database_of_postgres: Database, monkeypatch: pytest.MonkeyPatch) -> 
     return Resilient(database_of_postgres, FakeJudgeAPI())
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "after",
     [pytest.param(False, marks=pytest.mark.long, id="before"), pytest.param(True, id="after")],
