@@ -11,7 +11,7 @@ from uuid import UUID
 import httpx
 import pytest
 
-from tests.support.fake_judge_api import FakeJudgeAPI
+from tests.support.fake_judge_api import FakeJudgeAPI, questions
 from tests.support.manual_replica import ManualReplica
 from worker.domain.lifecycle import BatchState
 from worker.store import batch_commands, concurrency_limit
@@ -93,10 +93,6 @@ def remote() -> StrangeJudgeAPI:
 @pytest.fixture
 def replica(database: Database, remote: StrangeJudgeAPI) -> ManualReplica:
     return ManualReplica(database, remote)
-
-
-def questions(count: int) -> list[str]:
-    return [f"question {n}" for n in range(count)]
 
 
 def run(replica: ManualReplica, rounds: int) -> None:

@@ -183,3 +183,12 @@ def judge_of(request: httpx.Request) -> str:
 def accepted(batch: AcceptedBatch) -> httpx.Response:
     answer = {"batch_execution_id": batch.id, "status_url": f"{EXECUTIONS}{batch.id}/"}
     return httpx.Response(202, json=answer)
+
+
+def answering(status: int, body: Any = None, **headers: str) -> Callable[[httpx.Request], Any]:
+    """Return an answer for `FakeJudgeAPI.next_answer`."""
+    return lambda _: httpx.Response(status, json=body or {"detail": "no"}, headers=headers)
+
+
+def questions(count: int) -> list[str]:
+    return [f"question {n}" for n in range(count)]
