@@ -194,7 +194,11 @@ def _pairs(jobs: JobPair) -> sa.Subquery:
 
 
 def _select_pairs(jobs: JobPair) -> sa.Select[Any]:
-    """Select the pairs of each evaluator, and incomplete ones: their difference is NULL."""
+    """Select the pairs of each evaluator, and incomplete ones: their difference is NULL.
+
+    So is that of inputs without a key. To leave these out where they are read would allow
+    PostgreSQL to look up the scores of every input of the table.
+    """
     given = _scores_of_both(jobs).c
     of_first, of_second = (
         sa.and_(is_one(given.job_id), is_addable(given.score))
@@ -209,7 +213,7 @@ def _select_pairs(jobs: JobPair) -> sa.Select[Any]:
         sa.func.min(given.item_index).filter(of_second).label("second_index"),
         first.label("first_score"),
         second.label("second_score"),
-        (second - first).label("difference"),
+        sa.case((given.key.isnot(None), second - first)).label("difference"),
         sa.func.min(given.group_value).label("group_value"),
     ).group_by(given.evaluator_name, given.key)
 
@@ -231,7 +235,6 @@ def _scores_of_both(jobs: JobPair) -> sa.Subquery:
         jobs.score_key.label("key"),
         group.label("group_value"),
     ).select_from(_scores_with_requests() if by_request else scores)
-    chosen = chosen.where(jobs.score_key.isnot(None))
     of_each = (chosen.where(scores.c.job_id == job_id) for job_id in (jobs.first, jobs.second))
     return sa.union_all(*of_each).subquery("given")
 
@@ -241,7 +244,7 @@ def _scores_with_requests() -> sa.FromClause:
         item_results.c.job_id == looked_up(scores.c.job_id),
         item_results.c.item_index == scores.c.item_index,
     )
-    return scores.join(item_results, is_same_input)
+    return scores.outerjoin(item_results, is_same_input)
 
 
 def _groups(jobs: JobPair) -> sa.Subquery:
