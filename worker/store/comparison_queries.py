@@ -21,7 +21,7 @@ from worker.errors import NotPossible
 from worker.store.group_queries import grouped_sums
 from worker.store.job_queries import JobProgress, progress_of
 from worker.store.score_functions import is_addable
-from worker.store.sql_functions import looked_up, value_at
+from worker.store.sql_functions import is_given, looked_up, value_at
 from worker.store.views import item_results, scores
 
 SHOWN_KEYS = 3  # of those that occur more than once
@@ -194,11 +194,7 @@ def _pairs(jobs: JobPair) -> sa.Subquery:
 
 
 def _select_pairs(jobs: JobPair) -> sa.Select[Any]:
-    """Select the pairs of each evaluator, and incomplete ones: their difference is NULL.
-
-    So is that of inputs without a key. To leave these out where they are read would allow
-    PostgreSQL to look up the scores of every input of the table.
-    """
+    """Select the pairs of each evaluator, and incomplete ones: their difference is NULL."""
     given = _scores_of_both(jobs).c
     of_first, of_second = (
         sa.and_(is_one(given.job_id), is_addable(given.score))
@@ -213,7 +209,7 @@ def _select_pairs(jobs: JobPair) -> sa.Select[Any]:
         sa.func.min(given.item_index).filter(of_second).label("second_index"),
         first.label("first_score"),
         second.label("second_score"),
-        sa.case((given.key.isnot(None), second - first)).label("difference"),
+        (second - first).label("difference"),
         sa.func.min(given.group_value).label("group_value"),
     ).group_by(given.evaluator_name, given.key)
 
@@ -235,6 +231,7 @@ def _scores_of_both(jobs: JobPair) -> sa.Subquery:
         jobs.score_key.label("key"),
         group.label("group_value"),
     ).select_from(_scores_with_requests() if by_request else scores)
+    chosen = chosen.where(is_given(jobs.score_key))
     of_each = (chosen.where(scores.c.job_id == job_id) for job_id in (jobs.first, jobs.second))
     return sa.union_all(*of_each).subquery("given")
 
@@ -242,9 +239,9 @@ def _scores_of_both(jobs: JobPair) -> sa.Subquery:
 def _scores_with_requests() -> sa.FromClause:
     is_same_input = sa.and_(
         item_results.c.job_id == looked_up(scores.c.job_id),
-        item_results.c.item_index == scores.c.item_index,
+        item_results.c.item_index == looked_up(scores.c.item_index),
     )
-    return scores.outerjoin(item_results, is_same_input)
+    return scores.join(item_results, is_same_input)
 
 
 def _groups(jobs: JobPair) -> sa.Subquery:

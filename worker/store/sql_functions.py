@@ -43,14 +43,34 @@ _spell(
 )
 
 
-def looked_up(key: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    """Have rows looked up by a key, whatever PostgreSQL expects of their number.
+class looked_up(FunctionElement[Any]):  # noqa: N801 (reads as a SQL function)
+    """A key by which rows are looked up, whatever PostgreSQL expects of their number.
 
     Until a new job is in its statistics, it expects one row of it, and would compare all rows of
     two tables with each other. It does not see through this expression, and so not that the rows
     on both sides are those of one job.
     """
-    return sa.func.coalesce(key, key)
+
+    inherit_cache = True
+
+
+_spell(looked_up, postgresql="coalesce({0}, {0})", sqlite="{0}")
+
+
+class is_given(FunctionElement[bool]):  # noqa: N801 (reads as a SQL function)
+    """Whether a value of an outer join is not NULL.
+
+    With a plain IS NOT NULL, PostgreSQL makes it an inner join, and may begin with the other table,
+    of which it then reads the rows of every job.
+    """
+
+    type = sa.Boolean()
+    inherit_cache = True
+
+
+_spell(
+    is_given, postgresql="CASE WHEN {0} IS NULL THEN FALSE ELSE TRUE END", sqlite="{0} IS NOT NULL"
+)
 
 
 def now() -> later:
