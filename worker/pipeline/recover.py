@@ -138,27 +138,37 @@ class Recovery:
             case Absent():
                 gate_policy.record_success(tx, claim, gates.STATUS)
                 return self._record_absent(tx, claim, "not in the remote's list", has_list=True)
-            case NoList(reason) if context.policy.resubmit_unlisted:
-                reason = f"there is no list to search ({reason})"
-                return self._record_absent(tx, claim, reason, has_list=False)
-            case NoList(reason):
-                reason = f"there is no list to search ({reason})"
+            case NoList(reason) if not context.policy.resubmit_unlisted:
                 return leases.put_on_hold(tx, claim, reason=reason), ()
+            case NoList(reason, may_be_wrong_url=False):
+                return self._record_absent(tx, claim, reason, has_list=False)
             case Indistinct(reason):
                 gate_policy.record_success(tx, claim, gates.STATUS)
                 return leases.put_on_hold(tx, claim, reason=reason), ()
-            case Unclear(reason, None) if self._is_overdue(claim):
-                return leases.put_on_hold(tx, claim, reason=reason), ()
+            case NoList(reason):
+                reason = f"{reason}, unless EVALWORKER_API_URL is wrong: nothing has been served "
+                reason += "there since this process started"
+                return self._record_unclear(tx, claim, reason, None), ()
             case Unclear(reason, cause):
-                wait, gate = backoff(claim.failures + 2, context.rng), None
-                if cause is not None:
-                    wait, gate = gate_policy.record_failure(
-                        tx, cause, claim, gates.STATUS, context.rng
-                    )
-                recorded = submission.record_search(
-                    tx, claim, wait=wait, reason=reason, complete=False, gate=gate
-                )
-                return recorded, ()
+                return self._record_unclear(tx, claim, reason, cause), ()
+
+    def _record_unclear(
+        self,
+        tx: Transaction,
+        claim: Claim,
+        reason: str,
+        cause: Throttled | Denied | Unavailable | None,
+    ) -> bool:
+        """Record a search that says nothing; it is repeated until the batch is overdue."""
+        rng = self.context.rng
+        if cause is None and self._is_overdue(claim):
+            return leases.put_on_hold(tx, claim, reason=reason)
+        wait, gate = backoff(claim.failures + 2, rng), None
+        if cause is not None:
+            wait, gate = gate_policy.record_failure(tx, cause, claim, gates.STATUS, rng)
+        return submission.record_search(
+            tx, claim, wait=wait, reason=reason, complete=False, gate=gate
+        )
 
     def _is_overdue(self, claim: Claim) -> bool:
         """Return whether the batch is in doubt for longer than any batch may take."""
@@ -242,9 +252,10 @@ class Absent:
 
 @dataclass(frozen=True, slots=True)
 class NoList:
-    """This server has no list that could be searched."""
+    """This server has no list that could be searched, or its URL is wrong."""
 
     reason: str
+    may_be_wrong_url: bool = False  # it has served nothing since this process started
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,12 +328,8 @@ def _candidates(
             case Listed(executions):
                 candidates += [row for row in executions if _may_be_lost_batch(row, lost)]
             case NotFound(reason, is_path_known=is_path_known):
-                if is_path_known or api.has_served_within(math.inf):
-                    return NoList(reason)
-                return Unclear(
-                    f"there is no list to search ({reason}), unless EVALWORKER_API_URL is wrong: "
-                    "nothing has been served there since this process started"
-                )
+                has_served = is_path_known or api.has_served_within(math.inf)
+                return NoList(f"there is no list to search ({reason})", not has_served)
             case Incomplete(reason):
                 return Unclear(reason)
             case Throttled(reason) | Denied(reason) | Unavailable(reason):
