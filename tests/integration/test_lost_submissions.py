@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 import httpx
@@ -14,19 +13,6 @@ from tests.support.fake_judge_api import AcceptedBatch, FakeJudgeAPI, answering,
 from tests.support.manual_replica import ManualReplica
 from worker.store import batch_commands, job_queries
 from worker.store.database import Database
-
-if TYPE_CHECKING:
-    pass
-
-
-@pytest.fixture
-def remote() -> FakeJudgeAPI:
-    return FakeJudgeAPI()
-
-
-@pytest.fixture
-def replica(database: Database, remote: FakeJudgeAPI) -> ManualReplica:
-    return ManualReplica(database, remote)
 
 
 def test_a_lost_answer_is_found_by_its_tag_and_nothing_is_sent_again(

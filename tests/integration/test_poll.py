@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 import httpx
@@ -13,20 +12,6 @@ from tests.support.fake_judge_api import FakeJudgeAPI, answering, questions
 from tests.support.manual_replica import ManualReplica
 from worker.domain.lifecycle import TRANSITIONS, BatchState
 from worker.store import leases, polling
-from worker.store.database import Database
-
-if TYPE_CHECKING:
-    pass
-
-
-@pytest.fixture
-def remote() -> FakeJudgeAPI:
-    return FakeJudgeAPI()
-
-
-@pytest.fixture
-def replica(database: Database, remote: FakeJudgeAPI) -> ManualReplica:
-    return ManualReplica(database, remote)
 
 
 def test_failed_items_are_tried_again_in_a_later_batch_then_kept_with_the_reason(

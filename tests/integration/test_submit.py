@@ -3,27 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import httpx
-import pytest
 
 from tests.support.fake_judge_api import FakeJudgeAPI, answering, questions
 from tests.support.manual_replica import ManualReplica
 from worker.store.database import Database
-
-if TYPE_CHECKING:
-    pass
-
-
-@pytest.fixture
-def remote() -> FakeJudgeAPI:
-    return FakeJudgeAPI()
-
-
-@pytest.fixture
-def replica(database: Database, remote: FakeJudgeAPI) -> ManualReplica:
-    return ManualReplica(database, remote)
 
 
 def test_items_of_several_jobs_share_a_batch(replica: ManualReplica, remote: FakeJudgeAPI) -> None:

@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import httpx
-import pytest
 
 from tests.support.fake_judge_api import FakeJudgeAPI, answering, questions
 from tests.support.manual_replica import ManualReplica
 from worker.store import gates
-from worker.store.database import Database
-
-if TYPE_CHECKING:
-    pass
-
-
-@pytest.fixture
-def remote() -> FakeJudgeAPI:
-    return FakeJudgeAPI()
-
-
-@pytest.fixture
-def replica(database: Database, remote: FakeJudgeAPI) -> ManualReplica:
-    return ManualReplica(database, remote)
 
 
 def test_with_a_wrong_key_all_waits_until_it_is_mended(

@@ -14,23 +14,12 @@ from worker.store import gates
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from worker.store.database import Database
 
 pytestmark = pytest.mark.one_database("sqlite")
 
 OF_THE_API = {"type": "about:blank", "title": "Not found.", "code": "not_found"}
 PAGE = {"html": "<html><h1>404 Not Found</h1>nginx</html>"}
 FASTAPI = {"json": {"detail": "Not Found"}}
-
-
-@pytest.fixture
-def remote() -> FakeJudgeAPI:
-    return FakeJudgeAPI()
-
-
-@pytest.fixture
-def replica(database: Database, remote: FakeJudgeAPI) -> ManualReplica:
-    return ManualReplica(database, remote)
 
 
 def always(
