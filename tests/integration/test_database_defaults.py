@@ -23,9 +23,9 @@ from tests.support.worker_thread import (
 )
 from worker.admin import Admin
 from worker.errors import SchemaMismatch
-from worker.pipeline import planner
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import RunningSandbox, running_sandbox
+from worker.store import list_watch
 from worker.store.database import Database
 from worker.store.schema_version import check_encoding, check_schema
 
@@ -208,15 +208,16 @@ def test_a_row_that_cannot_be_read_is_an_error_in_the_log_and_the_dispatcher_goe
 ) -> None:
     replica = ManualReplica(database_of_postgres, FakeJudgeAPI())
     replica.enqueue(["q1"])
+    replica.step()
     with database_of_postgres.engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE eval_items SET due_at = '-infinity'")
+        connection.exec_driver_sql("UPDATE eval_batches SET submitting_at = '-infinity'")
     turns: list[Any] = []
 
     def counted_turn() -> float:
         turns.append(None)
         if len(turns) == 4:
             replica.dispatcher.stop()
-        database_of_postgres.run(lambda tx: planner.plan(tx, replica.context.policy))
+        database_of_postgres.run(list_watch.batches_at_remote)
         return 0.0
 
     monkeypatch.setattr(replica.dispatcher, "turn", counted_turn)
@@ -227,4 +228,15 @@ def test_a_row_that_cannot_be_read_is_an_error_in_the_log_and_the_dispatcher_goe
     (line,) = (one for one in lines if one["event"] == "dispatcher.interrupted")
     assert line["log_level"] == "error"
     assert "timestamp too small" in line["reason"]
-    assert line["where"].startswith("store/planning.py:")
+    assert line["where"].startswith("store/")
+
+
+def test_an_input_that_was_due_at_the_beginning_of_time_is_planned(
+    database_of_postgres: Database,
+) -> None:
+    replica = ManualReplica(database_of_postgres, FakeJudgeAPI())
+    replica.enqueue(["q1"])
+    with database_of_postgres.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE eval_items SET due_at = '-infinity'")
+    replica.finish()
+    assert replica.one("SELECT status FROM eval_jobs") == "completed"

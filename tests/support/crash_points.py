@@ -9,13 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import sqlalchemy as sa
 
 from worker.domain.backoff import MAX_CLAIMS
-from worker.domain.lifecycle import NoticeState
+from worker.domain.lifecycle import BatchState, NoticeState
+from worker.domain.polling import ENOUGH_DURATIONS
 from worker.sandbox.options import SandboxOptions
 from worker.store import gates
+from worker.store.sql_functions import now
 from worker.store.tables import batches, items, jobs
 
 if TYPE_CHECKING:
@@ -95,6 +98,19 @@ def holders_died(tx: Transaction) -> None:
     tx.execute(sa.update(batches).values(claims=MAX_CLAIMS))
 
 
+def batches_took_no_time(tx: Transaction) -> None:
+    """Store as many short batches of the judge as are needed to know its durations."""
+    finished = {
+        "judge_id": "response-checks",
+        "tags": [],
+        "state": BatchState.FINISHED,
+        "item_count": 0,
+    }
+    moments = {name: now() for name in ("created_at", "submitted_at", "finished_at")}
+    for _ in range(ENOUGH_DURATIONS):
+        tx.execute(sa.insert(batches).values(id=uuid4(), **finished, **moments))
+
+
 def plain_text_as_contexts(tx: Transaction) -> None:
     """Store an input that no judge would accept, as plain SQL can."""
     tx.execute(sa.update(items).where(items.c.item_index == 0).values(contexts="not a list"))
@@ -138,6 +154,16 @@ SCENARIOS = {
         options=SandboxOptions(latency=(3.0, 4.0)),
         settings={"batch_size": 1, "poll_min_seconds": 20},
         ending=ExpectedEnd(completed=3, evaluated=3),
+    ),
+    "the judge ends its batches at once": Scenario(
+        effects=[
+            "claim_submission: commit of record_accepted_and_poll",
+            "claim_submission: GET of a batch",
+            "claim_submission: commit of record_results",
+        ],
+        prepare=batches_took_no_time,
+        options=SandboxOptions(latency=(0.0, 0.0)),
+        ending=ExpectedEnd(completed=2, evaluated=2),
     ),
     "the answer to the submission gets lost": Scenario(
         effects=[
