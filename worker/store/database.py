@@ -367,6 +367,10 @@ def _create_postgresql_engine(url: sa.URL, pool_size: int) -> sa.Engine:
         },
     )
 
+    # Rows that are inserted together travel in one statement. psycopg's own way, a pipeline, may
+    # end with a message after which PostgreSQL does not end a transaction that goes quiet.
+    engine.dialect.use_insertmanyvalues_wo_returning = True
+
     def prepare(driver: psycopg.Connection[Any], record: ConnectionPoolEntry) -> None:
         try:
             record.info[_SESSION] = open_session(driver, settings)
