@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import dramatiq
@@ -236,6 +237,11 @@ def test_a_worker_whose_consumer_died_is_known(memory_url: str) -> None:
         victim.stop()
         victim.join()
         assert dead_threads(here.worker) == [f"consumer {queue_name(memory_url)}"]
+
+
+def test_threads_that_have_not_begun_are_not_dead() -> None:
+    starting: Any = SimpleNamespace(consumers={"q": threading.Thread()}, workers=[])
+    assert dead_threads(starting) == []
 
 
 def test_time_limits_hold_outside_dramatiqs_own_command_line(memory_url: str) -> None:

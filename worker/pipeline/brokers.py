@@ -9,6 +9,7 @@ A `namespace` in the URL's query separates installations that share a broker.
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -188,9 +189,19 @@ def pause_fetching(worker: dramatiq.Worker, *, paused: bool) -> None:
 
 
 def dead_threads(worker: dramatiq.Worker) -> list[str]:
-    """Return consumers and workers whose thread has died: the process looks healthy, but is not."""
-    consumers = [f"consumer {n}" for n, c in worker.consumers.items() if not c.is_alive()]
-    return consumers + [f"worker {n}" for n, w in enumerate(worker.workers) if not w.is_alive()]
+    """Return consumers and workers whose thread has died: the process looks healthy, but is not.
+
+    While the worker starts, some of its threads have not begun.
+    """
+    threads: dict[str, threading.Thread] = {
+        **{f"consumer {name}": thread for name, thread in worker.consumers.items()},
+        **{f"worker {number}": thread for number, thread in enumerate(worker.workers)},
+    }
+    return [
+        name
+        for name, thread in threads.items()
+        if thread.ident is not None and not thread.is_alive()
+    ]
 
 
 def _postgres_broker(
