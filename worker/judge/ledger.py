@@ -180,8 +180,8 @@ class Ledger:
         with self._connection:
             yield self._connection
 
-    def _rows(self, statement: str, *values: object) -> list[Any]:
-        return self._connection.execute(statement, values).fetchall()
+    def _rows(self, statement: str, *values: object, **named: object) -> list[Any]:
+        return self._connection.execute(statement, named or values).fetchall()
 
     # --- judges ----------------------------------------------------------------------------------
 
@@ -254,18 +254,27 @@ class Ledger:
     ) -> Sequence[StoredBatch]:
         """Return batches below the number `before`, newest first."""
         return self._batches(
-            "WHERE (?1 IS NULL OR judge_id = ?1) AND (?2 IS NULL OR number < ?2)"
-            " AND (?3 IS NULL OR created_at >= ?3) AND (?4 IS NULL OR created_at <= ?4)"
-            " AND (?5 IS NULL OR ?5 = iif(completed_at IS NULL, 'processing', 'completed'))"
-            " ORDER BY number DESC LIMIT ?6",
-            *(judge_id, before, since, until, status, limit),
+            "WHERE (:judge_id IS NULL OR judge_id = :judge_id)"
+            " AND (:before IS NULL OR number < :before)"
+            " AND (:since IS NULL OR created_at >= :since)"
+            " AND (:until IS NULL OR created_at <= :until)"
+            " AND (:status IS NULL"
+            " OR :status = iif(completed_at IS NULL, 'processing', 'completed'))"
+            " ORDER BY number DESC LIMIT :limit",
+            judge_id=judge_id,
+            before=before,
+            since=since,
+            until=until,
+            status=status,
+            limit=limit,
         )
 
-    def _batches(self, condition: str, *values: object) -> Sequence[StoredBatch]:
+    def _batches(self, condition: str, *values: object, **named: object) -> Sequence[StoredBatch]:
         rows = self._rows(
             "SELECT number, id, judge_id, version_id, tags, total, completed, failed, created_at,"  # noqa: S608 (literals of this module)
             f" completed_at FROM batches {condition}",
             *values,
+            **named,
         )
         return [StoredBatch(*_with_json(row, 4)) for row in rows]
 
@@ -364,8 +373,8 @@ class Ledger:
             *place,
         )
         self._rows(
-            "UPDATE batches SET completed = completed + ?1, failed = failed + ?2,"
-            " completed_at = iif(completed + failed + 1 = total, ?3, NULL) WHERE number = ?4",
+            "UPDATE batches SET completed = completed + ?, failed = failed + ?,"
+            " completed_at = iif(completed + failed + 1 = total, ?, NULL) WHERE number = ?",
             *(1 - failed, failed, now, place[0]),
         )
 
@@ -416,9 +425,11 @@ class Ledger:
         """Record that a sample was of use again, which keeps it."""
         with self._transaction():
             self._rows(
-                "UPDATE samples SET used_on = ?1 WHERE prompt = ?2 AND number = ?3"
-                " AND used_on < ?1",
-                *(self.today(), prompt, number),
+                "UPDATE samples SET used_on = :today WHERE prompt = :prompt AND number = :number"
+                " AND used_on < :today",
+                today=self.today(),
+                prompt=prompt,
+                number=number,
             )
             self._count(account, cache_hits=1)
 
