@@ -296,3 +296,21 @@ def test_a_surprise_becomes_a_row_and_work_goes_on(
     replica.pass_time()
     replica.finish()
     assert replica.one("SELECT status FROM eval_jobs") == "completed"
+
+
+def test_the_id_of_each_evaluations_log_is_stored_with_its_own_input(
+    replica: ManualReplica, remote: FakeJudgeAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate = remote.evaluate
+
+    def with_log(batch: object, index: int) -> dict[str, object]:
+        return evaluate(batch, index) | {"execution_log_id": f"log {index}" if index % 2 else None}
+
+    monkeypatch.setattr(remote, "evaluate", with_log)
+    replica.enqueue([*questions(11), "fail me"])
+    replica.step()
+    replica.pass_time()
+    replica.step()
+    stored = replica.rows("SELECT item_index, execution_log_id FROM eval_items ORDER BY item_index")
+    logs = {index: log_id for index, log_id in stored if index < 11}
+    assert logs == {index: f"log {index}" if index % 2 else None for index in range(11)}

@@ -17,6 +17,8 @@ from worker.domain.lifecycle import BatchState, Status
 from worker.events import Event
 from worker.store import job_completion, leases
 from worker.store.batch_items import BatchItem, OpenItem, batch_items, open_items
+from worker.store.bulk import BulkUpdate
+from worker.store.column_types import Id
 from worker.store.database import Transaction
 from worker.store.job_completion import ItemFailure
 from worker.store.leases import Claim, build_claim, claim_batch, move, record_waiting
@@ -94,14 +96,18 @@ def _close_gaps(tx: Transaction, sendable: Sequence[BatchItem]) -> None:
         for index, item in enumerate(sendable)
         if item.batch_index != index
     ]
-    if moved:
-        tx.execute(_SET_BATCH_INDEX, moved)
+    _SET_BATCH_INDEX.run(tx, moved)
 
 
-_SET_BATCH_INDEX = (
-    sa.update(items)
-    .where(items.c.job_id == sa.bindparam("of_job"), items.c.item_index == sa.bindparam("of_item"))
-    .values(batch_index=sa.bindparam("index"))
+_SET_BATCH_INDEX = BulkUpdate(
+    lambda given: (
+        sa.update(items)
+        .where(items.c.job_id == given.of_job, items.c.item_index == given.of_item)
+        .values(batch_index=given.index)
+    ),
+    of_job=Id,
+    of_item=sa.Integer,
+    index=sa.Integer,
 )
 
 
