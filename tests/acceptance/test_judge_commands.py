@@ -148,13 +148,15 @@ def test_a_spent_budget_is_shown_by_status_and_stops_its_judge_alone(
     tmp_path: Path, model: ModelEndpoint
 ) -> None:
     port = free_port()
-    env = environment(api_url=f"http://127.0.0.1:{port}", api_key="any", batch_size=1)
+    url = f"http://127.0.0.1:{port}"
+    env = environment(api_url=url, api_key="any", batch_size=1)
 
     @contextlib.contextmanager
     def serving(daily_budget: float) -> Iterator[None]:
         path = write_judge(tmp_path, model.url, price_input=1000.0, daily_budget=daily_budget)
         path.write_text(path.read_text() + '[judges.plain]\nevaluators = ["Non-empty"]\n')
         with started("judge", "serve", "--port", port, env=env, cwd=tmp_path):
+            wait_until(lambda: is_up(url))  # a worker does not start without its API
             yield
 
     def enqueued(judge: str, count: int) -> str:
@@ -167,8 +169,9 @@ def test_a_spent_budget_is_shown_by_status_and_stops_its_judge_alone(
 
     assert evalworker("migrate", env=env, cwd=tmp_path).returncode == 0
     first = enqueued("own", 1)
-    with started("run", env=env, cwd=tmp_path):
+    with contextlib.ExitStack() as running:
         with serving(0.05):
+            running.enter_context(started("run", env=env, cwd=tmp_path))
             wait_until(lambda: "status completed" in status(first))
             second = enqueued("own", 3)
             wait_until(lambda: "budget_spent" in status())
@@ -214,7 +217,8 @@ def test_worker_and_judge_score_every_input_over_a_bad_endpoint_and_five_kills(
 ) -> None:
     count, evaluators, concurrency, kills = 1000, 3, 64, 5
     port = free_port()
-    env = environment(api_url=f"http://127.0.0.1:{port}", api_key="any", max_item_attempts=8)
+    url = f"http://127.0.0.1:{port}"
+    env = environment(api_url=url, api_key="any", max_item_attempts=8)
     questions = write_questions(tmp_path / "questions.jsonl", count)
     with ModelEndpoint(seed=3, faults=FAULTS).running() as model:
         write_judge(tmp_path, model.url, evaluators=evaluators, concurrency=concurrency)
@@ -224,9 +228,14 @@ def test_worker_and_judge_score_every_input_over_a_bad_endpoint_and_five_kills(
 
         assert evalworker("migrate", env=env, cwd=tmp_path).returncode == 0
         job = evalworker("enqueue", questions, "--judge", "own", env=env, cwd=tmp_path)
-        with started("run", "--until-drained", env=env, cwd=tmp_path) as worker:
-            for _ in range(kills):
+        with contextlib.ExitStack() as running:
+            for number in range(kills):
                 with serving():
+                    if number == 0:  # a worker does not start without its API
+                        wait_until(lambda: is_up(url))
+                        worker = running.enter_context(
+                            started("run", "--until-drained", env=env, cwd=tmp_path)
+                        )
                     goal = model.paid + count * evaluators // (kills + 1)
                     wait_until(partial(has_paid, model, goal), seconds=300)
             with serving():
