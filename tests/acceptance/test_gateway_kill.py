@@ -16,6 +16,7 @@ from tests.support.gateways import JSON_KEYS, KEY, answers, client, submit
 from tests.support.notebook_client import NotebookClient
 from tests.support.processes import account, environment, evalworker, started, wait_until
 from tests.support.servers import free_port
+from tests.support.shorter_waits import shorten_waits
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import RunningSandbox, running_sandbox
 
@@ -140,7 +141,8 @@ def test_accepted_jobs_survive_an_immediate_kill(
             taken = [submit(caller, f"q{n}", judge="response-checks").json() for n in range(20)]
         worker.kill()
         worker.wait()
-    with started("run", "--gateway", env=environment(**settings, database_url=sqlite_url)):
+    again = environment(**settings, database_url=sqlite_url)
+    with started("run", "--gateway", env=again, prepare=[shorten_waits]):
         wait_until(lambda: answers(url), seconds=90)
         with client(url) as caller:
             for place, one in enumerate(taken):
