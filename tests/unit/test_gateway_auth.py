@@ -56,7 +56,8 @@ def test_keys_are_read_from_the_setting_or_from_the_file_it_names(tmp_path: Path
         ({"a": {"key": SECRET, "rate": 5}}, "a.rate"),
         ({"a": {"key": SECRET, "requests_per_second": 0}}, "greater than 0"),
         ('{"a": {"key": "' + SECRET, "JSON"),
-        ("no-such-file.json", "FileNotFoundError"),
+        ("no-such-file.json", "or the name of a file with one (No such file or directory)"),
+        (json.dumps([{"key": SECRET}]), "it must be a JSON object such as"),
         ("", "not set"),
     ],
 )

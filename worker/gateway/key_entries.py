@@ -53,7 +53,9 @@ def read_entries(
         text = setting if is_json(setting) else Path(setting).read_text("utf-8")
         return entries.validate_json(text)
     except (OSError, UnicodeError) as error:
-        raise ConfigurationError([f"{variable}: cannot be read: {type(error).__name__}"]) from None
+        needed = 'a JSON object such as {"team-a": {"key": "…"}}, or the name of a file with one'
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigurationError([f"{variable}: it must be {needed} ({reason})"]) from None
     except ValidationError as error:
         parts = error.errors(include_input=False, include_url=False)
         raise ConfigurationError(
