@@ -11,13 +11,11 @@ import json
 import sqlite3
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import httpx
 import psycopg
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
 
 BATCH = 100
 CONCURRENCY = 16

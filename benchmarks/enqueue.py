@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
 
 import psycopg
 import sqlalchemy as sa
@@ -12,10 +14,6 @@ import sqlalchemy as sa
 from benchmarks.measurement import Figure, best_of, fresh_databases, inputs_of
 from worker import enqueue
 from worker.config import load_settings
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from uuid import UUID
 
 INPUTS = 50_000
 ROUNDS = 3

@@ -11,17 +11,15 @@ import json
 import random
 import time
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from heapq import heappop, heappush
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qs
 from uuid import uuid4
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 EXECUTIONS = "/v1/judges/batch-executions/"
 PAGE = 100  # batches

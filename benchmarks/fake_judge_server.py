@@ -8,14 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import multiprocessing
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from multiprocessing.connection import Connection
+from typing import Any
 
 from benchmarks.fake_judge import FakeJudge, Observations, Options
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from multiprocessing.connection import Connection
 
 __all__ = ["Observations", "Options", "Remote", "running_fake_judge"]
 

@@ -11,8 +11,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 
@@ -20,10 +22,6 @@ from benchmarks.measurement import Figure, input_of
 from benchmarks.resource_usage import cpu_seconds, peak_megabytes
 from tests.support.judge_files import write_judge
 from tests.support.model_endpoint import ModelEndpoint
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from multiprocessing.connection import Connection
 
 INPUTS = 10_000
 EVALUATORS = 3

@@ -5,15 +5,13 @@ from __future__ import annotations
 import itertools
 import random
 import time
+from collections.abc import Iterator
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 
 from benchmarks.measurement import Curve, Figure, migrated_postgresql
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SCORES = 10_000_000
 SIZES = (0.01, 0.1, 1.0)  # shares of SCORES at which the views are read

@@ -6,7 +6,8 @@ import gc
 import os
 import shutil
 import uuid
-from typing import TYPE_CHECKING
+from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -31,10 +32,6 @@ from tests.support.shared_servers import (
 )
 from worker.config import load_settings
 from worker.store.database import Database
-
-if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
-    from pathlib import Path
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import psycopg
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 BATCH = 100
 IN_FLIGHT = 32

@@ -9,7 +9,8 @@ sent again with a delay. Dramatiq redelivers what a killed worker had not acknow
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import dramatiq
 import httpx
@@ -17,9 +18,6 @@ import sqlalchemy as sa
 from dramatiq.brokers.redis import RedisBroker
 
 from benchmarks.peers import job
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 class Evaluation:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -11,10 +12,6 @@ from tests.support.processes import environment, evalworker
 from tests.support.scored_jobs import add_scored_job
 from worker.admin import Admin
 from worker.errors import NotPossible
-
-if TYPE_CHECKING:
-    from pathlib import Path
-    from uuid import UUID
 
 EVIL = "\x1b[2Jno\u202ewhere\nA  forged  line"
 

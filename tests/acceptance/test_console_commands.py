@@ -6,8 +6,8 @@ import json
 import re
 import shlex
 import signal
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import httpx
 import pytest
@@ -17,9 +17,6 @@ from tests.support.servers import free_port
 from worker.console.people import People, Role
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import running_sandbox
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "console.md").read_text("utf-8")

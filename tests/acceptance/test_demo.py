@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.processes import environment, evalworker, started, wait_until
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def query(folder: Path, statement: str, file: str = "evalworker-demo.db") -> list[Any]:

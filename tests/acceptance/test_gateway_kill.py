@@ -5,9 +5,9 @@ from __future__ import annotations
 import signal
 import socket
 import threading
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING
 
 import httpx
 import pytest
@@ -19,9 +19,6 @@ from tests.support.servers import free_port
 from tests.support.shorter_waits import shorten_waits
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import RunningSandbox, running_sandbox
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 INPUTS = 300
 

@@ -8,9 +8,10 @@ import json
 import sqlite3
 import subprocess
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import pytest
@@ -23,9 +24,6 @@ from worker.judge.calibration import calibrate
 from worker.judge.engine import Engine
 from worker.judge.judges_file import load_definitions
 from worker.judge.ledger import Ledger
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 INPUTS = [{"request": f"q{n}", "response": f"a{n}"} for n in range(100)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -21,9 +21,6 @@ from worker.config import load_settings
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import RunningSandbox, running_sandbox
 from worker.store.database import Database
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 STACKS = [
     ("sqlite", "memory"),

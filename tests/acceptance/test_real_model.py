@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,9 +12,6 @@ from tests.support.judge_files import is_up
 from tests.support.processes import environment, evalworker, started
 from tests.support.servers import free_port, wait_until
 from tests.support.small_model import small_model
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 EVALUATOR = """\
 name: right

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -18,9 +18,6 @@ from structlog.testing import capture_logs
 from tests.support.servers import wait_until
 from worker.http_server import bind_socket, connections, serve_in_background, server
 from worker.http_server.connections import Phase
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MAXIMUM = 8
 released = threading.Event()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import hypothesis
@@ -17,9 +18,6 @@ from tests.support.gateways import JSON_KEYS, KEY, client, running_gateway, subm
 from tests.support.manual_replica import ManualReplica
 from worker.config import load_settings
 from worker.store.database import Database
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 pytestmark = pytest.mark.one_database("postgres")
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import pytest
@@ -24,9 +25,6 @@ from worker.judge import engine
 from worker.judge.judges_file import load_definitions
 from worker.judge.ledger import Ledger
 from worker.judge.server import judge_app, running
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 RUNS = "/v1/judges/batch-executions/"
 

@@ -6,9 +6,9 @@ import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
@@ -26,9 +26,6 @@ from worker.store.database import Database
 from worker.store.migrate import downgrade, upgrade
 from worker.store.schema_version import REVISION, check_schema, current_revision
 from worker.store.tables import metadata
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,6 +11,7 @@ import pytest
 from tests.support.fake_judge_api import FakeJudgeAPI, answering, questions
 from tests.support.manual_replica import ManualReplica
 from worker.domain.lifecycle import TRANSITIONS, BatchState
+from worker.pipeline.actors import _guard
 from worker.store import leases, polling
 
 
@@ -280,8 +281,6 @@ def test_no_transition_is_made_that_the_lifecycle_does_not_allow(replica: Manual
 def test_a_surprise_becomes_a_row_and_work_goes_on(
     replica: ManualReplica, remote: FakeJudgeAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from worker.pipeline.actors import _guard
-
     def broken(*_: object, **__: object) -> None:
         raise KeyError("a bug")
 

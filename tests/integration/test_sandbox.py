@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -12,9 +13,6 @@ from worker.http_server import bind_socket, serve_in_background
 from worker.judge.ledger import Ledger
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import sandbox_app
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 RUNS = "/v1/judges/batch-executions/"
 INPUT = {"request": "q", "response": "a", "expected_output": "a"}

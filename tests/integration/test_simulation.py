@@ -11,7 +11,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,10 +20,6 @@ from hypothesis import strategies as st
 
 from tests.simulation.runner import APART, ROOT, Simulation, replay
 from worker.pipeline.recover import Absent
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from random import Random
 
 ORDINARY_SCHEDULES = 50  # of each part
 # Read here: no test sees what the machine has set.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import httpx
+import sqlalchemy as sa
 
 from tests.support.fake_judge_api import FakeJudgeAPI, answering, questions
 from tests.support.manual_replica import ManualReplica
-from worker.store import gates
+from worker.store import gates, tables
+from worker.store.sql_functions import now
 
 
 def test_with_a_wrong_key_all_waits_until_it_is_mended(
@@ -59,12 +61,7 @@ def test_a_throttle_waits_as_long_as_it_says_and_spends_no_attempt(
     replica.step()
     assert remote.posts() == 1
     with replica.database.read() as connection:
-        from worker.store.sql_functions import now
-        from worker.store.tables import gates
-
-        opens_at, moment = connection.execute(
-            gates.select().with_only_columns(gates.c.opens_at, now())
-        ).one()
+        opens_at, moment = connection.execute(sa.select(tables.gates.c.opens_at, now())).one()
     assert 15 < (opens_at - moment).total_seconds() < 19
     replica.finish()
     assert replica.one("SELECT max(attempts) FROM eval_items") == 1

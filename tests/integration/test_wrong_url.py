@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import httpx
 import pytest
@@ -10,10 +11,6 @@ import pytest
 from tests.support.fake_judge_api import EXECUTIONS, FakeJudgeAPI
 from tests.support.manual_replica import ManualReplica
 from worker.store import gates
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 pytestmark = pytest.mark.one_database("sqlite")
 

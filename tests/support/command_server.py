@@ -23,13 +23,11 @@ import selectors
 import signal
 import socket
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import worker
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 CLIENT = """#!{python} -IS
 import marshal, os, signal, socket, sys

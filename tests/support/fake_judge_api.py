@@ -9,14 +9,12 @@ from __future__ import annotations
 import json
 import threading
 import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 EXECUTIONS = "/v1/judges/batch-executions/"
 BEGINNING_OF_TIME = "2000-01-01T00:00:00+00:00"

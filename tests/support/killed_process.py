@@ -19,10 +19,11 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tests.support.shorter_waits import shorten_waits
 from worker.cli import main
@@ -31,9 +32,6 @@ from worker.remote import JudgeAPI
 from worker.store import database
 from worker.store.database import Database, Transaction
 from worker.webhooks.client import WebhookClient
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
 
 COMPANIONS = frozenset(
     {

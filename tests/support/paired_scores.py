@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from collections.abc import Hashable, Sequence
 
 from worker.domain.clusters import EQUAL, GroupedSums
 from worker.domain.comparison import PairedScores
-
-if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
 
 
 def paired_scores(

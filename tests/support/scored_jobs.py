@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 from uuid_utils.compat import uuid7
 
 from worker.store.sql_functions import now
 from worker.store.tables import evaluator_results, items, jobs
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from uuid import UUID
 
 
 def add_scored_job(

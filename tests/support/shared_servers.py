@@ -16,8 +16,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import certifi
 
@@ -26,9 +27,6 @@ from tests.support.servers import PgBouncer, PostgresServer, ValkeyServer, wait_
 from worker.config import load_settings
 from worker.store.database import Database
 from worker.store.migrate import grant_roles, upgrade
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 # Variables of the environment, inherited by each process.
 FOLDER = "TEST_SERVERS_FOLDER"

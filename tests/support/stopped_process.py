@@ -9,15 +9,13 @@ import os
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import sqlalchemy as sa
 
 from worker.remote import JudgeAPI
 from worker.store.database import Database
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class _SelfStop:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -15,9 +16,6 @@ from worker.domain.outcomes import Accepted, Denied
 from worker.errors import ConfigurationError
 from worker.remote import JudgeAPI
 from worker.remote.api_key import ApiKey, key_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 OLD, NEW = "old-key-123", "new-key-456"
 

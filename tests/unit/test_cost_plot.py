@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from benchmarks import cost_plot
 from benchmarks.measurement import Curve, Figure
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_each_curve_is_drawn(tmp_path: Path) -> None:

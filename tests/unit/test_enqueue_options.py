@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from worker.cli import app
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 CSV = "id,question,answer,team\n1,q,a,red\n2,r,b,blue\n3,s,c,red\n4,t,d,red\n"
 FITTING = ("--map", "request=question", "--map", "response=answer")

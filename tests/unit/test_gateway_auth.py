@@ -5,20 +5,18 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.config import load_settings
+from worker.config import load_settings, sources
 from worker.errors import ConfigurationError
 from worker.gateway.auth import Keys, read_keys
 from worker.gateway.rate_limit import TokenBucket
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SECRET = "a-secret-of-many-letters"
 
@@ -66,8 +64,6 @@ def test_errors_in_the_keys_are_named_without_quoting_a_key(entries: object, wor
 
 
 def test_the_settings_never_show_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    from worker.config import sources
-
     text = json.dumps({"a": {"key": SECRET}})
     monkeypatch.setenv("EVALWORKER_GATEWAY_KEYS", text)
     settings = load_settings()

@@ -7,8 +7,9 @@ import io
 import json
 import logging
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import structlog
@@ -18,9 +19,6 @@ from dramatiq.brokers.stub import StubBroker
 from worker.config import load_settings
 from worker.logs import add_secret, configure_logging, redact, secrets_of
 from worker.pipeline.brokers import LogContext
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SECRETS = [
     "plain-key-0123456789",

