@@ -80,7 +80,7 @@ class InvalidDefinitions(EvalWorkerError):
     """Files that define judges, evaluators or models are invalid.
 
     Attributes:
-        offences: All problems, one string each, beginning with the file and the place in it.
+        offences: All problems, one string each, beginning with the file and the key or line in it.
     """
 
     def __init__(self, offences: Sequence[str]) -> None:

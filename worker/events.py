@@ -51,7 +51,10 @@ class Event(StrEnum):
         "No response came, so the judge API may have the batch.",
         logging.WARNING,
     )
-    BATCH_SEARCHED = "batch.searched", "The judge API was searched for a batch in vain."
+    BATCH_SEARCHED = (
+        "batch.searched",
+        "The judge API was searched for a batch, without finding it.",
+    )
     BATCH_REFUSED = (
         "batch.refused",
         "A batch can never be sent as it is; its inputs failed.",
@@ -60,7 +63,7 @@ class Event(StrEnum):
     BATCH_SPLIT = "batch.split", "A refused batch was split in two to isolate the offending input."
     BATCH_UNKNOWN_STATUS = (
         "batch.unknown_status",
-        "The judge API reported a status unknown to us.",
+        "The judge API reported an undocumented status.",
         logging.WARNING,
     )
     BATCH_FINISHED = "batch.finished", "The results of a batch were recorded."
@@ -84,10 +87,10 @@ class Event(StrEnum):
 
     GATE_CLOSED = (
         "gate.closed",
-        "Requests of a scope stopped, by trouble or by a person's pause.",
+        "Requests of a scope are stopped: they fail, or a person has paused them.",
         logging.WARNING,
     )
-    GATE_OPENED = "gate.opened", "Requests of a scope go on."
+    GATE_OPENED = "gate.opened", "Requests of a scope are sent again."
     PACE_LOWERED = "pace.lowered", "The judge API refused a batch, so fewer may run concurrently."
 
     NOTICE_SENT = "notice.sent", "A webhook was delivered."

@@ -21,7 +21,7 @@ from worker.store.comparison_notes import comparison_notes
 from worker.store.comparison_queries import JobPair, compare_jobs, largest_changes
 from worker.store.database import Transaction
 from worker.store.group_queries import sums_by_evaluator
-from worker.store.input_queries import InputFilter, Order, list_places, score_counts
+from worker.store.input_queries import InputFilter, Order, list_positions, score_counts
 from worker.store.job_list_queries import means_by_job
 from worker.store.job_queries import mean_scores
 
@@ -149,7 +149,7 @@ def test_numbers_of_any_size_are_read_without_an_error(connection: sa.Connection
     assert [mean.mean for mean in mean_scores(connection, one)] == [None]
     assert [mean.mean for mean in means_by_job(connection, [one])[one]] == [None]
     for order in Order:
-        assert list_places(connection, InputFilter(one, order=order), limit=9)
+        assert list_positions(connection, InputFilter(one, order=order), limit=9)
     ((counts, unscored),) = score_counts(connection, one).values()
     assert summarize("clarity", counts, unscored).interval is TOO_LARGE
 

@@ -123,8 +123,8 @@ class Prepared:
         columns = compiled._result_columns
         self.metadata = SimpleResultMetaData([column.keyname for column in columns])
         self.readers = [
-            (place, reader)
-            for place, column in enumerate(columns)
+            (position, reader)
+            for position, column in enumerate(columns)
             if (reader := column.type._cached_result_processor(dialect, None)) is not None
         ]
         self.returns_rows = bool(columns)
@@ -150,8 +150,8 @@ class Prepared:
 
     def _read(self, row: Any) -> tuple[Any, ...]:
         values = list(row)
-        for place, reader in self.readers:
-            values[place] = reader(values[place])
+        for position, reader in self.readers:
+            values[position] = reader(values[position])
         return tuple(values)
 
 

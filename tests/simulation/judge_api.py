@@ -171,7 +171,7 @@ class SimulatedJudgeAPI(FakeJudgeAPI):
         world, rng = self.world, self.world.rng
         if world.strikes("server_error"):
             return httpx.Response(rng.choice([500, 502, 503]), text="oops")
-        if self._in(self.wrong_key) or (task.replica.place == 0 and self._in(self.old_key)):
+        if self._in(self.wrong_key) or (task.replica.number == 0 and self._in(self.old_key)):
             return httpx.Response(401, json={"detail": "Invalid API key."})
         if world.strikes("throttle"):
             return self._throttle()

@@ -40,9 +40,9 @@ class Crash(BaseException):
 class Replica:
     """Its clock is its own: up to half a minute from the others', its monotonic one by more."""
 
-    def __init__(self, world: World, place: int) -> None:
+    def __init__(self, world: World, number: int) -> None:
         self.world = world
-        self.place = place
+        self.number = number
         self.skew = world.skew()
         self.paused_until = 0.0
         self.dead = False

@@ -72,7 +72,7 @@ class World:
         self.resubmit_unlisted = not faults.happens(rng, 0.3)
         self.remote = SimulatedJudgeAPI(self)
         self.users = Users(self)
-        self.replicas = [Replica(self, place) for place in range(rng.choice([1, 2, 3]))]
+        self.replicas = [Replica(self, number) for number in range(rng.choice([1, 2, 3]))]
         self._turned_at = self._turn_wanted_at = BEGINNING
         self._woken, self._seen_changes = True, -1
         self._written = -1
@@ -294,10 +294,10 @@ class World:
             self.put_to_sleep(self.replicas[self.rng.randrange(len(self.replicas))])
         if self.strikes("crash") and faults.happens(self.rng, 0.2):
             self.replicas[self.rng.randrange(len(self.replicas))].dead = True
-        for place, replica in enumerate(self.replicas):
+        for number, replica in enumerate(self.replicas):
             if replica.dead:
                 self.bury(replica)
-                self.replicas[place] = Replica(self, place)
+                self.replicas[number] = Replica(self, number)
 
     def put_to_sleep(self, replica: Replica) -> None:
         replica.paused_until = self.now + self.rng.choice([5.0, 40.0, 120.0, 300.0])

@@ -184,7 +184,7 @@ SCENARIOS = {
     "killed before the submission left": Scenario(
         effects=[
             "claim_search: commit of record_search",
-            "claim_search: commit of record_in_doubt",
+            "claim_search: commit of record_resubmission",
         ],
         killed_at="after commit of claim_submission",
         ending=ExpectedEnd(completed=2, evaluated=2),

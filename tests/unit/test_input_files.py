@@ -435,7 +435,7 @@ def test_an_unnamed_column_is_named_by_its_number(tmp_path: Path) -> None:
         (b"{'request': 'a'}", "is not JSON: Expecting property name enclosed in double quotes"),
         (
             b'{"request": None}',
-            "is not JSON: Expecting value (column 13): json.dumps() writes null",
+            "is not JSON: Expecting value (column 13): it looks like Python; write it",
         ),
         (b'{"request": "a"},', "is not JSON: Extra data (column 17): a comma follows the object"),
         (b"[1]", "must be an object, not a list"),

@@ -82,7 +82,7 @@ calibration: null
     ]
 
 
-def test_everything_wrong_with_files_is_told_at_once_by_file_and_place(tmp_path: Path) -> None:
+def test_everything_wrong_with_files_is_reported_together_by_file_and_line(tmp_path: Path) -> None:
     bad = """\
 name: 12
 name: yes

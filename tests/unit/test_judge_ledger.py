@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import pytest
 
@@ -11,10 +11,7 @@ from worker.judge import ledger as module
 from worker.judge.evaluator_files import Evaluator, Objective
 from worker.judge.judges import Judge, Measured, Prompted
 from worker.judge.ledger import Account, Ledger, NewItem, Sample
-from worker.judge.verdict import Verdict
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from worker.judge.model_score import ModelScore
 
 DAY = 86_400.0
 MEASURED = Judge(name="measured", evaluators=[Measured(measure="Non-empty")])
@@ -34,7 +31,7 @@ ASKING = Judge(
 )
 INPUT = {"response": "well"}
 ACCOUNT = Account("asking", "nice", "local")
-SAMPLE = Sample(Verdict(0.5, None), None)
+SAMPLE = Sample(ModelScore(0.5, None), None)
 
 
 class Clock:

@@ -28,9 +28,9 @@ def judge_check(
     max_deviation: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Mean deviation above which the check fails.")
     ] = 0.2,
-    misses: Annotated[int, typer.Option(min=0, help="Worst examples to show of each.")] = 3,
+    misses: Annotated[int, typer.Option(min=0, help="Worst examples to show per evaluator.")] = 3,
     state: Annotated[
-        str, typer.Option(help="SQLite file that keeps what models said, so that it costs once.")
+        str, typer.Option(help="SQLite file that caches scores, so that a repeated check is free.")
     ] = IN_MEMORY,
     as_json: AsJson = False,
 ) -> None:
@@ -66,12 +66,12 @@ def _show(reports: Sequence[Report], max_deviation: float, misses: int) -> None:
 
 def _row(report: Report, max_deviation: float) -> list[object]:
     failed = len(report.outcomes) - len(report.scored)
-    verdict = "ok" if report.passes(max_deviation) else "too far off"
+    shown = "ok" if report.passes(max_deviation) else "too far off"
     return [
         *(report.evaluator, report.model, len(report.outcomes)),
         *(_number(report.deviation), _number(report.bias, "+"), failed),
         *(report.usage.get("calls", 0), f"{report.usage.get('cost', 0.0):.4f}"),
-        verdict if report.outcomes else "no examples",
+        shown if report.outcomes else "no examples",
     ]
 
 

@@ -24,8 +24,8 @@ def migrate(
         str | None,
         typer.Option(
             metavar="REVISION",
-            help="Go to this revision, also down, for an older worker. What only later ones store "
-            "is lost: make a backup first.",
+            help="Upgrade or downgrade to this revision. A downgrade, for an older worker, deletes "
+            "what only later revisions store: make a backup first.",
         ),
     ] = None,
     as_json: AsJson = False,

@@ -15,7 +15,9 @@ def pause(
     judge: PausedJudge = None,
     reason: Annotated[
         str | None,
-        typer.Option(help="Reason, shown by `status` and `check`; an existing one is kept."),
+        typer.Option(
+            help="Reason, shown by `status` and `check`. Without it, an existing one is kept."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -22,9 +22,9 @@ from starlette.types import ASGIApp
 from worker.admin import Admin
 from worker.config import Settings
 from worker.console.access import Access, Visitor
+from worker.console.action_message import without_message
 from worker.console.forms import read_form
 from worker.console.links import Links
-from worker.console.outcome import without_outcome
 from worker.console.pages import (
     actions,
     batches,
@@ -74,26 +74,26 @@ class ConsoleApp:
 
     def create(self) -> ASGIApp:
         routes: list[Route | Mount] = [
-            self._look("/", overview.show),
-            self._look("/jobs", jobs.show),
-            self._look("/jobs/{job_id}", job.show),
-            self._look("/jobs/{job_id}/report.html", job.report),
-            self._look("/jobs/{job_id}/inputs", inputs.show),
-            self._look("/jobs/{job_id}/inputs.{form}", inputs.export),
-            self._look("/jobs/{job_id}/inputs/{item_index}", one_input.show),
-            self._look("/jobs/{job_id}/inputs/{item_index}/{text}.txt", one_input.raw),
-            self._look("/compare", compare.show),
-            self._look("/compare.json", compare.export),
-            self._look("/failures", failures.show),
-            self._look("/batches", batches.show),
-            self._look("/batches/{batch_id}", batches.show_one),
-            self._look("/events", events.show),
-            self._look("/health", health.show),
-            *self._act("/retry", actions.preview_retry, actions.retry),
-            *self._act("/cancel", actions.preview_cancel, actions.cancel),
-            *self._act("/pause", actions.ask_pause, actions.pause),
-            *self._act("/resume", actions.ask_resume, actions.resume),
-            *self._act("/batches/{batch_id}/resolve", batches.show_one, batches.resolve),
+            self._page_route("/", overview.show),
+            self._page_route("/jobs", jobs.show),
+            self._page_route("/jobs/{job_id}", job.show),
+            self._page_route("/jobs/{job_id}/report.html", job.report),
+            self._page_route("/jobs/{job_id}/inputs", inputs.show),
+            self._page_route("/jobs/{job_id}/inputs.{form}", inputs.export),
+            self._page_route("/jobs/{job_id}/inputs/{item_index}", one_input.show),
+            self._page_route("/jobs/{job_id}/inputs/{item_index}/{text}.txt", one_input.raw),
+            self._page_route("/compare", compare.show),
+            self._page_route("/compare.json", compare.export),
+            self._page_route("/failures", failures.show),
+            self._page_route("/batches", batches.show),
+            self._page_route("/batches/{batch_id}", batches.show_one),
+            self._page_route("/events", events.show),
+            self._page_route("/health", health.show),
+            *self._action_routes("/retry", actions.preview_retry, actions.retry),
+            *self._action_routes("/cancel", actions.preview_cancel, actions.cancel),
+            *self._action_routes("/pause", actions.ask_pause, actions.pause),
+            *self._action_routes("/resume", actions.ask_resume, actions.resume),
+            *self._action_routes("/batches/{batch_id}/resolve", batches.show_one, batches.resolve),
             Route("/sign-in", self._sign_in, methods=["POST"]),
             Route("/sign-out", self._sign_out, methods=["POST"]),
             Mount("/static", _StaticFiles(directory=STATIC)),
@@ -110,11 +110,11 @@ class ConsoleApp:
         yield
         self._reader.close()
 
-    def _look(self, path: str, page: Page) -> Route:
+    def _page_route(self, path: str, page: Page) -> Route:
         """Route a page that changes nothing."""
         return Route(path, partial(self._respond, page), methods=["GET"])
 
-    def _act(self, path: str, ask: Page, act: Page) -> list[Route]:
+    def _action_routes(self, path: str, ask: Page, act: Page) -> list[Route]:
         """Route a page that asks, by GET, and what changes something, by POST: not for viewers."""
         return [
             Route(path, partial(self._respond, ask, acts=True), methods=["GET"]),
@@ -153,7 +153,7 @@ class ConsoleApp:
             admin=self._admin.acting_as(f"console:{visitor.name}"),
             reader=self._reader,
             settings=self._settings,
-            links=Links(self._settings.console_prefix, path, without_outcome(query.as_dict())),
+            links=Links(self._settings.console_prefix, path, without_message(query.as_dict())),
             path=request.path_params,
             is_refresh=request.headers.get("hx-request") == "true",
             query=query,
@@ -193,13 +193,13 @@ class ConsoleApp:
         visitor = self._access.visitor(request) or NOBODY
         if status == 404:
             return self._problem_page(request, visitor, not_found("such page"))
-        problem = PageProblem(status, "This address cannot be used in this way.")
+        problem = PageProblem(status, "This address does not support that method.")
         return self._problem_page(request, visitor, problem)
 
     async def _failure(self, request: Request, error: Exception) -> Response:
         log.error("console.failed", path=request.scope["path"], exc_info=error)
         problem = PageProblem(
-            500, "The console has failed to make this page.", "The log of this process says why."
+            500, "This page could not be made.", "The log of this process says why."
         )
         return self._problem_page(request, NOBODY, problem)
 
@@ -216,7 +216,7 @@ class _StaticFiles(StaticFiles):
 def _refusal(settings: Settings) -> str:
     if settings.console_read_only:
         return "This console is read-only."
-    return "Viewers can look, but not act."
+    return "Viewers cannot make changes."
 
 
 def _problem_of(error: Exception, outages: Outages) -> PageProblem:
@@ -236,5 +236,5 @@ def _problem_of(error: Exception, outages: Outages) -> PageProblem:
         case _:
             outages.report(error, "console")
             return PageProblem(
-                503, "The database does not answer.", "Try again in a moment, or see the log."
+                503, "The database does not respond.", "Try again in a moment, or see the log."
             )

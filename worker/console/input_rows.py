@@ -9,7 +9,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from worker.store import input_queries
-from worker.store.input_queries import InputRow, Place, ScoreRow
+from worker.store.input_queries import InputRow, Position, ScoreRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +25,11 @@ class InputTable:
     reasons: Mapping[int, str | None]
 
 
-def input_table(connection: sa.Connection, job_id: UUID, places: Sequence[Place]) -> InputTable:
+def input_table(
+    connection: sa.Connection, job_id: UUID, positions: Sequence[Position]
+) -> InputTable:
     """Return the table of these inputs in this order."""
-    indexes = [place.item_index for place in places]
+    indexes = [position.item_index for position in positions]
     given: dict[int, list[ScoreRow]] = {index: [] for index in indexes}
     for row in input_queries.scores_of(connection, job_id, indexes):
         given[row.item_index].append(row)

@@ -1,4 +1,4 @@
-"""Read which inputs of a job a page is about: filter, order and place, from its address."""
+"""Read which inputs of a job a page is about: filter, order and position, from its address."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from uuid import UUID
 from worker.console.parameters import Parameters
 from worker.console.problems import PageProblem
 from worker.domain.lifecycle import Status
-from worker.store.input_queries import InputFilter, Order, Place
+from worker.store.input_queries import InputFilter, Order, Position
 
 STATUSES = tuple(Status)
 ORDERS = tuple(Order)
@@ -31,8 +31,8 @@ def input_filter(job_id: UUID, query: Parameters) -> InputFilter:
     )
 
 
-def place_at(query: Parameters, name: str) -> Place | None:
-    """Read a place as `place_text` writes it."""
+def position_at(query: Parameters, name: str) -> Position | None:
+    """Read a position as `position_text` writes it."""
     value = query.text(name)
     if value is None:
         return None
@@ -41,9 +41,9 @@ def place_at(query: Parameters, name: str) -> Place | None:
     item_index = Parameters([(name, index)]).integer(name)
     if number is None or item_index is None:
         raise PageProblem(400, f"The address has a broken {name}.", "Start from the first page.")
-    return Place(number, item_index)
+    return Position(number, item_index)
 
 
-def place_text(place: Place) -> str:
-    """Write a place so that reading it returns the very same rank."""
-    return f"{float(place.rank)!r}_{place.item_index}"
+def position_text(position: Position) -> str:
+    """Write a position so that reading it returns the very same rank."""
+    return f"{float(position.rank)!r}_{position.item_index}"

@@ -63,20 +63,20 @@ def _compared(before: Sequence[str], after: Sequence[str]) -> Markup:
 
 
 def _common_pairs(before: Sequence[str], after: Sequence[str]) -> list[tuple[int, int]]:
-    """Return the places of a longest common subsequence, in both texts.
+    """Return the positions of a longest common subsequence, in both texts.
 
     One step for each part of `after` treats all parts of `before` as the bits of a number (Hyyrö,
     "Bit-parallel LCS-length computation revisited", 2004), so that the worst texts take no longer
     than others. A bit is 0 where the subsequence with the parts up to there grows by one.
     """
-    places: dict[str, int] = {}
+    positions: dict[str, int] = {}
     for index, part in enumerate(before):
-        places[part] = places.get(part, 0) | 1 << index
+        positions[part] = positions.get(part, 0) | 1 << index
     every = (1 << len(before)) - 1
     rows = [every]
     for part in after:
         row = rows[-1]
-        same = row & places.get(part, 0)
+        same = row & positions.get(part, 0)
         rows.append((row + same | row - same) & every)
     found = []
     index, new_index = len(before), len(after)

@@ -24,7 +24,7 @@ from worker.domain.phrases import timestamp
 from worker.store import comparison_queries, input_queries, job_queries
 from worker.store.comparison_notes import comparison_notes
 from worker.store.comparison_queries import JobComparison, JobPair
-from worker.store.input_queries import InputDetail, InputFilter, Order, Verdict
+from worker.store.input_queries import InputDetail, InputFilter, Order, ResultRow
 
 WORST = 10
 REASONS = 20
@@ -36,7 +36,7 @@ class WorstInput(NamedTuple):
     """An input with what each evaluator said about it."""
 
     input: InputDetail
-    verdicts: Sequence[Verdict]
+    results: Sequence[ResultRow]
 
 
 class Change(NamedTuple):
@@ -107,11 +107,11 @@ def _policy(style: str) -> str:
 def _worst(connection: sa.Connection, job_id: UUID) -> list[WorstInput]:
     wanted = InputFilter(job_id, order=Order.WORST)
     found = []
-    for place in input_queries.list_places(connection, wanted, limit=WORST):
-        detail = input_queries.detail_of(connection, job_id, place.item_index)
+    for position in input_queries.list_positions(connection, wanted, limit=WORST):
+        detail = input_queries.detail_of(connection, job_id, position.item_index)
         if detail is not None:
-            verdicts = input_queries.verdicts_of(connection, job_id, place.item_index)
-            found.append(WorstInput(detail, verdicts))
+            results = input_queries.results_of(connection, job_id, position.item_index)
+            found.append(WorstInput(detail, results))
     return found
 
 
@@ -136,6 +136,6 @@ def _changes(
 
 
 def _justification(connection: sa.Connection, job_id: UUID, pair: ChangedPair) -> str | None:
-    said = input_queries.verdicts_of(connection, job_id, pair.change.second_index)
+    said = input_queries.results_of(connection, job_id, pair.change.second_index)
     own = (one.justification for one in said if one.evaluator_name == pair.evaluator_name)
     return next(own, None)

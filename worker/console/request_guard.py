@@ -81,7 +81,7 @@ class RequestGuard:
         if len(hosts) != 1:
             return 400, "A request must have one Host header."
         if self._local_only and not is_loopback(_host_name(hosts[0])):
-            return 421, "Without keys, the console answers to localhost only."
+            return 421, "Without keys, the console accepts requests for localhost only."
         if method not in SAFE_METHODS and not _is_same_origin(headers, hosts[0]):
             return 403, "This change was asked for by another site, so it was not made."
         return None

@@ -15,8 +15,8 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from worker.admin import Admin
 from worker.config import Settings
 from worker.console.access import Visitor
+from worker.console.action_message import action_message
 from worker.console.links import Links
-from worker.console.outcome import outcome_sentence
 from worker.console.parameters import MAX_INTEGER, Parameters
 from worker.console.problems import not_found
 from worker.console.reader import MAX_SECONDS, Reader
@@ -63,9 +63,9 @@ class Visit:
             raise not_found("such input in this job")
         return int(text)
 
-    def outcome(self) -> str | None:
+    def action_message(self) -> str | None:
         """Say what the action did that led to this page; None if none did."""
-        return outcome_sentence(self.query)
+        return action_message(self.query)
 
     def refresh_seconds(self) -> int | None:
         """Return how often the page refreshes itself, as its address says; None: never."""

@@ -34,10 +34,10 @@ class Continuation(Enum):
 def continue_in_doubt(doubt: Doubt, *, max_attempts: int) -> Continuation:
     """Decide how the batch goes on.
 
-    A judge that answers one batch with 5xx again and again, takes others meanwhile and lists
+    A judge that responds to one batch with 5xx again and again, accepts others meanwhile and lists
     nothing of it chokes on one of its inputs. A lone input is blamed after its last attempt only:
-    some servers answer many requests so. While the judge takes nothing at all, that cannot be told
-    from an outage; only a batch that is alone is split to find out.
+    some servers respond with 5xx now and then. While the judge accepts nothing at all, a bad input
+    looks like an outage; only a batch that is alone is split to find out.
     """
     is_last = doubt.attempts >= max_attempts
     is_choking = doubt.is_repeated_error and doubt.others_pass and doubt.has_list

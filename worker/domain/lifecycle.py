@@ -2,14 +2,14 @@
 
     planned -> submitting -> submitted -> finished
                    |             |-> lost      (gone or stuck at the remote: its items wait again)
-                   |-> unknown                 (the response was lost: search before sending again)
-                   |      |
+                   |-> unknown                 (no usable response: search before sending again)
+                   |      |-> submitted        (found at the remote)
+                   |------|-> planned          (the remote has nothing of it: sent again)
                    |------|-> refused          (the remote will not take it)
 
-    and from each of the first four -> held    (on hold until a person resolves it)
-
-`TRANSITIONS` is that drawing as data. The guarded statements of the store and the CHECK constraints
-of the schema are tested against it.
+A live batch can also be put on hold (`held`) until a person resolves it, which leads to `planned`,
+`unknown`, `submitted` or `lost`. The guarded statements of the store and the CHECK constraints of
+the schema are tested against `TRANSITIONS`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class BatchState(StrEnum):
     SUBMITTED = "submitted"  # by submit: the remote gave an id, which is polled
     FINISHED = "finished"  # by poll: its results are recorded
     REFUSED = "refused"  # by submit or recover: the remote will not take it; split, or failed
-    LOST = "lost"  # by poll: gone or stuck at the remote; its items wait again
-    HELD = "held"  # by submit or poll: on hold, as its holders keep dying or a person must decide
+    LOST = "lost"  # by poll, or a person: gone or stuck at the remote; its items wait again
+    HELD = "held"  # by any step: its holders keep dying, or a person must decide
 
 
 TRANSITIONS: Mapping[BatchState, frozenset[BatchState]] = {

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 
 class EvaluatorResult(NamedTuple):
-    """One evaluator's verdict on one item; a tuple, as a batch may have thousands of them."""
+    """One evaluator's result for one item; a tuple, as a batch may have thousands of them."""
 
     evaluator_name: str
     score: float | None  # None: the evaluator gave none, or not a finite number (see `extra`)
@@ -131,7 +131,7 @@ class Throttled:
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """401, 403, or a response that only a person can mend (a redirect, 405, …); nothing started.
+    """401, 403, or a response that only a person can do something about (405, …); nothing started.
 
     `judge_only` is True where only this judge is concerned (403), not every use of the key.
     `key_refused` is True where the key itself is not taken: another process may have a good one.

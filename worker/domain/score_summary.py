@@ -21,7 +21,7 @@ SHARE_EDGES = tuple(number / BINS for number in range(BINS + 1))
 """The bins' edges of scores from 0 to 1, as the roll-up `eval_job_scores` has them, too."""
 
 
-LARGEST_SCORE = 1e150  # of which squares can be added up
+LARGEST_SCORE = 1e150  # the squares of larger ones would overflow when added up
 
 TOO_LARGE = NoInterval("a score is too large to be added up")
 
@@ -73,7 +73,7 @@ def median_of(counts: ScoreCounts) -> float:
     """Return the middle score, or the mean of the two in the middle."""
     ranks = list(accumulate(count for _, count in counts))
     middle = (ranks[-1] - 1) // 2, ranks[-1] // 2
-    low, high = (counts[bisect_right(ranks, place)][0] for place in middle)
+    low, high = (counts[bisect_right(ranks, rank)][0] for rank in middle)
     return low / 2 + high / 2
 
 

@@ -37,7 +37,10 @@ class _QueuedJob:
 
 
 class GroupCommit:
-    """Not thread-safe: use it on one event loop. `on_commit` is called when jobs were inserted."""
+    """The submissions that wait for a transaction. Not thread-safe: use it on one event loop.
+
+    `on_commit` is called when jobs were inserted.
+    """
 
     def __init__(self, database: Database, on_commit: Callable[[], None]) -> None:
         self._database = database

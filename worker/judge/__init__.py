@@ -5,7 +5,7 @@ judges_file      judges and models: `judges.toml`
 judges           judges whose versions follow from their content
 measures         deterministic evaluators, which need no model
 prompt           what a model is asked
-verdict          what its response says: a score with its reasons, or why there is none
+model_score      what its response says: a score with its reasons, or why there is none
 endpoint         calls of one model: structured output, waits for outages and for the budget
 ledger           batches, evaluations, samples and costs in SQLite
 engine           evaluations that wait, and the calls that they need

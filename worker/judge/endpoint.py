@@ -26,7 +26,7 @@ from worker.judge.prompt import RESPONSE_FORMATS, Message
 MAX_RESPONSE_BYTES = 8 * 1024 * 1024
 MAX_WAIT = 60.0  # seconds between two tries of an endpoint that is out
 IMPATIENT_WAIT = 2.0  # the same where somebody waits for the result
-BUDGET_SECONDS = 30.0  # between two looks at a budget that is spent
+BUDGET_SECONDS = 30.0  # between two reads of a budget that is spent
 MAX_OWN_FAILURES = 4  # server errors of one question while others were answered
 NEW_LIMIT = "max_completion_tokens"  # what newer models of OpenAI want in place of `max_tokens`
 CHARACTERS_PER_TOKEN = 4  # where an endpoint does not tell
@@ -59,7 +59,7 @@ class _Outage:
 
 
 class Endpoint:
-    """Not thread-safe: use it on one event loop.
+    """The connections of one model, with its circuit breaker. Not thread-safe: use one event loop.
 
     `budget` returns why nothing may be spent now, or None. With `patience`, a question is refused
     after so many seconds of an outage, or immediately if only a person can end it.

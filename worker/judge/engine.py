@@ -20,12 +20,12 @@ from worker.judge.endpoint import Endpoint, QuestionRefused
 from worker.judge.judges import Judge, Prompted, Result
 from worker.judge.judges_file import Definitions
 from worker.judge.ledger import Account, Evaluation, Ledger, Sample
+from worker.judge.model_score import Mean, ModelScore, Unreadable, mean_of, read_score
 from worker.judge.prompt import Message, has_words, messages, prompt_key, with_last_turns
-from worker.judge.verdict import Mean, Unreadable, Verdict, mean_of, read_verdict
 
 STORE_SECONDS = 1.0  # between two tries to write the state file
 MORE_ROOM = 4  # times the usual maximum, for the second try
-EXPIRY_SECONDS = 600.0  # between two looks for what is old enough to be deleted
+EXPIRY_SECONDS = 600.0  # between two searches for what is old enough to be deleted
 PIECE_SECONDS = 0.05  # between two deletions, so that requests are answered in between
 
 Written = TypeVar("Written")
@@ -38,7 +38,7 @@ class Failed(Exception):
 
 
 class Engine:
-    """Not thread-safe: use it on one event loop."""
+    """The tasks that evaluate, with their queues. Not thread-safe: use it on one event loop."""
 
     def __init__(
         self, definitions: Definitions, ledger: Ledger, *, patience: float | None = None
@@ -118,10 +118,10 @@ class Engine:
         asked = messages(part.evaluator, fields)
         key = prompt_key(part.evaluator.version_id, part.model, asked)
         async with self._one_at_a_time(key):
-            verdicts = [
+            scores = [
                 await self._sample(part.alias, asked, (key, n), account) for n in range(samples)
             ]
-        return mean_of(verdicts)
+        return mean_of(scores)
 
     async def _work(self, queue: asyncio.Queue[Evaluation]) -> None:
         while True:
@@ -160,22 +160,22 @@ class Engine:
         await self._store(lambda: self.ledger.end(evaluation, account, result, reason))
 
     async def _sample(
-        self, alias: str, asked: list[Message], place: tuple[str, int], account: Account
-    ) -> Verdict:
+        self, alias: str, asked: list[Message], sample_key: tuple[str, int], account: Account
+    ) -> ModelScore:
         """Return a known sample, or ask for one: a second time with more room if need be."""
-        known = self.ledger.sample(*place)
-        if known is not None and known.verdict is not None:
-            await self._store(partial(self.ledger.count_hit, *place, account))
-            return known.verdict
+        known = self.ledger.sample(*sample_key)
+        if known is not None and known.score is not None:
+            await self._store(partial(self.ledger.count_hit, *sample_key, account))
+            return known.score
         room = self.endpoints[alias].model.max_output_tokens
         tries = [room, room * MORE_ROOM] if known is None else [room * MORE_ROOM]
         reason = ""
         for max_tokens in tries:
-            read = await self._ask(alias, asked, max_tokens, place, account)
-            if isinstance(read, Verdict):
+            read = await self._ask(alias, asked, max_tokens, sample_key, account)
+            if isinstance(read, ModelScore):
                 return read
             reason = read.reason
-        await self._store(partial(self.ledger.forget_sample, *place))
+        await self._store(partial(self.ledger.forget_sample, *sample_key))
         raise Failed(f"{reason}, twice")
 
     async def _ask(
@@ -183,20 +183,20 @@ class Engine:
         alias: str,
         asked: list[Message],
         max_tokens: int,
-        place: tuple[str, int],
+        sample_key: tuple[str, int],
         account: Account,
-    ) -> Verdict | Unreadable:
+    ) -> ModelScore | Unreadable:
         endpoint = self.endpoints[alias]
         try:
             reply = await endpoint.ask(asked, max_tokens)
         except QuestionRefused as error:
             raise Failed(one_line(str(error), 500)) from None
-        read = read_verdict(reply.text, reply.finish_reason)
-        sample = Sample(read, None) if isinstance(read, Verdict) else Sample(None, read.reason)
+        read = read_score(reply.text, reply.finish_reason)
+        sample = Sample(read, None) if isinstance(read, ModelScore) else Sample(None, read.reason)
         tokens = (reply.input_tokens, reply.output_tokens)
         cost = endpoint.model.cost(*tokens)
         await self._store(
-            lambda: self.ledger.add_sample(*place, sample, account, tokens=tokens, cost=cost)
+            lambda: self.ledger.add_sample(*sample_key, sample, account, tokens=tokens, cost=cost)
         )
         return read
 

@@ -1,4 +1,4 @@
-"""Read evaluators from files in the vendor's portable YAML; all errors are told at once."""
+"""Read evaluators from files in the vendor's portable YAML, and report all errors together."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Score = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class _Part(BaseModel):
-    """Unknown fields are kept: files may come from newer tools."""
+    """A part of an evaluator's file. Unknown fields are kept: it may come from a newer tool."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -125,16 +125,16 @@ def read_evaluator(path: Path) -> tuple[Evaluator | None, list[str], list[str]]:
     if not isinstance(content, dict):
         return None, [f"{path}: it holds no fields such as name and scoring_criteria"], []
 
-    def place(location: Sequence[int | str]) -> str:
+    def prefix(location: Sequence[int | str]) -> str:
         return f"{path}:{_line(node, location)}: {_shown(location)}"
 
     try:
         evaluator = Evaluator.model_validate(content)
     except ValidationError as error:
-        found = [f"{place(e['loc'])}: {_reason(e)}" for e in error.errors()]
+        found = [f"{prefix(e['loc'])}: {_reason(e)}" for e in error.errors()]
         return None, duplicates + found, []
-    offences = duplicates + [f"{place(where)}: {reason}" for where, reason in _offences(evaluator)]
-    kept = [f"{place(where)}: unknown, kept without effect" for where in _unknown(evaluator)]
+    offences = duplicates + [f"{prefix(where)}: {reason}" for where, reason in _offences(evaluator)]
+    kept = [f"{prefix(where)}: unknown, kept without effect" for where in _unknown(evaluator)]
     return (None if offences else evaluator), offences, kept
 
 

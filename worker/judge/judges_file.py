@@ -1,4 +1,4 @@
-"""Read judges and models from `judges.toml`; all errors are told at once, by file and place.
+"""Read judges and models from `judges.toml`; all errors are reported together, by file and key.
 
 Addresses of models and names of keys come from this file alone, never from a submission.
 """
@@ -164,37 +164,37 @@ class _Reader:
         read = {key: self._table(f"{name}.{key}", fields, kind) for key, fields in given.items()}
         return {key: table for key, table in read.items() if table is not None}
 
-    def _table(self, place: str, fields: Any, kind: type[Table]) -> Table | None:
+    def _table(self, key: str, fields: Any, kind: type[Table]) -> Table | None:
         try:
             return kind.model_validate(fields)
         except ValidationError as error:
             for found in error.errors():
-                where = ".".join([place, *map(str, found["loc"])])
+                where = ".".join([key, *map(str, found["loc"])])
                 self._offend(where, _reason(dict(found), kind))
         return None
 
-    def _check_key(self, place: str, variable: str | None) -> None:
+    def _check_key(self, key: str, variable: str | None) -> None:
         if variable is not None and not os.environ.get(variable, "").strip():
-            self._offend(f"{place}.key_env", f"the variable {variable!r} is not set")
+            self._offend(f"{key}.key_env", f"the variable {variable!r} is not set")
 
-    def _offend(self, place: str, reason: str) -> None:
-        self.offences.append(f"{self.path}: {place}: {reason}")
+    def _offend(self, key: str, reason: str) -> None:
+        self.offences.append(f"{self.path}: {key}: {reason}")
 
     def _judge(self, name: str, entry: JudgeEntry) -> Judge | None:
-        place = f"judges.{name}"
+        key = f"judges.{name}"
         names = self._model_names()
         if entry.model is not None and entry.model not in names:
             known = ", ".join(names) or "none"
-            self._offend(f"{place}.model", f"no model {entry.model!r}; there are: {known}")
+            self._offend(f"{key}.model", f"no model {entry.model!r}; there are: {known}")
             return None
         for required in entry.requires:
             if required not in Input.model_fields:
-                self._offend(f"{place}.requires", f"{required!r} is no field of an input")
-        parts = [self._part(f"{place}.evaluators", text, entry) for text in entry.evaluators]
+                self._offend(f"{key}.requires", f"{required!r} is no field of an input")
+        parts = [self._part(f"{key}.evaluators", text, entry) for text in entry.evaluators]
         present = [part for part in parts if part is not None]
         names = [part.name for part in present]
         for double in sorted({text for text in names if names.count(text) > 1}):
-            self._offend(f"{place}.evaluators", f"{double!r} is there twice")
+            self._offend(f"{key}.evaluators", f"{double!r} is there twice")
         return Judge(
             name=name,
             evaluators=present,
@@ -203,7 +203,7 @@ class _Reader:
             intent=entry.intent,
         )
 
-    def _part(self, place: str, text: str, entry: JudgeEntry) -> Measured | Prompted | None:
+    def _part(self, key: str, text: str, entry: JudgeEntry) -> Measured | Prompted | None:
         if text in EVALUATORS:
             return Measured(measure=text)
         own = library()
@@ -213,14 +213,12 @@ class _Reader:
             path = own[text]
         else:
             hint = _meant(text, [*EVALUATORS, *own])
-            self._offend(
-                place, f"{text!r} is no file (.yaml), no measure and none of our own{hint}"
-            )
+            self._offend(key, f"{text!r} is no file (.yaml), no measure and none of our own{hint}")
             return None
         evaluator = self._evaluator(path)
         if evaluator is None:
             return None
-        alias = self._alias(place, evaluator, entry)
+        alias = self._alias(key, evaluator, entry)
         if alias not in self.found.models:
             return None
         return Prompted(evaluator=evaluator, alias=alias, model=self.found.models[alias].model)
@@ -233,26 +231,28 @@ class _Reader:
             self.found.notes += kept
         return self._read_files[path]
 
-    def _alias(self, place: str, evaluator: Evaluator, entry: JudgeEntry) -> str | None:
+    def _alias(self, key: str, evaluator: Evaluator, entry: JudgeEntry) -> str | None:
         """Choose the judge's model, else the evaluator's own, else the only one there is."""
         if entry.model is not None:
             return entry.model
         models, names = self.found.models, self._model_names()
-        wanted = [key for key, model in models.items() if evaluator.model in (key, model.model)]
+        wanted = [
+            alias for alias, model in models.items() if evaluator.model in (alias, model.model)
+        ]
         if wanted:
             return wanted[0]
         if len(names) == 1:
             (alias,) = names
             if evaluator.model is not None:
                 self.found.notes.append(
-                    f"{self.path}: {place}: {evaluator.name!r} asks for model"
+                    f"{self.path}: {key}: {evaluator.name!r} asks for model"
                     f" {evaluator.model!r}, which is not in this file; {alias!r} is used"
                 )
             return alias
         reason = f"{evaluator.name!r} needs a model: " + (
             "set `model` of the judge" if names else "add a table such as [models.local]"
         )
-        self._offend(place, reason)
+        self._offend(key, reason)
         return None
 
     def _model_names(self) -> list[str]:

@@ -21,7 +21,7 @@ from typing import Any
 
 from worker.errors import NotPossible
 from worker.judge.judges import Judge, Result
-from worker.judge.verdict import Verdict
+from worker.judge.model_score import ModelScore
 from worker.store.private_file import create_private_file
 
 IN_MEMORY = ":memory:"  # in place of a path
@@ -133,14 +133,14 @@ class StoredBatch:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What a model said once: a verdict, or why its first response could not be read."""
+    """What a model said once: a score, or why its first response could not be read."""
 
-    verdict: Verdict | None
+    score: ModelScore | None
     unreadable: str | None
 
 
 class Ledger:
-    """The `clock` returns seconds since 1970."""
+    """The state of a judge service, in one SQLite file. `clock` returns seconds since 1970."""
 
     def __init__(
         self,
@@ -348,34 +348,34 @@ class Ledger:
                 self._count(account, evaluations=1, failures=int(error is not None))
                 self._end_item(*rows[0])
 
-    def _end_item(self, *place: int) -> None:
+    def _end_item(self, *item: int) -> None:
         """End an item all of whose evaluations have ended, and the batch if it was the last."""
         parts = self._rows(
             "SELECT position, result, error FROM evaluations WHERE batch = ? AND item_index = ?"
             " ORDER BY position",
-            *place,
+            *item,
         )
         if any(result is None and error is None for _, result, error in parts):
             return
         ((known,),) = self._rows(
-            "SELECT results FROM items WHERE batch = ? AND item_index = ?", *place
+            "SELECT results FROM items WHERE batch = ? AND item_index = ?", *item
         )
         results = json.loads(known)
         for position, result, _ in parts:
             results[position] = json.loads(result) if result else None
         reason = "; ".join(error for *_, error in parts if error)
         now, failed = self.clock(), int(bool(reason))
-        self._rows("DELETE FROM evaluations WHERE batch = ? AND item_index = ?", *place)
+        self._rows("DELETE FROM evaluations WHERE batch = ? AND item_index = ?", *item)
         self._rows(
             "UPDATE items SET status = ?, error = ?, results = ?, completed_at = ?"
             " WHERE batch = ? AND item_index = ?",
             *("failed" if failed else "completed", reason, json.dumps(results), now),
-            *place,
+            *item,
         )
         self._rows(
             "UPDATE batches SET completed = completed + ?, failed = failed + ?,"
             " completed_at = iif(completed + failed + 1 = total, ?, NULL) WHERE number = ?",
-            *(1 - failed, failed, now, place[0]),
+            *(1 - failed, failed, now, item[0]),
         )
 
     # --- samples ---------------------------------------------------------------------------------
@@ -388,7 +388,7 @@ class Ledger:
         if not rows:
             return None
         score, reasons, unreadable = rows[0]
-        return Sample(None if score is None else Verdict(score, reasons), unreadable)
+        return Sample(None if score is None else ModelScore(score, reasons), unreadable)
 
     def add_sample(
         self,
@@ -401,13 +401,13 @@ class Ledger:
         cost: float,
     ) -> None:
         """Record a paid call and what came of it."""
-        verdict = sample.verdict
+        given = sample.score
         with self._transaction() as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO samples VALUES (?, ?, ?, ?, ?, ?)",
                 (
                     *(prompt, number),
-                    *((verdict.score, verdict.reasons) if verdict else (None, None)),
+                    *((given.score, given.reasons) if given else (None, None)),
                     *(sample.unreadable, self.today()),
                 ),
             )

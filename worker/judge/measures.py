@@ -19,10 +19,10 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = frozenset({"a", "an", "the"})
 
 
-Verdict = tuple[float | None, str]  # the score, and what was compared
+Measurement = tuple[float | None, str]  # the score, and what was compared
 
 
-def exact_match(fields: Mapping[str, Any]) -> Verdict:
+def exact_match(fields: Mapping[str, Any]) -> Measurement:
     """Return 1 if the response equals the expected output after normalisation, else 0.
 
     Source: "exact match" of SQuAD (Rajpurkar et al., 2016, arXiv:1606.05250): lower case, without
@@ -34,7 +34,7 @@ def exact_match(fields: Mapping[str, Any]) -> Verdict:
     return float(same), f"normalised response {_short(response)} {verb} {_short(expected)}"
 
 
-def token_f1(fields: Mapping[str, Any]) -> Verdict:
+def token_f1(fields: Mapping[str, Any]) -> Measurement:
     """Return the harmonic mean of precision and recall of the words, counting repeated ones.
 
     Source: the F1 of SQuAD (Rajpurkar et al., 2016, arXiv:1606.05250).
@@ -47,7 +47,7 @@ def token_f1(fields: Mapping[str, Any]) -> Verdict:
     return 2 * shared / (len(response) + len(expected)), counts
 
 
-def rouge_l(fields: Mapping[str, Any]) -> Verdict:
+def rouge_l(fields: Mapping[str, Any]) -> Measurement:
     """Return F1 over the longest common subsequence of words: the right words in order.
 
     Source: ROUGE-L (Lin, 2004, aclanthology.org/W04-1013), with beta 1.
@@ -60,7 +60,7 @@ def rouge_l(fields: Mapping[str, Any]) -> Verdict:
     return score, f"longest common subsequence: {common} words"
 
 
-def final_number_match(fields: Mapping[str, Any]) -> Verdict:
+def final_number_match(fields: Mapping[str, Any]) -> Measurement:
     """Return 1 if the last numbers of response and expected output are equal, else 0.
 
     Source: how answers to GSM8K are graded (Cobbe et al., 2021, arXiv:2110.14168).
@@ -75,7 +75,7 @@ def final_number_match(fields: Mapping[str, Any]) -> Verdict:
     return float(same), f"final number {response:g}; {expected:g} is expected"
 
 
-def expected_in_response(fields: Mapping[str, Any]) -> Verdict:
+def expected_in_response(fields: Mapping[str, Any]) -> Measurement:
     """Return 1 if the normalised response contains the normalised expected output, else 0.
 
     Source: the "contains" accuracy of open-domain question answering (Mallen et al., 2023,
@@ -88,7 +88,7 @@ def expected_in_response(fields: Mapping[str, Any]) -> Verdict:
     return float(found), f"{_short(expected)} {'occurs' if found else 'does not occur'} in it"
 
 
-def context_support(fields: Mapping[str, Any]) -> Verdict:
+def context_support(fields: Mapping[str, Any]) -> Measurement:
     """Return the share of the response's words, articles aside, that occur in the contexts.
 
     Source: the precision of knowledge F1 (Shuster et al., 2021, arXiv:2104.07567).
@@ -102,7 +102,7 @@ def context_support(fields: Mapping[str, Any]) -> Verdict:
     return supported / len(response), counts
 
 
-def request_overlap(fields: Mapping[str, Any]) -> Verdict:
+def request_overlap(fields: Mapping[str, Any]) -> Measurement:
     """Return the share of the request's distinct words that occur in the response.
 
     Source: the query term coverage of retrieval (Manning et al., 2008, ISBN 0521865719, ch. 6).
@@ -115,13 +115,13 @@ def request_overlap(fields: Mapping[str, Any]) -> Verdict:
     return len(repeated) / len(request), words
 
 
-def non_empty(fields: Mapping[str, Any]) -> Verdict:
+def non_empty(fields: Mapping[str, Any]) -> Measurement:
     """Return 1 if the response has a word, else 0. Source: its definition."""
     words = _words(fields.get("response"))
     return float(bool(words)), f"the response has {len(words)} words"
 
 
-EVALUATORS: Mapping[str, Callable[[Mapping[str, Any]], Verdict]] = {
+EVALUATORS: Mapping[str, Callable[[Mapping[str, Any]], Measurement]] = {
     "Exact match": exact_match,
     "Token F1": token_f1,
     "ROUGE-L": rouge_l,

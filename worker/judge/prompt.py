@@ -49,7 +49,7 @@ _BLANK = frozenset("PZCM")  # Unicode's categories of punctuation, separators, c
 
 
 def messages(evaluator: Evaluator, fields: Mapping[str, Any]) -> list[Message]:
-    """Return the messages that ask for a verdict on an input."""
+    """Return the messages that ask for a score of an input."""
     system = _SYSTEM.format(
         intent=evaluator.objective.intent,
         criteria=with_field_names(evaluator.scoring_criteria).strip(),
@@ -89,10 +89,10 @@ def with_last_turns(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _demonstration(evaluator: Evaluator, example: Example) -> list[Message]:
-    verdict = {"reasons": example.justification or "", "score": example.score}
+    given = {"reasons": example.justification or "", "score": example.score}
     return [
         {"role": "user", "content": _payload(evaluator, example.fields())},
-        {"role": "assistant", "content": json.dumps(verdict, ensure_ascii=False)},
+        {"role": "assistant", "content": json.dumps(given, ensure_ascii=False)},
     ]
 
 

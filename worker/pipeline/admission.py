@@ -23,7 +23,7 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class NothingDue:
-    """There was nothing to claim: the message was doubled, late or early."""
+    """There was nothing to claim: the message was duplicated, late or early."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ log = structlog.get_logger("evalworker")
 
 TURN_SECONDS = 1.0
 WRITE_SECONDS = 10.0  # between two writes of the row while nothing changes
-RELOAD_SECONDS = 10.0  # between two looks at the file of the key
+RELOAD_SECONDS = 10.0  # between two reads of the file of the key
 LOG_SECONDS = 60.0  # between two lines about the same trouble
 
 

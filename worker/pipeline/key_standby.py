@@ -18,7 +18,7 @@ from worker.remote import JudgeAPI
 from worker.store import replicas
 from worker.store.database import Database
 
-ASK_SECONDS = 5.0  # between two looks at the other replicas
+ASK_SECONDS = 5.0  # between two reads of the other replicas' rows
 TRY_SECONDS = 30.0  # that a try may take before the next one
 
 

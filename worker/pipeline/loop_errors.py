@@ -35,16 +35,16 @@ class LoopErrors:
         if is_unavailable(error):
             self._outages.report(error, self._loop)
             return
-        now, this = self._monotonic(), (type(error), _place(error))
+        now, this = self._monotonic(), (type(error), _source_line(error))
         if this == self._latest and now < self._repeats_at:
             return
         self._latest, self._repeats_at = this, now + REPEAT_SECONDS
         reason = f"{type(error).__name__}: {first_line(error)}"
-        log.error(f"{self._loop}.interrupted", reason=reason, where=_place(error))
+        log.error(f"{self._loop}.interrupted", reason=reason, where=_source_line(error))
 
 
-def _place(error: Exception) -> str:
-    """Return the innermost place in this package, as no traceback is logged."""
+def _source_line(error: Exception) -> str:
+    """Return the innermost line of this package, as no traceback is logged."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if "/worker/" in frame.filename.replace("\\", "/")]
     frame = (ours or frames)[-1]

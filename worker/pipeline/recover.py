@@ -33,6 +33,7 @@ from worker.domain.outcomes import (
     Throttled,
     Unavailable,
 )
+from worker.domain.phrases import quantity
 from worker.pipeline import gate_policy
 from worker.pipeline.admission import Admitted, Deferred, NothingDue, OnHold, admit_request
 from worker.pipeline.context import StepContext
@@ -45,7 +46,7 @@ from worker.store.leases import Claim
 
 CLOCK_MARGIN = timedelta(minutes=2)  # between our database's clock and the remote's
 MAX_PAGES = 50
-MAX_SECONDS = 20.0  # of one search; it ends before its lease does
+MAX_SECONDS = 20.0  # of one search; it ends before the usual lease does
 BUSY_SECONDS = (1.0, 3.0)  # before a batch is searched for after another one
 
 OWN_TAG = "evalworker:"  # followed by the id of the batch: no two batches have the same
@@ -167,7 +168,7 @@ class Recovery:
         if cause is not None:
             wait, gate = gate_policy.record_failure(tx, cause, claim, gates.STATUS, rng)
         return submission.record_search(
-            tx, claim, wait=wait, reason=reason, complete=False, gate=gate
+            tx, claim, wait=wait, reason=reason, was_whole=False, gate=gate
         )
 
     def _is_overdue(self, claim: Claim) -> bool:
@@ -186,7 +187,7 @@ class Recovery:
         searches = claim.looks + 1
         wait = search_wait(searches)
         if wait is not None:
-            recorded = submission.record_search(tx, claim, wait=wait, reason=reason, complete=True)
+            recorded = submission.record_search(tx, claim, wait=wait, reason=reason, was_whole=True)
             return recorded, ()
         return self._continue(tx, claim, f"{reason} after {searches} searches", has_list=has_list)
 
@@ -198,9 +199,9 @@ class Recovery:
         continuation = continue_in_doubt(doubt, max_attempts=self.context.policy.max_item_attempts)
         match continuation:
             case Continuation.SUBMIT_AGAIN:
-                return submission.record_in_doubt(tx, claim, reason=f"{reason}: sent again"), ()
+                return submission.record_resubmission(tx, claim, reason=f"{reason}: sent again"), ()
             case Continuation.HOLD:
-                times = f"{doubt.attempts} attempts may have been evaluated"
+                times = f"{quantity(doubt.attempts, 'attempt')} may have been evaluated"
                 reason = (
                     f"{error}; {reason}: {times}" if claim.server_error else f"{reason}: {times}"
                 )
@@ -301,14 +302,14 @@ def search(
             return Unclear("the search took too long")
         if row.batch_execution_id in others:
             continue
-        verdict = _is_lost_batch(api, row, lost)
-        if isinstance(verdict, Unclear):
-            if isinstance(verdict.cause, Throttled):
-                return verdict  # the next request would come too early
-            unclear = verdict
-        elif isinstance(verdict, Indistinct):
-            indistinct = verdict
-        elif verdict:
+        found = _is_lost_batch(api, row, lost)
+        if isinstance(found, Unclear):
+            if isinstance(found.cause, Throttled):
+                return found  # the next request would come too early
+            unclear = found
+        elif isinstance(found, Indistinct):
+            indistinct = found
+        elif found:
             return Match(row.batch_execution_id)
     return unclear or indistinct or Absent()
 

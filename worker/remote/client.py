@@ -49,7 +49,7 @@ Outcome = TypeVar("Outcome", SubmitOutcome, StatusOutcome, ListOutcome)
 Observer = Callable[[str, int | None, float], None]
 
 CONNECT_SECONDS = 5.0
-DEADLINE_SECONDS = 20.0  # of a whole exchange; shorter than the lease of its caller
+DEADLINE_SECONDS = 20.0  # of a whole exchange; shorter than the usual lease of its caller
 SPACING_SECONDS = 0.1  # between two requests that are not urgent, so that a search is no burst
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 JUDGES_PAGE_SIZE = 100

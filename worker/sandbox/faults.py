@@ -31,7 +31,10 @@ class LostResponse(Response):
 
 
 class Faults:
-    """The `clock` returns seconds since 1970. Not thread-safe: use it on one event loop."""
+    """The faults of a sandbox, by a seed. Not thread-safe: use it on one event loop.
+
+    The `clock` returns seconds since 1970.
+    """
 
     def __init__(self, options: SandboxOptions, *, clock: Callable[[], float] = time.time) -> None:
         self.options, self.clock = options, clock

@@ -9,7 +9,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class SandboxOptions:
-    """Shares are from 0 to 1, times in seconds."""
+    """How the sandbox behaves. Shares are from 0 to 1, times in seconds."""
 
     api_key: str = "sandbox-key"
     latency: tuple[float, float] = (0.5, 1.5)  # of a batch: minimum and maximum

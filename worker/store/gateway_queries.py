@@ -46,7 +46,7 @@ class ItemRow(NamedTuple):
 
 
 class ResultRow(NamedTuple):
-    """One evaluator's verdict on one item."""
+    """One evaluator's result for one item."""
 
     item_index: int
     evaluator_name: str
@@ -144,7 +144,7 @@ def job_detail(connection: sa.Connection, job_id: UUID, owner: str) -> JobDetail
 
 
 def job_results(connection: sa.Connection, job_id: UUID) -> Sequence[ResultRow] | None:
-    """Return every evaluator's verdict on every item; None if the job was deleted meanwhile."""
+    """Return every evaluator's result for every item; None if the job was deleted meanwhile."""
     rows = connection.execute(_JOB_RESULTS, {"job_id": job_id}).all()
     return [ResultRow(*row) for row in rows if row.item_index is not None] if rows else None
 

@@ -58,7 +58,7 @@ class InputFilter:
     below: float | None = None
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """Where an input is in a sorted list: its rank comes first, its index decides among equals."""
 
     rank: float
@@ -106,7 +106,7 @@ class InputDetail(NamedTuple):
     finished_at: datetime | None
 
 
-class Verdict(NamedTuple):
+class ResultRow(NamedTuple):
     """What an evaluator said about an input."""
 
     evaluator_name: str
@@ -136,31 +136,31 @@ class ReasonCount(NamedTuple):
     failures: int
 
 
-def list_places(
+def list_positions(
     connection: sa.Connection,
     wanted: InputFilter,
     *,
-    after: Place | None = None,
-    before: Place | None = None,
+    after: Position | None = None,
+    before: Position | None = None,
     limit: int,
-) -> list[Place]:
-    """Return the places of inputs in order: those next after one, or the last ones before one."""
+) -> list[Position]:
+    """Return positions of inputs in order: the next ones after one, or the last ones before."""
     ranked = _ranked(wanted).subquery()
     rank, index = ranked.c.rank, ranked.c.item_index
     chosen = sa.select(rank, index).limit(limit)
     if before is not None:
         chosen = chosen.where(_is_beyond(wanted, rank, index, before, operator.lt))
-        return read_rows(connection, Place, chosen.order_by(rank.desc(), index.desc()))[::-1]
+        return read_rows(connection, Position, chosen.order_by(rank.desc(), index.desc()))[::-1]
     if after is not None:
         chosen = chosen.where(_is_beyond(wanted, rank, index, after, operator.gt))
-    return read_rows(connection, Place, chosen.order_by(rank, index))
+    return read_rows(connection, Position, chosen.order_by(rank, index))
 
 
-def place_of(connection: sa.Connection, wanted: InputFilter, item_index: int) -> Place | None:
-    """Return the place of an input; None if it is not in the list."""
+def position_of(connection: sa.Connection, wanted: InputFilter, item_index: int) -> Position | None:
+    """Return the position of an input; None if it is not in the list."""
     one = _ranked(wanted).where(items.c.item_index == item_index)
     found = connection.execute(one).first()
-    return None if found is None else Place(found.rank, found.item_index)
+    return None if found is None else Position(found.rank, found.item_index)
 
 
 def count_inputs(connection: sa.Connection, wanted: InputFilter, *, limit: int) -> int:
@@ -215,12 +215,12 @@ def detail_of(connection: sa.Connection, job_id: UUID, item_index: int) -> Input
     return next(iter(read_rows(connection, InputDetail, chosen)), None)
 
 
-def verdicts_of(connection: sa.Connection, job_id: UUID, item_index: int) -> list[Verdict]:
+def results_of(connection: sa.Connection, job_id: UUID, item_index: int) -> list[ResultRow]:
     """Return what each evaluator said about an input."""
-    chosen = select_rows(Verdict, evaluator_results).where(
+    chosen = select_rows(ResultRow, evaluator_results).where(
         evaluator_results.c.job_id == job_id, evaluator_results.c.item_index == item_index
     )
-    return read_rows(connection, Verdict, chosen.order_by(evaluator_results.c.position))
+    return read_rows(connection, ResultRow, chosen.order_by(evaluator_results.c.position))
 
 
 def same_requests(
@@ -294,13 +294,15 @@ def export_results(
     connection: sa.Connection, wanted: InputFilter, *, start: int
 ) -> list[ItemResult]:
     """Return the next results of a filter from an index on, in the order of inputs."""
-    places = list_places(
+    positions = list_positions(
         connection,
         replace(wanted, order=Order.INDEX),
-        after=Place(start - 1, start - 1),
+        after=Position(start - 1, start - 1),
         limit=EXPORT_CHUNK,
     )
-    return _whole_results(connection, wanted.job_id, [place.item_index for place in places])
+    return _whole_results(
+        connection, wanted.job_id, [position.item_index for position in positions]
+    )
 
 
 def _whole_results(
@@ -379,11 +381,11 @@ def _is_beyond(
     wanted: InputFilter,
     rank: sa.ColumnElement[Any],
     index: sa.ColumnElement[int],
-    place: Place,
+    position: Position,
     compare: Callable[[Any, Any], sa.ColumnElement[bool]],
 ) -> sa.ColumnElement[bool]:
-    """Build the condition that a row comes after a place, or before it."""
+    """Build the condition that a row comes after a position, or before it."""
     if wanted.order is Order.INDEX:  # which the primary key answers
-        return compare(index, place.item_index)
-    same_rank = sa.and_(rank == place.rank, compare(index, place.item_index))
-    return sa.or_(compare(rank, place.rank), same_rank)
+        return compare(index, position.item_index)
+    same_rank = sa.and_(rank == position.rank, compare(index, position.item_index))
+    return sa.or_(compare(rank, position.rank), same_rank)

@@ -38,7 +38,7 @@ class Claim:
     id: UUID
     epoch: int
     lease_holder: str  # the process that has this claim
-    claims: int  # in a row of which nothing was recorded, this one included
+    claims: int  # consecutive ones that recorded nothing, this one included
     state: BatchState
     judge_id: str
     judge_version_id: str | None
@@ -65,7 +65,7 @@ class Claim:
 
     @property
     def seconds_submitted(self) -> float | None:
-        """Return the seconds from when the remote took it to the claim."""
+        """Return the seconds between acceptance by the remote and this claim."""
         if self.submitted_at is None:
             return None
         return (self.claimed_at - self.submitted_at).total_seconds()
@@ -163,7 +163,7 @@ def move(
 
 @cache
 def _build_move(*, live: bool, ended: bool, sent: bool) -> sa.Update:
-    """Build the update; further columns are written by the names of the parameters."""
+    """Build the update. Each other parameter sets the column of its name."""
     values: dict[str, Any] = {"due_at": later(sa.bindparam("due_in", type_=sa.Double))}
     if not live:
         values["due_at"] = sa.null()

@@ -128,7 +128,7 @@ def record_results(
 
 
 def record_lost(tx: Transaction, claim: Claim, *, reason: str, retry_wait: RetryWait) -> bool:
-    """submitted -> lost: nothing more is expected; its items wait again with an attempt less."""
+    """submitted -> lost: nothing more is expected; its items wait again, one attempt used up."""
     if not move(tx, claim, BatchState.LOST, error=reason):
         return False
     tx.record_event(Event.BATCH_LOST, batch_id=claim.id, reason=reason)

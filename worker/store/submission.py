@@ -28,7 +28,7 @@ from worker.store.tables import batch_is_live, batches, item_is_in_batch, item_i
 from worker.validation import offences_of
 
 SUBMITTING_LOCK = 0x65766C02  # an advisory lock of PostgreSQL; SQLite has one writer anyway
-LATEST_BATCHES = 1000  # that are looked through for one that the judge took lately
+LATEST_BATCHES = 1000  # newest ones, among which one is sought that the judge has accepted
 _AT_REMOTE = (BatchState.SUBMITTING, BatchState.UNKNOWN, BatchState.SUBMITTED)
 
 
@@ -62,7 +62,7 @@ _SEARCH = build_claim(BatchState.UNKNOWN, BatchState.SUBMITTING, becomes=BatchSt
 
 
 def prepare_inputs(tx: Transaction, claim: Claim) -> list[dict[str, Any]]:
-    """Return the inputs of a batch just claimed, by index; none left: submitting -> refused.
+    """Return the inputs of a batch just claimed, by index. Without any: submitting -> refused.
 
     Inputs that no submission could carry, as plain SQL can write them, fail here. The indices of
     the others close the gaps, as the index in the batch is an input's only identity at the remote.
@@ -197,7 +197,7 @@ def record_not_started(
     )
 
 
-def record_in_doubt(tx: Transaction, claim: Claim, *, reason: str) -> bool:
+def record_resubmission(tx: Transaction, claim: Claim, *, reason: str) -> bool:
     """unknown -> planned: the remote shows nothing of it; sent again now, and counted."""
     again = {"submitting_at": None, "looks": 0, "doubts": claim.doubts + 1}
     return record_waiting(
@@ -225,18 +225,18 @@ def record_search(
     *,
     wait: float,
     reason: str,
-    complete: bool,
+    was_whole: bool,
     gate: str | None = None,
 ) -> bool:
-    """unknown stays unknown; `complete` if the whole list was read and the batch is not in it."""
-    searches = claim.looks + complete
+    """unknown stays unknown; `was_whole` if the whole list was read and the batch is not in it."""
+    searches = claim.looks + was_whole
     moved = move(
         tx,
         claim,
         BatchState.UNKNOWN,
         due_in=wait,
         looks=searches,
-        failures=claim.failures + (not complete),
+        failures=claim.failures + (not was_whole),
         gate=gate,
         error=reason,
     )
@@ -291,7 +291,7 @@ def record_split(tx: Transaction, claim: Claim, *, reason: str, doubts: int) -> 
 def _insert_half(tx: Transaction, claim: Claim, rows: Sequence[OpenItem], doubts: int) -> UUID:
     [batch_id] = insert_planned(tx, claim, item_counts=[len(rows)])
     if doubts or claim.server_error:
-        # A half is suspected from the start, and innocent only by what passes from now on.
+        # A half inherits the suspicion: only batches that pass from now on count against it.
         suspected_at = now() if claim.server_error else None
         tx.execute(
             sa.update(batches)

@@ -34,7 +34,7 @@ class Judge(TypedDict):
 
 
 class EvaluatorResult(TypedDict):
-    """One evaluator's verdict on an item; servers may add fields."""
+    """One evaluator's result for an item; servers may add fields."""
 
     evaluator_name: str
     score: float | None

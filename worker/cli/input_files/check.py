@@ -12,7 +12,7 @@ from worker.cli.input_files.columns import ColumnOffence
 from worker.cli.input_files.complaints import Complaints, refusal
 from worker.cli.input_files.csv_dialect import likely_delimiter
 from worker.cli.input_files.jq import jq_lines_command
-from worker.cli.input_files.record import Record, Table, place
+from worker.cli.input_files.record import Record, Table, location
 from worker.cli.input_files.remedies import no_object_offence, with_remedy
 from worker.cli.input_files.selection import Selection, Unfit, part_of
 from worker.errors import InvalidInputs
@@ -70,11 +70,11 @@ class Check:
         self._columns: dict[str, Any] = dict.fromkeys(table.columns or ())
         self._missing = {name for name in selection.named if name not in self._columns}
         if table.columns:
-            self._refuse(table.columns_place, columns.missing_offence(self._columns, selection))
+            self._refuse(table.columns_location, columns.missing_offence(self._columns, selection))
             offence = columns.column_offence(self._columns, selection)
             if offence and not offence.suggested and table.unit == "line":
                 offence = ColumnOffence(f"{offence.text}\n{_header_remedy(table.columns)}")
-            self._refuse(table.columns_place, offence)
+            self._refuse(table.columns_location, offence)
 
     def add(self, record: Record) -> None:
         """Check one record more; raises `ColumnsRefused` at the first one."""
@@ -87,7 +87,7 @@ class Check:
                 self._missing -= self._columns.keys()
                 self._missing = {name for name in self._missing if part_of(value, name) is None}
         for offence in self._offences(record):
-            self._complaints.add(place(self._table, record), offence)
+            self._complaints.add(location(self._table, record), offence)
 
     def result(self) -> CheckedFile:
         """Return what the file has; raises `InvalidInputs` if anything is wrong with it."""
@@ -110,11 +110,11 @@ class Check:
         self._columns |= dict.fromkeys(new)
         if is_first:
             offence = columns.column_offence(record.value, self._selection, self._table.jq_records)
-            self._refuse(place(self._table, record), offence)
+            self._refuse(location(self._table, record), offence)
             return
         filled = self._selection.filled(record.value)
         if offence := columns.misspelt_offence(new, filled, self._selection):
-            self._complaints.add(place(self._table, record), offence.text)
+            self._complaints.add(location(self._table, record), offence.text)
 
     def _refuse(self, where: str, offence: ColumnOffence | None) -> None:
         if offence is not None:

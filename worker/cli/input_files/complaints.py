@@ -1,4 +1,4 @@
-"""Say what is wrong with a file: one complaint for each cause, with its first place."""
+"""Say what is wrong with a file: one complaint for each cause, with its first location."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NUMBERS = re.compile(r"\d[\d,]*")
 
 @dataclass(slots=True)
 class _Complaint:
-    """An offence with its first and its last place."""
+    """An offence with its first and its last location."""
 
     first: str
     last: str
@@ -29,15 +29,15 @@ class Complaints:
     def __init__(self) -> None:
         self._by_cause: dict[str, _Complaint] = {}
 
-    def add(self, place: str, offence: str) -> None:
+    def add(self, location: str, offence: str) -> None:
         """Add an offence."""
         cause = _NUMBERS.sub("0", _DETAILS.split(offence[:_CAUSE_LENGTH])[0])
         known = self._by_cause.get(cause)
         if known is None:
             if len(self._by_cause) >= SHOWN:
                 cause = "others"
-            known = self._by_cause.setdefault(cause, _Complaint(place, place, offence, 0))
-        known.last = place
+            known = self._by_cause.setdefault(cause, _Complaint(location, location, offence, 0))
+        known.last = location
         known.count += 1
 
     def raise_if_any(self, name: str) -> None:

@@ -51,7 +51,7 @@ class CsvTable:
                 raise refusal(name, f"line {number}", _DRAWN)
         self._dialect = dialect_of(lines, delimiter=delimiter, default=default)
         self.columns, line = self._header(name)
-        self.columns_place = f"line {line}, the header"
+        self.columns_location = f"line {line}, the header"
 
     @property
     def description(self) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from worker.cli.input_files.charset import encoding_offence
 from worker.cli.input_files.check import Check, CheckedFile, ColumnsRefused
 from worker.cli.input_files.complaints import refusal
-from worker.cli.input_files.record import Record, place
+from worker.cli.input_files.record import Record, location
 from worker.cli.input_files.selection import Selection, Unfit
 from worker.cli.input_files.source import Source, open_source, recoded, refused_if_unreadable
 from worker.cli.input_files.table import open_table
@@ -73,7 +73,7 @@ class InputFile:
         try:
             for record in self._records(on_progress):
                 if record.offence is not None or not isinstance(record.value, dict):
-                    raise self._changed(place(self._table, record))
+                    raise self._changed(location(self._table, record))
                 yield self._selection.input_of(record.value, cells=self._table.cells)
         except (UnicodeDecodeError, Unfit):
             raise self._changed("line of another kind") from None

@@ -15,7 +15,7 @@ class JsonLines:
     description = "JSON Lines"
     unit = "line"
     columns = None
-    columns_place = ""
+    columns_location = ""
     jq_records = ""
     cells = False
 

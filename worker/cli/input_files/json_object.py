@@ -43,13 +43,13 @@ def offence_of(error: ValueError | RecursionError, column: int | None = None) ->
 def _remedy(error: json.JSONDecodeError) -> str:
     rest = error.doc[error.pos : error.pos + 20].lstrip()
     if rest.startswith("'"):
-        return ": json.dumps() writes it with double quotes, str() and print() do not"
+        return ": it looks like Python; write it with json.dumps(), not with str() or print()"
     if rest.startswith(",") and error.msg == "Extra data":
         return ": a comma follows the object"
     if rest.startswith(("None", "True", "False")):
-        return ": json.dumps() writes null, true and false, str() and print() do not"
+        return ": it looks like Python; write it with json.dumps(), not with str() or print()"
     if rest.startswith(("]", "}")) and error.msg.startswith(("Expecting", "Illegal trailing")):
-        return ": a comma or a value before it is wrong"
+        return ": a comma before it is too many, or a value is missing"
     if error.msg.startswith("Invalid control character"):
         return ": json.dumps() writes it as \\n, \\t or \\u…"
     if not rest or error.msg.startswith("Unterminated"):

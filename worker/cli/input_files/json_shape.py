@@ -37,7 +37,7 @@ def _is_line_with_list(stream: JsonStream) -> bool:
         last_line = stream.line
         return bool(stream.peek()) and first_line == last_line
     except (ValueError, RecursionError):
-        return False  # reading the array names the place
+        return False  # reading the array names the location
 
 
 @dataclass(frozen=True, slots=True)

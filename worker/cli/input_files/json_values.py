@@ -23,7 +23,7 @@ class JsonValues:
     description = "JSON objects"
     unit = "line"
     columns = None
-    columns_place = ""
+    columns_location = ""
     jq_records = ""
     cells = False
 
@@ -54,7 +54,7 @@ class JsonArray:
 
     unit = "item"
     columns = None
-    columns_place = ""
+    columns_location = ""
     cells = False
 
     def __init__(self, file: BinaryIO, member: str | None = None) -> None:

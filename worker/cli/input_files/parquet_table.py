@@ -21,7 +21,7 @@ class ParquetTable:
     description = "Parquet"
     unit = "row"
     jq_records = None
-    columns_place = "schema"
+    columns_location = "schema"
     cells = True
 
     def __init__(self, file: BinaryIO, name: str) -> None:

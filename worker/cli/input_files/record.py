@@ -31,7 +31,7 @@ class Table(Protocol):
         """The names of the columns, if the file names them once for all records."""
 
     @property
-    def columns_place(self) -> str:
+    def columns_location(self) -> str:
         """Where the file names its columns."""
 
     @property
@@ -46,7 +46,7 @@ class Table(Protocol):
         """Yield the records from the beginning of the file."""
 
 
-def place(table: Table, record: Record) -> str:
+def location(table: Table, record: Record) -> str:
     """Return where a record is, for a person."""
     line = "" if record.line is None else f" (line {record.line})"
     return f"{table.unit} {record.number}{line}"

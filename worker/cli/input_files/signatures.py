@@ -7,7 +7,7 @@ import zipfile
 from typing import BinaryIO
 
 NO_TEXT = "is neither text nor of another known kind"
-HEAD = 4096  # bytes that are looked at
+HEAD = 4096  # bytes that are read
 
 PARQUET = b"PAR1"
 _TO_CSV = "save it as CSV (UTF-8), or: libreoffice --headless --convert-to csv FILE"

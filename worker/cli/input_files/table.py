@@ -25,7 +25,7 @@ def open_table(source: Source, *, delimiter: str | None = None) -> Table:
     counts = Counter(table.columns or ())
     if repeated := [column for column, count in counts.items() if count > 1]:
         reason = f"names a column twice: {listed(repeated)}\nrename one of them"
-        raise refusal(source.name, table.columns_place, reason)
+        raise refusal(source.name, table.columns_location, reason)
     return table
 
 

@@ -28,7 +28,7 @@ def show(visit: Visit) -> Response:
     with visit.read() as connection:
         job = job_queries.progress_of(connection, job_id)
         given = _detail(connection, visit)
-        verdicts = input_queries.verdicts_of(connection, job_id, index)
+        results = input_queries.results_of(connection, job_id, index)
         previous, following = _neighbours(connection, wanted, index)
         history = event_queries.list_events(
             connection, EventFilter(job_id=job_id, item_index=index), limit=EVENTS
@@ -40,7 +40,7 @@ def show(visit: Visit) -> Response:
         "input.html",
         job=job,
         given=given,
-        verdicts=verdicts,
+        results=results,
         texts=list(text_views(given, view or "text")),
         view=view,
         views=views_for(given),
@@ -79,11 +79,11 @@ def _neighbours(
     connection: sa.Connection, wanted: InputFilter, index: int
 ) -> tuple[int | None, int | None]:
     """Return the inputs before and after this one in the list that the reader came from."""
-    place = input_queries.place_of(connection, wanted, index)
-    if place is None:
+    position = input_queries.position_of(connection, wanted, index)
+    if position is None:
         return None, None
-    before = input_queries.list_places(connection, wanted, before=place, limit=1)
-    after = input_queries.list_places(connection, wanted, after=place, limit=1)
+    before = input_queries.list_positions(connection, wanted, before=position, limit=1)
+    after = input_queries.list_positions(connection, wanted, after=position, limit=1)
     return (before[0].item_index if before else None, after[0].item_index if after else None)
 
 

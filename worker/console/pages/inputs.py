@@ -14,8 +14,8 @@ from worker.console.input_selection import (
     ORDERS,
     STATUSES,
     input_filter,
-    place_at,
-    place_text,
+    position_at,
+    position_text,
 )
 from worker.console.limits import MAX_COUNT, PAGE_ROWS, Neighbours
 from worker.console.problems import not_found
@@ -32,19 +32,19 @@ MEDIA_TYPES = {Format.JSONL: "application/x-ndjson", Format.CSV: "text/csv; char
 def show(visit: Visit) -> Response:
     job_id = visit.job_id()
     wanted = input_filter(job_id, visit.query)
-    before, after = place_at(visit.query, "before"), place_at(visit.query, "after")
+    before, after = position_at(visit.query, "before"), position_at(visit.query, "after")
     with visit.read() as connection:
         job = job_queries.progress_of(connection, job_id)
-        places = input_queries.list_places(
+        positions = input_queries.list_positions(
             connection, wanted, before=before, after=after, limit=PAGE_ROWS + 1
         )
-        page = Neighbours.of(places, goes_back=before is not None, is_first=after is None)
+        page = Neighbours.of(positions, goes_back=before is not None, is_first=after is None)
         table = input_table(connection, job_id, page.rows)
         count = input_queries.count_inputs(connection, wanted, limit=MAX_COUNT)
         evaluators = input_queries.evaluators_of(connection, job_id)
     names = visit.query.as_dict()
     context = {name: names[name] for name in NAMES if name in names}
-    earlier, later = page.links(visit.links, place_text, back="before", on="after")
+    earlier, later = page.links(visit.links, position_text, back="before", on="after")
     return visit.page(
         "inputs.html",
         job=job,

@@ -87,8 +87,8 @@ def _bar_links(links: Links, job_id: UUID) -> BarLink:
 
 def _worst(connection: sa.Connection, job_id: UUID) -> InputTable:
     wanted = InputFilter(job_id, order=Order.WORST)
-    places = input_queries.list_places(connection, wanted, limit=WORST)
-    return input_table(connection, job_id, places)
+    positions = input_queries.list_positions(connection, wanted, limit=WORST)
+    return input_table(connection, job_id, positions)
 
 
 def _previous(visit: Visit, job_id: UUID) -> UUID | None:

@@ -6,23 +6,23 @@ import json
 
 import pytest
 
-from worker.judge.verdict import Mean, Unreadable, Verdict, mean_of, read_verdict
+from worker.judge.model_score import Mean, ModelScore, Unreadable, mean_of, read_score
 
 
 @pytest.mark.parametrize(
     ("text", "verdict"),
     [
-        ('{"reasons": "r", "score": 0.5}', Verdict(0.5, "r")),
-        ('{"score": 1}', Verdict(1.0, None)),
-        ('{"score": 0, "reasons": 5}', Verdict(0.0, None)),
+        ('{"reasons": "r", "score": 0.5}', ModelScore(0.5, "r")),
+        ('{"score": 1}', ModelScore(1.0, None)),
+        ('{"score": 0, "reasons": 5}', ModelScore(0.0, None)),
         ('Draft: {"score": 1}. Final:\n```json\n{"reasons": "r", "score": 0.25}\n```', None),
         ('<think>{x} {"score": 1}</think>{"reasons": "r", "score": 0.25} {ok} }', None),
         ('{"a": {"score": 1}, "reasons": "r", "score": 0.25}', None),
-        ('{"reasons": "\\ud800", "score": 1}', Verdict(1.0, "?")),
+        ('{"reasons": "\\ud800", "score": 1}', ModelScore(1.0, "?")),
     ],
 )
-def test_the_last_complete_object_counts(text: str, verdict: Verdict | None) -> None:
-    assert read_verdict(text, "stop") == (verdict or Verdict(0.25, "r"))
+def test_the_last_complete_object_counts(text: str, verdict: ModelScore | None) -> None:
+    assert read_score(text, "stop") == (verdict or ModelScore(0.25, "r"))
 
 
 @pytest.mark.parametrize(
@@ -49,27 +49,27 @@ def test_the_last_complete_object_counts(text: str, verdict: Verdict | None) -> 
     ],
 )
 def test_what_is_no_score_is_unreadable(text: str | None, part: str) -> None:
-    read = read_verdict(text, "stop")
+    read = read_score(text, "stop")
     assert isinstance(read, Unreadable)
     assert part in read.reason
 
 
 def test_a_response_that_was_cut_counts_for_nothing_whatever_it_holds() -> None:
-    assert isinstance(read_verdict('{"score": 1}', "length"), Unreadable)
-    assert isinstance(read_verdict('{"score": 1}', "content_filter"), Unreadable)
+    assert isinstance(read_score('{"score": 1}', "length"), Unreadable)
+    assert isinstance(read_score('{"score": 1}', "content_filter"), Unreadable)
 
 
 def test_no_part_of_a_verdict_is_read_as_one() -> None:
     verdict = json.dumps({"reasons": 'quotes "{x}" and \\ \n', "score": 0.25, "more": [1e-3, None]})
     for end in range(1, len(verdict)):
-        assert isinstance(read_verdict(f'{{"score": 1}} {verdict[:end]}', None), Unreadable)
+        assert isinstance(read_score(f'{{"score": 1}} {verdict[:end]}', None), Unreadable)
 
 
 def test_samples_are_averaged_and_their_agreement_is_the_confidence() -> None:
-    one, other = Verdict(1.0, "good"), Verdict(0.0, "bad")
+    one, other = ModelScore(1.0, "good"), ModelScore(0.0, "bad")
     assert mean_of([one]) == Mean(1.0, "good", None)
     assert mean_of([one, one]) == Mean(1.0, "good", 1.0)
     assert mean_of([one, other]) == Mean(0.5, "good", 0.0)
-    mean = mean_of([Verdict(0.9, "a"), Verdict(0.6, "b"), Verdict(0.3, "c")])
+    mean = mean_of([ModelScore(0.9, "a"), ModelScore(0.6, "b"), ModelScore(0.3, "c")])
     assert (mean.score, mean.justification) == (0.6, "b")
     assert mean.confidence == pytest.approx(0.6)

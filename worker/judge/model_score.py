@@ -12,7 +12,7 @@ _DECODER = json.JSONDecoder()
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ModelScore:
     """A score from 0 to 1, and why."""
 
     score: float
@@ -35,7 +35,7 @@ class Mean:
     confidence: float | None
 
 
-def read_verdict(text: str | None, finish_reason: str | None) -> Verdict | Unreadable:
+def read_score(text: str | None, finish_reason: str | None) -> ModelScore | Unreadable:
     """Read the last complete JSON object of a text."""
     if finish_reason == "length":
         return Unreadable("the response of the model was cut at its maximum length")
@@ -51,18 +51,18 @@ def read_verdict(text: str | None, finish_reason: str | None) -> Verdict | Unrea
         return Unreadable("the model gave no number as the score")
     if not 0 <= score <= 1:  # NaN is not, either
         return Unreadable(f"the model gave the score {score:.6g}, which is not from 0 to 1")
-    return Verdict(float(score), _printable(reasons) if isinstance(reasons, str) else None)
+    return ModelScore(float(score), _printable(reasons) if isinstance(reasons, str) else None)
 
 
-def mean_of(verdicts: Sequence[Verdict]) -> Mean:
+def mean_of(scores: Sequence[ModelScore]) -> Mean:
     """Combine samples; the reasons are those of the sample that is nearest to the mean.
 
     The agreement is 1 if all scores are the same, and 0 if half of them are 0 and half are 1.
     """
-    mean = math.fsum(verdict.score for verdict in verdicts) / len(verdicts)
-    nearest = min(verdicts, key=lambda verdict: abs(verdict.score - mean))
-    deviation = math.fsum(abs(verdict.score - mean) for verdict in verdicts) / len(verdicts)
-    agreement = round(1 - 2 * deviation, 6) if len(verdicts) > 1 else None
+    mean = math.fsum(one.score for one in scores) / len(scores)
+    nearest = min(scores, key=lambda one: abs(one.score - mean))
+    deviation = math.fsum(abs(one.score - mean) for one in scores) / len(scores)
+    agreement = round(1 - 2 * deviation, 6) if len(scores) > 1 else None
     return Mean(round(mean, 6), nearest.reasons, agreement)
 
 
@@ -89,7 +89,7 @@ def _is_open(error: ValueError, text: str) -> bool:
 
 
 def _failed_at(error: ValueError) -> int:
-    # Only an integer with too many digits has no place.
+    # Only an integer with too many digits has no position.
     return error.pos if isinstance(error, json.JSONDecodeError) else 0
 
 

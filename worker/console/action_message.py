@@ -11,14 +11,14 @@ NAMES = ("done", "inputs", "jobs", "refused", "at_judge")
 ACTIONS = ("retry", "cancel", "pause", "resume", "resolve")
 
 
-def without_outcome(query: Mapping[str, str]) -> dict[str, str]:
+def without_message(query: Mapping[str, str]) -> dict[str, str]:
     """Return the query of a page without what an action left there, for further links."""
     if "done" not in query:
         return dict(query)
     return {name: value for name, value in query.items() if name not in NAMES}
 
 
-def outcome_sentence(query: Parameters) -> str | None:
+def action_message(query: Parameters) -> str | None:
     """Return what was done; None if the page does not follow an action."""
     done = query.choice("done", ACTIONS)
     if done is None:
