@@ -163,7 +163,7 @@ def test_inputs_of_a_batch_that_was_given_up_fail_with_its_word_and_are_not_retr
 ) -> None:
     result = read(*items(0), status=status)
     assert isinstance(result, BatchResult)
-    assert result.reason(1) == f"the batch ended '{status}' without an answer for this input"
+    assert result.reason(1) == f"the batch ended '{status}' without a result for this input"
     assert not any(result.may_retry(index) for index in range(3))
 
 

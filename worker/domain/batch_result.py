@@ -27,7 +27,7 @@ class BatchResult:
         """Return why this item has no result, in the API's words where it gave some."""
         item = self.failed.get(index)
         if item is None:
-            return f"the batch ended '{self.remote_status}' without an answer for this input"
+            return f"the batch ended '{self.remote_status}' without a result for this input"
         if item.error_message or item.status == "failed":
             return item.error_message or "failed at the judge, which gave no reason"
         return f"'{item.status}' at the judge, which gave no reason"
@@ -88,7 +88,7 @@ def read_batch_result(execution: BatchExecution, sent: Inputs) -> BatchResult | 
     if missing and unreadable:
         return UnreadableResult("; ".join(unreadable[:MAX_ODDITIES]))
     if missing:
-        oddities.append(f"{len(missing)} of {len(sent)} items are not answered for")
+        oddities.append(f"{len(missing)} of {len(sent)} items have no result")
     return BatchResult(
         remote_status=execution.status,
         ran_judge_version_id=execution.judge_version_id,

@@ -1,7 +1,7 @@
 """Decide which item of an ended batch belongs to which input that was sent.
 
 The index of an item counts from 0 in the submitted batch, and nearly always that settles it. But a
-server may count from 1, leave the index out or answer in another order; then the echo of the input
+server may count from 1, leave the index out or respond in another order; then the echo of the input
 decides, and without an echo the order of the items, if all are there. Nothing is ever assigned
 against an echo.
 """

@@ -1,4 +1,4 @@
-"""Represent what the judge API answered as frozen values: outcomes instead of exceptions."""
+"""Represent responses of the judge API as frozen values: outcomes instead of exceptions."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The status path answered with the batch."""
+    """The status path responded with the batch."""
 
     execution: BatchExecution
 
@@ -144,7 +144,7 @@ class Denied:
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:
-    """The remote did not answer in a usable way.
+    """There was no usable response.
 
     `sent` is False only where the request provably did not reach the API (connection refused,
     name not resolved, TLS handshake failed). A POST with `sent` True may have started a batch.

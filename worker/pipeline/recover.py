@@ -230,9 +230,9 @@ def record_accepted(
 
 
 def record_foreign_id(tx: Transaction, claim: Claim, remote_id: str) -> None:
-    """Leave a batch in doubt if the remote answered with an id that another batch has."""
+    """Leave a batch in doubt if the remote responded with an id that another batch has."""
     if submission.known_remote_ids(tx, [remote_id]):
-        reason = f"the remote answered with the id of another batch ({remote_id})"
+        reason = f"the remote responded with the id of another batch ({remote_id})"
         submission.record_unknown(tx, claim, reason=reason, wait=first_search_wait())
 
 

@@ -1,4 +1,4 @@
-"""Answer late, wrongly or not at all, in front of a judge service that does everything right."""
+"""Respond late, wrongly or not at all, in front of a judge service that does everything right."""
 
 from __future__ import annotations
 

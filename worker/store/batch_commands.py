@@ -20,7 +20,7 @@ def resolve(tx: Transaction, batch_id: UUID, *, resubmit: bool) -> BatchState | 
 
     held -> submitted, if the remote has it: its results are read again. Else -> unknown, to be
     searched for. To `resubmit`: -> planned, or -> lost if the remote has it, and its items wait
-    again; -> refused, in two halves, if the remote has answered it with 5xx again and again.
+    again; -> refused, in two halves, if the remote has responded to it with 5xx again and again.
     """
     found = tx.execute(
         sa.select(
@@ -49,7 +49,7 @@ def resolve(tx: Transaction, batch_id: UUID, *, resubmit: bool) -> BatchState | 
     return after
 
 
-# Its latest submission was answered with 5xx, and an earlier one, too.
+# Its latest submission got a 5xx, and an earlier one, too.
 _FAILS_AS_A_WHOLE = sa.and_(
     batches.c.item_count > 1,
     batches.c.server_error.isnot(None),
