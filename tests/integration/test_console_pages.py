@@ -17,6 +17,7 @@ from tests.support.manual_replica import ManualReplica
 from worker.admin import Admin
 from worker.console import limits, reader
 from worker.console.pages.inputs import PIECES
+from worker.console.text_views import VIEWS
 from worker.outbox import enqueue
 
 if TYPE_CHECKING:
@@ -326,6 +327,43 @@ def test_a_text_without_end_is_shown_in_part_and_downloaded_whole(
         assert f"first {most} characters" in shown
     assert "too long for a difference" in shown
     assert client.get(f"/jobs/{job_id}/inputs/0/response.txt").text == text
+
+
+@pytest.mark.one_database("sqlite")
+def test_a_page_has_a_length_whatever_its_input_consists_of(
+    replica: ManualReplica, client: httpx.Client, database: Database, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("worker.console.text_views.MAX_PAGE", 5_000)
+    monkeypatch.setattr("worker.console.text_views.MAX_SHOWN", 1_000)
+    hidden = "\u200b\u2060" * 2_000
+    job_id = enqueue_whole(
+        database,
+        [
+            {"request": "q", "response": "r", "contexts": ["\u200b" * 20_000]},
+            {"request": hidden, "metadata": {"m": hidden}, "contexts": [hidden, "c"] * 50},
+            {"request": "q", "response": hidden, "expected_output": hidden},
+            {"request": "q", "response": "r", "metadata": {"m": hidden}},
+        ],
+        metadata={"m": hidden},
+    )
+    replica.finish()
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE eval_evaluator_results SET justification = ? WHERE item_index = 3", (hidden,)
+        )
+    one = words(page(client, f"/jobs/{job_id}/inputs/0"))
+    note = "Context 1 Only the first 1,000 characters are shown."
+    assert f"{note} U+200B \N{MULTIPLICATION SIGN}1,000" in one
+    for path in (
+        *(f"/jobs/{job_id}/inputs/{index}?view={view}" for index in (1, 2, 3) for view in VIEWS),
+        f"/jobs/{job_id}",
+        f"/jobs/{job_id}/report.html",
+    ):
+        text = client.get(path).text
+        assert text.count("hidden-char") < 250, path
+        assert "characters are shown" in words(text) or "report" in path, path
+    many = words(page(client, f"/jobs/{job_id}/inputs/1"))
+    assert re.search(r"Contexts \d+ to 100 are not shown", many)
 
 
 def test_hostile_texts_are_shown_and_never_run(

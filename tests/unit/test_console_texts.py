@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.console.charts import Bar, histogram, progress_bar
-from worker.console.hostile_text import marked, visible
+from worker.console.hostile_text import beginning, marked, visible, weight
 from worker.console.judged_text import MAX_PRODUCT, as_markdown, difference
 from worker.console.parameters import Parameters
 from worker.console.problems import PageProblem
@@ -44,6 +44,33 @@ def test_a_hidden_character_is_shown_by_its_name(character: str) -> None:
     shown = marked(f"a{character}b")
     assert character not in shown
     assert f">{name}</span>" in shown
+
+
+def test_equal_hidden_characters_side_by_side_are_one_mark() -> None:
+    assert visible("a\u200b\u200b\u200b\u202eb") == "a⟦U+200B \N{MULTIPLICATION SIGN}3⟧⟦U+202E⟧b"
+    million = marked("\u200b" * 1_000_000)
+    assert million.endswith(">U+200B \N{MULTIPLICATION SIGN}1,000,000</span>")
+    assert million.count("<span") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("x" * 200, 100),
+        ("x" * 100, 100),
+        ("\u200b\u2060" * 50, 2),
+        ("x\u200b" * 50, 2 + 1),  # the second mark would be too long
+        ("xx" + "\u200b" * 200, 100),
+        ("\u200b" + "x" * 99, 1 + 50),
+        ("日" * 200, 100),
+        ("\r\n" * 60, 50),
+    ],
+)
+def test_the_beginning_of_a_text_is_short_on_a_page(text: str, shown: int) -> None:
+    part = beginning(text, 100)
+    assert len(part) == shown
+    assert text.replace("\r\n", "\n").startswith(part)
+    assert weight(part) <= 100
 
 
 @pytest.mark.parametrize("character", KEPT, ids=ascii)

@@ -10,28 +10,47 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
+from functools import lru_cache
 
 from markupsafe import Markup, escape
 
 from worker.domain.terminal_text import is_printable
 
-_NOT_ASCII = re.compile(r"[^\x20-\x7e\t\n]")
+MARK_WEIGHT = 50  # characters of plain text that take a page as long as one mark
+_NOT_ASCII = re.compile(r"([^\x20-\x7e\t\n])\1*")  # equal ones become one mark
 _JOINERS = "\u200c\u200d"  # Persian, Indic scripts and emoji need them
 _DATA_CARRIERS = range(0xE0100, 0xE01F0)  # variation selectors that no script uses
 
 
 def visible(text: str) -> str:
-    """Return the text with a name in place of each hidden character, such as `⟦U+202E⟧`."""
+    """Return the text with a name in place of hidden characters, such as `⟦U+202E⟧`."""
     return "".join(
         plain + (f"⟦{_code(hidden)}⟧" if hidden else "") for plain, hidden in _parts(text)
     )
 
 
 def marked(text: str) -> Markup:
-    """Return escaped HTML in which each hidden character is a marked name with its meaning."""
-    return Markup("").join(
-        escape(plain) + (_mark(hidden) if hidden else "") for plain, hidden in _parts(text)
-    )
+    """Return escaped HTML in which hidden characters are a marked name with its meaning."""
+    html = (escape(plain) + (_mark(hidden) if hidden else "") for plain, hidden in _parts(text))
+    return Markup("").join(html)
+
+
+def weight(text: str) -> int:
+    """Return how long a text is on a page, in characters: marks are longer than what they mark."""
+    return sum(len(plain) + MARK_WEIGHT * bool(hidden) for plain, hidden in _parts(text))
+
+
+def beginning(text: str, most: int) -> str:
+    """Return as much of a text as has at most this weight, and this many characters."""
+    text = text[:most].replace("\r\n", "\n")
+    end = 0
+    for plain, hidden in _parts(text):
+        end += min(len(plain), most)
+        most -= len(plain) + MARK_WEIGHT * bool(hidden)
+        if most < 0:
+            return text[:end]
+        end += len(hidden)
+    return text
 
 
 def clip(text: str | None, limit: int = 160) -> str:
@@ -41,11 +60,11 @@ def clip(text: str | None, limit: int = 160) -> str:
 
 
 def _parts(text: str) -> Iterator[tuple[str, str]]:
-    """Split a text into pairs of what is plain and the hidden character after it."""
+    """Split a text into pairs of what is plain and the equal hidden characters after it."""
     text = text.replace("\r\n", "\n")
     end = 0
     for found in _NOT_ASCII.finditer(text):
-        if _is_hidden(found[0]):
+        if _is_hidden(found[1]):
             yield text[end : found.start()], found[0]
             end = found.end()
     yield text[end:], ""
@@ -57,12 +76,14 @@ def _is_hidden(character: str) -> bool:
     return not is_printable(character) or ord(character) in _DATA_CARRIERS
 
 
-def _mark(character: str) -> Markup:
-    meaning = unicodedata.name(character, "control character").lower()
+@lru_cache(1_000)
+def _mark(characters: str) -> Markup:
+    meaning = unicodedata.name(characters[0], "control character").lower()
     return Markup('<span class="hidden-char" title="{}">{}</span>').format(
-        meaning, _code(character)
+        meaning, _code(characters)
     )
 
 
-def _code(character: str) -> str:
-    return f"U+{ord(character):04X}"
+def _code(characters: str) -> str:
+    count = f" \N{MULTIPLICATION SIGN}{len(characters):,}" if len(characters) > 1 else ""
+    return f"U+{ord(characters[0]):04X}{count}"

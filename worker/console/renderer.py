@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -14,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from worker.console import charts
-from worker.console.hostile_text import clip, marked, visible
+from worker.console.hostile_text import beginning, clip, marked, visible
 from worker.domain.intervals import Interval, NoInterval
 from worker.domain.number_format import interval_text, score_text
 from worker.domain.phrases import duration, quantity
@@ -40,6 +39,7 @@ def template_environment() -> Environment:
         finalize=_finalize,
     )
     environment.filters |= {
+        "beginning": beginning,
         "clip": clip,
         "count": "{:,}".format,
         "duration": duration,
@@ -47,7 +47,6 @@ def template_environment() -> Environment:
         "interval": _interval,
         "marked": marked,
         "moment": moment,
-        "pretty_json": _pretty_json,
         "quantity": quantity,
         "score": score_text,
         "short": "{:g}".format,
@@ -96,7 +95,3 @@ def _interval(interval: Interval | NoInterval, *, signed: bool = False) -> str:
 def _short_id(value: UUID) -> str:
     """Return the end of an id: the random part, in which ids of one moment differ."""
     return f"…{str(value)[-12:]}"
-
-
-def _pretty_json(value: object) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False, default=str)

@@ -9,7 +9,15 @@ from worker.console.event_rows import event_views
 from worker.console.input_selection import NAMES, input_filter
 from worker.console.problems import not_found
 from worker.console.reader import EXTRA_SECONDS
-from worker.console.text_views import TITLES, VIEWS, text_views, views_for
+from worker.console.text_views import (
+    TITLES,
+    VIEWS,
+    PageBudget,
+    context_views,
+    result_views,
+    text_views,
+    views_for,
+)
 from worker.console.visit import Visit
 from worker.domain.lifecycle import ENDED
 from worker.errors import TooSlow
@@ -19,6 +27,7 @@ from worker.store.input_queries import InputDetail, InputFilter, SameRequest
 
 EVENTS = 30
 SAME_REQUESTS = 10
+VALUES = {"functions": "Functions", "extra": "Other fields", "metadata": "Metadata"}
 
 
 def show(visit: Visit) -> Response:
@@ -36,12 +45,17 @@ def show(visit: Visit) -> Response:
     names = visit.query.as_dict()
     context = {name: names[name] for name in (*NAMES, "view") if name in names}
     same, same_is_complete = _same_requests(visit, given)
+    budget = PageBudget()
     return visit.page(
         "input.html",
         job=job,
         given=given,
-        results=results,
-        texts=list(text_views(given, view or "text")),
+        texts=list(text_views(budget, given, view or "text")),
+        results=result_views(budget, results),
+        values=[
+            budget.json_view(name, title, getattr(given, name)) for name, title in VALUES.items()
+        ],
+        contexts=list(context_views(budget, given.contexts)),
         view=view,
         views=views_for(given),
         context=context,

@@ -14,6 +14,7 @@ from worker.console.links import Links
 from worker.console.pages.compare import pairing_of
 from worker.console.reader import EXTRA_SECONDS
 from worker.console.report import render_report
+from worker.console.text_views import PageBudget
 from worker.console.visit import Visit
 from worker.domain.lifecycle import BatchState
 from worker.domain.score_summary import Bin, ScoreSummary
@@ -52,6 +53,7 @@ def show(visit: Visit) -> Response:
         batches=batches,
         notices=notices,
         waits=waits,
+        metadata=PageBudget().json_view("metadata", "Metadata", job.metadata),
         previous_id=_previous(visit, job_id),
     )
 
