@@ -109,6 +109,23 @@ def test_all_with_a_reason_are_retried_and_no_others(
     assert operator.get(f"/jobs/{elsewhere}").status_code == 200
 
 
+def test_retrying_a_reason_finds_jobs_whose_failures_are_not_among_the_latest(
+    replica: ManualReplica, operator: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [replica.enqueue(["fail same", "fail same"]) for _ in range(2)]
+    replica.finish()
+    monkeypatch.setattr("worker.store.failure_queries.LATEST", 1)
+    query = {"reason": "cannot judge fail same", "judge": "judge"}
+    shown = operator.get("/failures", params=query).text
+    assert all(str(job_id) in shown for job_id in jobs)
+    asked = operator.get("/retry", params={"matching": "failures", **query})
+    assert "Evaluate 4 inputs again? They are in 2 jobs" in words(asked.text)
+    monkeypatch.setattr("worker.console.pages.actions.MAX_JOBS", 1)
+    asked = operator.get("/retry", params={"matching": "failures", **query})
+    assert "Evaluate 2 inputs again? They are in 1 job" in words(asked.text)
+    assert "More jobs match" in words(asked.text)
+
+
 def test_ticked_jobs_and_all_that_match_are_cancelled(
     replica: ManualReplica, operator: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

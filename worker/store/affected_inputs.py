@@ -27,9 +27,10 @@ _CONDITIONS = {
 }
 
 
-def has_inputs(affected: Affected) -> sa.ColumnElement[bool]:
-    """Build the condition that a job has inputs that the action would change."""
-    return sa.exists().where(items.c.job_id == jobs.c.id, _CONDITIONS[affected])
+def has_inputs(affected: Affected, *, error: str | None = None) -> sa.ColumnElement[bool]:
+    """Build the condition that a job has such inputs; with `error`, ones with this reason."""
+    found = sa.exists().where(items.c.job_id == jobs.c.id, _CONDITIONS[affected])
+    return found if error is None else found.where(items.c.error == error)
 
 
 def count_inputs(

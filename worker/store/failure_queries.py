@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
-from uuid import UUID
 
 import sqlalchemy as sa
 
@@ -56,20 +55,6 @@ def count_failures(connection: sa.Connection, wanted: FailureFilter) -> int:
     """Count failures, but no further than one more than `LATEST`."""
     found = _latest(wanted, LATEST + 1).subquery()
     return connection.scalar(sa.select(sa.func.count()).select_from(found)) or 0
-
-
-def failed_by_job(
-    connection: sa.Connection, wanted: FailureFilter, *, limit: int
-) -> list[tuple[UUID, int]]:
-    """Return the newest jobs with such failures, each with their number, of the latest failures."""
-    latest = _latest(wanted, LATEST).subquery()
-    chosen = (
-        sa.select(latest.c.job_id, sa.func.count())
-        .group_by(latest.c.job_id)
-        .order_by(latest.c.job_id.desc())
-        .limit(limit)
-    )
-    return [(row[0], row[1]) for row in connection.execute(chosen)]
 
 
 def _latest(wanted: FailureFilter, limit: int) -> sa.Select[Any]:

@@ -23,7 +23,8 @@ from worker.store.views import job_progress, scores
 class JobFilter:
     """Which jobs to list; None: any. `metadata` is a name and its value as text.
 
-    `affected`: only jobs with inputs that an action would change.
+    `affected`: only jobs with inputs that an action would change, which failed for the reason
+    `error` if there is one.
     """
 
     status: str | None = None
@@ -33,6 +34,7 @@ class JobFilter:
     since: datetime | None = None
     until: datetime | None = None
     affected: Affected | None = None
+    error: str | None = None
 
 
 def list_job_ids(
@@ -142,5 +144,5 @@ def _conditions(wanted: JobFilter) -> list[sa.ColumnElement[bool]]:
     if wanted.until is not None:
         conditions.append(jobs.c.created_at < wanted.until)
     if wanted.affected is not None:
-        conditions.append(has_inputs(wanted.affected))
+        conditions.append(has_inputs(wanted.affected, error=wanted.error))
     return conditions

@@ -10,13 +10,13 @@ from uuid import UUID
 import sqlalchemy as sa
 from starlette.responses import Response
 
-from worker.console.pages.failures import failure_filter
+from worker.console.pages.failures import failure_filter, jobs_with
 from worker.console.pages.jobs import job_filter
 from worker.console.parameters import MAX_INTEGER, Parameters
 from worker.console.problems import PageProblem
 from worker.console.visit import Visit
 from worker.errors import NotPossible, UnknownJob
-from worker.store import failure_queries, input_queries, job_list_queries, pauses
+from worker.store import input_queries, job_list_queries, pauses
 from worker.store.affected_inputs import Affected, count_inputs
 
 MAX_JOBS = 500  # in one action
@@ -128,13 +128,15 @@ def _job_ids(connection: sa.Connection, query: Parameters, affected: Affected) -
     match query.choice("matching", MATCHING):
         case "jobs":
             wanted = replace(job_filter(query), affected=affected)
-            return job_list_queries.list_job_ids(connection, wanted, limit=MAX_JOBS + 1)
         case "failures":
-            found = failure_queries.failed_by_job(
-                connection, failure_filter(query), limit=MAX_JOBS + 1
-            )
-            return [job_id for job_id, _ in found]
-    job_ids = query.uuids("job")
+            wanted = jobs_with(failure_filter(query))
+        case _:
+            return _ticked(query)
+    return job_list_queries.list_job_ids(connection, wanted, limit=MAX_JOBS + 1)
+
+
+def _ticked(given: Parameters) -> list[UUID]:
+    job_ids = given.uuids("job")
     if not job_ids:
         raise PageProblem(400, "No job is chosen.", "Go back, and tick at least one.")
     return job_ids
@@ -174,9 +176,7 @@ def _act_on_each(
     item_index: int | None = None,
 ) -> Response:
     """Act on each job that the preview showed, in a transaction each, and go on to the result."""
-    job_ids = visit.form.uuids("job")[:MAX_JOBS]
-    if not job_ids:
-        raise PageProblem(400, "No job is chosen.", "Go back, and tick at least one.")
+    job_ids = _ticked(visit.form)[:MAX_JOBS]
     totals: dict[str, int] = {}
     refused = 0
     for job_id in job_ids:
