@@ -126,6 +126,21 @@ def test_retrying_a_reason_finds_jobs_whose_failures_are_not_among_the_latest(
     assert "More jobs match" in words(asked.text)
 
 
+def test_a_reason_of_several_lines_finds_its_failures_again(
+    replica: ManualReplica, operator: httpx.Client
+) -> None:
+    job_id = replica.enqueue(["fail"])
+    replica.finish()
+    with replica.database.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE eval_items SET error = 'one\ntwo'")
+    asked = operator.get("/retry", params={"job": str(job_id), "reason": "one\ntwo"})
+    as_browsers_send_it = html.unescape(asked.text).count('name="reason" value="one\ntwo"')
+    assert as_browsers_send_it == 1
+    form = {"job": str(job_id), "reason": "one\r\ntwo"}
+    done = operator.post("/retry", data=form, headers=SAME_ORIGIN)
+    assert "inputs=1" in done.headers["location"]
+
+
 def test_ticked_jobs_and_all_that_match_are_cancelled(
     replica: ManualReplica, operator: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

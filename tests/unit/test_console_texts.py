@@ -203,4 +203,5 @@ def test_an_empty_parameter_is_absent() -> None:
     assert given.as_dict() == {"c": "2"}
     assert given.every("c") == ["1", "2"]
     assert given.number("a") is None
+    assert Parameters([("reason", "one\r\ntwo\n")]).text("reason") == "one\ntwo\n"
     assert given.uuid("b") is None

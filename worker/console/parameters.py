@@ -16,7 +16,11 @@ MAX_LENGTH = 10_000  # characters of a value; reasons of failures may be long
 
 
 class Parameters:
-    """Parameters by name. Empty ones count as absent, as forms send every field."""
+    """Parameters by name.
+
+    Empty ones count as absent, as forms send every field; lines end in LF, for which forms send
+    CRLF.
+    """
 
     def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
         self._values: dict[str, list[str]] = {}
@@ -26,7 +30,7 @@ class Parameters:
             if "\0" in value:
                 raise invalid_parameter(name, value, "a text without NUL")
             if value.strip():
-                self._values.setdefault(name, []).append(value)
+                self._values.setdefault(name, []).append(value.replace("\r\n", "\n"))
 
     def as_dict(self) -> dict[str, str]:
         """Return the last value of each parameter, for links to the same page."""
