@@ -143,10 +143,11 @@ class _Fields(BaseSettings):
     console_prefix: str = ""
     """Path under which a proxy serves the console, such as `/evalworker`."""
     console_proxy_header: str | None = None
-    """Header in which an authenticating proxy names the user, such as `X-Forwarded-User`."""
+    """Header in which an authenticating proxy names the user, such as `X-Forwarded-User`. It needs
+    `EVALWORKER_CONSOLE_PROXIES`."""
     console_proxies: str = ""
-    """Addresses or networks of that proxy, with commas between them. From any other address, the
-    header is ignored."""
+    """Addresses or networks of the proxies before the console, with commas between them. From any
+    other address, that header and `X-Forwarded-Proto` are ignored."""
     webhook_secret: SecretStr | None = None
     """Secret that signs the notices of ended jobs: `whsec_…`, or two of them with a space between
     them while you replace one; see [docs/notices.md](docs/notices.md)."""
@@ -282,7 +283,7 @@ class Settings(_Fields):
 
     @property
     def console_proxy_networks(self) -> list[IPv4Network | IPv6Network]:
-        """The networks from which the header of an authenticating proxy is believed."""
+        """The networks from which the headers of a proxy are believed."""
         return [ip_network(part.strip()) for part in self.console_proxies.split(",") if part]
 
 
@@ -339,9 +340,10 @@ def _conflicts(given: _Fields) -> dict[tuple[str, str], str]:
             f"{PREFIX}BATCH_TIMEOUT_SECONDS ({given.batch_timeout_seconds:g}) must be more "
             f"than {PREFIX}POLL_MAX_SECONDS ({given.poll_max_seconds:g})"
         )
-    if (given.console_proxy_header is None) != (not given.console_proxies):
+    if given.console_proxy_header is not None and not given.console_proxies:
         found["console_proxy_header", "console_proxies"] = (
-            f"{PREFIX}CONSOLE_PROXY_HEADER and {PREFIX}CONSOLE_PROXIES must be set together"
+            f"{PREFIX}CONSOLE_PROXY_HEADER needs {PREFIX}CONSOLE_PROXIES: the addresses from which "
+            "the header is believed"
         )
     return found
 

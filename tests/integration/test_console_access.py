@@ -208,10 +208,23 @@ def test_the_header_of_anybody_else_is_ignored(database: Database, address: str)
         assert client.get("/", headers=headers).status_code == 401
 
 
-def test_header_and_addresses_of_a_proxy_are_set_together(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("address", "scheme", "is_secure"),
+    [("10.1.2.3", "https", True), ("10.1.2.3", "http", False), ("11.0.0.1", "https", False)],
+)
+def test_behind_a_proxy_that_ends_tls_the_session_is_for_tls_alone(
+    database: Database, address: str, scheme: str, is_secure: bool
+) -> None:
+    with open_console(database, keys=JSON_KEYS, proxies="10.0.0.0/8", address=address) as client:
+        headers = {**SAME_ORIGIN, "X-Forwarded-Proto": scheme, "X-Forwarded-User": "otto"}
+        assert client.get("/", headers=headers).status_code == 401  # nobody is named by a header
+        response = client.post("/sign-in", data={"key": VIEWER_KEY}, headers=headers)
+        assert ("secure" in response.headers["set-cookie"].lower()) == is_secure
+
+
+def test_the_header_of_a_proxy_needs_the_addresses_of_the_proxy() -> None:
     for wrong in (
         {"console_proxy_header": "X-User"},
-        {"console_proxies": "10.0.0.1"},
         {"console_proxy_header": "X-User", "console_proxies": "10.0.0.1/8"},
         {"console_proxy_header": "X User", "console_proxies": "10.0.0.1"},
         {"console_prefix": "evalworker"},
