@@ -240,6 +240,8 @@ def test_inputs_are_sorted_filtered_and_paged_by_their_scores(
     assert every_page(evaluator="length", min="0.1", below="0.5", sort="worst") == [2, 4, 3]
     assert every_page(min="0.1", max="0.5") == [0, 2, 3, 4]
     assert every_page(evaluator="another", min="0") == []
+    assert every_page(evaluator="another") == []
+    assert every_page(evaluator="length") == [0, 2, 3, 4, 5]
     assert "No input matches this filter" in words(page(client, path, q="nowhere"))
 
 

@@ -42,8 +42,9 @@ class InputFilter:
     """Which inputs of a job to list, and how to sort them; None: any.
 
     `metadata` is a name and its value as text. Scores lie from `at_least` up to `at_most`, and are
-    less than `below`. They, and the order, are those of `evaluator`; without one, any evaluator's
-    score may lie there, and the order is that of the mean over the evaluators.
+    less than `below`. They, and the order, are those of `evaluator`, of which each input has a
+    result; without one, any evaluator's score may lie there, and the order is that of the mean over
+    the evaluators.
     """
 
     job_id: UUID
@@ -356,24 +357,23 @@ def _conditions(wanted: InputFilter) -> Iterator[sa.ColumnElement[bool]]:
         yield sa.or_(*(text.icontains(wanted.text, autoescape=True) for text in texts))
     if wanted.metadata is not None:
         yield has_pair(items.c.metadata, *wanted.metadata)
-    if range_of_scores := list(_range(wanted)):
+    if of_result := list(_result_conditions(wanted)):
         yield sa.exists().where(
             evaluator_results.c.job_id == looked_up(items.c.job_id),
             evaluator_results.c.item_index == items.c.item_index,
-            *range_of_scores,
+            *of_result,
         )
 
 
-def _range(wanted: InputFilter) -> Iterator[sa.ColumnElement[bool]]:
+def _result_conditions(wanted: InputFilter) -> Iterator[sa.ColumnElement[bool]]:
     score = evaluator_results.c.score
     limits = [
         score >= wanted.at_least if wanted.at_least is not None else None,
         score <= wanted.at_most if wanted.at_most is not None else None,
         score < wanted.below if wanted.below is not None else None,
     ]
-    given = [limit for limit in limits if limit is not None]
-    yield from given
-    if given and wanted.evaluator is not None:
+    yield from (limit for limit in limits if limit is not None)
+    if wanted.evaluator is not None:
         yield evaluator_results.c.evaluator_name == wanted.evaluator
 
 
