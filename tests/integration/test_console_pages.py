@@ -156,6 +156,22 @@ def test_jobs_are_found_by_status_judge_tag_metadata_and_time(
     assert "No job matches this filter" in words(page(client, "/jobs", until="2020-01-01"))
 
 
+@pytest.mark.one_database("sqlite")
+@pytest.mark.parametrize("path", ["/jobs", "/failures"])
+def test_a_time_of_the_address_is_in_the_form_as_browsers_read_it(
+    client: httpx.Client, path: str
+) -> None:
+    for given, in_utc in (
+        ("2026-01-01", "2026-01-01T00:00"),
+        ("2026-01-01T10:00:30", "2026-01-01T10:00"),
+        ("2026-01-01T00:30+02:00", "2025-12-31T22:30"),
+    ):
+        text = page(client, path, since=given, until=given)
+        for name in ("since", "until"):
+            assert f'name="{name}" value="{in_utc}"' in text
+    assert 'name="since" value=""' in page(client, path)
+
+
 def test_lists_go_by_pages_in_both_directions_and_counts_stop(
     replica: ManualReplica, client: httpx.Client, monkeypatch: Any
 ) -> None:

@@ -46,6 +46,7 @@ def template_environment() -> Environment:
         "exact": _exact,
         "interval": _interval,
         "marked": marked,
+        "minute": _minute,
         "moment": moment,
         "quantity": quantity,
         "score": score_text,
@@ -73,6 +74,11 @@ def _finalize(value: Any) -> Any:
 def _exact(value: object) -> Markup:
     """Return a value for a form's field: escaped, but otherwise as it is."""
     return escape("" if value is None else value)
+
+
+def _minute(value: datetime | None) -> str:
+    """Return a time as a form's field has it, in UTC."""
+    return "" if value is None else value.replace(tzinfo=None).isoformat(timespec="minutes")
 
 
 def moment(value: datetime | None) -> Markup:
