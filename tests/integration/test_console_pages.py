@@ -443,6 +443,7 @@ def test_two_jobs_are_compared_and_the_changes_lead_to_their_inputs(
     shown = words(text)
     assert "B is better: +0.135 on average, 12 of 13 pairs higher." in shown
     assert "Two different requests are in 13 of 13 pairs." in shown
+    assert "Pairs 13 Better 12" in shown
     assert f"/jobs/{second}/inputs/12" in text.partition("Largest gains")[0]
     assert f"/jobs/{first}/inputs/11" in text.partition("Largest gains")[2]
     of_no_evaluator = words(page(client, "/compare", a=first, b=second, evaluator="gone"))
