@@ -245,6 +245,13 @@ def test_a_batch_on_hold_is_resolved_both_ways(
     shown = words(operator.get(f"/batches/{batch_id}").text)
     assert "On hold until a person decides" in shown
     assert "billed twice" in shown
+    assert "Decide…" in words(operator.get("/").text)
+    with open_console(replica.database, keys=JSON_KEYS) as viewer:
+        sign_in(viewer, VIEWER_KEY)
+        overview = words(viewer.get("/").text)
+        assert "Look" in overview
+        assert "Decide" not in overview
+        assert "Search for it" not in words(viewer.get(f"/batches/{batch_id}").text)
     done = send(operator, f"/batches/{batch_id}/resolve", ("how", how))
     assert done.status_code == 303
     assert replica.one("SELECT state FROM eval_batches") == state
