@@ -14,6 +14,7 @@ from worker.console.hostile_text import beginning, marked, visible, weight
 from worker.console.judged_text import MAX_PRODUCT, as_markdown, difference
 from worker.console.parameters import Parameters
 from worker.console.problems import PageProblem
+from worker.console.renderer import load_templates, template_environment
 from worker.console.text_views import MAX_MARKDOWN
 
 HIDDEN = [
@@ -129,6 +130,17 @@ def test_markdown_is_markdown() -> None:
     for part in ("<h1>T</h1>", "<strong>b</strong>", "<li>one</li>", "<td>1</td>"):
         assert part in html
     assert 'rel="noreferrer noopener nofollow"' in html
+
+
+def test_a_running_console_keeps_the_templates_that_it_started_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    load_templates()
+    environment = template_environment()
+    assert environment.loader is not None
+    monkeypatch.setattr(environment.loader, "get_source", None)
+    for name in ("jobs.html", "base.html", "macros.html"):
+        environment.get_template(name)
 
 
 def test_a_difference_marks_words_and_keeps_every_other() -> None:

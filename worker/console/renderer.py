@@ -33,6 +33,7 @@ def template_environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("worker.console"),
         autoescape=True,
+        auto_reload=False,  # an update of the files is not half of a running console
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -60,6 +61,13 @@ def template_environment() -> Environment:
         "static_version": static_version,
     }
     return environment
+
+
+def load_templates() -> None:
+    """Compile every template now, a sixth of a second, as their files may change later."""
+    environment = template_environment()
+    for name in environment.list_templates():
+        environment.get_template(name)
 
 
 def _finalize(value: Any) -> Any:

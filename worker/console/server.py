@@ -11,6 +11,7 @@ from worker.admin import Admin
 from worker.config import Settings
 from worker.console.access import Access
 from worker.console.app import ConsoleApp
+from worker.console.renderer import load_templates
 from worker.console.request_guard import is_loopback
 from worker.errors import ConfigurationError
 from worker.http_server import bind_socket, serve_in_background
@@ -36,6 +37,7 @@ def serving_console(settings: Settings) -> Iterator[str]:
                 "EVALWORKER_CONSOLE_PROXIES"
             ]
         )
+    load_templates()
     with (
         bind_socket(host, settings.console_port) as listener,
         Admin(settings.database_url) as admin,
