@@ -275,6 +275,17 @@ def test_what_is_filtered_can_be_exported(replica: ManualReplica, client: httpx.
 
 
 @pytest.mark.one_database("sqlite")
+def test_names_of_evaluators_break_between_their_words(
+    replica: ManualReplica, client: httpx.Client, database: Database
+) -> None:
+    job_id = replica.enqueue(["x"])
+    replica.finish()
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE eval_evaluator_results SET evaluator_name = 'a_<b>_c'")
+    assert "<bdi>a_<wbr>&lt;b&gt;_<wbr>c</bdi>" in page(client, f"/jobs/{job_id}/inputs")
+
+
+@pytest.mark.one_database("sqlite")
 def test_an_export_for_spreadsheets_has_no_formulas(
     client: httpx.Client, database: Database
 ) -> None:

@@ -41,6 +41,7 @@ def template_environment() -> Environment:
     )
     environment.filters |= {
         "beginning": beginning,
+        "breakable": _breakable,
         "clip": clip,
         "count": "{:,}".format,
         "duration": duration,
@@ -77,6 +78,11 @@ def _finalize(value: Any) -> Any:
     if isinstance(value, str) and not isinstance(value, Markup):
         return visible(value)
     return value
+
+
+def _breakable(name: str) -> Markup:
+    """Return a name that may be broken after each `_`, for narrow columns."""
+    return Markup("_<wbr>").join(visible(name).split("_"))
 
 
 def _exact(value: object) -> Markup:
