@@ -20,6 +20,7 @@ from tests.support.consoles import (
 )
 from tests.support.fake_judge_api import FakeJudgeAPI
 from tests.support.manual_replica import ManualReplica
+from worker.console.action_message import COOKIE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,6 +60,16 @@ def confirm(client: httpx.Client, asked: httpx.Response) -> httpx.Response:
     return send(client, form[1], *((name, html.unescape(value)) for name, value in fields))
 
 
+def message_after(client: httpx.Client, done: httpx.Response) -> str:
+    """What the page after an action says about it."""
+    assert done.status_code == 303, words(done.text)
+    return words("".join(re.findall(r'<p class="done".*?</p>', page_after(client, done))))
+
+
+def page_after(client: httpx.Client, done: httpx.Response) -> str:
+    return client.get(done.headers["location"]).text
+
+
 def details(replica: ManualReplica, event: str) -> list[Any]:
     column = "detail" if replica.database.on_postgresql else "json(detail)"
     rows = replica.rows(f"SELECT {column} FROM eval_events WHERE event = '{event}' ORDER BY id")
@@ -75,9 +86,7 @@ def test_failures_are_retried_after_a_page_that_counts_them(
     assert "Evaluate 2 inputs again?" in shown
     assert "The judge bills every one of them again." in shown
     done = confirm(operator, asked)
-    assert done.status_code == 303
-    after = words(operator.get(done.headers["location"]).text)
-    assert "2 inputs of 1 job will be evaluated again." in after
+    assert message_after(operator, done) == "2 inputs of 1 job will be evaluated again."
     assert replica.one("SELECT count(*) FROM eval_items WHERE status = 'pending'") == 2
     (detail,) = details(replica, "job.retry")
     assert "console:otto" in detail
@@ -85,7 +94,7 @@ def test_failures_are_retried_after_a_page_that_counts_them(
     assert "job.retry console:otto" in shown
     replica.finish()
     again = operator.post("/retry", data={"job": str(job_id), "item": "2"}, headers=SAME_ORIGIN)
-    assert again.headers["location"].startswith(f"/jobs/{job_id}/inputs/2?done=retry")
+    assert again.headers["location"] == f"/jobs/{job_id}/inputs/2"
     nothing = operator.get("/retry", params={"job": str(job_id), "item": "2"})
     assert nothing.status_code == 409  # it waits already
 
@@ -102,7 +111,7 @@ def test_all_with_a_reason_are_retried_and_no_others(
     )
     assert "Evaluate 2 inputs again? They are in 2 jobs" in words(asked.text)
     done = confirm(operator, asked)
-    assert "inputs=2" in done.headers["location"]
+    assert message_after(operator, done) == "2 inputs of 2 jobs will be evaluated again."
     pending = replica.rows("SELECT job_id FROM eval_items WHERE status = 'pending'")
     assert sorted(UUID(str(row[0])) for row in pending) == sorted(jobs)
     assert replica.one("SELECT count(*) FROM eval_items WHERE status = 'failed'") == 3
@@ -138,7 +147,7 @@ def test_a_reason_of_several_lines_finds_its_failures_again(
     assert as_browsers_send_it == 1
     form = {"job": str(job_id), "reason": "one\r\ntwo"}
     done = operator.post("/retry", data=form, headers=SAME_ORIGIN)
-    assert "inputs=1" in done.headers["location"]
+    assert message_after(operator, done) == "1 input of 1 job will be evaluated again."
 
 
 def test_ticked_jobs_and_all_that_match_are_cancelled(
@@ -148,11 +157,11 @@ def test_ticked_jobs_and_all_that_match_are_cancelled(
     other = replica.enqueue(["c"])
     asked = operator.get("/cancel", params={"job": [str(jobs[0]), str(jobs[1])]})
     assert "Cancel 4 inputs? They are in 2 jobs." in words(asked.text)
-    assert "inputs=4" in confirm(operator, asked).headers["location"]
+    assert "4 inputs of 2 jobs cancelled." in message_after(operator, confirm(operator, asked))
     asked = operator.get("/cancel", params={"matching": "jobs", "tag": "x"})
     assert "Cancel 2 inputs?" in words(asked.text)
     done = confirm(operator, asked)
-    assert done.headers["location"].startswith(f"/jobs/{jobs[2]}?done=cancel")
+    assert done.headers["location"] == f"/jobs/{jobs[2]}"
     status = f"SELECT status FROM eval_jobs WHERE id = '{other}'"
     assert replica.one(status) == "pending"
     assert all("console:otto" in detail for detail in details(replica, "job.cancelled"))
@@ -197,10 +206,10 @@ def test_what_is_retried_is_what_the_page_counted(
     query = {"job": str(job_id), "everything": "yes", "reason": "cannot judge fail a"}
     asked = operator.get("/retry", params=query)
     assert "Evaluate 3 inputs again?" in words(asked.text)
-    assert "inputs=3" in confirm(operator, asked).headers["location"]
+    assert "3 inputs of 1 job" in message_after(operator, confirm(operator, asked))
     operator.post("/cancel", data=query, headers=SAME_ORIGIN)
     done = operator.post("/retry", data=query, headers=SAME_ORIGIN)
-    assert "inputs=3" in done.headers["location"]
+    assert "3 inputs of 1 job" in message_after(operator, done)
 
 
 def test_a_judge_is_paused_with_a_reason_and_resumed(
@@ -208,11 +217,11 @@ def test_a_judge_is_paused_with_a_reason_and_resumed(
 ) -> None:
     assert "Pause judge one?" in words(operator.get("/pause?judge=one").text)
     done = send(operator, "/pause", ("judge", "one"), ("reason", "its prompt changes"))
-    assert "Paused: nothing new" in words(operator.get(done.headers["location"]).text)
+    assert "Paused: nothing new" in message_after(operator, done)
     assert replica.one("SELECT reason FROM eval_pauses") == "its prompt changes"
     asked = operator.get("/resume?judge=one")
     assert "its prompt changes" in words(asked.text)
-    assert confirm(operator, asked).headers["location"] == "/?done=resume"
+    assert "Resumed: what waited" in message_after(operator, confirm(operator, asked))
     assert replica.rows("SELECT 1 FROM eval_pauses") == []
     assert operator.get("/resume?judge=one").status_code == 409
     assert send(operator, "/resume", ("judge", "one")).status_code == 409
@@ -227,9 +236,9 @@ def test_the_overview_after_an_action_shows_what_it_did(
     monkeypatch.setattr("worker.console.pages.overview.SHARED_SECONDS", 1e9)
     assert "Paused:" not in words(operator.get("/").text)
     done = send(operator, "/pause", ("judge", "one"), ("reason", "its prompt changes"))
-    assert "Paused: judge one" in words(operator.get(done.headers["location"]).text)
+    assert "Paused: judge one" in words(page_after(operator, done))
     done = send(operator, "/resume", ("judge", "one"))
-    assert "Paused: judge one" not in words(operator.get(done.headers["location"]).text)
+    assert "Paused: judge one" not in words(page_after(operator, done))
 
 
 @pytest.mark.parametrize(("how", "state"), [("search", "submitted"), ("resubmit", "lost")])
@@ -253,10 +262,36 @@ def test_a_batch_on_hold_is_resolved_both_ways(
         assert "Decide" not in overview
         assert "Search for it" not in words(viewer.get(f"/batches/{batch_id}").text)
     done = send(operator, f"/batches/{batch_id}/resolve", ("how", how))
-    assert done.status_code == 303
+    assert message_after(operator, done) == "The batch goes on."
     assert replica.one("SELECT state FROM eval_batches") == state
     assert "console:otto" in details(replica, "batch.resolved")[0]
     assert send(operator, f"/batches/{batch_id}/resolve", ("how", how)).status_code == 409
+
+
+@pytest.mark.one_database("sqlite")
+@pytest.mark.parametrize("prefix", ["", "/evals"])
+def test_what_was_done_is_said_once_and_by_no_address(database: Database, prefix: str) -> None:
+    address = f"{prefix}/?done=cancel&inputs=2000000000&jobs=99"
+    with open_console(database, prefix=prefix) as client:
+        assert 'role="status"' not in client.get(address).text
+        done = send(client, f"{prefix}/pause", ("judge", "one"), ("reason", "x"))
+        cookie = done.headers["set-cookie"].lower()
+        for part in ("httponly", "samesite=strict", "max-age=60", f"path={prefix or '/'}"):
+            assert part in cookie
+        assert "secure" not in cookie
+        refreshed = client.get(address, headers={"HX-Request": "true"}).text  # of another page
+        assert 'role="status"' not in refreshed
+        assert "Paused: nothing new" in message_after(client, done)
+        assert message_after(client, done) == ""
+
+
+@pytest.mark.one_database("sqlite")
+@pytest.mark.parametrize("said", ["", "done=x", "done=retry&inputs=x", "x", "done=%00", "=&;…"])
+def test_a_broken_message_is_no_message(database: Database, said: str) -> None:
+    with open_console(database) as client:
+        response = client.get("/", headers={b"Cookie": f"{COOKIE}={said}".encode()})
+        assert response.status_code == 200
+        assert 'role="status"' not in response.text
 
 
 ACTIONS = [

@@ -1,35 +1,40 @@
-"""Say on the next page what an action did: its address has numbers, the sentence is made here."""
+"""Say on the next page what an action did: a cookie has numbers, the sentence is made here.
+
+An address could not carry them, as anybody can write one, and it can be shared and loaded again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from urllib.parse import parse_qsl
 
 from worker.console.parameters import Parameters
+from worker.console.problems import PageProblem
 from worker.domain.phrases import quantity
 
-NAMES = ("done", "inputs", "jobs", "refused", "at_judge")
+COOKIE = "evalworker_console_done"
+COOKIE_SECONDS = 60  # until the next page, which removes it
 ACTIONS = ("retry", "cancel", "pause", "resume", "resolve")
 
 
-def without_message(query: Mapping[str, str]) -> dict[str, str]:
-    """Return the query of a page without what an action left there, for further links."""
-    if "done" not in query:
-        return dict(query)
-    return {name: value for name, value in query.items() if name not in NAMES}
+def action_message(cookie: str) -> str | None:
+    """Return what was done; None if that is not what the cookie says."""
+    try:
+        return _sentence(Parameters(parse_qsl(cookie)))
+    except (PageProblem, ValueError):
+        return None
 
 
-def action_message(query: Parameters) -> str | None:
-    """Return what was done; None if the page does not follow an action."""
-    done = query.choice("done", ACTIONS)
+def _sentence(outcome: Parameters) -> str | None:
+    done = outcome.choice("done", ACTIONS)
     if done is None:
         return None
-    inputs = quantity(query.integer("inputs") or 0, "input")
-    jobs = quantity(query.integer("jobs") or 1, "job")
+    inputs = quantity(outcome.integer("inputs") or 0, "input")
+    jobs = quantity(outcome.integer("jobs") or 1, "job")
     match done:
         case "retry":
-            return f"{inputs} of {jobs} will be evaluated again.{_refused(query)}"
+            return f"{inputs} of {jobs} will be evaluated again.{_refused(outcome)}"
         case "cancel":
-            return f"{inputs} of {jobs} cancelled.{_at_judge(query)}{_refused(query)}"
+            return f"{inputs} of {jobs} cancelled.{_at_judge(outcome)}{_refused(outcome)}"
         case "pause":
             return "Paused: nothing new is submitted until somebody resumes."
         case "resume":
@@ -38,15 +43,15 @@ def action_message(query: Parameters) -> str | None:
             return "The batch goes on."
 
 
-def _refused(query: Parameters) -> str:
-    refused = query.integer("refused")
+def _refused(outcome: Parameters) -> str:
+    refused = outcome.integer("refused")
     if not refused:
         return ""
     return f" {quantity(refused, 'job')} could not be changed: try one by itself to see why."
 
 
-def _at_judge(query: Parameters) -> str:
-    count = query.integer("at_judge")
+def _at_judge(outcome: Parameters) -> str:
+    count = outcome.integer("at_judge")
     if not count:
         return ""
     return f" The judge evaluates {count:,} of them all the same; their results are dropped."

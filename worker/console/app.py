@@ -22,7 +22,7 @@ from starlette.types import ASGIApp
 from worker.admin import Admin
 from worker.config import Settings
 from worker.console.access import Access, Visitor
-from worker.console.action_message import without_message
+from worker.console.action_message import COOKIE as OUTCOME_COOKIE
 from worker.console.forms import read_form
 from worker.console.links import Links
 from worker.console.pages import (
@@ -148,14 +148,18 @@ class ConsoleApp:
         self, request: Request, visitor: Visitor, query: Parameters, form: Parameters
     ) -> Visit:
         path = request.scope["path"]
+        is_refresh = request.headers.get("hx-request") == "true"
         return Visit(
             visitor=visitor,
             admin=self._admin.acting_as(f"console:{visitor.name}"),
             reader=self._reader,
             settings=self._settings,
-            links=Links(self._settings.console_prefix, path, without_message(query.as_dict())),
+            links=Links(self._settings.console_prefix, path, query.as_dict()),
             path=request.path_params,
-            is_refresh=request.headers.get("hx-request") == "true",
+            is_refresh=is_refresh,
+            is_https=self._is_https(request),
+            # Refreshes of other pages leave it to the page that follows the action.
+            outcome="" if is_refresh else request.cookies.get(OUTCOME_COOKIE, ""),
             query=query,
             form=form,
         )
@@ -169,7 +173,7 @@ class ConsoleApp:
             visit = await self._visit(request, NOBODY)
         except PageProblem as problem:
             return self._problem_page(request, NOBODY, problem)
-        return session.sign_in(visit, self._access, secure=self._is_https(request))
+        return session.sign_in(visit, self._access)
 
     async def _sign_out(self, request: Request) -> Response:
         visit = self._bare_visit(request, NOBODY, Parameters([]), Parameters([]))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -15,7 +16,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from worker.admin import Admin
 from worker.config import Settings
 from worker.console.access import Visitor
-from worker.console.action_message import action_message
+from worker.console.action_message import COOKIE, COOKIE_SECONDS, action_message
 from worker.console.links import Links
 from worker.console.parameters import MAX_INTEGER, Parameters
 from worker.console.problems import not_found
@@ -30,7 +31,8 @@ class Visit:
     """One request of one person.
 
     `admin` acts in this person's name; `form` is empty unless the request is a POST; `is_refresh`:
-    an open page asks by itself.
+    an open page asks by itself; `is_https`: the browser speaks TLS; `outcome`: what the action that
+    led to this page did, or nothing.
     """
 
     visitor: Visitor
@@ -40,6 +42,8 @@ class Visit:
     links: Links
     path: Mapping[str, str]
     is_refresh: bool
+    is_https: bool
+    outcome: str
     query: Parameters
     form: Parameters
 
@@ -65,7 +69,7 @@ class Visit:
 
     def action_message(self) -> str | None:
         """Say what the action did that led to this page; None if none did."""
-        return action_message(self.query)
+        return action_message(self.outcome)
 
     def refresh_seconds(self) -> int | None:
         """Return how often the page refreshes itself, as its address says; None: never."""
@@ -86,8 +90,26 @@ class Visit:
             .get_template(template)
             .render(visit=self, links=self.links, visitor=self.visitor, **view)
         )
-        return HTMLResponse(html, status, headers)
+        response = HTMLResponse(html, status, headers)
+        if self.outcome:
+            response.delete_cookie(COOKIE, path=self.cookie_path)
+        return response
 
-    def redirect(self, target: str) -> Response:
-        """Answer a POST with the page to look at next."""
-        return RedirectResponse(target, 303)
+    def redirect(self, target: str, **outcome: object) -> Response:
+        """Answer a POST with the page to look at next, which says what was done."""
+        response = RedirectResponse(target, 303)
+        if outcome:
+            response.set_cookie(
+                COOKIE,
+                urlencode(outcome),
+                max_age=COOKIE_SECONDS,
+                path=self.cookie_path,
+                secure=self.is_https,
+                httponly=True,
+                samesite="strict",
+            )
+        return response
+
+    @property
+    def cookie_path(self) -> str:
+        return self.links.prefix or "/"

@@ -103,7 +103,7 @@ def ask_pause(visit: Visit) -> Response:
 
 def pause(visit: Visit) -> Response:
     visit.admin.pause(visit.form.text("judge"), reason=visit.form.text("reason"))
-    return visit.redirect(visit.links.to(done="pause"))
+    return visit.redirect(visit.links.to(), done="pause")
 
 
 def ask_resume(visit: Visit) -> Response:
@@ -117,7 +117,7 @@ def ask_resume(visit: Visit) -> Response:
 
 def resume(visit: Visit) -> Response:
     visit.admin.resume(visit.form.text("judge"))
-    return visit.redirect(visit.links.to(done="resume"))
+    return visit.redirect(visit.links.to(), done="resume")
 
 
 def _job_ids(connection: sa.Connection, query: Parameters, affected: Affected) -> list[UUID]:
@@ -191,6 +191,6 @@ def _act_on_each(
             totals[name] = min(totals.get(name, 0) + number, MAX_INTEGER)
     outcome = {"done": action, "jobs": len(job_ids) - refused, "refused": refused, **totals}
     if len(job_ids) > 1:
-        return visit.redirect(visit.links.to("jobs", **outcome))
+        return visit.redirect(visit.links.to("jobs"), **outcome)
     where = ("inputs", item_index) if item_index is not None else ()
-    return visit.redirect(visit.links.to("jobs", job_ids[0], *where, **outcome))
+    return visit.redirect(visit.links.to("jobs", job_ids[0], *where), **outcome)

@@ -80,7 +80,7 @@ def resolve(visit: Visit) -> Response:
     batch_id = visit.path_id("batch_id", "batch")
     how = visit.form.choice("how", ("search", "resubmit"), "search")
     visit.admin.resolve(batch_id, resubmit=how == "resubmit")
-    return visit.redirect(visit.links.to("batches", batch_id))
+    return visit.redirect(visit.links.to("batches", batch_id), done="resolve")
 
 
 def _moments(batch: Batch) -> list[Moment]:

@@ -16,7 +16,7 @@ def ask(visit: Visit, access: Access, *, target: str, status: int, wrong: bool =
     )
 
 
-def sign_in(visit: Visit, access: Access, *, secure: bool) -> Response:
+def sign_in(visit: Visit, access: Access) -> Response:
     """Give a cookie for a key, and go to the page that was asked for."""
     target = _local_path(visit.form.text("target"))
     person = access.people.find(visit.form.text("key") or "")
@@ -27,8 +27,8 @@ def sign_in(visit: Visit, access: Access, *, secure: bool) -> Response:
         COOKIE,
         access.sessions.token(person),
         max_age=SESSION_SECONDS,
-        path=visit.links.prefix or "/",
-        secure=secure,
+        path=visit.cookie_path,
+        secure=visit.is_https,
         httponly=True,
         samesite="lax",  # a shared link to a page must find the session
     )
@@ -37,7 +37,7 @@ def sign_in(visit: Visit, access: Access, *, secure: bool) -> Response:
 
 def sign_out(visit: Visit) -> Response:
     response = visit.redirect(visit.links.to())
-    response.delete_cookie(COOKIE, path=visit.links.prefix or "/")
+    response.delete_cookie(COOKIE, path=visit.cookie_path)
     return response
 
 
