@@ -89,7 +89,7 @@ def _described(name: object, part: object) -> str:
         return f"{text} (null)" if part is None else f"{text} (empty)"
     if name in KNOWN_FIELDS:
         return text
-    near = difflib.get_close_matches(text, KNOWN_FIELDS, n=1, cutoff=0.8)
+    near = difflib.get_close_matches(text, KNOWN_FIELDS, n=1, cutoff=0.81)
     return f"{text} (did you mean '{near[0]}'?)" if near else text
 
 

@@ -174,6 +174,57 @@ CHOICES = {"status_code": 200, "body": {"id": "x", "choices": [{"message": {"con
             "session_id,input,last_assistant\ns,q,a\n",
             {"session_id": "s", "request": "q", "response": "a"},
         ),
+        (
+            "a.jsonl",
+            json.dumps(
+                {
+                    "id": 1,
+                    "input": {"question": "q"},
+                    "expectedOutput": {"answer": "e"},
+                    "output": {"answer": "a"},
+                }
+            ),
+            {"request": "q", "expected_output": "e", "response": "a"},
+        ),
+        (
+            "a.jsonl",
+            json.dumps(
+                {
+                    "doc": {"question": "q", "answer": "the rule"},
+                    "target": "e",
+                    "resps": [["a, then more"]],
+                    "filtered_resps": ["a"],
+                }
+            ),
+            {"request": "q", "expected_output": "e", "response": "a"},
+        ),
+        (
+            "a.jsonl",
+            json.dumps(
+                {
+                    "id": 1,
+                    "inputs": {"question": "q"},
+                    "outputs": {"answer": "a"},
+                    "reference_outputs": {"answer": "e"},
+                }
+            ),
+            {"request": "q", "expected_output": "e", "response": "a"},
+        ),
+        (
+            "a.jsonl",
+            json.dumps({"input": "q", "output": {"role": "assistant", "content": "a"}}),
+            {"request": "q", "response": "a"},
+        ),
+        (
+            "a.jsonl",
+            json.dumps({"prompt": {"raw": "q", "label": "l"}, "response": {"output": "a"}}),
+            {"request": "q", "response": "a"},
+        ),
+        (
+            "a.json",
+            json.dumps([{"input": "q", "context": None, "retrieval_context": ["c"]}]),
+            {"request": "q", "contexts": ["c"]},
+        ),
     ],
     ids=lambda part: part if isinstance(part, str) and part.startswith("a") else "",
 )
@@ -349,3 +400,18 @@ def test_options_that_cannot_be_used_say_why(options: dict[str, list[str]], reas
     with pytest.raises(WrongOption) as caught:
         parse_selection(**options)
     assert reason in str(caught.value)
+
+
+def test_content_is_not_taken_for_contexts(tmp_path: Path) -> None:
+    path = write(tmp_path, "request,response,content\nq,a,c\n", "x.csv")
+    assert load(path)[0].left_out == ["content"]
+
+
+def test_the_answer_of_the_data_set_is_never_taken_for_that_of_the_model(tmp_path: Path) -> None:
+    content = json.dumps({"doc": {"question": "q", "answer": "e"}, "output": "a"})
+    (complaint,) = complaints_about(write(tmp_path, content))
+    assert options_in([complaint]) == [
+        *("--map", "request=doc.question"),
+        *("--map", "response=output"),
+        *("--map", "expected_output=doc.answer"),
+    ]

@@ -10,6 +10,7 @@ from worker.cli.input_files.fields import (
     FIELDS,
     alias_field,
     fits,
+    meant_field,
     near_field,
     near_name,
     suggested_columns,
@@ -84,11 +85,11 @@ def misspelt_offence(
     names columns by `--map` has seen them, and then only misspelt fields are refused.
     """
     meant: dict[str, str] = {}
-    for column in columns:
+    for column in sorted(columns, key=lambda one: columns[one] is None):
         if column in FIELDS or column in selection.ignored or selection.uses(column):
             continue
         near = near_field(column)
-        name = near or (None if selection.columns else alias_field(column))
+        name = near or (None if selection.columns else _other_name(column, columns[column]))
         if name is None or name in filled or name in meant:
             continue
         if not near and not fits(name, columns[column]):
@@ -109,6 +110,14 @@ def misspelt_offence(
         f"to leave out: {ignore_options(meant.values())}",
         meant,
     )
+
+
+def _other_name(column: str, value: Any) -> str | None:
+    """Return the field for which a column has another name; a member must be a text of it."""
+    if "." not in column:
+        return alias_field(column)
+    field = meant_field(column)
+    return field if field in CONTENT_FIELDS and isinstance(value, str) else None
 
 
 def _nothing_to_evaluate(

@@ -17,7 +17,7 @@ JSON_FIELDS = (*TEXT_LISTS, "functions", "turns", "tools", "metadata")
 TEXTS = FIELDS - set(JSON_FIELDS)
 
 _LONGEST_NAME = 200  # characters; a file without a header has texts in place of names
-_NEAR = 0.8  # ratio of difflib: `respnse` has 0.93, `user` for `user_id` has 0.73
+_NEAR = 0.81  # ratio of difflib: `respnse` has 0.93, `content` for `contexts` has 0.8
 
 # Ordered: an earlier name is taken before a later one. Compared without case and punctuation.
 _REQUEST = """
@@ -30,7 +30,7 @@ _RESPONSE = """
     answer output completion prediction model_output model_response model_answer actual_output
     generated_answer generated_text generation predicted_answer assistant_response last_assistant
     generated_response bot_response agent_response llm_answer assistant llm_output llm_response
-    candidate pred reply outputs resp a
+    candidate pred reply outputs resp response_text filtered_resps resps a
     antwort respuesta réponse risposta resposta antwoord ответ відповідь 回答 答案 答え 답변 대답
     odpowiedź cevap svar vastaus odpověď válasz răspuns jawaban câu_trả_lời trả_lời
     إجابة उत्तर απάντηση תשובה
@@ -45,7 +45,7 @@ _EXPECTED_OUTPUT = """
     respuesta_correcta réponse_attendue risposta_attesa resposta_esperada 参考答案 標準答案 正解
 """
 _CONTEXTS = """
-    context retrieved_contexts retrieval_context retrieved_context reference_contexts documents
+    retrieved_contexts retrieval_context retrieved_context context reference_contexts documents
     docs passages passage chunks retrieved_documents source_documents evidence ctx ctxs
     kontext kontexte contexto contextos contexte contesto контекст 上下文 文脈
 """
@@ -57,6 +57,15 @@ _ALIASES = {
     "turns": ["messages", "conversation", "conversations", "chat"],
     "system_prompt": ["system", "system_message"],
 }
+
+
+_WITH_TEXT = ("request", "response", "expected_output")
+_TEXT_NAMES = {"content", "text", "raw", "value", "message"}
+"""Members that are the text of their object, whatever it is."""
+
+_EXPECTED = ("expect", "reference")  # as in `expectations` and `reference_outputs`
+_DATA_SET_ENTRY = "doc"  # of lm-eval: a question, and the answer that is right
+_LAST_RANK = 1000
 
 
 def plain(name: str) -> str:
@@ -91,41 +100,63 @@ def near_name(name: str, names: Iterable[str]) -> str | None:
 def suggested_columns(columns: Mapping[str, Any], filled: Collection[str]) -> dict[str, str]:
     """Return a column for each field that is not filled and that some column may be meant for.
 
-    `columns` maps each column to a value of it. A member of an object counts by its own name.
+    `columns` maps each column to a value of it. Columns that have one come first.
     """
     taken: dict[str, str] = {}
-    rest = dict(columns)
-
-    def take(field: str, column: str) -> None:
-        taken[field] = column
-        del rest[column]
-
     for column, value in columns.items():
         if is_conversation(value) and not {*filled, *taken} & {"turns"}:
-            take("turns", column)
-    for column in list(rest):
-        field = near_field(column.rpartition(".")[2])
-        if field and field not in filled and field not in taken and fits(field, rest[column]):
-            take(field, column)
-    for field, names in _PLAIN_ALIASES.items():
-        for name in names:
-            found = [column for column in rest if name in _own_names(column)]
-            if not found or {*filled, *taken} & {field}:
-                continue
-            value = rest[found[0]]
-            if fits(field, value):
-                take(field, found[0])
-            elif field in TEXTS and isinstance(value, list) and value and isinstance(value[0], str):
-                take(field, found[0])
-                taken[field] += ".0"  # the first of several answers
+            taken["turns"] = column
+    meanings = [
+        (value is None, *meaning, column)
+        for column, value in columns.items()
+        if column not in taken.values() and (meaning := _meaning(column))
+    ]
+    for _, _, field, column in sorted(meanings, key=lambda one: one[:2]):
+        value = columns[column]
+        if field in filled or field in taken:
+            continue
+        if fits(field, value):
+            taken[field] = column
+        elif field in TEXTS and isinstance(value, list) and value and isinstance(value[0], str):
+            taken[field] = f"{column}.0"  # the first of several answers
     # The only answer of a file is what its user wants to have evaluated.
     if "expected_output" in taken and not {*filled, *taken} & {"response", "turns"}:
         taken["response"] = taken.pop("expected_output")
     return {field: taken[field] for field in (*_ALIASES, *sorted(FIELDS)) if field in taken}
 
 
-def _own_names(column: str) -> tuple[str, str]:
-    return plain(column), plain(column.rpartition(".")[2])
+def meant_field(column: str) -> str | None:
+    """Return the field that a column may be meant for, by its name and by that of its object."""
+    meaning = _meaning(column)
+    return meaning[1] if meaning else None
+
+
+def _meaning(column: str) -> tuple[int, str] | None:
+    """Return the field that a column may be meant for, after its rank among others for it."""
+    *parents, name = column.split(".")
+    outer = [known for parent in parents if (known := _meaning_of_object(parent))]
+    if plain(name) in _TEXT_NAMES and outer and outer[-1][1] in _WITH_TEXT:
+        return outer[-1]
+    own = _known(column) or _known(name)
+    is_expected = _DATA_SET_ENTRY in parents or any(
+        field == "expected_output" for _, field in outer
+    )
+    if is_expected and own and own[1] == "response":
+        return _LAST_RANK, "expected_output"
+    return own
+
+
+def _meaning_of_object(name: str) -> tuple[int, str] | None:
+    if known := _known(name):
+        return known
+    return (0, "expected_output") if plain(name).startswith(_EXPECTED) else None
+
+
+def _known(name: str) -> tuple[int, str] | None:
+    if field := alias_field(name):
+        return _PLAIN_ALIASES[field].index(plain(name)), field
+    field = near_field(name)
+    return (-1, field) if field else None
 
 
 def is_conversation(value: Any) -> bool:
