@@ -110,3 +110,10 @@ def test_delimiters_have_names(file: Path, name: str, delimiter: str) -> None:
     file.write_text(f"request{delimiter}response\nq{delimiter}a, b; c\n".replace("; c", ""))
     shown = json.loads(enqueue(file, "--delimiter", name, "--json").stdout)
     assert shown["first"] == [{"request": "q", "response": "a, b"}]
+
+
+def test_what_should_be_looked_at_is_shown_in_lines_of_their_own(file: Path) -> None:
+    file.write_text('{"by": 1, "data": [{"request": "q"}]}')
+    note = "left out what is beside its array 'data': by"
+    assert f"faq.csv: the JSON array 'data'\n{note}\n" in enqueue(file.name).stdout
+    assert json.loads(enqueue(file.name, "--json").stdout)["notes"] == [note]

@@ -13,8 +13,9 @@ import lzma
 import os
 import threading
 import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,9 +33,6 @@ from tests.support.input_files import (
 from worker.cli.input_files.charset import guessed_encoding
 from worker.cli.input_files.input_file import open_input_file
 from worker.cli.input_files.selection import Selection
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 
 @pytest.mark.parametrize(
@@ -69,6 +67,7 @@ if TYPE_CHECKING:
         ("a.csv", "request,response\rq,a\r", {"request": "q", "response": "a"}),
         ("a.csv", "request,response\r\nq,a\r\n\x1a", {"request": "q", "response": "a"}),
         ("a.jsonl", '{"request": "q"}\r\n\x1a\x1a', {"request": "q"}),
+        ("a.jsonl", '\x1e{"request": "q", "response": "a"}\n', {"request": "q", "response": "a"}),
         ("a.csv", "\ufeffrequest,response\nq,a\n", {"request": "q", "response": "a"}),
         ("a.csv", '\ufeff"request","response"\nq,a\n', {"request": "q", "response": "a"}),
         (
@@ -248,3 +247,25 @@ def test_a_large_file_is_read_in_constant_memory(tmp_path: Path, name: str) -> N
         assert sum(1 for _ in file.inputs()) == count
         _, peak = tracemalloc.get_traced_memory()
     assert peak < 3_000_000
+
+
+@pytest.mark.parametrize("other", ["train", "skipped", "data"])
+def test_several_arrays_of_inputs_are_not_taken_for_one(tmp_path: Path, other: str) -> None:
+    content = json.dumps({other: [{"prompt": "q"}], "test": [{"prompt": "r"}]})
+    (complaint,) = complaints_about(write(tmp_path, content, "x.json"))
+    assert complaint.startswith(f"its object has several arrays of objects: {other}, test")
+    assert f"take one of them: jq -c '.{other}[]' FILE |" in complaint
+    assert f"or all: jq -c '.{other}[], .test[]' FILE |" in complaint
+
+
+def test_what_is_beside_an_array_of_inputs_is_named_with_the_option_that_takes_it(
+    tmp_path: Path,
+) -> None:
+    content = {"system_prompt": "Be brief", "by": 1, "contexts": ["c"], "data": [{"request": "q"}]}
+    path = write(tmp_path, json.dumps(content), "x.json")
+    assert load(path)[0].notes == [
+        "left out what is beside its array 'data': system_prompt, by, contexts; "
+        "to give it to all inputs: --set system_prompt='Be brief' --set contexts=VALUE"
+    ]
+    given = ("--set", "system_prompt=Be brief", "--set", 'contexts=["c"]')
+    assert load(path, *given)[0].notes == ["left out what is beside its array 'data': by"]

@@ -198,7 +198,7 @@ def _selection(
 
 def _print_left_out(input_file: InputFile, checked: CheckedFile) -> None:
     """Say what is not taken, before anything is written."""
-    for note in input_file.notes:
+    for note in checked.notes:
         err.print(f"{input_file.name}: {note}", markup=False)
     if checked.left_out:
         err.print(

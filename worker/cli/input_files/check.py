@@ -38,6 +38,7 @@ class CheckedFile:
     inputs: int = 0
     taken: dict[str, str] = field(default_factory=dict)  # the column that fills each field
     left_out: list[str] = field(default_factory=list)  # columns that no option mentions
+    notes: list[str] = field(default_factory=list)  # what else is not taken, or should be looked at
     examples: list[dict[str, Any]] = field(default_factory=list)  # the first inputs
 
 
@@ -101,6 +102,7 @@ class Check:
             raise refusal(self._name, nothing)
         self._file.taken = columns.taken_columns(self._columns, self._selection)
         self._file.left_out = columns.left_out(self._columns, self._selection)
+        self._file.notes = [*self._table.notes]
         return self._file
 
     def _check_columns(self, record: Record) -> None:

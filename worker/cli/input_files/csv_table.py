@@ -7,7 +7,7 @@ import io
 import itertools
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO, TextIO
 
@@ -38,6 +38,7 @@ class CsvTable:
     unit = "line"
     cells = True
     jq_records = None
+    notes: Sequence[str] = ()
 
     def __init__(
         self, file: BinaryIO, name: str, *, delimiter: str | None = None, default: str = ","

@@ -34,12 +34,11 @@ class InputFile:
         self, source: Source, selection: Selection, *, delimiter: str | None = None
     ) -> None:
         try:
-            self._table = open_table(source, delimiter=delimiter)
+            self._table = open_table(source, delimiter=delimiter, given=selection.constants)
         except UnicodeDecodeError:
             raise _not_utf8(source, selection, delimiter) from None
         self.name = source.name
         self.description = ", ".join((self._table.description, *source.details))
-        self.notes = source.notes
         self.size = source.file.seek(0, os.SEEK_END)
         self._source = source
         self._selection = selection
@@ -66,7 +65,9 @@ class InputFile:
         check = Check(self.name, self._table, self._selection)
         for record in self._records(on_progress):
             check.add(record)
-        return check.result()
+        checked = check.result()
+        checked.notes = [*self._source.notes, *checked.notes]
+        return checked
 
     def inputs(self, on_progress: Progress = _silent) -> Iterator[dict[str, Any]]:
         """Yield the inputs of a file that `check` has accepted, ready for `enqueue`."""

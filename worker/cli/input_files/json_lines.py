@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 from worker.cli.input_files.json_object import decode, offence_of
@@ -18,6 +18,7 @@ class JsonLines:
     columns_location = ""
     jq_records = ""
     cells = False
+    notes: Sequence[str] = ()
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import shlex
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from worker.cli.input_files.columns import flat, listed
 from worker.cli.input_files.complaints import refusal
-from worker.cli.input_files.fields import alias_field, near_field
+from worker.cli.input_files.fields import FIELDS, TEXTS, alias_field, meant_field, near_field
 from worker.cli.input_files.jq import jq_command, jq_path
 from worker.cli.input_files.json_lines import JsonLines
 from worker.cli.input_files.json_stream import JsonStream
@@ -21,6 +23,7 @@ _OF_ONE_RECORD |= {"functions", "tools", "chat", "dialog", "dialogue", "choices"
 """Members that hold an array of objects in one record."""
 
 _DEPTH = 3  # of objects that are searched for arrays
+_LONGEST_SHOWN = 200  # characters of a text that a suggested option has
 
 _OF_RECORDS = {"data", "examples", "rows", "records", "items", "instances", "inputs", "questions"}
 _OF_RECORDS |= {"samples", "dataset", "test", "tests", "test_cases", "entries", "results"}
@@ -44,13 +47,20 @@ def _is_line_with_list(stream: JsonStream) -> bool:
 class _Members:
     """What the members of an object hold."""
 
-    objects: list[str]  # those that are arrays of objects
+    objects: dict[str, dict[str, Any]]  # the first object of each array of objects
     others: dict[str, str]  # the kind of the value of each other one
     nested: list[str]  # paths of arrays of objects within others
+    texts: dict[str, str]  # of fields of inputs
+
+    def beside(self, member: str) -> list[str]:
+        return [key for key in (*self.objects, *self.others) if key != member]
 
 
-def json_table(file: BinaryIO, name: str) -> Table:
-    """Return the records of a JSON file; raises `InvalidInputs` if it has none of a known form."""
+def json_table(file: BinaryIO, name: str, given: Container[str] = ()) -> Table:
+    """Return the records of a JSON file; raises `InvalidInputs` if it has none of a known form.
+
+    `given` are the fields that have the same value in all inputs.
+    """
     stream = JsonStream(file)
     if stream.peek() == "[":
         return JsonLines(file) if _is_line_with_list(stream) else JsonArray(file)
@@ -69,27 +79,34 @@ def json_table(file: BinaryIO, name: str) -> Table:
         is_line = first_line == last_line < stream.line and not stream.has_mac_line_ends
         return JsonLines(file) if is_line else JsonValues(file)
     if member := _member_with_records(members, name):
-        return JsonArray(file, member)
+        return JsonArray(file, member, _notes(members, member, given))
     return JsonLines(file) if first_line == last_line else JsonValues(file)
 
 
 def _members(stream: JsonStream) -> _Members:
     """Read the object that begins here."""
-    objects: list[str] = []
+    objects: dict[str, dict[str, Any]] = {}
     others: dict[str, str] = {}
     nested: list[str] = []
+    texts: dict[str, str] = {}
     for key in keys(stream):
         if stream.peek() != "[":
             value = stream.value()
             others[key] = _kind_of_member(value)
             nested += _paths_of_arrays(value, key, _DEPTH)
+            if key in TEXTS and isinstance(value, str):
+                texts[key] = value
             continue
-        kinds = {_kind(element) for _, element in elements(stream)}
+        first: dict[str, Any] = {}
+        kinds = set()
+        for _, element in elements(stream):
+            kinds.add(kind := _kind(element))
+            first = first or (element if kind == "object" else {})
         if "object" in kinds:
-            objects.append(key)
+            objects[key] = first
         else:
             others[key] = "value" if "message" in kinds else "array"
-    return _Members(objects, others, nested)
+    return _Members(objects, others, nested, texts)
 
 
 def _kind_of_member(value: Any) -> str:
@@ -126,17 +143,19 @@ def _member_with_records(members: _Members, name: str) -> str | None:
         return None
     candidates = [key for key in members.objects if key.lower() not in _OF_ONE_RECORD]
     known = [key for key in candidates if key.lower() in _OF_RECORDS]
-    if len(known) == 1:
+    if len(known) == 1 and not _have_rival(members.objects, candidates, known[0]):
         return known[0]
     if any(kind == "value" and _has_content(key) for key, kind in members.others.items()):
         return None
     if len(candidates) == 1:
         return candidates[0]
     if candidates:
+        programs = [f"{jq_path(candidate)}[]" for candidate in candidates]
         raise refusal(
             name,
             f"its object has several arrays of objects: {', '.join(candidates)}\n"
-            f"take one of them: {jq_command(f'{jq_path(candidates[0])}[]')}",
+            f"take one of them: {jq_command(programs[0])}\n"
+            f"or all: {jq_command(', '.join(programs))}",
         )
     if not members.objects and members.nested:
         path = members.nested[0]
@@ -148,6 +167,36 @@ def _member_with_records(members: _Members, name: str) -> str | None:
     if is_alike and kinds in ({"object"}, {"array"}):
         raise refusal(name, _by_column_or_key(members))
     return None
+
+
+def _have_rival(objects: dict[str, dict[str, Any]], candidates: list[str], known: str) -> bool:
+    """Return whether another array may have inputs, too, as `train` has beside `test`."""
+    return any(
+        objects[key].keys() == objects[known].keys() or _may_be_input(objects[key])
+        for key in candidates
+        if key != known
+    )
+
+
+def _may_be_input(record: dict[str, Any]) -> bool:
+    return any(meant_field(column) in CONTENT_FIELDS for column in flat(record))
+
+
+def _notes(members: _Members, member: str, given: Container[str]) -> list[str]:
+    """Say what is not taken from an object, since it is beside the array of its records."""
+    beside = [key for key in members.beside(member) if key not in given]
+    if not beside:
+        return []
+    note = f"left out what is beside its array {member!r}: {listed(beside)}"
+    if fields := [key for key in beside if key in FIELDS]:
+        options = " ".join(_set_option(key, members.texts.get(key)) for key in fields)
+        note = f"{note}; to give it to all inputs: {options}"
+    return [note]
+
+
+def _set_option(field: str, text: str | None) -> str:
+    is_short = text is not None and 0 < len(text) <= _LONGEST_SHOWN and text.isprintable()
+    return f"--set {field}={shlex.quote(text) if text and is_short else 'VALUE'}"
 
 
 def _has_content(key: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 from worker.cli.input_files.jq import jq_command, jq_path
@@ -26,6 +26,7 @@ class JsonValues:
     columns_location = ""
     jq_records = ""
     cells = False
+    notes: Sequence[str] = ()
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -57,7 +58,10 @@ class JsonArray:
     columns_location = ""
     cells = False
 
-    def __init__(self, file: BinaryIO, member: str | None = None) -> None:
+    def __init__(
+        self, file: BinaryIO, member: str | None = None, notes: Sequence[str] = ()
+    ) -> None:
+        self.notes = notes
         self._file = file
         self._member = member
         self.description = "a JSON array" if member is None else f"the JSON array {member!r}"

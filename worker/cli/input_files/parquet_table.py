@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import Any, BinaryIO
 
@@ -23,6 +23,7 @@ class ParquetTable:
     jq_records = None
     columns_location = "schema"
     cells = True
+    notes: Sequence[str] = ()
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         try:

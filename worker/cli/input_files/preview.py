@@ -34,7 +34,8 @@ class Preview:
     def lines(self) -> Iterator[str]:
         """Yield what `--dry-run` prints."""
         checked = self.checked
-        yield f"{self.file.name}: {'; '.join((self.file.description, *self.file.notes))}"
+        yield f"{self.file.name}: {self.file.description}"
+        yield from checked.notes
         yield f"taken: {', '.join(self._taken())}"
         if self.selection.kept:
             yield f"kept as metadata: {listed(self.selection.kept)}"
@@ -65,5 +66,6 @@ class Preview:
             "set": dict(self.selection.constants),
             "metadata": list(self.selection.kept),
             "left_out": self.checked.left_out,
+            "notes": self.checked.notes,
             "first": self.checked.examples,
         }

@@ -42,6 +42,10 @@ class Table(Protocol):
     def jq_records(self) -> str | None:
         """What makes jq yield the records, to be continued; None if the file is not JSON."""
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """What is not taken from the file; of rows, after they were read."""
+
     def records(self) -> Iterator[Record]:
         """Yield the records from the beginning of the file."""
 

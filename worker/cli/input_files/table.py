@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Container
 
 from worker.cli.input_files.columns import listed
 from worker.cli.input_files.complaints import refusal
@@ -19,9 +20,14 @@ _JSON_SUFFIXES = {".json", ".jsonl", ".ndjson", ".jl", ".jsonlines"}
 _TAB_SUFFIXES = {".tsv", ".tab"}
 
 
-def open_table(source: Source, *, delimiter: str | None = None) -> Table:
-    """Return the records of a file; raises `InvalidInputs` if it has none of a known form."""
-    table = _open(source, delimiter)
+def open_table(
+    source: Source, *, delimiter: str | None = None, given: Container[str] = ()
+) -> Table:
+    """Return the records of a file; raises `InvalidInputs` if it has none of a known form.
+
+    `given` are the fields that have the same value in all inputs.
+    """
+    table = _open(source, delimiter, given)
     counts = Counter(table.columns or ())
     if repeated := [column for column, count in counts.items() if count > 1]:
         reason = f"names a column twice: {listed(repeated)}\nrename one of them"
@@ -29,7 +35,7 @@ def open_table(source: Source, *, delimiter: str | None = None) -> Table:
     return table
 
 
-def _open(source: Source, delimiter: str | None) -> Table:
+def _open(source: Source, delimiter: str | None, given: Container[str]) -> Table:
     if source.is_parquet:
         return ParquetTable(source.file, source.name)
     source.file.seek(0)
@@ -38,6 +44,6 @@ def _open(source: Source, delimiter: str | None) -> Table:
     if is_json and delimiter is not None:
         raise refusal(source.name, "is JSON: leave out --delimiter")
     if is_json or (delimiter is None and source.suffix in _JSON_SUFFIXES):
-        return json_table(source.file, source.name)
+        return json_table(source.file, source.name, given)
     default = "\t" if source.suffix in _TAB_SUFFIXES else ","
     return CsvTable(source.file, source.name, delimiter=delimiter, default=default)
