@@ -176,6 +176,16 @@ CHOICES = {"status_code": 200, "body": {"id": "x", "choices": [{"message": {"con
         ),
         (
             "a.jsonl",
+            json.dumps({"request": {"model": "m", "messages": TURNS}, "response": "a"}),
+            {"turns": TURNS, "response": "a"},
+        ),
+        (
+            "a.jsonl",
+            json.dumps({"request": TURNS, "response": TURNS}),
+            {"turns": TURNS, "response": "ho"},
+        ),
+        (
+            "a.jsonl",
             json.dumps(
                 {
                     "id": 1,
@@ -218,6 +228,16 @@ CHOICES = {"status_code": 200, "body": {"id": "x", "choices": [{"message": {"con
         (
             "a.jsonl",
             json.dumps({"prompt": {"raw": "q", "label": "l"}, "response": {"output": "a"}}),
+            {"request": "q", "response": "a"},
+        ),
+        (
+            "a.csv",
+            'input,output\n"[{""role"": ""user"", ""content"": ""hi""}]",a\n',
+            {"turns": TURNS[:1], "response": "a"},
+        ),
+        (
+            "a.csv",
+            'input,output\n"{""question"": ""q""}","{""role"": ""x"", ""content"": ""a""}"\n',
             {"request": "q", "response": "a"},
         ),
         (
@@ -415,3 +435,45 @@ def test_the_answer_of_the_data_set_is_never_taken_for_that_of_the_model(tmp_pat
         *("--map", "response=output"),
         *("--map", "expected_output=doc.answer"),
     ]
+
+
+def test_a_dot_leads_into_cells_that_hold_json(tmp_path: Path) -> None:
+    path = write(tmp_path, 'input,id\n"{""a"": [""q""]}",1\n"{""a"": [""r""]}",2\n', "x.csv")
+    assert inputs_of(path, "--map", "request=input.a.0") == [{"request": "q"}, {"request": "r"}]
+
+
+@pytest.mark.parametrize(
+    ("content", "note"),
+    [
+        (
+            'input,output\n"[{""role"": ""user"", ""content"": ""hi""}]",a\n',
+            "the first request, from input, is JSON and taken as text: "
+            "to take its messages, add --map turns=input",
+        ),
+        (
+            'input,output\n"{""question"": ""q""}",a\n',
+            "the first request, from input, is JSON and taken as text: "
+            "to take a part of it, add --map request=input.question",
+        ),
+    ],
+)
+def test_json_that_is_taken_as_text_is_named(tmp_path: Path, content: str, note: str) -> None:
+    path = write(tmp_path, content, "x.csv")
+    options = ("--map", "request=input", "--map", "response=output")
+    assert load(path, *options)[0].notes == [note]
+    assert load(write(tmp_path, "input,output\n[1],a\n", "x.csv"), *options)[0].notes == []
+
+
+def test_a_column_that_may_be_the_request_is_named_where_none_is_mapped(tmp_path: Path) -> None:
+    path = write(tmp_path, json.dumps({"prompt": {"raw": "q"}, "response": {"output": "a"}}))
+    options = ("--map", "response=response.output")
+    note = "no column fills request; to take one, add: --map request=prompt.raw"
+    assert load(path, *options)[0].notes == [note]
+    assert load(path, *options, "--ignore", "prompt.raw")[0].notes == []
+
+
+def test_an_answer_that_is_json_itself_is_suggested_as_a_whole(tmp_path: Path) -> None:
+    path = write(tmp_path, 'question,answer\nq,"{""city"": ""Lima""}"\nr,[1]\n', "x.csv")
+    options = options_in(complaints_about(path))
+    assert options == ["--map", "request=question", "--map", "response=answer"]
+    assert inputs_of(path, *options)[0]["response"] == '{"city": "Lima"}'

@@ -11,8 +11,9 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,9 +33,6 @@ from worker.cli.input_files.input_file import open_input_file
 from worker.cli.input_files.json_lines import JsonLines
 from worker.cli.input_files.record import Record
 from worker.errors import EvalWorkerError, InvalidInputs
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 @pytest.mark.parametrize(
@@ -205,7 +203,9 @@ def test_a_file_of_many_causes_is_refused_in_a_few_lines(tmp_path: Path) -> None
 
 
 def test_lines_of_csv_are_counted_over_quoted_newlines(tmp_path: Path) -> None:
-    content = 'request,contexts\n"one\ntwo\nthree",\n\nok,\nbad,not json\nbad,"[1]"\na,b,c\n,\nd\n'
+    content = (
+        'request,contexts\n"one\ntwo\nthree",\n\nok,\nbad,not json\nbad,"[1]"\na,b,c\n,[]\nd\n'
+    )
     assert [
         text.partition(":")[0] for text in complaints_about(write(tmp_path, content, "x.csv"))
     ] == [f"line {number}" for number in (7, 8, 9, 10, 11)]
@@ -377,3 +377,26 @@ def test_another_encoding_than_the_named_one_is_refused_with_its_line(tmp_path: 
     path = write(tmp_path, b"request\nok\n\x81\x8d\n", "x.csv")
     (complaint,) = complaints_about(path, "--encoding", "cp1252")
     assert complaint.startswith("line 3: is not cp1252: ")
+
+
+def test_parts_of_messages_are_refused_with_the_command_that_joins_their_texts(
+    tmp_path: Path,
+) -> None:
+    parts = [{"type": "text", "text": "Is this"}, {"type": "image"}, {"text": "a cat?"}]
+    messages = [{"role": "user", "content": parts}, {"role": "assistant", "content": "Yes."}]
+    path = write(tmp_path, json.dumps({"messages": messages}))
+    (complaint,) = complaints_about(path, "--map", "turns=messages")
+    program = complaint.partition("jq -c '")[2].partition("' FILE")[0]
+    assert program == (
+        r'.messages[].content |= if type == "array" then map(.text // empty) | join("\n")'
+        " else . end"
+    )
+
+
+def test_a_conversation_with_other_keys_in_parquet_is_refused_with_what_helps(
+    tmp_path: Path,
+) -> None:
+    path = write(tmp_path, parquet(c=[[{"from": "human", "value": "q"}]]), "x.parquet")
+    (complaint,) = complaints_about(path)
+    assert "write it as JSONL (DataFrame.to_json(…, orient='records', lines=True))" in complaint
+    assert "jq -c '.turns = (.c | map({role: .from, content: .value}))' FILE |" in complaint

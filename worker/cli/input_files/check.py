@@ -13,7 +13,7 @@ from worker.cli.input_files.complaints import Complaints, refusal
 from worker.cli.input_files.csv_dialect import likely_delimiter
 from worker.cli.input_files.jq import jq_lines_command
 from worker.cli.input_files.record import Record, Table, location
-from worker.cli.input_files.remedies import no_object_offence, with_remedy
+from worker.cli.input_files.remedies import json_text_notes, no_object_offence, with_remedy
 from worker.cli.input_files.selection import Selection, Unfit, part_of
 from worker.errors import InvalidInputs
 from worker.validation import given_offences, missing_content
@@ -68,19 +68,16 @@ class Check:
         self._table = table
         self._selection = selection
         self._complaints = Complaints()
-        self._columns: dict[str, Any] = dict.fromkeys(table.columns or ())
-        self._missing = {name for name in selection.named if name not in self._columns}
-        if table.columns:
-            self._refuse(table.columns_location, columns.missing_offence(self._columns, selection))
-            offence = columns.column_offence(self._columns, selection)
-            if offence and not offence.suggested and table.unit == "line":
-                offence = ColumnOffence(f"{offence.text}\n{_header_remedy(table.columns)}")
-            self._refuse(table.columns_location, offence)
+        self._columns: dict[str, Any] = {}
+        self._first: dict[str, Any] = {}  # the first record, or the columns of the table
+        self._missing = set(selection.named)
 
     def add(self, record: Record) -> None:
         """Check one record more; raises `ColumnsRefused` at the first one."""
         self._file.inputs += 1
         value = record.value
+        if self._file.inputs == 1 and self._table.columns:
+            self._check_header(self._table.columns, value or {})
         if isinstance(value, dict):
             if not value.keys() <= self._columns.keys():
                 self._check_columns(record)
@@ -93,7 +90,9 @@ class Check:
     def result(self) -> CheckedFile:
         """Return what the file has; raises `InvalidInputs` if anything is wrong with it."""
         if not self._file.inputs:
-            only = ", only a header" if self._columns else ""
+            if self._table.columns:
+                self._check_header(self._table.columns, {})
+            only = ", only a header" if self._table.columns else ""
             raise refusal(self._name, f"the file has no inputs{only}")
         self._complaints.raise_if_any(self._name)
         if self._missing:
@@ -102,8 +101,27 @@ class Check:
             raise refusal(self._name, nothing)
         self._file.taken = columns.taken_columns(self._columns, self._selection)
         self._file.left_out = columns.left_out(self._columns, self._selection)
-        self._file.notes = [*self._table.notes]
+        unfilled = columns.unfilled_note(self._first, self._selection)
+        self._file.notes = [
+            *self._table.notes,
+            *([unfilled] if unfilled else []),
+            *json_text_notes(self._file.examples[0], self._file.taken),
+        ]
         return self._file
+
+    def _check_header(self, names: Sequence[str], cells: dict[str, Any]) -> None:
+        """Check the columns that a table names for all records, by what its first row has."""
+        where = self._table.columns_location
+        self._columns = dict.fromkeys(names)
+        self._first = self._columns | {
+            name: columns.json_in_cell(name, cell) for name, cell in cells.items()
+        }
+        self._refuse(where, columns.missing_offence(self._columns, self._selection))
+        offence = columns.column_offence(self._first, self._selection)
+        if offence and not offence.suggested and self._table.unit == "line":
+            remedy = _header_remedy(names)
+            offence = ColumnOffence(f"{offence.text}\n{remedy}")
+        self._refuse(where, offence)
 
     def _check_columns(self, record: Record) -> None:
         """Check the columns that no record before had."""
@@ -111,6 +129,7 @@ class Check:
         is_first = not self._columns
         self._columns |= dict.fromkeys(new)
         if is_first:
+            self._first = record.value
             offence = columns.column_offence(record.value, self._selection, self._table.jq_records)
             self._refuse(location(self._table, record), offence)
             return

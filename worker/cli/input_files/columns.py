@@ -16,6 +16,8 @@ from worker.cli.input_files.fields import (
     suggested_columns,
 )
 from worker.cli.input_files.jq import jq_command, jq_path
+from worker.cli.input_files.json_object import decoded
+from worker.cli.input_files.remedies import map_option
 from worker.cli.input_files.selection import Selection, ignore_options, is_there, map_options
 from worker.domain.phrases import one_line
 from worker.wire.inputs import CONTENT_FIELDS
@@ -120,25 +122,45 @@ def _other_name(column: str, value: Any) -> str | None:
     return field if field in CONTENT_FIELDS and isinstance(value, str) else None
 
 
+def unfilled_note(record: Mapping[str, Any], selection: Selection) -> str | None:
+    """Say which column may be the request, where `--map` fills other fields alone."""
+    columns = flat(record)
+    filled = selection.filled(record)
+    if not selection.columns or filled & {"request", "turns"}:
+        return None
+    suggested = suggested_columns(_free(columns, selection), filled)
+    name = next((name for name in ("turns", "request") if name in suggested), None)
+    if name is None:
+        return None
+    return f"no column fills request; to take one, add: {map_option(name, suggested[name])}"
+
+
+def _free(columns: Mapping[str, Any], selection: Selection) -> dict[str, Any]:
+    """Return the columns that no option takes or leaves out."""
+    return {
+        column: value
+        for column, value in columns.items()
+        if column not in selection.ignored and not selection.uses(column)
+    }
+
+
 def _nothing_to_evaluate(
     columns: dict[str, Any], filled: set[str], selection: Selection, jq_records: str | None
 ) -> ColumnOffence:
     if missing := missing_offence(columns, selection):
         return missing
-    free = {
-        column: value
-        for column, value in columns.items()
-        if column not in selection.ignored and not selection.uses(column)
-    }
+    free = _free(columns, selection)
     suggested = suggested_columns(free, filled | set(selection.constants))
     if set(suggested) & set(CONTENT_FIELDS):
         remedy = f"if these are right, add: {map_options(suggested)}"
-    elif jq_records is not None and (column := _from_and_value(free)):
+    elif column := _from_and_value(free):
         suggested = {}
-        program = (
-            f"{jq_records}.turns = ({jq_path(column)} | map({{role: .from, content: .value}}))"
-        )
-        remedy = f"{column} needs `role` and `content`: {jq_command(program)}"
+        renamed = f".turns = ({jq_path(column)} | map({{role: .from, content: .value}}))"
+        remedy = f"{column} needs `role` and `content`: {jq_command((jq_records or '') + renamed)}"
+        if jq_records is None:
+            remedy = (
+                f"write it as JSONL (DataFrame.to_json(…, orient='records', lines=True)):\n{remedy}"
+            )
     elif jq_records is not None and (path := _path_to_records(columns)):
         suggested = {}
         program = f"{jq_records}{path}" if jq_records else path
@@ -197,6 +219,15 @@ def flat(record: Mapping[str, Any], prefix: str = "", depth: int = _DEPTH) -> di
         else:
             columns[path] = value
     return columns
+
+
+def json_in_cell(name: str, cell: Any) -> Any:
+    """Return the messages or the object in a cell, if a part of it may be meant; else the cell."""
+    part = decoded(cell) if isinstance(cell, str) else cell
+    if isinstance(part, dict):
+        return part if any(map(meant_field, flat({name: part}))) else cell
+    is_messages = isinstance(part, list) and bool(part) and isinstance(part[0], dict)
+    return part if is_messages else cell
 
 
 def listed(columns: Iterable[str]) -> str:

@@ -24,6 +24,16 @@ decode = _decoder.decode
 raw_decode = _decoder.raw_decode
 
 
+def decoded(text: str) -> Any:
+    """Return the object or list that a text holds as JSON; any other text as it is."""
+    if not text.lstrip().startswith(("{", "[")):
+        return text
+    try:
+        return decode(text)
+    except (ValueError, RecursionError):
+        return text
+
+
 def offence_of(error: ValueError | RecursionError, column: int | None = None) -> str:
     """Return why JSON could not be decoded, with the column on its line.
 

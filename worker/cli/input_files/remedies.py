@@ -7,17 +7,19 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from worker.cli.input_files.fields import TEXT_LISTS
+from worker.cli.input_files.fields import TEXT_LISTS, is_conversation
 from worker.cli.input_files.jq import jq_command, jq_path
+from worker.cli.input_files.json_object import decoded
 from worker.validation import NOT_FINITE, given_offences
 
 _SEPARATORS = ("|||", "||", "|", "###", "\n", ";", "\t")
 _OFFENCE = re.compile(
     r"(?P<field>\w+)(?P<index>\[0])? must be an? (?P<wanted>string|list|object), not (?P<found>.+)"
 )
+_CONTENT_PARTS = re.compile(r"turns\[\d+\]\.content must be a string, not a list")
 _MEMBERS_WITH_TEXT = ("content", "text", "answer", "output", "value", "page_content", "response")
 _DEPTH = 6  # of objects and lists in a value
 
@@ -61,6 +63,8 @@ def with_remedy(offence: str, value: Any, column: str, jq_records: str | None) -
         return f"{offence}: to leave it out, add --ignore metadata"
     if offence.endswith(NOT_FINITE):
         return f"{offence}: {_null_remedy(jq_records)}"
+    if _CONTENT_PARTS.fullmatch(offence) and jq_records is not None:
+        return f"{offence}: join the texts: {jq_command(jq_records + _joined_texts(column))}"
     match = _OFFENCE.fullmatch(offence)
     if match is None:
         return offence
@@ -74,9 +78,51 @@ def with_remedy(offence: str, value: Any, column: str, jq_records: str | None) -
         return f"{offence}: {_null_remedy(jq_records)}"
     if found in ("a number", "a boolean"):
         return f"{offence}: to take it as text, add {map_option(field, column)}"
+    return offence + _part_remedy(field, value, column)
+
+
+def _part_remedy(field: str, value: Any, column: str) -> str:
+    """Say which part of an object or a list is the text that is meant."""
+    messages = _path_to_conversation(value, column)
+    if messages and field == "request":
+        return f": to take its messages, add {map_option('turns', messages)}"
+    if messages:
+        return f": to take the last message, add {map_option(field, f'{messages}.-1.content')}"
     if path := _path_to_text(value):
-        return f"{offence}: to take a part of it, add {map_option(field, f'{column}.{path}')}"
-    return offence
+        return f": to take a part of it, add {map_option(field, f'{column}.{path}')}"
+    return ""
+
+
+def _path_to_conversation(value: Any, path: str, depth: int = _DEPTH) -> str | None:
+    if is_conversation(value):
+        return path
+    if isinstance(value, dict) and depth:
+        parts = (
+            _path_to_conversation(part, f"{path}.{name}", depth - 1) for name, part in value.items()
+        )
+        return next(filter(None, parts), None)
+    return None
+
+
+def _joined_texts(column: str) -> str:
+    """Return the program of jq that makes a text of the parts of each message."""
+    return (
+        f"{jq_path(column)}[].content |="
+        ' if type == "array" then map(.text // empty) | join("\\n") else . end'
+    )
+
+
+def json_text_notes(value: dict[str, Any], taken: Mapping[str, str]) -> Iterator[str]:
+    """Say which texts of the first input are messages, or objects, that are written as JSON."""
+    for field in ("request", "response"):
+        text, column = value.get(field), taken.get(field)
+        if column is None or not isinstance(text, str):
+            continue
+        part = decoded(text)
+        is_object = isinstance(part, dict) and (field == "request" or "role" in part)
+        if is_object or is_conversation(part):
+            remedy = _part_remedy(field, part, column)
+            yield f"the first {field}, from {column}, is JSON and taken as text{remedy}"
 
 
 def _null_remedy(jq_records: str | None) -> str:

@@ -19,7 +19,7 @@ from worker.cli.input_files.fields import (
     near_field,
     near_name,
 )
-from worker.cli.input_files.json_object import RepeatedKey, decode
+from worker.cli.input_files.json_object import RepeatedKey, decode, decoded
 from worker.cli.input_files.remedies import list_remedy, map_option
 from worker.validation import given_offences
 
@@ -50,6 +50,7 @@ class Selection:
         own = FIELDS - self.columns.keys() - self.constants.keys() - self.ignored
         # Of these, other fields take a part, or metadata takes all.
         own -= {name.partition(".")[0] for name in self.columns.values() if "." in name}
+        own -= {self.columns.get("turns")}  # a conversation is no text
         return own - {"metadata"} if "metadata" in self.kept else own
 
     @cached_property
@@ -194,11 +195,16 @@ def _constant(name: str, value: str) -> Any:
 
 
 def part_of(record: Mapping[str, Any], column: str) -> Any:
-    """Return a column of a record; `a.b.0` is a part of `a`, unless there is such a column."""
+    """Return a column of a record; `a.b.0` is a part of `a`, unless there is such a column.
+
+    What is text may be an object or a list that is written as JSON, as in the cells of exports.
+    """
     if column in record or "." not in column:
         return record.get(column)
     value: Any = record
     for step in column.split("."):
+        if isinstance(value, str):
+            value = decoded(value)
         if isinstance(value, Mapping):
             value = value.get(step)
         elif isinstance(value, list) and re.fullmatch(r"-?\d{1,9}", step):
