@@ -29,6 +29,7 @@ KNOWN_FIELDS = frozenset(Input.model_fields)
 
 _PLAIN_FIELDS = frozenset({"request", "response", "expected_output"})
 
+HAS_NUL = "contains a NUL character, which cannot be stored"
 UNPAIRED_SURROGATE = "contains an unpaired surrogate, which cannot be stored"
 NOT_FINITE = "is not a finite number, which JSON does not allow"
 _REASONS = {
@@ -196,7 +197,7 @@ def _unstorable(value: object, path: str, depth: int = 0) -> Iterator[str]:
     """Yield an offence for each part that PostgreSQL, UTF-8 or JSON cannot represent."""
     if isinstance(value, str):
         if "\x00" in value:
-            yield f"{path} contains a NUL character, which cannot be stored"
+            yield f"{path} {HAS_NUL}"
         elif not value.isascii() and _has_unpaired_surrogate(value):
             yield f"{path} {UNPAIRED_SURROGATE}"
     elif isinstance(value, dict | list | tuple):
@@ -258,7 +259,6 @@ def _kind(value: object) -> str:
     kinds = {
         bool: "a boolean",
         int: "a number",
-        float: "a number",
         str: "a string",
         list: "a list",
         type(None): "null",
@@ -266,4 +266,6 @@ def _kind(value: object) -> str:
     }
     if isinstance(value, Mapping):
         return "an object"
+    if isinstance(value, float):
+        return "a number"
     return kinds.get(type(value), type(value).__name__)

@@ -71,6 +71,9 @@ def options_in(complaints: list[str]) -> list[str]:
             for option in re.findall(
                 r"--(?:map|encoding|split) (?:'[^']*'|[^\s;]+)(?:'[^']*')?", line
             ):
+                if "--split" in option and "--split" in found:  # the other choice
+                    at = found.index("--split")
+                    del found[at : at + 2]
                 found += shlex.split(option)
     return found
 

@@ -104,7 +104,8 @@ def test_encodings_are_known_by_their_usual_names(file: Path, name: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("name", "delimiter"), [("tab", "\t"), (r"\t", "\t"), ("semicolon", ";"), ("|", "|")]
+    ("name", "delimiter"),
+    [("tab", "\t"), (r"\t", "\t"), (r"\x01", "\x01"), ("semicolon", ";"), ("|", "|")],
 )
 def test_delimiters_have_names(file: Path, name: str, delimiter: str) -> None:
     file.write_text(f"request{delimiter}response\nq{delimiter}a, b; c\n".replace("; c", ""))

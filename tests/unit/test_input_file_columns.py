@@ -245,6 +245,7 @@ CHOICES = {"status_code": 200, "body": {"id": "x", "choices": [{"message": {"con
             json.dumps([{"input": "q", "context": None, "retrieval_context": ["c"]}]),
             {"request": "q", "contexts": ["c"]},
         ),
+        ("a.tsv", "request\u200b\tanswer\u2060\nq\ta\n", {"request": "q", "response": "a"}),
     ],
     ids=lambda part: part if isinstance(part, str) and part.startswith("a") else "",
 )
@@ -470,6 +471,22 @@ def test_a_column_that_may_be_the_request_is_named_where_none_is_mapped(tmp_path
     note = "no column fills request; to take one, add: --map request=prompt.raw"
     assert load(path, *options)[0].notes == [note]
     assert load(path, *options, "--ignore", "prompt.raw")[0].notes == []
+
+
+def test_prose_stays_whole_by_the_first_option_that_is_suggested(tmp_path: Path) -> None:
+    path = write(tmp_path, 'request,contexts\nq,"Lima; a city.\nIn Peru."\n', "x.csv")
+    (complaint,) = complaints_about(path)
+    assert r"add --split contexts='\0' to take a text as one, or --split contexts='\n'" in complaint
+    (value,) = inputs_of(path, "--split", r"contexts=\0")
+    assert value["contexts"] == ["Lima; a city.\nIn Peru."]
+
+
+def test_numbers_become_texts_as_they_are_written(tmp_path: Path) -> None:
+    path = write(tmp_path, '{"request": 1.10, "expected_output": 1e2, "score": 1.10}')
+    maps = ("--map", "request=request", "--map", "expected_output=expected_output")
+    (value,) = inputs_of(path, *maps, "--metadata", "score")
+    assert json.dumps(value["metadata"]) == '{"score": 1.1}'
+    assert (value["request"], value["expected_output"]) == ("1.10", "1e2")
 
 
 def test_an_answer_that_is_json_itself_is_suggested_as_a_whole(tmp_path: Path) -> None:

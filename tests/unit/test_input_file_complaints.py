@@ -243,7 +243,10 @@ def test_csv_that_cannot_be_read_is_refused(tmp_path: Path, content: bytes, comp
     [
         ({"contexts": '["c", "d"]'}, "jq -c '.contexts |= fromjson' FILE | evalworker enqueue - …"),
         ({"contexts": "['c', 'd']"}, 'write ["first", "second"], as json.dumps() does'),
-        ({"contexts": "c###d"}, "add --split contexts='###'"),
+        (
+            {"contexts": "c###d"},
+            "add --split contexts='\\0' to take a text as one, or --split contexts='###' to",
+        ),
         ({"contexts": [{"text": "c"}]}, "jq -c '.contexts |= map(.text)' FILE |"),
         ({"contexts": [["c"]]}, "jq -c '.contexts |= map(.[0])' FILE |"),
         ({"response": math.nan}, "write null: sed -E 's/: *(NaN|-?Infinity)/: null/g' FILE |"),
@@ -377,6 +380,21 @@ def test_another_encoding_than_the_named_one_is_refused_with_its_line(tmp_path: 
     path = write(tmp_path, b"request\nok\n\x81\x8d\n", "x.csv")
     (complaint,) = complaints_about(path, "--encoding", "cp1252")
     assert complaint.startswith("line 3: is not cp1252: ")
+
+
+def test_bytes_that_are_no_text_are_refused_in_inputs(tmp_path: Path) -> None:
+    content = parquet(request=[b"q", b"\xff"], contexts=[[b"c"], [b"\xff"]])
+    text, part = complaints_about(write(tmp_path, content, "x.parquet"))
+    assert text == "row 2: request must be a string, not bytes that are not UTF-8"
+    assert part == "row 2: contexts[0] must be a string, not bytes that are not UTF-8"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_quotes_of_texts_in_a_tab_file_do_not_swallow_rows(tmp_path: Path, end: str) -> None:
+    rows = ["request\tresponse", 'q1\t"starts', 'q2\tends"', "q3\ta"]
+    (complaint,) = complaints_about(write(tmp_path, end.join(rows), "x.tsv"))
+    assert complaint.startswith("line 2: has a quoted cell with a line end and a tab")
+    assert "if quotes are parts of the texts: sed " in complaint
 
 
 def test_parts_of_messages_are_refused_with_the_command_that_joins_their_texts(

@@ -70,6 +70,8 @@ from worker.cli.input_files.selection import Selection
         ("a.jsonl", '\x1e{"request": "q", "response": "a"}\n', {"request": "q", "response": "a"}),
         ("a.csv", "\ufeffrequest,response\nq,a\n", {"request": "q", "response": "a"}),
         ("a.csv", '\ufeff"request","response"\nq,a\n', {"request": "q", "response": "a"}),
+        ("a.csv", '\ufeff\ufeff"request","response"\nq,a\n', {"request": "q", "response": "a"}),
+        ("a.csv", "request\u200b,\u00a0response\nq,a\n", {"request": "q", "response": "a"}),
         (
             "a.csv",
             codecs.BOM_UTF16_LE + "request\tresponse\r\nü\t€".encode("utf-16-le"),
@@ -269,3 +271,9 @@ def test_what_is_beside_an_array_of_inputs_is_named_with_the_option_that_takes_i
     ]
     given = ("--set", "system_prompt=Be brief", "--set", 'contexts=["c"]')
     assert load(path, *given)[0].notes == ["left out what is beside its array 'data': by"]
+
+
+def test_empty_rows_of_a_table_are_left_out_and_counted(tmp_path: Path) -> None:
+    checked, inputs = load(write(tmp_path, "request,id\nq,1\n, \nr,2\n,\n,\n", "x.csv"))
+    assert [value["request"] for value in inputs] == ["q", "r"]
+    assert checked.notes == ["left out 3 empty rows"]

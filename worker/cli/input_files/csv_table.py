@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import itertools
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, TextIO
 
 from worker.cli.input_files.complaints import refusal
 from worker.cli.input_files.csv_dialect import Dialect, delimiter_name, dialect_of
 from worker.cli.input_files.record import Record
+from worker.domain.phrases import quantity
 
 _SAMPLE_LINES = 50
 _SAMPLE_CHARACTERS = 64 * 1024
@@ -29,6 +31,14 @@ _DRAWN = (
     "write it as CSV (psql --csv, sqlite3 -csv -header), or separated by tabs (mysql --batch)"
 )
 
+_SWALLOWED_ROWS = (
+    "has a quoted cell with a line end and a tab, which may be rows\n"
+    f"if quotes are parts of the texts: {_WITH_QUOTES}\n"
+    "if it is one cell: write the file as CSV or JSONL"
+)
+# Spaces, byte order marks and others that nobody sees.
+_AROUND_NAMES = re.compile(r"^[\s\u200b-\u200f\u2060\ufeff]+|[\s\u200b-\u200f\u2060\ufeff]+$")
+
 _Rows = Iterator[tuple[int, list[str]]]
 
 
@@ -38,7 +48,6 @@ class CsvTable:
     unit = "line"
     cells = True
     jq_records = None
-    notes: Sequence[str] = ()
 
     def __init__(
         self, file: BinaryIO, name: str, *, delimiter: str | None = None, default: str = ","
@@ -51,6 +60,7 @@ class CsvTable:
             if _RULER.fullmatch(text_line):
                 raise refusal(name, f"line {number}", _DRAWN)
         self._dialect = dialect_of(lines, delimiter=delimiter, default=default)
+        self._blank_rows = 0
         self.columns, line = self._header(name)
         self.columns_location = f"line {line}, the header"
 
@@ -58,15 +68,31 @@ class CsvTable:
     def description(self) -> str:
         return self._dialect.description
 
+    @property
+    def delimiter(self) -> str:
+        return self._dialect.delimiter
+
+    @property
+    def notes(self) -> list[str]:
+        count = self._blank_rows
+        return [f"left out {quantity(count, 'empty row')}"] if count else []
+
     def records(self) -> Iterator[Record]:
         """Yield the records; after one that is not CSV, there are no others."""
         width = len(self.columns)
+        self._blank_rows = 0
         with _text(self._file) as text:
             rows = _numbered_rows(text, self._dialect)
             number = 0
             try:
                 next(rows, None)  # the header
                 for number, row in rows:
+                    if not any(cell.strip() for cell in row):
+                        self._blank_rows += 1  # as spreadsheets write below the last row
+                        continue
+                    if self.delimiter == "\t" and any(map(_may_be_rows, row)):
+                        yield Record(number, offence=_SWALLOWED_ROWS)
+                        continue
                     if len(row) != width:
                         yield Record(number, offence=self._width_offence(len(row)))
                         continue
@@ -101,8 +127,14 @@ class CsvTable:
                 raise refusal(name, f"line {error.number}", self._not_csv(error)) from None
         if row and all(_SINGLE_QUOTED.fullmatch(cell.strip()) for cell in row):
             raise refusal(name, f"line {number}", _SINGLE_QUOTES)
-        columns = [cell.strip() or f"column {n}" for n, cell in enumerate(row, 1)]
+        names = (_AROUND_NAMES.sub("", cell) for cell in row)
+        columns = [name or f"column {n}" for n, name in enumerate(names, 1)]
         return columns, number
+
+
+def _may_be_rows(cell: str) -> bool:
+    """Return whether a cell of a tab file may be rows between two quotes that texts have."""
+    return "\t" in cell and ("\n" in cell or "\r" in cell)
 
 
 class _NotCsv(Exception):
@@ -156,8 +188,12 @@ def _short_lines(text: TextIO) -> Iterator[str]:
 @contextmanager
 def _text(file: BinaryIO) -> Iterator[TextIO]:
     """Read a binary file as text; line ends of Unix, Windows and old Macs stay as they are."""
-    file.seek(0)
-    text = io.TextIOWrapper(file, "utf-8-sig", newline="")
+    start = 0
+    file.seek(start)
+    while file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:  # files with such marks get joined
+        start += len(codecs.BOM_UTF8)
+    file.seek(start)
+    text = io.TextIOWrapper(file, "utf-8", newline="")
     try:
         yield text
     finally:

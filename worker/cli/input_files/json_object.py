@@ -5,9 +5,18 @@ from __future__ import annotations
 import json
 from typing import Any
 
+WITHOUT_NUL = r"without NUL characters: tr -d '\000' < FILE | evalworker enqueue - …"
+
 
 class RepeatedKey(ValueError):
     """An object has a key twice: decoders take the last value in silence."""
+
+
+class WrittenFloat(float):
+    """A number that remembers how it was written, for texts: `1.10` is not `1.1` there."""
+
+    def __init__(self, written: str) -> None:
+        self.written = written
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -19,7 +28,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-_decoder = json.JSONDecoder(object_pairs_hook=_object)
+_decoder = json.JSONDecoder(object_pairs_hook=_object, parse_float=WrittenFloat)
 decode = _decoder.decode
 raw_decode = _decoder.raw_decode
 
@@ -60,6 +69,8 @@ def _remedy(error: json.JSONDecodeError) -> str:
         return ": it looks like Python; write it with json.dumps(), not with str() or print()"
     if rest.startswith(("]", "}")) and error.msg.startswith(("Expecting", "Illegal trailing")):
         return ": a comma before it is too many, or a value is missing"
+    if rest.startswith("\0"):
+        return f": {WITHOUT_NUL}"
     if error.msg.startswith("Invalid control character"):
         return ": json.dumps() writes it as \\n, \\t or \\u…"
     if not rest or error.msg.startswith("Unterminated"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import Any, BinaryIO
@@ -41,13 +40,13 @@ class ParquetTable:
         self.columns: list[str] = list(self._file.schema_arrow.names)
 
     def records(self) -> Iterator[Record]:
-        """Yield the records, with dates, decimals and bytes as strings."""
+        """Yield the records, with dates, decimals and bytes of UTF-8 as strings."""
         number = 0
         try:
             for batch in self._file.iter_batches(batch_size=_BATCH):
                 for row in self._rows(batch):
                     number += 1
-                    yield Record(number, _json_values(row))
+                    yield Record(number, _json_value(row))
         except (self._arrow.ArrowException, OSError) as error:
             raise self._damaged(error) from None
 
@@ -68,18 +67,18 @@ class ParquetTable:
         return refusal(self._name, f"is a cut-off or damaged Parquet file: {reason}")
 
 
-def _json_values(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row as JSON has it."""
-    return {
-        name: value
-        if isinstance(value, str | int | float | None)
-        else json.loads(json.dumps(value, default=_text))
-        for name, value in row.items()
-    }
-
-
-def _text(value: object) -> str:
+def _json_value(value: Any) -> Any:
+    """Return a value as JSON has it; bytes that are not UTF-8 remain, to be refused in inputs."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, dict):
+        return {name: _json_value(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_value(part) for part in value]
     if isinstance(value, bytes):
-        return value.decode("utf-8", "backslashreplace")
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return value
     isoformat = getattr(value, "isoformat", None)
-    return str(isoformat()) if isoformat else str(value)
+    return isoformat() if isoformat else str(value)

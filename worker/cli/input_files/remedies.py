@@ -32,7 +32,7 @@ def list_remedy(field: str, text: str) -> str:
         return 'write it as JSON, such as [{"role": "user", "content": "…"}]'
     if text.lstrip().startswith("["):
         return 'write ["first", "second"], as json.dumps() does; print() and str() do not'
-    return f'write ["first", "second"], or add {_split_option(field, text)}'
+    return f'write ["first", "second"], or add {_split_options(field, text)}'
 
 
 def no_object_offence(value: Any, jq_records: str | None) -> str:
@@ -69,6 +69,8 @@ def with_remedy(offence: str, value: Any, column: str, jq_records: str | None) -
     if match is None:
         return offence
     field, found = match["field"], match["found"]
+    if found == "bytes":
+        return f"{offence} that are not UTF-8"
     if match["index"]:
         return offence + _elements_remedy(field, value, column, jq_records)
     if match["wanted"] == "list":
@@ -144,10 +146,14 @@ def _text_remedy(field: str, text: str, jq_records: str | None) -> str:
     return ""
 
 
-def _split_option(field: str, text: str) -> str:
-    separator = next((one for one in _SEPARATORS if one in text), "|")
+def _split_options(field: str, text: str) -> str:
+    """Name the option that keeps a text whole, as prose has line ends and semicolons, too."""
+    whole = rf"--split {field}='\0' to take a text as one"
+    separator = next((one for one in _SEPARATORS if one in text), None)
+    if separator is None:
+        return whole
     shown = codecs.encode(separator, "unicode_escape").decode()
-    return f"--split {field}={shlex.quote(shown)}"
+    return f"{whole}, or --split {field}={shlex.quote(shown)} to divide it"
 
 
 def map_option(field: str, column: str) -> str:

@@ -19,11 +19,12 @@ from worker.cli.input_files.fields import (
     near_field,
     near_name,
 )
-from worker.cli.input_files.json_object import RepeatedKey, decode, decoded
+from worker.cli.input_files.json_object import RepeatedKey, WrittenFloat, decode, decoded
 from worker.cli.input_files.remedies import list_remedy, map_option
 from worker.validation import given_offences
 
 _ESCAPES = {r"\n": "\n", r"\t": "\t", r"\r": "\r", r"\0": "\0"}
+_CODE = re.compile(r"\\x([0-9a-fA-F]{2})")  # as messages show a character that is not printable
 
 
 class WrongOption(ValueError):
@@ -88,7 +89,7 @@ class Selection:
             taken |= self.constants
         if self.kept:
             parts = ((column, part_of(record, column)) for column in self.kept)
-            kept = {column: part for column, part in parts if part is not None}
+            kept = {column: _without_bytes(part) for column, part in parts if part is not None}
             own_metadata = taken.get("metadata", {})
             if isinstance(own_metadata, dict):  # else the check of the input refuses it
                 taken["metadata"] = {**own_metadata, **kept}
@@ -148,6 +149,8 @@ def parse_delimiter(given: str) -> str:
     """Return the delimiter that an option names; raises `WrongOption`."""
     names = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
     delimiter = names.get(given.lower(), _ESCAPES.get(given, given))
+    if code := _CODE.fullmatch(delimiter):
+        delimiter = chr(int(code[1], 16))
     if len(delimiter) != 1 or delimiter in '"\r\n\0':
         raise WrongOption(f"{given!r} is not one character, such as ';', '|' or 'tab'")
     return delimiter
@@ -215,6 +218,17 @@ def part_of(record: Mapping[str, Any], column: str) -> Any:
     return value
 
 
+def _without_bytes(value: Any) -> Any:
+    """Return a value of Parquet with bytes that are no text, as metadata shows them."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, list):
+        return [_without_bytes(part) for part in value]
+    if isinstance(value, dict):
+        return {name: _without_bytes(part) for name, part in value.items()}
+    return value
+
+
 def is_within(column: str, name: str) -> bool:
     """Return whether what an option names is this column, or a part of it."""
     return name == column or name.startswith(f"{column}.")
@@ -226,7 +240,9 @@ def is_there(name: str, columns: Iterable[str]) -> bool:
 
 
 def _as_text(value: Any) -> Any:
-    """Return the text of a number or of a boolean, as JSON writes it."""
+    """Return the text of a number or of a boolean, as it was written in JSON."""
+    if isinstance(value, WrittenFloat) and math.isfinite(value):
+        return value.written
     is_number = isinstance(value, int | float) and math.isfinite(value)
     return json.dumps(value) if is_number else value
 
