@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -304,7 +305,7 @@ def test_texts_are_refused_with_the_command_that_names_them(tmp_path: Path) -> N
         ("# exported\nrequest,response\nq,a\n", "more columns: add --delimiter CHARACTER\n"),
         ("request^response\nq^a\n", "more columns: add --delimiter '^'\n"),
         ("id:question\n1:q\n", "more columns: add --delimiter :\n"),
-        ("2+2?,4\n3+3?,6\n", "(echo request,response; cat FILE) | evalworker enqueue - …"),
+        ("2+2?,4\n3+3?,6\n", r"(printf 'request,response\n'; cat FILE) | evalworker enqueue - …"),
     ],
 )
 def test_a_header_without_known_names_is_refused_with_what_may_be_meant(
@@ -487,6 +488,16 @@ def test_numbers_become_texts_as_they_are_written(tmp_path: Path) -> None:
     (value,) = inputs_of(path, *maps, "--metadata", "score")
     assert json.dumps(value["metadata"]) == '{"score": 1.1}'
     assert (value["request"], value["expected_output"]) == ("1.10", "1e2")
+
+
+def test_a_table_without_a_header_gets_one_with_its_own_delimiter(tmp_path: Path) -> None:
+    path = write(tmp_path, "2+2?\t4\tx\n3+3?\t6\ty\n", "x.tsv")
+    (complaint,) = complaints_about(path)
+    command = complaint.rpartition("if there is none: (")[2].partition("; cat FILE)")[0]
+    header = subprocess.check_output(command, shell=True, text=True)
+    assert header == "request\tresponse\tcolumn 3\n"
+    values = inputs_of(write(tmp_path, header + path.read_text(), "x.tsv"))
+    assert values[0] == {"request": "2+2?", "response": "4"}
 
 
 def test_an_answer_that_is_json_itself_is_suggested_as_a_whole(tmp_path: Path) -> None:

@@ -397,6 +397,31 @@ def test_quotes_of_texts_in_a_tab_file_do_not_swallow_rows(tmp_path: Path, end: 
     assert "if quotes are parts of the texts: sed " in complaint
 
 
+def test_csv_with_the_name_of_json_is_read_with_the_option_that_is_suggested(
+    tmp_path: Path,
+) -> None:
+    path = write(tmp_path, "question;answer\nq;a\n", "x.json")
+    assert complaints_about(path) == ["is CSV, in spite of its name: add --delimiter ';'"]
+    maps = ("--map", "request=question", "--map", "response=answer")
+    assert inputs_of(path, "--delimiter", ";", *maps) == [{"request": "q", "response": "a"}]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_of_few_ascii_letters_is_guessed(tmp_path: Path, encoding: str) -> None:
+    text = "request,response\n" + "中国的首都是哪里,一北京是中国的首都城市\n" * 9
+    path = write(tmp_path, text.encode(encoding), "x.csv")
+    assert complaints_about(path) == [f"may be UTF-16: add --encoding {encoding}"]
+    assert inputs_of(path, "--encoding", encoding)[0]["request"] == "中国的首都是哪里"
+
+
+def test_nul_characters_are_refused_with_the_command_that_removes_them(tmp_path: Path) -> None:
+    for name, content in (("x.csv", "request,id\na\0b,1\n"), ("x.jsonl", '{"request": "a\0b"}\n')):
+        (complaint,) = complaints_about(path := write(tmp_path, content, name))
+        command = complaint.rpartition(": tr ")[2].partition(" FILE |")[0]
+        mended = subprocess.check_output(f"tr {command} {path}", shell=True, text=True)
+        assert inputs_of(write(tmp_path, mended, name)) == [{"request": "ab"}]
+
+
 def test_parts_of_messages_are_refused_with_the_command_that_joins_their_texts(
     tmp_path: Path,
 ) -> None:

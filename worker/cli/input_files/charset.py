@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -30,6 +31,7 @@ _SHOWN = 60  # characters of a line
 _NOT_ASCII = re.compile(rb"[\x80-\xff]+")
 _FEW_INVALID = 4  # valid characters for each invalid one
 _WESTERN_RUN = 1.6  # bytes that are not ASCII in a row, on average
+_DIVIDING = ',;\t"{\n'
 _BETWEEN_NAMES = re.compile(r"[\"{}:,;|\t\r\n]")
 _FREQUENT = ["cp1252", "cp1251", "cp1253", "cp1255", "cp1256", "koi8_r", "cp932", "euc_jp"]
 _FREQUENT += ["gb18030", "big5", "cp949", "cp874"]
@@ -55,6 +57,28 @@ def unmarked_utf16(head: bytes) -> str | None:
     if even.count(0) > 0.6 * len(even) and odd.count(0) < 0.1 * len(odd):
         return "utf-16-be"
     return None
+
+
+def _utf16_with_few_zeros(head: bytes) -> str | None:
+    """Return which UTF-16 a text may be in of which little is ASCII, apart from what divides it."""
+    pairs = Counter(head[at : at + 2] for at in range(0, len(head) - 1, 2))
+    counts = {
+        encoding: sum(pairs[mark.encode(encoding)] for mark in _DIVIDING)
+        for encoding in ("utf-16-le", "utf-16-be")
+    }
+    guess = max(counts, key=lambda encoding: counts[encoding])
+    if not counts[guess]:
+        return None
+    try:
+        codecs.getincrementaldecoder(guess)().decode(head)
+    except UnicodeDecodeError:
+        return None
+    return guess
+
+
+def _beginning(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return file.read(_GUESSED_BYTES)
 
 
 def is_text_encoding(name: str) -> bool:
@@ -101,6 +125,8 @@ class EncodingOffence:
 
 def encoding_offence(file: BinaryIO) -> EncodingOffence:
     """Return where a file is not UTF-8, with a sample in the encoding that it may be in."""
+    if guess := _utf16_with_few_zeros(_beginning(file)):
+        return EncodingOffence(f"may be UTF-16: add --encoding {guess}", guess)
     file.seek(0)
     valid = 0  # runs of characters that are not ASCII
     for number, line in enumerate(file, 1):

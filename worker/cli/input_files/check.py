@@ -11,18 +11,20 @@ from worker.cli.input_files import columns
 from worker.cli.input_files.columns import ColumnOffence
 from worker.cli.input_files.complaints import Complaints, refusal
 from worker.cli.input_files.csv_dialect import likely_delimiter
+from worker.cli.input_files.csv_table import CsvTable
 from worker.cli.input_files.jq import jq_lines_command
+from worker.cli.input_files.json_object import WITHOUT_NUL
 from worker.cli.input_files.record import Record, Table, location
 from worker.cli.input_files.remedies import json_text_notes, no_object_offence, with_remedy
 from worker.cli.input_files.selection import Selection, Unfit, part_of
 from worker.errors import InvalidInputs
-from worker.validation import given_offences, missing_content
+from worker.validation import HAS_NUL, given_offences, missing_content
 
 EXAMPLES = 3
 _LONGEST_HEADER = 1000  # characters that are searched for a delimiter
 _NO_HEADER = (
     "if another line is the header: tail -n +2 FILE | evalworker enqueue - …\n"
-    "if there is none: (echo request,response; cat FILE) | evalworker enqueue - …"
+    "if there is none: (printf {header}; cat FILE) | evalworker enqueue - …"
 )
 _ONE_COLUMN = (
     "if there are more columns: add --delimiter {delimiter}\n"
@@ -50,10 +52,12 @@ class ColumnsRefused(InvalidInputs):
         self.suggested = suggested
 
 
-def _header_remedy(names: Sequence[str]) -> str:
+def _header_remedy(names: Sequence[str], delimiter: str) -> str:
     """Say what helps where the first line of a CSV file may be no header, or not be divided."""
     if len(names) > 1:
-        return _NO_HEADER
+        others = (f"column {number}" for number in range(3, len(names) + 1))
+        header = delimiter.join(("request", "response", *others)).replace("\t", r"\t")
+        return _NO_HEADER.format(header=shlex.quote(header + r"\n"))
     return _ONE_COLUMN.format(
         delimiter=shlex.quote(likely_delimiter(names[0][:_LONGEST_HEADER]) or "CHARACTER")
     )
@@ -118,8 +122,8 @@ class Check:
         }
         self._refuse(where, columns.missing_offence(self._columns, self._selection))
         offence = columns.column_offence(self._first, self._selection)
-        if offence and not offence.suggested and self._table.unit == "line":
-            remedy = _header_remedy(names)
+        if offence and not offence.suggested and isinstance(self._table, CsvTable):
+            remedy = _header_remedy(names, self._table.delimiter)
             offence = ColumnOffence(f"{offence.text}\n{remedy}")
         self._refuse(where, offence)
 
@@ -159,6 +163,8 @@ class Check:
         return [self._with_remedy(offence, value) for offence in offences]
 
     def _with_remedy(self, offence: str, value: dict[str, Any]) -> str:
+        if offence.endswith(HAS_NUL) and isinstance(self._table, CsvTable):
+            return f"{offence}: {WITHOUT_NUL}"
         name = offence.partition(" ")[0].partition("[")[0]
         column = self._selection.columns.get(name, name)
         return with_remedy(offence, value.get(name), column, self._table.jq_records)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Container
 
 from worker.cli.input_files.columns import listed
 from worker.cli.input_files.complaints import refusal
+from worker.cli.input_files.csv_dialect import likely_delimiter
 from worker.cli.input_files.csv_table import CsvTable
 from worker.cli.input_files.json_shape import json_table
 from worker.cli.input_files.parquet_table import ParquetTable
@@ -44,6 +46,15 @@ def _open(source: Source, delimiter: str | None, given: Container[str]) -> Table
     if is_json and delimiter is not None:
         raise refusal(source.name, "is JSON: leave out --delimiter")
     if is_json or (delimiter is None and source.suffix in _JSON_SUFFIXES):
+        if not is_json and (mark := _delimiter_of_names(head)):
+            option = f"--delimiter {shlex.quote(mark)}"
+            raise refusal(source.name, f"is CSV, in spite of its name: add {option}")
         return json_table(source.file, source.name, given)
     default = "\t" if source.suffix in _TAB_SUFFIXES else ","
     return CsvTable(source.file, source.name, delimiter=delimiter, default=default)
+
+
+def _delimiter_of_names(head: bytes) -> str | None:
+    """Return what divides the first line, if it is a header rather than JSON with a mistake."""
+    line = head.decode("utf-8", "replace").strip().partition("\n")[0]
+    return None if line.startswith(("{", "[")) else likely_delimiter(line)
