@@ -228,6 +228,11 @@ CHOICES = {"status_code": 200, "body": {"id": "x", "choices": [{"message": {"con
         ),
         (
             "a.jsonl",
+            json.dumps({"id": 1, "inputs": {"messages": TURNS}, "outputs": CHOICES["body"]}),
+            {"turns": TURNS, "response": "hi"},
+        ),
+        (
+            "a.jsonl",
             json.dumps({"prompt": {"raw": "q", "label": "l"}, "response": {"output": "a"}}),
             {"request": "q", "response": "a"},
         ),

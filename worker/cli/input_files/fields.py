@@ -60,8 +60,8 @@ _ALIASES = {
 
 
 _WITH_TEXT = ("request", "response", "expected_output")
-_TEXT_NAMES = {"content", "text", "raw", "value", "message"}
-"""Members that are the text of their object, whatever it is."""
+_TEXT_NAMES = {"content", "text", "raw", "value", "message", "choices"}
+"""Members that are the text of their object, or hold it, whatever it is."""
 
 _EXPECTED = ("expect", "reference")  # as in `expectations` and `reference_outputs`
 _DATA_SET_ENTRY = "doc"  # of lm-eval: a question, and the answer that is right
@@ -117,12 +117,22 @@ def suggested_columns(columns: Mapping[str, Any], filled: Collection[str]) -> di
             continue
         if fits(field, value):
             taken[field] = column
-        elif field in TEXTS and isinstance(value, list) and value and isinstance(value[0], str):
-            taken[field] = f"{column}.0"  # the first of several answers
+        elif field in TEXTS and (path := _first_text(value)):
+            taken[field] = f"{column}.{path}"
     # The only answer of a file is what its user wants to have evaluated.
     if "expected_output" in taken and not {*filled, *taken} & {"response", "turns"}:
         taken["response"] = taken.pop("expected_output")
     return {field: taken[field] for field in (*_ALIASES, *sorted(FIELDS)) if field in taken}
+
+
+def _first_text(value: Any) -> str | None:
+    """Return the path of the first of several answers, which may be the choices of a model."""
+    match value:
+        case [str(), *_]:
+            return "0"
+        case [{"message": {"content": str()}}, *_]:
+            return "0.message.content"
+    return None
 
 
 def meant_field(column: str) -> str | None:

@@ -130,7 +130,8 @@ def _paths_of_arrays(value: Any, path: str, depth: int) -> Iterator[str]:
         yield path
     elif isinstance(value, dict) and depth:
         for key, part in value.items():
-            yield from _paths_of_arrays(part, f"{path}.{key}", depth - 1)
+            if key.lower() not in _OF_ONE_RECORD:
+                yield from _paths_of_arrays(part, f"{path}.{key}", depth - 1)
 
 
 def _member_with_records(members: _Members, name: str) -> str | None:
