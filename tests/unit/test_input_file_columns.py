@@ -189,7 +189,6 @@ CHOICES = {"status_code": 200, "body": {"id": "x", "choices": [{"message": {"con
             "a.jsonl",
             json.dumps(
                 {
-                    "id": 1,
                     "input": {"question": "q"},
                     "expectedOutput": {"answer": "e"},
                     "output": {"answer": "a"},
@@ -213,7 +212,6 @@ CHOICES = {"status_code": 200, "body": {"id": "x", "choices": [{"message": {"con
             "a.jsonl",
             json.dumps(
                 {
-                    "id": 1,
                     "inputs": {"question": "q"},
                     "outputs": {"answer": "a"},
                     "reference_outputs": {"answer": "e"},

@@ -165,7 +165,8 @@ def _member_with_records(members: _Members, name: str) -> str | None:
             f"is one object; its inputs may be in {path}\n"
             f"take them: {jq_command(f'{jq_path(path)}[]')}",
         )
-    if is_alike and kinds in ({"object"}, {"array"}):
+    is_record = kinds == {"object"} and len({*map(meant_field, members.others)} - {None}) > 1
+    if is_alike and kinds in ({"object"}, {"array"}) and not is_record:
         raise refusal(name, _by_column_or_key(members))
     return None
 
