@@ -37,6 +37,14 @@ READABLE: dict[str, Callable[[Items], Items]] = {
     "numbered in another order": lambda items: [
         {**item, "index": index} for index, item in enumerate(reversed(items))
     ],
+    "numbered in another order, with inputs as text": lambda items: [
+        {**item, "index": index, "input": json.dumps(item["input"])}
+        for index, item in enumerate(reversed(items))
+    ],
+    "numbered as item_index, without inputs": lambda items: [
+        {**item, "index": None, "item_index": item["index"], "input": None}
+        for item in reversed(items)
+    ],
     "all with the same number": lambda items: [{**item, "index": 0} for item in items],
     "shuffled, in capitals": lambda items: [
         {**item, "index": None, "status": item["status"].upper()}
@@ -52,6 +60,14 @@ UNREADABLE: dict[str, Callable[[Items], Items]] = {
         {"status": item["status"], "evaluator_results": item.get("evaluator_results")}
         for item in items[1:]
     ],
+    "numbers in words, without inputs": lambda items: [
+        {**item, "index": f"{item['index']} of {len(items)}", "input": None}
+        for item in reversed(items)
+    ],
+    "numbered from 1, without inputs and the last": lambda items: [
+        {**item, "index": item["index"] + 1, "input": None} for item in items[:-1]
+    ],
+    "none at all": lambda _: [],
     "unknown words": lambda items: [{**item, "status": "adjudicated"} for item in items],
     "no words": lambda items: [{**item, "status": None} for item in items],
 }
@@ -67,6 +83,7 @@ class StrangeJudgeAPI(FakeJudgeAPI):
         self.fails_after_effect = False  # each POST is taken, and answered 502
         self.lists_new = True
         self.is_away = False  # each POST is answered 503, and starts nothing
+        self.forbidden: str | None = None  # a firewall answers such an input with 403
 
     def execution(self, batch: Any) -> dict[str, Any]:
         execution = super().execution(batch)
@@ -78,6 +95,10 @@ class StrangeJudgeAPI(FakeJudgeAPI):
         inputs = json.loads(request.content)["inputs"]
         if self.poison is not None and any(given["request"] == self.poison for given in inputs):
             return httpx.Response(500, json={"detail": "out of tokens"})
+        if self.forbidden is not None and any(
+            given["request"] == self.forbidden for given in inputs
+        ):
+            return httpx.Response(403, text="<title>Attention Required!</title>")
         taken = super().accept(request)
         return httpx.Response(502, text="bad gateway") if self.fails_after_effect else taken
 
@@ -269,6 +290,21 @@ def test_an_outage_is_not_blamed_on_any_input(
         resolve(replica, held.id, resubmit=True)
     replica.finish()
     assert replica.one("SELECT count(*) FROM eval_items WHERE status = 'completed'") == 3
+
+
+def test_an_input_that_a_firewall_refuses_lets_the_others_try_before_it(
+    replica: ManualReplica, remote: StrangeJudgeAPI
+) -> None:
+    remote.forbidden = "forbidden"
+    for request in ("forbidden", "a", "b", "c"):
+        replica.enqueue([request], tags=[request])
+    replica.step()
+    replica.step()
+    assert remote.posts() == 1
+    (gate,) = replica.rows("SELECT scope, reason FROM eval_gates")
+    assert gate == ("judge:judge", "403: Attention Required!")
+    waiting = replica.rows("SELECT failures FROM eval_batches ORDER BY due_at")
+    assert [batch.failures for batch in waiting] == [0, 0, 0, 1]
 
 
 def test_batches_in_doubt_never_take_the_last_slot(

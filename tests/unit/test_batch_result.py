@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from worker.domain.batch_result import BatchResult, UnreadableResult, read_batch_result
-from worker.domain.outcomes import BatchExecution, RemoteItem
+from worker.domain.outcomes import BatchExecution, EvaluatorResult, RemoteItem
 
 SENT = [
     {"request": "a", "response": "1"},
@@ -91,6 +91,14 @@ def test_servers_do_not_echo_to_the_letter(echo: dict[str, Any], index: int) -> 
     assert owners(read(first, replace(second, input=echo), third)) == ["a", "b", "c"]
 
 
+def test_a_number_in_place_of_a_text_is_evidence() -> None:
+    shown = [
+        replace(item, input={"response": float(given["response"])})
+        for item, given in zip(items(2, 0, 1), SENT, strict=True)
+    ]
+    assert owners(read(*shown)) == ["a", "b", "c"]
+
+
 def test_what_a_server_adds_to_turns_is_no_contradiction() -> None:
     sent: list[dict[str, Any]] = [
         {"turns": [{"role": "user", "content": text}], "contexts": ["one", "two"]}
@@ -127,6 +135,9 @@ def test_equal_inputs_may_swap_their_items() -> None:
         ([*items(0, 1, 2), replace(items(0)[0], error_message="other")], "several items echo"),
         ([*items(1, 2, echo=False), replace(items(0)[0], index=9, input=None)], "no numbering"),
         (items(None, None, echo=False), "2 items are shown for 3 inputs"),
+        (items(-1, -1, -1, echo=False), "no numbering"),
+        (items(1, 2, echo=False), "item 0 is missing, or the last one is"),
+        ([], "the batch ended 'completed', but shows no items"),
         ([*items(0, 1), replace(items(0)[0], index=2, status="reticulated", input=None)], "known"),
     ],
 )
@@ -147,6 +158,27 @@ def test_items_that_are_not_shown_are_missing_and_the_others_count() -> None:
     assert isinstance(result, BatchResult)
     assert (owners(result), result.missing) == (["a", "b"], frozenset({2}))
     assert result.may_retry(2)
+
+
+def test_the_echo_says_that_the_first_item_is_missing() -> None:
+    result = read(*items(0, 1, 2)[1:])
+    assert isinstance(result, BatchResult)
+    assert (result.reason(1), result.missing) == ("of b", frozenset({0}))
+
+
+def test_an_item_with_an_error_in_place_of_results_has_failed() -> None:
+    result = read(*(replace(item, status="completed") for item in items(0, 1, 2)))
+    assert owners(result) == ["a", "b", "c"]
+
+
+def test_items_without_results_and_failed_ones_with_them_are_odd() -> None:
+    scored = replace(items(0, 1, 2)[2], evaluator_results=(EvaluatorResult("length", 0.5, None),))
+    result = read(RemoteItem(0, "completed"), RemoteItem(1, "completed"), scored)
+    assert isinstance(result, BatchResult)
+    assert result.oddities == (
+        "2 completed items without results",
+        "1 failed item with results, which are left out",
+    )
 
 
 def test_parts_that_cannot_be_read_matter_only_if_an_input_has_no_item() -> None:

@@ -46,6 +46,15 @@ def execution(outcome: StatusOutcome) -> BatchExecution:
     return outcome.execution
 
 
+@pytest.mark.parametrize("more", [{"next": 2}, {"next_cursor": "abc"}, {"has_more": True}])
+def test_a_page_that_cannot_be_requested_is_missing(more: dict[str, Any]) -> None:
+    body = {**HEAD, "items": page_at(0), **more}
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, json=body))
+    with JudgeAPI(base_url=BASE, api_key="key", transport=transport) as api:
+        (reason,) = execution(api.status(ID)).unreadable
+    assert reason == "the items go on at a page that cannot be requested"
+
+
 @pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize(
     "next_url",

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from worker.domain.item_assignment import Ambiguous, Inputs, assign_items
 from worker.domain.lifecycle import ENDED_AT_REMOTE, GIVEN_UP_AT_REMOTE, RUNNING_AT_REMOTE
 from worker.domain.outcomes import BatchExecution, RemoteItem
+from worker.domain.phrases import quantity
 
 MAX_ODDITIES = 20  # kept per batch
+
+_WITH_ITEMS = frozenset({"completed", "partial"})  # ends of batches that were evaluated
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,12 @@ class UnreadableResult:
     reason: str
 
 
+def _status_of(item: RemoteItem) -> str:
+    """Return the status of an item; one that has an error instead of results has failed."""
+    has_error_alone = item.error_message and not item.evaluator_results
+    return "failed" if item.status == "completed" and has_error_alone else item.status
+
+
 def is_running(execution: BatchExecution) -> bool:
     """Return whether to keep waiting: every status that is not a known end means that."""
     return execution.status not in ENDED_AT_REMOTE
@@ -65,6 +74,9 @@ def is_undocumented_status(execution: BatchExecution) -> bool:
 
 def read_batch_result(execution: BatchExecution, sent: Inputs) -> BatchResult | UnreadableResult:
     """Sort the items of an ended batch by what became of the inputs that were `sent`."""
+    if not execution.items and execution.status in _WITH_ITEMS:
+        shown = f"the batch ended '{execution.status}', but shows no items"
+        return UnreadableResult("; ".join((shown, *execution.unreadable)))
     assignment = assign_items(execution.items, sent)
     if isinstance(assignment, Ambiguous):
         return UnreadableResult(assignment.reason)
@@ -76,9 +88,10 @@ def read_batch_result(execution: BatchExecution, sent: Inputs) -> BatchResult | 
     oddities += [f"item {item.index} was never sent" for item in assignment.surplus]
     unreadable = list(execution.unreadable)
     for index, item in assignment.items.items():
-        if item.status == "completed":
+        status = _status_of(item)
+        if status == "completed":
             completed[index] = item
-        elif item.status == "failed" or item.status in GIVEN_UP_AT_REMOTE:
+        elif status == "failed" or status in GIVEN_UP_AT_REMOTE:
             failed[index] = item
         elif item.status in RUNNING_AT_REMOTE:
             oddities.append(f"item {index} is '{item.status}' in an ended batch")
@@ -87,6 +100,12 @@ def read_batch_result(execution: BatchExecution, sent: Inputs) -> BatchResult | 
     missing = frozenset(sent) - completed.keys() - failed.keys()
     if missing and unreadable:
         return UnreadableResult("; ".join(unreadable[:MAX_ODDITIES]))
+    without = sum(not item.evaluator_results for item in completed.values())
+    if without:
+        oddities.append(f"{quantity(without, 'completed item')} without results")
+    scored = sum(bool(item.evaluator_results) for item in failed.values())
+    if scored:
+        oddities.append(f"{quantity(scored, 'failed item')} with results, which are left out")
     if missing:
         oddities.append(f"{len(missing)} of {len(sent)} items have no result")
     return BatchResult(

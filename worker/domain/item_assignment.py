@@ -40,6 +40,8 @@ def assign_items(items: Sequence[RemoteItem], sent: Inputs) -> Assignment | Ambi
     # Of equal inputs, items that are numbered alike may be equal without being repetitions.
     distinct = items if len(items) <= len(sent) else _without_repetitions(items)
     by_index = _assign_by_index(distinct, sent)
+    if by_index is not None and _may_count_from_1(by_index.items, sent):
+        return Ambiguous("item 0 is missing, or the last one is and the others count from 1")
     if by_index is not None:
         return by_index
     if any(has_content(item.input) for item in distinct):
@@ -79,6 +81,13 @@ def _assign_by_index(items: Sequence[RemoteItem], sent: Inputs) -> Assignment | 
     if surplus and len(assigned) < len(sent):
         return None
     return Assignment(assigned, surplus)
+
+
+def _may_count_from_1(items: Mapping[int, RemoteItem], sent: Inputs) -> bool:
+    """Return whether the items would fit the inputs before theirs just as well."""
+    if not items or 0 in items or len(items) == len(sent):
+        return False
+    return not any(contradicts(item.input, sent.get(at - 1, {})) for at, item in items.items())
 
 
 def _assign_by_order(items: Sequence[RemoteItem], sent: Inputs) -> Assignment | Ambiguous:
@@ -136,4 +145,5 @@ def _is_at_its_index(item: RemoteItem, sent: Inputs) -> bool:
 
 
 def _name(item: RemoteItem) -> str:
-    return "an item without an index" if item.index is None else f"item {item.index}"
+    has_index = item.index is not None and item.index >= 0
+    return f"item {item.index}" if has_index else "an item without a usable index"

@@ -73,7 +73,7 @@ class NoticeState(StrEnum):
 # The remote's statuses of a batch, and of an item, in lower case. Every status outside
 # ENDED_AT_REMOTE means "keep waiting", known or not: a new word must never end a batch.
 GIVEN_UP_AT_REMOTE = frozenset(
-    {"cancelled", "canceled", "expired", "aborted", "terminated", "timed_out"}
+    {"cancelled", "canceled", "expired", "aborted", "terminated", "timed_out", "timeout"}
 )
 """Undocumented ends that somebody or something decided: nothing is sent again unasked."""
 

@@ -24,7 +24,8 @@ class EvaluatorResult(NamedTuple):
 class RemoteItem:
     """One item of a batch execution; `index` counts from 0 in the submitted batch.
 
-    It is as received: None where there is none, and not always that of the input it belongs to.
+    It is as received, and not always that of the input it belongs to: None where there is none, -1
+    where it is no number from 0.
     """
 
     index: int | None

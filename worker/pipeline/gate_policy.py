@@ -12,6 +12,7 @@ from worker.store import concurrency_limit, gates, replicas
 from worker.store.database import Transaction
 from worker.store.leases import Claim
 
+PROBE_TURN_SECONDS = 2.0  # others that wait for the gate try within a second after it may open
 LEAVE_SECONDS = (0.2, 0.6)  # before work is due for a replica whose key is not refused
 
 
@@ -64,7 +65,8 @@ def record_failure(
         case Unavailable():
             wait = gate_wait(failures, rng)
     gates.close(tx, scope, wait=wait)
-    return wait, scope
+    # The others probe first: it may be this batch alone that is refused.
+    return max(wait, backoff(claim.failures, rng)) + PROBE_TURN_SECONDS, scope
 
 
 def record_throttle(

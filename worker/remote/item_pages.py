@@ -18,10 +18,10 @@ from worker.remote.urls import BaseURL
 
 
 class ItemPage(NamedTuple):
-    """The items on one page, as received, and the reference to the next one."""
+    """The items on one page, and the reference to the next one, as received."""
 
     items: list[Any]
-    next: str | None
+    next: Any
 
 
 def read_further_pages(
@@ -41,8 +41,8 @@ def read_further_pages(
         return first
     items, following = page
     seen = {str(page_url)}
-    while following is not None:
-        url = base_url.follow(page_url, following)
+    while following:
+        url = base_url.follow(page_url, following) if isinstance(following, str) else None
         if url is None or str(url) in seen:
             break
         seen.add(str(url))
@@ -68,4 +68,4 @@ def _item_page(body: object) -> ItemPage | None:
         items, following = items.get("results"), items.get("next") or following
     if not isinstance(items, list):
         return None
-    return ItemPage(items, following if isinstance(following, str) and following else None)
+    return ItemPage(items, following)

@@ -5,6 +5,7 @@ Every text of the remote is made storable here, keys included.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -51,7 +52,7 @@ def read_execution(body: object, *, expected_id: str) -> BatchExecution:
     oddities: list[str] = []
     unreadable: list[str] = []
     items = tuple(_read_items(body.get("items"), oddities, unreadable))
-    if body.get("next") is not None:
+    if body.get("next") or body.get("next_cursor") or body.get("has_more") is True:
         unreadable.append("the items go on at a page that cannot be requested")
     if head.status in ENDED_AT_REMOTE:  # a running batch may show all of its items, some, or none
         _compare_counts(body, head, items, oddities, unreadable)
@@ -119,15 +120,36 @@ def _read_items(items: object, oddities: list[str], unreadable: list[str]) -> It
 
 
 def _read_item(item: Mapping[str, Any], oddities: list[str]) -> RemoteItem:
-    echo, index = item.get("input"), count_or_none(item.get("index"))
+    echo, index = _read_echo(item.get("input")), _read_index(item)
     return RemoteItem(
         index=index,
         status=_status(item["status"]),
         evaluator_results=tuple(_read_results(item.get("evaluator_results"), index, oddities)),
         error_message=as_text(item.get("error_message")) or "",
         execution_log_id=string_or_none(item.get("execution_log_id")),
-        input=make_storable(echo) if isinstance(echo, dict) else None,
+        input=echo,
     )
+
+
+def _read_index(item: Mapping[str, Any]) -> int | None:
+    """Return the index as a number, -1 if it is none, and None where there is no index."""
+    given = item.get("index")
+    if given is None:
+        given = item.get("item_index")
+    if given is None:
+        return None
+    index = count_or_none(given)
+    return -1 if index is None else index
+
+
+def _read_echo(echo: object) -> Mapping[str, Any] | None:
+    """Return the echo of an input; some servers show it as a text that holds JSON."""
+    if isinstance(echo, str):
+        try:
+            echo = json.loads(echo)
+        except (ValueError, RecursionError):
+            return None
+    return make_storable(echo) if isinstance(echo, dict) else None
 
 
 def _read_results(
@@ -135,6 +157,8 @@ def _read_results(
 ) -> Iterator[EvaluatorResult]:
     if results is None:
         return
+    if isinstance(results, dict) and "score" in results and "evaluator_name" in results:
+        results = [results]  # the only one, without a list around it
     if isinstance(results, dict):
         results = [_with_name(name, result) for name, result in results.items()]
     if not isinstance(results, list):
@@ -151,7 +175,9 @@ def _read_results(
 
 
 def _with_name(name: str, result: object) -> object:
-    """Name a result that came in an object keyed by evaluator name."""
+    """Name a result that came in an object keyed by evaluator name; it may be a score alone."""
+    if isinstance(result, int | float | str):
+        return {"evaluator_name": name, "score": result}
     if not isinstance(result, dict):
         return result
     return {**result, "evaluator_name": result.get("evaluator_name") or name}
