@@ -8,12 +8,12 @@ on one event loop.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -160,21 +160,26 @@ class Ledger:
                 isolation_level=None,
                 timeout=BUSY_SECONDS,
             )
-            if read_only:
-                self.waits()
-            else:
-                # A killed process loses no commit; after a power failure the last may be gone.
-                self._connection.executescript(
-                    "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;" + SCHEMA
-                )
+            with contextlib.ExitStack() as opened:
+                opened.callback(self.close)
+                self._prepare(read_only=read_only)
+                opened.pop_all()
         except (OSError, sqlite3.Error) as error:
             reason = getattr(error, "strerror", None) or error
             raise NotPossible(f"{path} is no state file of a judge: {reason}") from error
 
+    def _prepare(self, *, read_only: bool) -> None:
+        if read_only:
+            self.waits()  # which fails in a file of another kind
+            return
+        # A killed process loses no commit; after a power failure the last may be gone.
+        pragmas = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
+        self._connection.executescript(pragmas + SCHEMA)
+
     def close(self) -> None:
         self._connection.close()
 
-    @contextmanager
+    @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         self._connection.execute("BEGIN IMMEDIATE")
         with self._connection:
