@@ -219,6 +219,11 @@ def test_any_2xx_with_an_id_is_accepted(status: int) -> None:
         assert api.submit("j", [{}]) == Accepted(ID)
 
 
+def test_an_id_that_is_a_number_is_taken_as_text() -> None:
+    with api_with(httpx.Response(202, json={"batch_execution_id": 7})) as api:
+        assert api.submit("j", [{}]) == Accepted("7")
+
+
 @pytest.mark.parametrize(
     "response",
     [
@@ -229,7 +234,8 @@ def test_any_2xx_with_an_id_is_accepted(status: int) -> None:
         httpx.Response(202, json={"error": "boom"}),
         httpx.Response(202, json=[ID]),
         httpx.Response(202, json={"batch_execution_id": ""}),
-        httpx.Response(202, json={"batch_execution_id": 7}),
+        httpx.Response(202, json={"batch_execution_id": True}),
+        httpx.Response(202, json={"batch_execution_id": 7.5}),
         httpx.Response(202, json={"batch_execution_id": "x" * 5000}),
     ],
 )
@@ -308,6 +314,16 @@ def test_a_status_url_outside_the_base_path_is_not_used() -> None:
 
 
 # --- status codes -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("status", "is_blamed"), [(408, True), (425, False), (500, True)])
+def test_a_timeout_at_the_server_may_be_the_fault_of_an_input_like_a_5xx(
+    status: int, is_blamed: bool
+) -> None:
+    with api_with(httpx.Response(status, text="too slow")) as api:
+        expected = Unavailable(f"{status}: too slow", is_server_error=is_blamed)
+        assert api.submit("j", [{}]) == expected
+
 
 Outcome = type[Any]
 
@@ -520,6 +536,15 @@ def test_a_response_is_limited_in_size() -> None:
         ({"inputs": [{}, {"contexts": ["too few"]}]}, "inputs[1].contexts: too few"),
         ({"title": "Invalid.", "inputs": {"0": ["bad"]}}, "Invalid.; inputs.0: bad"),
         (["plain", "list"], "plain; list"),
+        (
+            {
+                "detail": [
+                    {"type": "t", "loc": ["body", "inputs", 1, "request"], "msg": "too short"},
+                    {"loc": ["body"], "msg": "no object", "input": "private"},
+                ]
+            },
+            "inputs[1].request: too short; no object",
+        ),
         ({"detail": "two\nlines\x07 \x00"}, "two lines \\u0000"),
         ("only text", "only text"),
     ],

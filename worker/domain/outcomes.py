@@ -149,7 +149,7 @@ class Unavailable:
 
     `sent` is False only where the request provably did not reach the API (connection refused,
     name not resolved, TLS handshake failed). A POST with `sent` True may have started a batch.
-    `is_server_error` is True where a response came, and its status code was 5xx.
+    `is_server_error` is True where a response came, and its status code was 5xx or 408.
     """
 
     reason: str

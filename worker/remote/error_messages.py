@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -75,6 +75,9 @@ def _field_errors(value: object, path: str, depth: int = 0) -> Iterator[str]:
             yield f"{path}: {value}" if path else value
     elif depth > MAX_DEPTH:
         return
+    elif isinstance(value, dict) and _has_location(value):
+        location = _location_path(value["loc"])
+        yield f"{location}: {value['msg']}" if location else value["msg"]
     elif isinstance(value, dict):
         for name, part in value.items():
             yield from _field_errors(part, f"{path}.{name}" if path else str(name), depth + 1)
@@ -83,3 +86,15 @@ def _field_errors(value: object, path: str, depth: int = 0) -> Iterator[str]:
         for index, part in enumerate(value):
             part_path = path if is_text_list else f"{path}[{index}]"
             yield from _field_errors(part, part_path, depth + 1)
+
+
+def _has_location(error: Mapping[str, Any]) -> bool:
+    """Return whether this is a field error of FastAPI: it has its path as a list."""
+    return isinstance(error.get("loc"), list) and isinstance(error.get("msg"), str)
+
+
+def _location_path(parts: Sequence[object]) -> str:
+    """Write `["body", "inputs", 1, "request"]` as `inputs[1].request`."""
+    named = parts[1:] if parts[:1] == ["body"] else parts
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in named)
+    return path.removeprefix(".")

@@ -35,6 +35,8 @@ class UnreadableExecution(Exception):
 def read_batch_id(body: object) -> str | None:
     """Return the id of a batch execution; None where the body has no usable one."""
     value = body.get("batch_execution_id") if isinstance(body, dict) else None
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
     if not isinstance(value, str) or not value.strip():
         return None
     batch_id = make_storable(value)

@@ -201,7 +201,9 @@ def _refusal(response: ApiResponse) -> Refusal:
             return Denied(reason, key_refused=True)
         case 403:
             return Denied(reason, judge_only=True)
-        case 408 | 425:
+        case 408:  # one input may take too long, as one may bring a 5xx
+            return Unavailable(reason, is_server_error=True)
+        case 425:
             return Unavailable(reason)
         case status if 300 <= status < 400:
             location = response.headers.get("location", "nowhere")
