@@ -84,6 +84,7 @@ class StrangeJudgeAPI(FakeJudgeAPI):
         self.lists_new = True
         self.is_away = False  # each POST is answered 503, and starts nothing
         self.forbidden: str | None = None  # a firewall answers such an input with 403
+        self.refuses: dict[str, int] = {}  # of "list" and "status": answered with this status code
 
     def execution(self, batch: Any) -> dict[str, Any]:
         execution = super().execution(batch)
@@ -101,6 +102,16 @@ class StrangeJudgeAPI(FakeJudgeAPI):
             return httpx.Response(403, text="<title>Attention Required!</title>")
         taken = super().accept(request)
         return httpx.Response(502, text="bad gateway") if self.fails_after_effect else taken
+
+    def list(self, request: httpx.Request) -> httpx.Response:
+        if "list" in self.refuses:
+            return httpx.Response(self.refuses["list"], text="no")
+        return super().list(request)
+
+    def show(self, request: httpx.Request) -> httpx.Response:
+        if "status" in self.refuses:
+            return httpx.Response(self.refuses["status"], text="no")
+        return super().show(request)
 
     def is_listed(self, batch: Any) -> bool:
         return self.lists_new
@@ -223,6 +234,39 @@ def test_a_batch_is_never_submitted_more_often_than_the_limit(
     assert replica.states() == ["finished", "held"]
     assert "502" in replica.batches()[1].error
     assert len(remote.inputs()) == 1 + 3
+
+
+@pytest.mark.parametrize("status", [200, 403, 406, 500])
+def test_a_list_that_cannot_be_read_stops_nothing_else_and_the_batch_is_held_in_the_end(
+    database: Database, remote: StrangeJudgeAPI, status: int
+) -> None:
+    replica = ManualReplica(database, remote, batch_timeout=0.0)
+    remote.refuses["list"] = status
+    remote.next_answer(remote.accept_and_lose)
+    replica.enqueue(["in doubt"])
+    replica.step()
+    for number in range(12):
+        replica.pass_time()
+        replica.enqueue([f"question {number}"])
+        run(replica, 2)
+        assert replica.rows("SELECT 1 FROM eval_gates WHERE closed_at IS NOT NULL") == []
+    assert replica.states() == ["held"] + ["finished"] * 12
+    error = replica.batches()[0].error
+    assert error.startswith("the list cannot be read: ")
+    assert f"{status}: no" in error
+    assert remote.posts() == 1 + 12
+
+
+def test_a_refused_key_still_stops_everything_where_the_list_says_so(
+    replica: ManualReplica, remote: StrangeJudgeAPI
+) -> None:
+    replica.enqueue(["served"])
+    replica.finish()
+    remote.refuses["list"] = 401
+    remote.next_answer(remote.accept_and_lose)
+    replica.enqueue(["in doubt"])
+    run(replica, 2)
+    assert replica.one("SELECT scope FROM eval_gates WHERE closed_at IS NOT NULL") == "api"
 
 
 def test_a_batch_in_doubt_leaves_its_inputs_fewer_attempts(

@@ -35,6 +35,7 @@ def found_among(
     taken: Collection[str] = (),
     seconds: float = 0,
     own_tag: str | None = "evalworker:1",
+    next_url: str | None = None,
 ) -> object:
     """The outcome of a search in these, listed newest first; each request takes `seconds`."""
     by_name = {given["batch_execution_id"]: given for given in batches}
@@ -49,7 +50,7 @@ def found_among(
         start = int(request.url.params.get("cursor", 0))
         rows = [{**given, "items": None} for given in newest_first[start : start + page_size]]
         more = start + page_size < len(newest_first)
-        following = f"https://judge.test/?cursor={start + page_size}" if more else None
+        following = f"https://judge.test/?cursor={start + page_size}" if more else next_url
         return httpx.Response(200, json={"next": following, "results": rows})
 
     with JudgeAPI(
@@ -85,6 +86,27 @@ def test_what_bears_another_batchs_tag_is_not_taken_by_one_that_was_sent_without
     theirs = batch("theirs", after=1, tags=["evalworker:2"])
     ours = batch("ours", after=2, tags=["nightly"])
     assert found_among(theirs, ours, own_tag=None) == Match("ours")
+
+
+@pytest.mark.parametrize("tags", [[], [{"name": "evalworker:1"}]], ids=["none", "objects"])
+def test_tags_that_are_not_there_say_nothing(tags: list[Any]) -> None:
+    other = batch("other", after=1, inputs=[{"request": "another"}], tags=tags)
+    assert found_among(other, batch("ours", after=2, tags=tags)) == Match("ours")
+
+
+def test_tags_are_compared_without_case() -> None:
+    assert found_among(batch("ours", after=1, tags=["EvalWorker:1"])) == Match("ours")
+    theirs = batch("theirs", after=1, tags=["EvalWorker:2"])
+    assert found_among(theirs, own_tag=None) == Absent()
+
+
+def test_where_the_list_cannot_be_read_as_a_whole_what_is_not_shown_is_not_absent() -> None:
+    unreadable = batch("unreadable", after=1, status=None)
+    assert found_among(unreadable) == Unclear("1 row of the list cannot be read")
+    assert found_among(unreadable, batch("ours", after=2)) == Match("ours")
+    assert isinstance(
+        found_among(batch("on page 1", after=9, inputs=[{}]), next_url="?page=2"), Unclear
+    )
 
 
 @pytest.mark.parametrize(

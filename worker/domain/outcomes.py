@@ -69,10 +69,14 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One page of the list; `next_cursor` is None on the last."""
+    """One page of the list; `next_cursor` is None on the last.
+
+    `gap` says what of the list cannot be read: a batch that is not shown may be there.
+    """
 
     executions: tuple[BatchExecution, ...]
     next_cursor: str | None = None
+    gap: str | None = None
 
 
 class JudgeEntry(NamedTuple):

@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from worker.domain.backoff import backoff, first_search_wait, search_wait
+from worker.domain.backoff import LOST_AFTER_FAILURES, backoff, first_search_wait, search_wait
 from worker.domain.batch_result import is_running
 from worker.domain.doubt import Continuation, continue_in_doubt
 from worker.domain.echoes import has_content, is_echo
@@ -37,6 +37,7 @@ from worker.domain.phrases import quantity
 from worker.pipeline import gate_policy
 from worker.pipeline.admission import Admitted, Deferred, NothingDue, OnHold, admit_request
 from worker.pipeline.context import StepContext
+from worker.pipeline.path_check import LATELY_SECONDS
 from worker.remote import JudgeAPI
 from worker.remote.pagination import Incomplete, list_pages
 from worker.store import gates, leases, submission
@@ -162,14 +163,22 @@ class Recovery:
     ) -> bool:
         """Record a search that says nothing; it is repeated until the batch is overdue."""
         rng = self.context.rng
-        if cause is None and self._is_overdue(claim):
+        is_lasting = cause is None or claim.failures >= LOST_AFTER_FAILURES
+        concerns_others = cause is not None and self._concerns_others(cause)
+        if is_lasting and not concerns_others and self._is_overdue(claim):
             return leases.put_on_hold(tx, claim, reason=reason)
         wait, gate = backoff(claim.failures + 2, rng), None
-        if cause is not None:
+        if cause is not None and concerns_others:
             wait, gate = gate_policy.record_failure(tx, cause, claim, gates.STATUS, rng)
         return submission.record_search(
             tx, claim, wait=wait, reason=reason, was_whole=False, gate=gate
         )
+
+    def _concerns_others(self, cause: Throttled | Denied | Unavailable) -> bool:
+        """Return whether other requests would fail as well: not while the API serves some."""
+        if isinstance(cause, Throttled) or (isinstance(cause, Denied) and cause.key_refused):
+            return True
+        return not self.context.api.has_served_within(LATELY_SECONDS)
 
     def _is_overdue(self, claim: Claim) -> bool:
         """Return whether the batch is in doubt for longer than any batch may take."""
@@ -261,7 +270,7 @@ class NoList:
 
 @dataclass(frozen=True, slots=True)
 class Unclear:
-    """The list, or one candidate, could not be read to the end; the search is repeated later."""
+    """The list, or one candidate, could not be read as a whole; the search is repeated later."""
 
     reason: str
     cause: Throttled | Denied | Unavailable | None = None
@@ -291,11 +300,11 @@ def search(
     does not search further back.
     """
     end = monotonic() + MAX_SECONDS
-    candidates = _candidates(api, lost, monotonic)
-    if not isinstance(candidates, list):
-        return candidates
+    listed = _candidates(api, lost, monotonic)
+    if not isinstance(listed, tuple):
+        return listed
+    candidates, unclear = listed
     others = known([row.batch_execution_id for row in candidates])
-    unclear: Unclear | None = None
     indistinct: Indistinct | None = None
     for row in sorted(candidates, key=lambda row: row.created_at or lost.since):
         if monotonic() > end:
@@ -316,8 +325,10 @@ def search(
 
 def _candidates(
     api: JudgeAPI, lost: LostSubmission, monotonic: Callable[[], float]
-) -> list[BatchExecution] | NoList | Unclear:
+) -> tuple[list[BatchExecution], Unclear | None] | NoList | Unclear:
+    """Return what may be the batch, and why there may be more; or why there is nothing to show."""
     candidates: list[BatchExecution] = []
+    unclear: Unclear | None = None
     since = lost.since - CLOCK_MARGIN
     for page in list_pages(
         lambda cursor: api.list_executions(judge_id=lost.judge_id, date_from=since, cursor=cursor),
@@ -326,33 +337,42 @@ def _candidates(
         monotonic=monotonic,
     ):
         match page:
-            case Listed(executions):
+            case Listed(executions, gap=gap):
                 candidates += [row for row in executions if _may_be_lost_batch(row, lost)]
+                unclear = Unclear(gap) if gap else unclear
             case NotFound(reason, is_path_known=is_path_known):
                 has_served = is_path_known or api.has_served_within(math.inf)
                 return NoList(f"there is no list to search ({reason})", not has_served)
             case Incomplete(reason):
                 return Unclear(reason)
             case Throttled(reason) | Denied(reason) | Unavailable(reason):
-                return Unclear(reason, page)
-    return candidates
+                return Unclear(f"the list cannot be read: {reason}", page)
+    return candidates, unclear
 
 
 def _may_be_lost_batch(row: BatchExecution, lost: LostSubmission) -> bool:
-    """Decide by what the list shows: the tag, or else the number of inputs and the time."""
-    if row.tags is not None and lost.own_tag is not None:
-        return lost.own_tag in row.tags
-    if any(tag.startswith(OWN_TAG) for tag in row.tags or ()):
+    """Decide by what the list shows: the tag, or else the number of inputs and the time.
+
+    Only tags that are there say something: some servers show an empty list for every batch.
+    """
+    if row.tags and lost.own_tag is not None:
+        return _has_own_tag(row, lost)
+    if any(tag.casefold().startswith(OWN_TAG) for tag in row.tags or ()):
         return False  # it belongs to another batch, even if it has the same inputs
     if row.created_at is not None and row.created_at < lost.since - CLOCK_MARGIN:
         return False
     return row.total_count is None or row.total_count == len(lost.inputs)
 
 
+def _has_own_tag(row: BatchExecution, lost: LostSubmission) -> bool:
+    tags = {tag.casefold() for tag in row.tags or ()}
+    return lost.own_tag is not None and lost.own_tag.casefold() in tags
+
+
 def _is_lost_batch(
     api: JudgeAPI, row: BatchExecution, lost: LostSubmission
 ) -> bool | Unclear | Indistinct:
-    if row.tags is not None and lost.own_tag is not None:
+    if _has_own_tag(row, lost):
         return True
     match api.status(row.batch_execution_id, spaced=True):
         case Found(execution):
@@ -364,7 +384,7 @@ def _is_lost_batch(
         case NotFound():
             return False
         case Throttled(reason) | Denied(reason) | Unavailable(reason) as cause:
-            return Unclear(reason, cause)
+            return Unclear(f"batch {row.batch_execution_id} cannot be read: {reason}", cause)
 
 
 def _has_inputs(execution: BatchExecution, inputs: Sequence[Mapping[str, Any]]) -> bool:

@@ -27,6 +27,7 @@ from worker.domain.outcomes import (
     TooLarge,
     Unavailable,
 )
+from worker.domain.phrases import quantity
 from worker.remote.error_messages import MESSAGE_FIELDS, error_message, one_line, without_markup
 from worker.remote.json_values import string_or_none
 from worker.remote.parsing import UnreadableExecution, read_batch_id, read_execution, read_list_row
@@ -144,8 +145,15 @@ def list_outcome(response: ApiResponse, *, first_page: bool) -> ListOutcome:
     body = response.body
     if not isinstance(body, dict) or not isinstance(body.get("results"), list):
         return Unavailable(response.explain("the response is not a list of batches"))
-    rows = (read_list_row(row) for row in body["results"])
-    return Listed(tuple(row for row in rows if row is not None), _cursor(body.get("next")))
+    rows = [read_list_row(row) for row in body["results"]]
+    executions = tuple(row for row in rows if row is not None)
+    cursor, gap = _cursor(body.get("next")), None
+    if len(executions) < len(rows):
+        unread = quantity(len(rows) - len(executions), "row")
+        gap = f"{unread} of the list cannot be read"
+    elif body.get("next") and cursor is None:
+        gap = response.clean(f"the list goes on at a page without a cursor ({body['next']})")
+    return Listed(executions, cursor, gap)
 
 
 def judges_outcome(response: ApiResponse) -> JudgesOutcome:
