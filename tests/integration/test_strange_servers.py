@@ -269,6 +269,19 @@ def test_a_refused_key_still_stops_everything_where_the_list_says_so(
     assert replica.one("SELECT scope FROM eval_gates WHERE closed_at IS NOT NULL") == "api"
 
 
+def test_a_batch_whose_status_may_never_be_read_is_held_and_not_sent_again(
+    database: Database, remote: StrangeJudgeAPI
+) -> None:
+    replica = ManualReplica(database, remote, batch_timeout=0.0)
+    remote.refuses["status"] = 403
+    replica.enqueue(["question"])
+    run(replica, 10)
+    assert replica.states() == ["submitted"]
+    run(replica, 2)
+    assert replica.batches() == [("held", "its status may not be read: 403: no")]
+    assert remote.posts() == 1
+
+
 def test_a_batch_in_doubt_leaves_its_inputs_fewer_attempts(
     database: Database, remote: StrangeJudgeAPI
 ) -> None:

@@ -88,6 +88,10 @@ class Poller:
             case Unavailable(reason) if overdue and claim.failures >= LOST_AFTER_FAILURES:
                 reason = f"no usable response after {elapsed:.0f} s: {reason}"
                 self._record_lost(tx, claim, reason)
+            case Denied(reason, key_refused=False) if (
+                overdue and claim.failures >= LOST_AFTER_FAILURES
+            ):
+                leases.put_on_hold(tx, claim, reason=f"its status may not be read: {reason}")
             case NotFound(reason):
                 wait = self._poll_wait(claim)
                 polling.record_poll_failed(tx, claim, reason=reason, wait=wait)
