@@ -1,4 +1,4 @@
-"""Files that cannot be read are refused with the place, the reason and what helps."""
+"""Files that cannot be read are refused with the line, the reason and what helps."""
 
 from __future__ import annotations
 
@@ -33,6 +33,12 @@ from worker.cli.input_files.input_file import open_input_file
 from worker.cli.input_files.json_lines import JsonLines
 from worker.cli.input_files.record import Record
 from worker.errors import EvalWorkerError, InvalidInputs
+
+TRAILING_COMMA = (
+    "is not JSON: Illegal trailing comma before end of object (column 16)"
+    if sys.version_info >= (3, 13)
+    else "is not JSON: Expecting property name enclosed in double quotes (column 17): a comma"
+)
 
 
 @pytest.mark.parametrize(
@@ -101,10 +107,7 @@ def test_a_file_that_holds_no_inputs_is_recognised_by_its_content(
         (b'{"request": "a"},', "is not JSON: Extra data (column 17): a comma follows the object"),
         (b"[1]", "must be an object, not a list"),
         (b'[{"request": "a"}]', "must be an object, not a list: take its elements: jq -c '.[]'"),
-        (
-            b'{"request": "a",}',
-            "is not JSON: Expecting property name enclosed in double quotes (column 17): a comma",
-        ),
+        (b'{"request": "a",}', TRAILING_COMMA),
         (b'{"request": "a\tb"}', "is not JSON: Invalid control character at (column 15): json"),
         (b'"text"', "must be an object, not a string"),
         (b'{"request": "\xff"}', "is not UTF-8 (byte 14)"),

@@ -141,8 +141,8 @@ def test_a_response_that_is_not_this_batch_is_unavailable(body: object) -> None:
     ("index", "expected"),
     [
         *((number, 2) for number in (2, "2", " 02 ", 2.0, "2.0")),
-        *((odd, None) for odd in (None, True, False, -1, "-1", 1.5, "two", "", 10**400)),
-        ([], None),
+        *((odd, -1) for odd in (True, False, -1, "-1", 1.5, "two", "", 10**400, [])),
+        (None, None),
     ],
 )
 def test_an_index_is_a_whole_number_that_may_be_text(index: object, expected: int | None) -> None:
@@ -263,14 +263,22 @@ def test_an_evaluator_without_a_name_gets_one() -> None:
 
 
 def test_results_keyed_by_name_are_read() -> None:
-    given = {"A": {"score": 1}, "B": {"evaluator_name": None, "score": 0}, "C": 5}
+    given = {"A": {"score": 1}, "B": {"evaluator_name": None, "score": 0}, "C": 5, "D": [5]}
     items = [{"index": 0, "status": "completed", "evaluator_results": given}]
     execution = read(batch(items=items))
     assert [(r.evaluator_name, r.score) for r in execution.items[0].evaluator_results] == [
         ("A", 1.0),
         ("B", 0.0),
+        ("C", 5.0),
     ]
-    assert execution.oddities == ("result 3 of item 0 is not an object",)
+    assert execution.oddities == ("result 4 of item 0 is not an object",)
+
+
+def test_the_only_result_may_lack_its_list() -> None:
+    given = {"evaluator_name": "A", "score": 0.5, "justification": "short"}
+    items = [{"index": 0, "status": "completed", "evaluator_results": given}]
+    (result,) = read(batch(items=items)).items[0].evaluator_results
+    assert (result.evaluator_name, result.score, result.justification) == ("A", 0.5, "short")
 
 
 def test_a_justification_that_is_not_a_string_is_kept_as_json() -> None:

@@ -55,7 +55,7 @@ def agrees(shown: Any, sent: Any) -> bool:
         return all(agrees(shown.get(name), part) for name, part in sent.items())
     if isinstance(shown, list) and isinstance(sent, list):
         return len(shown) == len(sent) and all(map(agrees, shown, sent))
-    if isinstance(shown, int | float) and isinstance(sent, str):
+    if type(shown) in (int, float) and isinstance(sent, str):
         return _is_number(sent, shown)
     has_other_shape = sent is not None and type(shown) is not type(sent)
     return shown is None or has_other_shape or bool(shown == sent)

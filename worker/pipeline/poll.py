@@ -25,7 +25,7 @@ from worker.domain.polling import poll_wait
 from worker.pipeline import gate_policy
 from worker.pipeline.admission import Admitted, admit_request
 from worker.pipeline.context import StepContext
-from worker.pipeline.path_check import check_missing
+from worker.pipeline.path_check import LATELY_SECONDS, check_missing
 from worker.store import gates, leases, polling
 from worker.store.batch_items import batch_items
 from worker.store.database import Transaction
@@ -89,7 +89,7 @@ class Poller:
                 reason = f"no usable response after {elapsed:.0f} s: {reason}"
                 self._record_lost(tx, claim, reason)
             case Denied(reason, key_refused=False) if (
-                overdue and claim.failures >= LOST_AFTER_FAILURES
+                overdue and claim.failures >= LOST_AFTER_FAILURES and self._serves_others()
             ):
                 leases.put_on_hold(tx, claim, reason=f"its status may not be read: {reason}")
             case NotFound(reason):
@@ -103,6 +103,10 @@ class Poller:
                 polling.record_poll_failed(tx, claim, reason=reason, wait=wait, gate=gate)
                 return wait
         return None
+
+    def _serves_others(self) -> bool:
+        """Return whether the API has served a request lately: its URL and key are right."""
+        return self.context.api.has_served_within(LATELY_SECONDS)
 
     def _record_running(self, tx: Transaction, claim: Claim, execution: BatchExecution) -> float:
         wait = self._poll_wait(claim)
