@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
@@ -17,6 +18,7 @@ from tests.support.fake_judge_api import FakeJudgeAPI
 from tests.support.gateways import JSON_KEYS, KEY, client, running_gateway, submit
 from tests.support.manual_replica import ManualReplica
 from worker.config import load_settings
+from worker.gateway.openapi import HAS_WORDS
 from worker.store.database import Database
 
 pytestmark = pytest.mark.one_database("postgres")
@@ -26,6 +28,12 @@ ORDINARY, LONG = 10, 2000  # examples for each operation and kind of data
 
 def test_the_document_in_the_docs_is_current() -> None:
     assert OPENAPI.read_text("utf-8") == openapi_text(), "run `python -m scripts.generate_docs`"
+
+
+def test_the_document_and_the_gateway_call_the_same_characters_white_space() -> None:
+    characters = [chr(code) for code in range(0x10000)]
+    blank = [character for character in characters if not re.search(HAS_WORDS, character)]
+    assert blank == [character for character in characters if character.isspace()]
 
 
 def test_the_document_is_served_without_a_key(sqlite_url: str) -> None:

@@ -25,11 +25,13 @@ _ERRORS = {
     429: "The key has reached its rate limit.",
     503: "The database is unavailable for a moment.",
 }
+# What Python calls white space, which `\s` of JavaScript is not quite.
+HAS_WORDS = r"[^\t-\r\x1c- \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
 _CONTENT = [  # one of `CONTENT_FIELDS`, with something to evaluate
     {"required": [name], "properties": {name: schema}}
     for name, schema in (
-        ("request", {"type": "string", "pattern": r"\S"}),
-        ("response", {"type": "string", "pattern": r"\S"}),
+        ("request", {"type": "string", "pattern": HAS_WORDS}),
+        ("response", {"type": "string", "pattern": HAS_WORDS}),
         ("turns", {"type": "array", "minItems": 1}),
     )
 ]
