@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import httpx
+import pytest
 
 from tests.support.fake_judge_api import FakeJudgeAPI, answering, questions
 from tests.support.manual_replica import ManualReplica
+from worker.pipeline.dispatcher import Dispatcher
 from worker.store.database import Database
 
 
@@ -205,3 +207,24 @@ def test_an_unknown_judge_fails_its_items_with_the_apis_words(
     status, error = replica.one("SELECT status, error FROM eval_jobs")
     assert status == "failed"
     assert "No Judge matches the given query." in error
+
+
+@pytest.mark.one_database("sqlite")
+def test_a_sweep_for_stray_inputs_that_had_to_wait_is_repeated_within_minutes(
+    replica: ManualReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swept: list[float] = []
+    now = [0.0]
+
+    def sweep(_: object) -> None:
+        swept.append(now[0])
+        now[0] += 300.0  # the database was away
+
+    monkeypatch.setattr("worker.store.job_completion.wake_stray_jobs", sweep)
+    dispatcher = Dispatcher(replace(replica.context, monotonic=lambda: now[0]))
+    for _ in range(3):
+        dispatcher.turn()
+        now[0] += 599.0
+        dispatcher.turn()
+        now[0] += 1.0
+    assert swept == [0.0, 900.0, 1800.0]

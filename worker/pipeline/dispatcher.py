@@ -19,6 +19,7 @@ TURN_SECONDS = 0.5  # between two turns when nothing wakes the dispatcher
 DEBOUNCE_SECONDS = 0.02  # wake-ups within this time make one turn
 SWEEP_SECONDS = 15.0  # between two sweeps for waiting items that nothing would plan
 MAX_SWEEP_PART = 0.02  # of the time: where millions wait, a sweep takes a while
+MAX_SWEEP_SECONDS = 600.0  # between two sweeps, also if the database made one wait for minutes
 TROUBLE_SECONDS = 2.0  # after a turn that failed
 
 
@@ -84,4 +85,5 @@ class Dispatcher:
         if began >= self._sweeps_at:
             self.context.database.run(job_completion.wake_stray_jobs)
             ended = self.context.monotonic()
-            self._sweeps_at = ended + max(SWEEP_SECONDS, (ended - began) / MAX_SWEEP_PART)
+            wait = max(SWEEP_SECONDS, (ended - began) / MAX_SWEEP_PART)
+            self._sweeps_at = ended + min(wait, MAX_SWEEP_SECONDS)
