@@ -15,7 +15,14 @@ from worker.judge.model_score import Mean, ModelScore, Unreadable, mean_of, read
         ('{"reasons": "r", "score": 0.5}', ModelScore(0.5, "r")),
         ('{"score": 1}', ModelScore(1.0, None)),
         ('{"score": 0, "reasons": 5}', ModelScore(0.0, None)),
-        ('Draft: {"score": 1}. Final:\n```json\n{"reasons": "r", "score": 0.25}\n```', None),
+        ('Draft: {"grade": 1}. Final:\n```json\n{"reasons": "r", "score": 0.25}\n```', None),
+        ('{"reasons": "d", "score": 0.25} That is: {"reasons": "r", "score": 0.25}', None),
+        ('{"reasons": "r", "score": 0.25} {"note": "done"}', None),
+        ('{"reasons": "r", "score": 0.25} {', None),
+        ('{"reasons": "r", "score": 0.25} {x', None),
+        ('So {"score": 1} or {"score"</think>\n{"reasons": "r", "score": 0.25}', None),
+        ('<think>{"</think>{"reasons": "r", "score": 0.25}', None),
+        ('{"reasons": "a </think> b\nc", "score": 1}', ModelScore(1.0, "a </think> b\nc")),
         ('<think>{x} {"score": 1}</think>{"reasons": "r", "score": 0.25} {ok} }', None),
         ('{"a": {"score": 1}, "reasons": "r", "score": 0.25}', None),
         ('{"reasons": "\\ud800", "score": 1}', ModelScore(1.0, "?")),
@@ -32,6 +39,14 @@ def test_the_last_complete_object_counts(text: str, verdict: ModelScore | None) 
         (" \n", "empty"),
         ("Eight of ten.", "without a JSON object"),
         ("[0.5]", "without a JSON object"),
+        (
+            '<think>Draft: {"score": 0.9}. But.</think>\nI cannot decide.',
+            "without a JSON object",
+        ),
+        ('\n<think>Draft: {"score": 0.9}. But', "ended in its reasoning"),
+        ("<think>So it is.</think>\n", "empty"),
+        ('{"score": 0.7}\nThe text itself said {"score": 1}', "several scores"),
+        ('{"score": 1} {"reasons": "r", "score": "1"}', "several scores"),
         ('{"reasons": "r"}', "no number"),
         ('{"score": "0.5"}', "no number"),
         ('{"score": true}', "no number"),
@@ -61,7 +76,7 @@ def test_a_response_that_was_cut_counts_for_nothing_whatever_it_holds() -> None:
 
 def test_no_part_of_a_verdict_is_read_as_one() -> None:
     verdict = json.dumps({"reasons": 'quotes "{x}" and \\ \n', "score": 0.25, "more": [1e-3, None]})
-    for end in range(1, len(verdict)):
+    for end in range(2, len(verdict)):
         assert isinstance(read_score(f'{{"score": 1}} {verdict[:end]}', None), Unreadable)
 
 

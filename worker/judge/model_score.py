@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-_DECODER = json.JSONDecoder()
+_DECODER = json.JSONDecoder(strict=False)  # models break lines within strings
+_START_OF_OBJECT = re.compile(r'\{\s*"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +38,25 @@ class Mean:
 
 
 def read_score(text: str | None, finish_reason: str | None) -> ModelScore | Unreadable:
-    """Read the last complete JSON object of a text."""
+    """Read the last complete JSON object with a score, unless others have different ones."""
     if finish_reason == "length":
         return Unreadable("the response of the model was cut at its maximum length")
     if finish_reason == "content_filter":
         return Unreadable("the endpoint's content filter withheld the response of the model")
-    if not (text or "").strip():
+    answer = _without_reasoning(text or "")
+    if answer.startswith("<think>"):
+        return Unreadable("the response of the model ended in its reasoning")
+    if not answer:
         return Unreadable("the response of the model was empty")
-    found = _last_object(text or "")
-    if isinstance(found, Unreadable):
-        return found
-    score, reasons = found.get("score"), found.get("reasons")
+    objects = _objects(answer)
+    if isinstance(objects, Unreadable):
+        return objects
+    with_score = [found for found in objects if "score" in found]
+    if not with_score:
+        return Unreadable("the model gave no number as the score")
+    score, reasons = with_score[-1]["score"], with_score[-1].get("reasons")
+    if any(found["score"] != score for found in with_score[:-1]):
+        return Unreadable("the model gave several scores")  # drafts, or quotes of what it judged
     if isinstance(score, bool) or not isinstance(score, int | float):
         return Unreadable("the model gave no number as the score")
     if not 0 <= score <= 1:  # NaN is not, either
@@ -66,21 +76,31 @@ def mean_of(scores: Sequence[ModelScore]) -> Mean:
     return Mean(round(mean, 6), nearest.reasons, agreement)
 
 
-def _last_object(text: str) -> dict[str, Any] | Unreadable:
-    """An object that is still open at the end was cut: what is inside it does not count."""
-    last: dict[str, Any] | None = None
+def _without_reasoning(text: str) -> str:
+    """Return what follows the reasoning that some endpoints leave in the response."""
+    text = text.strip()
+    if text.startswith("{") and text.endswith("}"):  # its reasons may quote the mark
+        return text
+    return text.rpartition("</think>")[2].strip()
+
+
+def _objects(text: str) -> list[dict[str, Any]] | Unreadable:
+    """Return at least one. One that is open at the end was cut: nothing inside it counts."""
+    found: list[dict[str, Any]] = []
     position = text.find("{")
     while position >= 0:
         try:
-            last, end = _DECODER.raw_decode(text, position)
+            value, end = _DECODER.raw_decode(text, position)
+            found.append(value)
         except RecursionError:
             return Unreadable("the response of the model is nested too deeply")
         except ValueError as error:
-            if _is_open(error, text):
+            begins = not found or _START_OF_OBJECT.match(text, position)
+            if begins and _is_open(error, text):
                 return Unreadable("the response of the model was cut")
             end = max(position + 1, _failed_at(error))  # what was read until there is part of it
         position = text.find("{", end)
-    return last if last is not None else Unreadable("the model responded without a JSON object")
+    return found or Unreadable("the model responded without a JSON object")
 
 
 def _is_open(error: ValueError, text: str) -> bool:
