@@ -279,9 +279,24 @@ def test_an_older_version_is_known_by_its_id_and_any_other_is_refused(
         400,
         {"judge_version_id": ["Unknown version of this judge."]},
     )
-    with judging(tmp_path, model, model="another") as client:
-        gone = client.submit(asked, judge_version_id=version)
-    assert gone.json() == {"judge_version_id": ["Its model is no longer available."]}
+    for other in ({"model": "another"}, {"temperature": 0.5}):
+        with judging(tmp_path, model, **other) as client:
+            gone = client.submit(asked, judge_version_id=version)
+        assert gone.json() == {"judge_version_id": ["Its model is no longer available."]}
+
+
+def test_endpoints_with_the_same_name_of_a_model_share_no_scores(
+    tmp_path: Path, model: ModelEndpoint
+) -> None:
+    with ModelEndpoint(score=lambda _: 0.125).running() as other:
+        scores = []
+        for endpoint in (model, other, model):
+            with judging(tmp_path, endpoint) as client:
+                scores.append(client.one()["evaluator_results"][0]["score"])
+        with judging(tmp_path, model, temperature=0.5) as client:
+            client.one()
+    assert scores == [scores[0], 0.125, scores[0]]
+    assert (model.paid, other.paid) == (2, 1)
 
 
 def test_evaluators_can_be_asked_for_by_their_ids(tmp_path: Path, model: ModelEndpoint) -> None:

@@ -205,14 +205,22 @@ def test_a_version_follows_from_the_content_and_from_nothing_else(tmp_path: Path
     first = version()
     example = "calibration: [{request: q, response: r, score: 1}]\n"
     assert version(tone=TONE + example + "owner: me\n") == first
-    assert version(judges=judges.replace("127.0.0.1:1", "127.0.0.1:2")) == first
     changed = {
         version(tone=TONE.replace("friendly", "cold")),
         version(tone=TONE + example.replace("calibration", "demonstrations")),
         version(judges=judges.replace('model = "m"', 'model = "n"')),
+        version(judges=judges.replace("127.0.0.1:1", "127.0.0.1:2")),
+        version(judges=judges.replace('model = "m"', 'model = "m"\ntemperature = 0.5')),
         version(judges=judges + "samples = 3\n"),
     }
-    assert len(changed | {first}) == 5
+    assert len(changed | {first}) == 7
+
+
+def test_a_version_from_before_urls_were_part_of_it_keeps_its_id() -> None:
+    evaluator, *_ = read_evaluator(library()["clarity"])
+    assert evaluator is not None
+    stored = {"evaluator": evaluator.model_dump(), "alias": "local", "model": "m"}
+    assert Prompted.model_validate(stored).content == [evaluator.version_id, "m"]
 
 
 def test_texts_are_data_in_the_users_message_and_criteria_are_in_the_systems(

@@ -39,10 +39,7 @@ def test_the_last_complete_object_counts(text: str, verdict: ModelScore | None) 
         (" \n", "empty"),
         ("Eight of ten.", "without a JSON object"),
         ("[0.5]", "without a JSON object"),
-        (
-            '<think>Draft: {"score": 0.9}. But.</think>\nI cannot decide.',
-            "without a JSON object",
-        ),
+        ('<think>Draft: {"score": 0.9}. But.</think>\nI cannot decide.', "without a JSON object"),
         ('\n<think>Draft: {"score": 0.9}. But', "ended in its reasoning"),
         ("<think>So it is.</think>\n", "empty"),
         ('{"score": 0.7}\nThe text itself said {"score": 1}', "several scores"),

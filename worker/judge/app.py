@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from worker.judge.engine import Engine, Failed
-from worker.judge.judges import Judge, Prompted, Result, ad_hoc_judge
+from worker.judge.judges import Judge, Result, ad_hoc_judge
 from worker.judge.ledger import NewItem, StoredBatch, StoredItem
 from worker.judge.prompt import with_last_turns
 from worker.judge.usage import exposition
@@ -155,10 +155,7 @@ class JudgeService:
         version = self.ledger.judge_version(submission.judge_version_id or "")
         if version is None or version.id != judge.id:
             raise field_problem({"judge_version_id": ["Unknown version of this judge."]})
-        if any(
-            isinstance(part, Prompted) and self.engine.definitions.model_of(part) is None
-            for part in version.evaluators
-        ):
+        if not self.engine.definitions.can_judge(version):
             raise field_problem({"judge_version_id": ["Its model is no longer available."]})
         return version
 

@@ -116,7 +116,9 @@ class Engine:
         if "response" in part.evaluator.requires and not has_words(fields.get("response")):
             return None
         asked = messages(part.evaluator, fields)
-        key = prompt_key(part.evaluator.version_id, part.model, asked)
+        model = self.definitions.models[part.alias]  # at its URL of now
+        asked_of = (model.url, model.model, model.temperature)
+        key = prompt_key(part.evaluator.version_id, asked_of, asked)
         async with self._one_at_a_time(key):
             scores = [
                 await self._sample(part.alias, asked, (key, n), account) for n in range(samples)

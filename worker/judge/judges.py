@@ -35,11 +35,16 @@ class Measured(BaseModel):
 
 
 class Prompted(BaseModel):
-    """An evaluator that asks a model: `alias` is its name in `judges.toml`, `model` its own."""
+    """An evaluator that asks a model: `alias` is its name in `judges.toml`, `model` its own.
+
+    Stored versions may be from a time when the URL and the temperature were not part of them.
+    """
 
     evaluator: Evaluator
     alias: str
     model: str
+    url: str | None = None
+    temperature: float | None = None
 
     @property
     def id(self) -> str:
@@ -48,6 +53,12 @@ class Prompted(BaseModel):
     @property
     def name(self) -> str:
         return self.evaluator.name
+
+    @property
+    def content(self) -> list[Any]:
+        """Return what scores depend on."""
+        known = [] if self.url is None else [self.url, self.temperature]
+        return [self.evaluator.version_id, self.model, *known]
 
 
 class Judge(BaseModel):
@@ -66,8 +77,7 @@ class Judge(BaseModel):
     @property
     def version_id(self) -> str:
         parts = [
-            [part.evaluator.version_id, part.model] if isinstance(part, Prompted) else part.id
-            for part in self.evaluators
+            part.content if isinstance(part, Prompted) else part.id for part in self.evaluators
         ]
         return content_version(self.id, [parts, self.samples, sorted(self.requires)])
 

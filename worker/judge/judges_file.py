@@ -108,6 +108,15 @@ class Definitions:
         model = self.models.get(part.alias)
         return model if model is not None and model.model == part.model else None
 
+    def can_judge(self, version: Judge) -> bool:
+        """Return whether the models of a version that may be old are still as they were."""
+        return all(
+            (model := self.model_of(part)) is not None
+            and (part.url is None or part == _prompted(part.evaluator, part.alias, model))
+            for part in version.evaluators
+            if isinstance(part, Prompted)
+        )
+
 
 def load_definitions(path: Path) -> Definitions:
     """Read the file and the evaluators that it names. Raises `InvalidDefinitions`."""
@@ -221,7 +230,7 @@ class _Reader:
         alias = self._alias(key, evaluator, entry)
         if alias not in self.found.models:
             return None
-        return Prompted(evaluator=evaluator, alias=alias, model=self.found.models[alias].model)
+        return _prompted(evaluator, alias, self.found.models[alias])
 
     def _evaluator(self, path: Path) -> Evaluator | None:
         if path not in self._read_files:
@@ -269,6 +278,16 @@ class _Reader:
             other = seen.setdefault(evaluator.name, evaluator)
             if other.version_id != evaluator.version_id:
                 self.offences.append(f"{path}: name: {evaluator.name!r} is another file's, too")
+
+
+def _prompted(evaluator: Evaluator, alias: str, model: Model) -> Prompted:
+    return Prompted(
+        evaluator=evaluator,
+        alias=alias,
+        model=model.model,
+        url=model.url,
+        temperature=model.temperature,
+    )
 
 
 def _reason(error: Mapping[str, Any], kind: type[_Table]) -> str:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import string
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from worker.judge.evaluator_files import VARIABLES, Evaluator, Example, with_field_names
@@ -63,9 +63,9 @@ def messages(evaluator: Evaluator, fields: Mapping[str, Any]) -> list[Message]:
     ]
 
 
-def prompt_key(version_id: str, model: str, asked: list[Message]) -> str:
+def prompt_key(version_id: str, asked_of: Sequence[object], asked: list[Message]) -> str:
     """Return a hash that is the same for the same question to the same model."""
-    text = json.dumps([version_id, model, asked])
+    text = json.dumps([version_id, *asked_of, asked])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
