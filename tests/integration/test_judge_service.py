@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gzip
+import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,6 +25,7 @@ from tests.support.model_endpoint import (
 )
 from tests.support.servers import wait_until
 from worker.judge import engine
+from worker.judge.calibration import calibrate
 from worker.judge.judges_file import load_definitions
 from worker.judge.ledger import Ledger
 from worker.judge.server import judge_app, running
@@ -236,6 +240,72 @@ def test_a_question_that_breaks_its_endpoint_fails_while_others_are_answered(
     assert poisoned["status"] == "failed"
     assert "while other questions were answered" in poisoned["error_message"]
     assert {item["status"] for item in others} == {"completed"}
+
+
+def test_a_question_without_a_response_fails_soon_and_its_calls_are_counted(
+    tmp_path: Path, model: ModelEndpoint
+) -> None:
+    model.answers = [JSONResponse({"error": {"message": "no credit"}})] * 3
+    with judging(tmp_path, model, price_input=1e6) as client:
+        reason = client.one()["error_message"]
+        assert client.one(response="b")["status"] == "completed"
+    assert "responded without a completion: no credit, 3 times" in reason
+    with contextlib.closing(Ledger(tmp_path / "judge.db")) as ledger:
+        (usage,) = ledger.usage(by=("model",))
+    assert (usage["calls"], usage["failures"], model.paid) == (4, 1, 1)
+    assert usage["cost"] == usage["input_tokens"] > 3 * INPUT_TOKENS
+
+
+def test_a_question_whose_calls_take_too_long_fails(tmp_path: Path, model: ModelEndpoint) -> None:
+    model.seconds = 0.5
+    with judging(tmp_path, model, timeout_seconds=0.1) as client:
+        reason = client.one()["error_message"]
+    assert reason == "nice0: model 'local' gave no response within 0.1 s (timeout_seconds), 3 times"
+    assert len(model.requests) == 3
+
+
+def test_compressed_responses_and_texts_in_parts_are_read(
+    tmp_path: Path, model: ModelEndpoint
+) -> None:
+    parts = [{"type": "text", "text": GOOD[:9]}, {"type": "image"}, {"text": GOOD[9:]}]
+    body = json.dumps({"choices": [{"message": {"content": parts}}]})
+    compressed = Response(gzip.compress(body.encode()), headers={"Content-Encoding": "gzip"})
+    model.answers = [compressed]
+    with judging(tmp_path, model) as client:
+        assert client.one()["evaluator_results"][0]["score"] == 0.5
+
+
+def test_a_refusal_is_shown_and_paid_once(tmp_path: Path, model: ModelEndpoint) -> None:
+    message = {"content": None, "refusal": "I cannot\nhelp with that."}
+    model.answers = [JSONResponse({"choices": [{"message": message}]})]
+    with judging(tmp_path, model) as client:
+        item = client.one()
+    assert item["error_message"] == "nice0: the model refused: I cannot help with that."
+    assert len(model.requests) == 1
+
+
+def test_a_redirect_names_the_address_to_write(tmp_path: Path, model: ModelEndpoint) -> None:
+    model.answers = [RedirectResponse("https://other.example/v1/chat/completions")] * 2
+    definitions = load_definitions(write_judge(tmp_path, model.url))
+    with contextlib.closing(Ledger()) as ledger:
+        (report,) = asyncio.run(calibrate(engine.Engine(definitions, ledger, patience=0.3)))
+    assert {outcome.reasons for outcome in report.outcomes} == {
+        "model 'local' redirects to https://other.example/v1/chat/completions:"
+        " write the final address in url"
+    }
+
+
+def test_a_note_that_cannot_be_written_harms_no_call(
+    tmp_path: Path, model: ModelEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked(*_: Any) -> None:
+        raise sqlite3.OperationalError("database is locked")
+
+    monkeypatch.setattr(Ledger, "set_wait", locked)
+    model.answers = [Response("busy", 429, {"Retry-After": "0"})]
+    with judging(tmp_path, model) as client:
+        assert client.one()["status"] == "completed"
+    assert model.paid == 1
 
 
 def test_a_spent_budget_pauses_with_a_reason(tmp_path: Path, model: ModelEndpoint) -> None:

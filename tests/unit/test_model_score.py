@@ -71,6 +71,11 @@ def test_a_response_that_was_cut_counts_for_nothing_whatever_it_holds() -> None:
     assert isinstance(read_score('{"score": 1}', "content_filter"), Unreadable)
 
 
+def test_a_refusal_says_why() -> None:
+    refused = Unreadable("the model refused: I cannot help.", is_refusal=True)
+    assert read_score(None, "stop", "I cannot help.") == refused
+
+
 def test_no_part_of_a_verdict_is_read_as_one() -> None:
     verdict = json.dumps({"reasons": 'quotes "{x}" and \\ \n', "score": 0.25, "more": [1e-3, None]})
     for end in range(2, len(verdict)):

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -28,8 +28,10 @@ MAX_WAIT = 60.0  # seconds between two tries of an endpoint that is out
 IMPATIENT_WAIT = 2.0  # the same where somebody waits for the result
 BUDGET_SECONDS = 30.0  # between two reads of a budget that is spent
 MAX_OWN_FAILURES = 4  # server errors of one question while others were answered
+MAX_LOST_CALLS = 3  # in a row of one question; each may have been billed
 NEW_LIMIT = "max_completion_tokens"  # what newer models of OpenAI want in place of `max_tokens`
 CHARACTERS_PER_TOKEN = 4  # where an endpoint does not tell
+OF_THE_TRANSFER = ("content-encoding", "content-length", "transfer-encoding")  # headers
 
 log = structlog.get_logger("evalworker")
 
@@ -40,9 +42,10 @@ class QuestionRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A paid response: its text, why it ended, and what it took."""
+    """A paid response: its text or its refusal, why it ended, and what it took."""
 
     text: str | None
+    refusal: str | None
     finish_reason: str | None
     input_tokens: int
     output_tokens: int
@@ -56,6 +59,7 @@ class _Outage:
     wait: float | None = None
     patient: bool = True
     is_own: bool = False  # whether the question may be what the endpoint fails over
+    is_lost: bool = False  # whether the endpoint may bill a response that nobody has
 
 
 class Endpoint:
@@ -106,7 +110,7 @@ class Endpoint:
             self._idle.append(client)
 
     def _new_client(self) -> httpx.AsyncClient:
-        key = self.model.key()
+        key, seconds = self.model.key(), self.model.timeout_seconds
         return httpx.AsyncClient(
             verify=self._tls,
             headers={
@@ -114,17 +118,28 @@ class Endpoint:
                 **({"Authorization": f"Bearer {key}"} if key else {}),
             },
             follow_redirects=False,  # the key and the texts go to the operator's address alone
-            timeout=httpx.Timeout(self.model.timeout_seconds, connect=10.0),
+            # A connection has to fail before the call does, which may be billed.
+            timeout=httpx.Timeout(seconds, connect=min(10.0, seconds / 2)),
         )
 
-    async def ask(self, asked: list[Message], max_tokens: int) -> Reply:
-        """Ask until there is a response that was paid for. Raises `QuestionRefused`."""
-        own_failures, answered_at_failure = 0, -1
+    async def ask(
+        self, asked: list[Message], max_tokens: int, on_lost: Callable[[int], Awaitable[None]]
+    ) -> Reply:
+        """Ask until there is a response that was paid for. Raises `QuestionRefused`.
+
+        `on_lost` gets the input tokens of each call whose response was lost.
+        """
+        own_failures, answered_at_failure, lost = 0, -1, 0
         while True:
             await self._wait_for_budget()
             outcome = await self._try_in_turn(asked, max_tokens)
             if isinstance(outcome, Reply):
                 return outcome
+            lost = lost + 1 if outcome.is_lost else 0
+            if outcome.is_lost:
+                await on_lost(_tokens(None, _length(asked)))
+            if lost >= MAX_LOST_CALLS:
+                raise QuestionRefused(f"model {self.alias!r} {outcome.reason}, {lost} times")
             self._lose_patience(outcome)
             if outcome.is_own and self._answered > answered_at_failure:
                 own_failures, answered_at_failure = own_failures + 1, self._answered
@@ -171,9 +186,7 @@ class Endpoint:
             try:
                 response = await self._post(asked, max_tokens, RESPONSE_FORMATS[number])
             except (httpx.HTTPError, TimeoutError, _TooLong) as error:
-                what = one_line(str(error)) or type(error).__name__
-                reason = f"cannot be reached at {self.model.url}: {what}"
-                outcome: Reply | _Outage = _Outage(reason, is_own=not _is_connecting(error))
+                outcome: Reply | _Outage = self._outage(error)
                 break
             if response.status_code in (400, 422) and number + 1 < len(RESPONSE_FORMATS):
                 continue
@@ -187,6 +200,17 @@ class Endpoint:
             break
         self._record(outcome, started_at)
         return outcome
+
+    def _outage(self, error: Exception) -> _Outage:
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
+            return _Outage(f"cannot be reached at {self.model.url}: {_words(error)}")
+        if isinstance(error, TimeoutError | httpx.TimeoutException):
+            limit = f"{self.model.timeout_seconds:g} s (timeout_seconds)"
+            return _Outage(f"gave no response within {limit}", is_own=True, is_lost=True)
+        if isinstance(error, _TooLong | httpx.DecodingError):
+            reason = f"sent a response that cannot be read: {_words(error)}"
+            return _Outage(reason, is_own=True, is_lost=True)
+        return _Outage(f"broke the connection to {self.model.url}: {_words(error)}", is_own=True)
 
     async def _post(
         self, asked: list[Message], max_tokens: int, response_format: dict[str, Any] | None
@@ -220,17 +244,21 @@ class Endpoint:
             async for chunk in response.aiter_bytes():
                 content += chunk
                 if len(content) > MAX_RESPONSE_BYTES:
-                    raise _TooLong("the response is too long")
-        return httpx.Response(
-            response.status_code, headers=response.headers, content=bytes(content)
-        )
+                    raise _TooLong("it is too long")
+        headers = [pair for pair in response.headers.items() if pair[0] not in OF_THE_TRANSFER]
+        return httpx.Response(response.status_code, headers=headers, content=bytes(content))
 
     def _read(self, response: httpx.Response, asked: list[Message]) -> Reply | _Outage:
         """Tell a paid response from an outage. Raises `QuestionRefused`."""
         status = response.status_code
         if status == 200:
-            return _reply(response, asked) or _Outage("responded without a completion", is_own=True)
+            reply = _reply(response, asked)
+            reason = f"responded without a completion: {_message(response)}"
+            return reply or _Outage(reason, is_own=True, is_lost=True)
         reason = f"responded with status {status}: {_message(response)}"
+        if response.has_redirect_location:
+            address = one_line(response.headers["location"])
+            reason = f"redirects to {address}: write the final address in url"
         if status == 429:
             wait = throttle_wait(_retry_after(response), self._failures, self._rng)
             return _Outage(reason, wait)
@@ -273,8 +301,8 @@ class _TooLong(Exception):
     pass
 
 
-def _is_connecting(error: Exception) -> bool:
-    return isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError)
+def _words(error: Exception) -> str:
+    return one_line(str(error)) or type(error).__name__
 
 
 def _reply(response: httpx.Response, asked: list[Message]) -> Reply | None:
@@ -283,21 +311,31 @@ def _reply(response: httpx.Response, asked: list[Message]) -> Reply | None:
         body = json.loads(response.content)
         choice = body["choices"][0]
         message = choice["message"]
-        text = message.get("content")
+        text, refusal = _text(message.get("content")), message.get("refusal")
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
         return None
-    if not isinstance(text, str):
-        text = None
     usage = body.get("usage")
     given = usage if isinstance(usage, dict) else {}
-    sent = sum(len(part["content"]) for part in asked)
     finish = choice.get("finish_reason")
     return Reply(
         text,
+        refusal if isinstance(refusal, str) else None,
         finish if isinstance(finish, str) else None,
-        _tokens(given.get("prompt_tokens"), sent),
+        _tokens(given.get("prompt_tokens"), _length(asked)),
         _tokens(given.get("completion_tokens"), len(text or "")),
     )
+
+
+def _text(content: object) -> str | None:
+    """Return a text that may be in parts."""
+    if isinstance(content, list):
+        parts = [part.get("text") for part in content if isinstance(part, dict)]
+        return "".join(text for text in parts if isinstance(text, str))
+    return content if isinstance(content, str) else None
+
+
+def _length(asked: list[Message]) -> int:
+    return sum(len(part["content"]) for part in asked)
 
 
 def _tokens(told: object, characters: int) -> int:
@@ -312,7 +350,7 @@ def _message(response: httpx.Response) -> str:
         body = json.loads(response.content)
     except (ValueError, RecursionError):
         return one_line(response.text[:500])
-    error = body.get("error", body) if isinstance(body, dict) else body
+    error = (body.get("error") or body) if isinstance(body, dict) else body
     told = error.get("message", error.get("detail", error)) if isinstance(error, dict) else error
     return one_line(str(told))
 

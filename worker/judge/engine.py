@@ -50,7 +50,7 @@ class Engine:
                 alias,
                 model,
                 budget=partial(self._spent_budget, alias),
-                on_wait=ledger.set_wait,
+                on_wait=self._note_wait,
                 patience=patience,
             )
             for alias, model in definitions.models.items()
@@ -63,7 +63,7 @@ class Engine:
     async def running(self) -> AsyncIterator[None]:
         """Work in the background, beginning with what an earlier process left."""
         for alias in self.ledger.waits():
-            self.ledger.set_wait(alias, None)
+            self._note_wait(alias, None)
         self._queues = {alias: asyncio.Queue() for alias in self.endpoints}
         self.add(self.ledger.waiting())
         tasks = [
@@ -176,9 +176,11 @@ class Engine:
             read = await self._ask(alias, asked, max_tokens, sample_key, account)
             if isinstance(read, ModelScore):
                 return read
-            reason = read.reason
+            reason = one_line(read.reason, 500) if read.is_refusal else f"{read.reason}, twice"
+            if read.is_refusal:
+                break
         await self._store(partial(self.ledger.forget_sample, *sample_key))
-        raise Failed(f"{reason}, twice")
+        raise Failed(reason)
 
     async def _ask(
         self,
@@ -189,11 +191,16 @@ class Engine:
         account: Account,
     ) -> ModelScore | Unreadable:
         endpoint = self.endpoints[alias]
+
+        async def count_lost(tokens: int) -> None:
+            cost = endpoint.model.cost(tokens, 0)
+            await self._store(partial(self.ledger.count_lost_call, account, tokens, cost))
+
         try:
-            reply = await endpoint.ask(asked, max_tokens)
+            reply = await endpoint.ask(asked, max_tokens, count_lost)
         except QuestionRefused as error:
             raise Failed(one_line(str(error), 500)) from None
-        read = read_score(reply.text, reply.finish_reason)
+        read = read_score(reply.text, reply.finish_reason, reply.refusal)
         sample = Sample(read, None) if isinstance(read, ModelScore) else Sample(None, read.reason)
         tokens = (reply.input_tokens, reply.output_tokens)
         cost = endpoint.model.cost(*tokens)
@@ -201,6 +208,13 @@ class Engine:
             lambda: self.ledger.add_sample(*sample_key, sample, account, tokens=tokens, cost=cost)
         )
         return read
+
+    def _note_wait(self, alias: str, reason: str | None) -> None:
+        """Show why a model waits; the note may be missing, but the reply under way may not."""
+        try:
+            self.ledger.set_wait(alias, reason)
+        except sqlite3.OperationalError as error:
+            log.warning("judge.state_cannot_be_written", reason=str(error))
 
     async def _store(self, write: Callable[[], Written]) -> Written:
         """Write what was paid for, however long the disk is full."""

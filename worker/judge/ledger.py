@@ -426,6 +426,11 @@ class Ledger:
 
     # --- usage -----------------------------------------------------------------------------------
 
+    def count_lost_call(self, account: Account, input_tokens: int, cost: float) -> None:
+        """Count a call without a response, as the endpoint may bill it."""
+        with self._transaction():
+            self._count(account, calls=1, input_tokens=input_tokens, cost=cost)
+
     def count_hit(self, prompt: str, number: int, account: Account) -> None:
         """Record that a sample was of use again, which keeps it."""
         with self._transaction():

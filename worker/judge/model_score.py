@@ -23,9 +23,10 @@ class ModelScore:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A response without a score that counts."""
+    """A response without a score that counts; a refusal would be the same in a second try."""
 
     reason: str
+    is_refusal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,12 @@ class Mean:
     confidence: float | None
 
 
-def read_score(text: str | None, finish_reason: str | None) -> ModelScore | Unreadable:
+def read_score(
+    text: str | None, finish_reason: str | None, refusal: str | None = None
+) -> ModelScore | Unreadable:
     """Read the last complete JSON object with a score, unless others have different ones."""
+    if refusal:
+        return Unreadable(f"the model refused: {_printable(refusal)}", is_refusal=True)
     if finish_reason == "length":
         return Unreadable("the response of the model was cut at its maximum length")
     if finish_reason == "content_filter":
