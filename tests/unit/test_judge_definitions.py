@@ -117,7 +117,7 @@ calibration: [{{response: r, score: 1}}]
         "judges.toml: models.broken.size: unknown",
         "judges.toml: judges.a.requires: 'reponse' is no field of an input",
         "bad.yaml:2: name: given twice",
-        "bad.yaml:2: name: must be a text: put True in quotes",
+        "bad.yaml:2: name: must be a text: put yes in quotes",
         "bad.yaml:3: objective.intent: required",
         "bad.yaml:6: calibration[0].response: must be a text: put 5 in quotes",
         "bad.yaml:8: calibration[1].score: Input should be less than or equal to 1",
@@ -176,6 +176,10 @@ def test_a_file_that_is_no_evaluator_says_why(tmp_path: Path, text: str, reason:
         (MODEL + 'key_env = "NOT_SET_ANYWHERE"\n', "the variable 'NOT_SET_ANYWHERE' is not set"),
         (MODEL + '[server]\nkey_env = "NOT_SET_ANYWHERE"\n', "server.key_env: the variable"),
         (MODEL + '[judges.k]\nevaluators = ["clarity", "clarity"]\n', "'clarity' is there twice"),
+        (MODEL.replace(".local", ""), "models: holds fields: write [models.NAME] above them"),
+        ('[judges]\nevaluators = ["clarity"]\n', "judges: holds fields: write [judges.NAME]"),
+        (MODEL + '[judges."a/b"]\nevaluators = ["clarity"]\n', "judges.'a/b': a name must not"),
+        (MODEL + '[judges.""]\nevaluators = ["clarity"]\n', "judges.'': a name must not be empty"),
         (MODEL.replace("http", "file"), "models.local.url: must be a URL"),
         (MODEL.replace("http://", "http://user:secret@"), "must have no password"),
         (MODEL.replace("127.0.0.1:1", ""), "must be a URL"),
@@ -188,6 +192,30 @@ def test_a_file_of_judges_that_is_wrong_says_where(
     if "[judges" not in text and text != MODEL:
         text += '[judges.j]\nevaluators = ["relevance"]\n'
     assert expected in "\n".join(offences(tmp_path, text))
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "a\nb", "\x7f"])
+def test_a_key_that_no_header_can_have_is_refused_and_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("MK", key)
+    judges = MODEL + 'key_env = "MK"\n[judges.j]\nevaluators = ["clarity"]\n'
+    reason = "the key in 'MK' has characters that a header cannot have"
+    assert offences(tmp_path, judges) == [f"judges.toml: models.local.key_env: {reason}"]
+
+
+def test_a_mark_of_the_byte_order_is_no_error(tmp_path: Path) -> None:
+    judges = "\ufeff" + MODEL + '[judges.j]\nevaluators = ["clarity"]\n'
+    assert loaded(tmp_path, judges).notes == []
+
+
+def test_a_hint_shows_a_value_as_it_is_written(tmp_path: Path) -> None:
+    tone = TONE.replace("tone", "1:30").replace("Is it friendly", "[a]")
+    judges = MODEL + '[judges.j]\nevaluators = ["tone.yaml"]\n'
+    assert offences(tmp_path, judges, tone=tone) == [
+        "tone.yaml:1: name: must be a text: put 1:30 in quotes",
+        "tone.yaml:2: objective.intent: must be a text",
+    ]
 
 
 def test_two_files_with_one_name_and_different_content_are_refused(tmp_path: Path) -> None:

@@ -126,12 +126,13 @@ def read_evaluator(path: Path) -> tuple[Evaluator | None, list[str], list[str]]:
         return None, [f"{path}: it holds no fields such as name and scoring_criteria"], []
 
     def prefix(location: Sequence[int | str]) -> str:
-        return f"{path}:{_line(node, location)}: {_shown(location)}"
+        line, _ = _find(node, location)
+        return f"{path}:{line}: {_shown(location)}"
 
     try:
         evaluator = Evaluator.model_validate(content)
     except ValidationError as error:
-        found = [f"{prefix(e['loc'])}: {_reason(e)}" for e in error.errors()]
+        found = [f"{prefix(e['loc'])}: {_reason(e, node)}" for e in error.errors()]
         return None, duplicates + found, []
     offences = duplicates + [f"{prefix(where)}: {reason}" for where, reason in _offences(evaluator)]
     kept = [f"{prefix(where)}: unknown, kept without effect" for where in _unknown(evaluator)]
@@ -171,11 +172,13 @@ def _unknown(evaluator: Evaluator) -> Iterator[tuple[int | str, ...]]:
             yield from ((kind, index, name) for name in example.model_extra or {})
 
 
-def _reason(error: Mapping[str, Any]) -> str:
+def _reason(error: Mapping[str, Any], node: Any) -> str:
     if error["type"] == "missing":
         return "required"
     if error["type"] == "string_type" and error["input"] is not None:
-        return f"must be a text: put {error['input']!r} in quotes"
+        _, given = _find(node, error["loc"])
+        is_scalar = isinstance(given, yaml.ScalarNode)
+        return f"must be a text: put {given.value} in quotes" if is_scalar else "must be a text"
     return str(error["msg"])
 
 
@@ -184,8 +187,8 @@ def _shown(location: Sequence[int | str]) -> str:
     return "".join(steps).removeprefix(".")
 
 
-def _line(node: Any, location: Sequence[int | str]) -> int:
-    """Return the line of a field, or of the innermost one around it that exists."""
+def _find(node: Any, location: Sequence[int | str]) -> tuple[int, Any]:
+    """Return the line and node of a field, or of the innermost one around it that exists."""
     line = node.start_mark.line
     for step in location:
         if isinstance(node, yaml.MappingNode):
@@ -199,7 +202,7 @@ def _line(node: Any, location: Sequence[int | str]) -> int:
             line = node.start_mark.line
         else:
             break
-    return int(line) + 1
+    return int(line) + 1, node
 
 
 def _duplicates(node: Any) -> Iterator[tuple[str, int]]:

@@ -121,8 +121,7 @@ class Definitions:
 def load_definitions(path: Path) -> Definitions:
     """Read the file and the evaluators that it names. Raises `InvalidDefinitions`."""
     try:
-        with path.open("rb") as stream:
-            content = tomllib.load(stream)
+        content = tomllib.loads(path.read_text("utf-8-sig"))
     except FileNotFoundError:
         reason = "there is no such file; `evalworker judge init` writes one to start from"
         raise InvalidDefinitions([f"{path}: {reason}"]) from None
@@ -156,6 +155,8 @@ class _Reader:
         if not self.content.get("judges"):
             self._offend("judges", "required: add a table such as [judges.answers]")
         for name, entry in self._tables("judges", JudgeEntry).items():
+            if not name.strip() or "/" in name:
+                self._offend(f"judges.{name!r}", "a name must not be empty or contain a slash")
             judge = self._judge(name, entry)
             if judge is not None:
                 self.found.judges.append(judge)
@@ -167,10 +168,10 @@ class _Reader:
     def _tables(self, name: str, kind: type[Table]) -> dict[str, Table]:
         """Return the valid ones of the tables under a name."""
         given = self.content.get(name, {})
-        if not isinstance(given, dict):
-            self._offend(name, "must be tables")
-            return {}
-        read = {key: self._table(f"{name}.{key}", fields, kind) for key, fields in given.items()}
+        tables = _tables_of(given)
+        if tables != given:
+            self._offend(name, f"holds fields: write [{name}.NAME] above them")
+        read = {key: self._table(f"{name}.{key}", fields, kind) for key, fields in tables.items()}
         return {key: table for key, table in read.items() if table is not None}
 
     def _table(self, key: str, fields: Any, kind: type[Table]) -> Table | None:
@@ -183,8 +184,14 @@ class _Reader:
         return None
 
     def _check_key(self, key: str, variable: str | None) -> None:
-        if variable is not None and not os.environ.get(variable, "").strip():
+        if variable is None:
+            return
+        value = os.environ.get(variable, "").strip()
+        if not value:
             self._offend(f"{key}.key_env", f"the variable {variable!r} is not set")
+        elif not (value.isascii() and value.isprintable()):
+            reason = f"the key in {variable!r} has characters that a header cannot have"
+            self._offend(f"{key}.key_env", reason)
 
     def _offend(self, key: str, reason: str) -> None:
         self.offences.append(f"{self.path}: {key}: {reason}")
@@ -266,8 +273,7 @@ class _Reader:
 
     def _model_names(self) -> list[str]:
         """Return the names of all models, also of those that are invalid."""
-        given = self.content.get("models", {})
-        return list(given) if isinstance(given, dict) else []
+        return list(_tables_of(self.content.get("models", {})))
 
     def _check_names(self) -> None:
         """Refuse two evaluators with one name and different content: one id would mean both."""
@@ -278,6 +284,11 @@ class _Reader:
             other = seen.setdefault(evaluator.name, evaluator)
             if other.version_id != evaluator.version_id:
                 self.offences.append(f"{path}: name: {evaluator.name!r} is another file's, too")
+
+
+def _tables_of(given: Any) -> dict[str, Any]:
+    tables = given.items() if isinstance(given, dict) else ()
+    return {name: fields for name, fields in tables if isinstance(fields, dict)}
 
 
 def _prompted(evaluator: Evaluator, alias: str, model: Model) -> Prompted:
