@@ -49,6 +49,10 @@ def test_init_writes_what_serve_reads_and_overwrites_nothing(tmp_path: Path) -> 
         1,
         "evalworker: new/judges.toml is there already; nothing was written\n",
     )
+    nowhere = evalworker("judge", "init", "/dev/null/x", env=env, cwd=tmp_path)
+    assert nowhere.stderr == (
+        "evalworker: cannot write /dev/null/x/judges.toml: Not a directory; name another folder\n"
+    )
     others = evalworker("judge", "serve", "--host", "0.0.0.0", env=env, cwd=tmp_path / "new")
     assert others.returncode == 2
     assert "[server] key_env" in others.stderr
@@ -87,6 +91,7 @@ def test_a_check_does_not_wait_for_what_only_a_person_can_mend(
     done = evalworker("judge", "check", env=environment(), cwd=tmp_path)
     assert done.returncode == 1
     assert "status 404" in done.stdout
+    assert "too far off" not in done.stdout
 
 
 def test_a_check_gives_up_on_an_endpoint_that_is_down(tmp_path: Path) -> None:

@@ -133,3 +133,7 @@ def test_a_usage_error_shows_no_argument_that_a_terminal_would_obey(
 
 def test_an_unknown_command_is_wrong_use() -> None:
     assert CliRunner().invoke(app, ["nothing"]).exit_code == 2
+
+
+def test_a_port_that_cannot_be_is_wrong_use() -> None:
+    assert CliRunner().invoke(app, ["judge", "serve", "--port", "99999"]).exit_code == 2

@@ -66,13 +66,21 @@ def _show(reports: Sequence[Report], max_deviation: float, misses: int) -> None:
 
 def _row(report: Report, max_deviation: float) -> list[object]:
     failed = len(report.outcomes) - len(report.scored)
-    shown = "ok" if report.passes(max_deviation) else "too far off"
     return [
         *(report.evaluator, report.model, len(report.outcomes)),
         *(_number(report.deviation), _number(report.bias, "+"), failed),
         *(report.usage.get("calls", 0), f"{report.usage.get('cost', 0.0):.4f}"),
-        shown if report.outcomes else "no examples",
+        _verdict(report, max_deviation),
     ]
+
+
+def _verdict(report: Report, max_deviation: float) -> str:
+    if not report.outcomes:
+        return "no examples"
+    if report.passes(max_deviation):
+        return "ok"
+    is_off = report.deviation is not None and report.deviation > max_deviation
+    return "too far off" if is_off else "failed"
 
 
 def _number(value: float | None, sign: str = "") -> str:

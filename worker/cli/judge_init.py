@@ -18,10 +18,12 @@ def judge_init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder.")] = Path(),
 ) -> None:
     path = folder / FILE
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as file:
             file.write((files("worker.judge") / "library" / FILE).read_text("utf-8"))
-    except FileExistsError:
-        raise NotPossible(f"{path} is there already; nothing was written") from None
+    except OSError as error:
+        if path.exists():
+            raise NotPossible(f"{path} is there already; nothing was written") from None
+        raise NotPossible(f"cannot write {path}: {error.strerror}; name another folder") from None
     print_line(f"wrote {path}: name your model in it, then run evalworker judge serve")

@@ -19,7 +19,9 @@ Config = Annotated[Path, typer.Option(help="File of judges and models.")]
 
 def judge_serve(
     config: Config = Path(FILE),
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 for any free one.")] = 8321,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.")
+    ] = 8321,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     state: Annotated[Path, typer.Option(help="SQLite file that keeps batches and costs.")] = Path(
         "judge.db"
