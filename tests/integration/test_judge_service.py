@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import json
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -480,6 +481,37 @@ def test_what_was_paid_for_is_kept_until_the_disk_has_room(
     with judging(tmp_path, model) as client:
         assert client.one()["status"] == "completed"
     assert (full, model.paid) == ([], 1)
+
+
+def test_a_state_file_that_another_process_holds_freezes_nothing(
+    tmp_path: Path, model: ModelEndpoint
+) -> None:
+    with (
+        judging(tmp_path, model) as client,
+        contextlib.closing(sqlite3.connect(tmp_path / "judge.db")) as other,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        started_at = time.monotonic()
+        refused = client.submit([{"request": "q", "response": "a"}])
+        assert client.http.get("/v1/judges/").status_code == 200
+        assert time.monotonic() - started_at < 5
+        other.rollback()
+        assert client.one()["status"] == "completed"
+    assert (refused.status_code, refused.json()["code"]) == (503, "service_unavailable")
+    assert "database is locked" in refused.json()["detail"]
+
+
+def test_what_cannot_be_read_for_a_moment_is_judged_later(
+    tmp_path: Path, model: ModelEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked(*_: Any) -> None:
+        monkeypatch.undo()
+        raise sqlite3.OperationalError("database is locked")
+
+    with judging(tmp_path, model) as client:
+        monkeypatch.setattr(engine, "STORE_SECONDS", 0.01)
+        monkeypatch.setattr(Ledger, "input_of", locked)
+        assert client.one()["status"] == "completed"
 
 
 def test_what_nobody_expected_fails_its_input_alone_and_is_not_paid_again(

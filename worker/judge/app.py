@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -112,6 +113,9 @@ class JudgeService:
                 found = await handle(request)
             except Problem as problem:
                 return problem_response(problem)
+            except sqlite3.OperationalError as error:
+                reason = f"The state file of the judge cannot be used now: {error}."
+                return problem_response(Problem(503, "service_unavailable", reason))
             return found if isinstance(found, Response) else AsciiJSON(found, status)
 
         return Route(path, endpoint, methods=[method])

@@ -24,6 +24,7 @@ from worker.judge.model_score import Mean, ModelScore, Unreadable, mean_of, read
 from worker.judge.prompt import Message, has_words, messages, prompt_key, with_last_turns
 
 STORE_SECONDS = 1.0  # between two tries to write the state file
+LOCKED_SECONDS = 0.2  # for which one try may keep the service from everything else
 MORE_ROOM = 4  # times the usual maximum, for the second try
 EXPIRY_SECONDS = 600.0  # between two searches for what is old enough to be deleted
 PIECE_SECONDS = 0.05  # between two deletions, so that requests are answered in between
@@ -66,6 +67,7 @@ class Engine:
             self._note_wait(alias, None)
         self._queues = {alias: asyncio.Queue() for alias in self.endpoints}
         self.add(self.ledger.waiting())
+        self.ledger.set_patience(LOCKED_SECONDS)
         tasks = [
             asyncio.create_task(self._work(self._queues[alias]))
             for alias, endpoint in self.endpoints.items()
@@ -130,6 +132,10 @@ class Engine:
             evaluation = await queue.get()
             try:
                 await self._end(evaluation)
+            except sqlite3.OperationalError as error:  # of a read: what was paid for is stored
+                log.warning("judge.state_cannot_be_read", reason=str(error))
+                await asyncio.sleep(STORE_SECONDS)
+                queue.put_nowait(evaluation)
             except Exception as error:  # the task serves all other evaluations, too
                 log.exception("judge.evaluation_failed", number=evaluation.number)
                 reason = f"unexpected {type(error).__name__}; the log has more"

@@ -176,6 +176,10 @@ class Ledger:
         pragmas = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
         self._connection.executescript(pragmas + SCHEMA)
 
+    def set_patience(self, seconds: float) -> None:
+        """Set how long a statement waits for another process, and the event loop with it."""
+        self._rows(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
+
     def close(self) -> None:
         self._connection.close()
 
