@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
+import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -48,6 +49,8 @@ MAX_BODY_BYTES = 32 * 1024 * 1024
 Handler = Callable[[Request], Awaitable[Any]]
 Layer = Callable[[str, Handler], Handler]
 Measure = Callable[[Judge, dict[str, Any]], list[Result | None]]
+
+log = structlog.get_logger("evalworker")
 
 
 class AsciiJSON(JSONResponse):
@@ -114,6 +117,7 @@ class JudgeService:
             except Problem as problem:
                 return problem_response(problem)
             except sqlite3.OperationalError as error:
+                log.warning("judge.state_cannot_be_used", reason=str(error))
                 reason = f"The state file of the judge cannot be used now: {error}."
                 return problem_response(Problem(503, "service_unavailable", reason))
             return found if isinstance(found, Response) else AsciiJSON(found, status)

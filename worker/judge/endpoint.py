@@ -252,9 +252,9 @@ class Endpoint:
         """Tell a paid response from an outage. Raises `QuestionRefused`."""
         status = response.status_code
         if status == 200:
-            reply = _reply(response, asked)
-            reason = f"responded without a completion: {_message(response)}"
-            return reply or _Outage(reason, is_own=True, is_lost=True)
+            return _reply(response, asked) or _Outage(
+                f"responded without a completion: {_message(response)}", is_own=True, is_lost=True
+            )
         reason = f"responded with status {status}: {_message(response)}"
         if response.has_redirect_location:
             address = one_line(response.headers["location"])
