@@ -113,7 +113,7 @@ class ModelEndpoint:
             case "cut":
                 return self._pay(verdict[: len(verdict) // 2], "length")
             case "prose":
-                return self._pay(f'Not {{"grade": 9}} but:\n```json\n{verdict}\n```\nIs it {{ok}}?')
+                return self._pay(f'Not {{"score": 9}} but:\n```json\n{verdict}\n```\nIs it {{ok}}?')
             case "out_of_range":
                 return self._pay('{"reasons": "Out of ten.", "score": 8}')
             case "unreadable":

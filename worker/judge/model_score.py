@@ -41,7 +41,7 @@ class Mean:
 def read_score(
     text: str | None, finish_reason: str | None, refusal: str | None = None
 ) -> ModelScore | Unreadable:
-    """Read the last complete JSON object with a score, unless others have different ones."""
+    """Read the last complete JSON object of what follows the model's reasoning."""
     if refusal:
         return Unreadable(f"the model refused: {_printable(refusal)}", is_refusal=True)
     if finish_reason == "length":
@@ -53,15 +53,10 @@ def read_score(
         return Unreadable("the response of the model ended in its reasoning")
     if not answer:
         return Unreadable("the response of the model was empty")
-    objects = _objects(answer)
-    if isinstance(objects, Unreadable):
-        return objects
-    with_score = [found for found in objects if "score" in found]
-    if not with_score:
-        return Unreadable("the model gave no number as the score")
-    score, reasons = with_score[-1]["score"], with_score[-1].get("reasons")
-    if any(found["score"] != score for found in with_score[:-1]):
-        return Unreadable("the model gave several scores")  # drafts, or quotes of what it judged
+    found = _last_object(answer)
+    if isinstance(found, Unreadable):
+        return found
+    score, reasons = found.get("score"), found.get("reasons")
     if isinstance(score, bool) or not isinstance(score, int | float):
         return Unreadable("the model gave no number as the score")
     if not 0 <= score <= 1:  # NaN is not, either
@@ -89,23 +84,22 @@ def _without_reasoning(text: str) -> str:
     return text.rpartition("</think>")[2].strip()
 
 
-def _objects(text: str) -> list[dict[str, Any]] | Unreadable:
-    """Return at least one. One that is open at the end was cut: nothing inside it counts."""
-    found: list[dict[str, Any]] = []
+def _last_object(text: str) -> dict[str, Any] | Unreadable:
+    """An object that is still open at the end was cut: what is inside it does not count."""
+    last: dict[str, Any] | None = None
     position = text.find("{")
     while position >= 0:
         try:
-            value, end = _DECODER.raw_decode(text, position)
-            found.append(value)
+            last, end = _DECODER.raw_decode(text, position)
         except RecursionError:
             return Unreadable("the response of the model is nested too deeply")
         except ValueError as error:
-            begins = not found or _START_OF_OBJECT.match(text, position)
+            begins = last is None or _START_OF_OBJECT.match(text, position)
             if begins and _is_open(error, text):
                 return Unreadable("the response of the model was cut")
             end = max(position + 1, _failed_at(error))  # what was read until there is part of it
         position = text.find("{", end)
-    return found or Unreadable("the model responded without a JSON object")
+    return last if last is not None else Unreadable("the model responded without a JSON object")
 
 
 def _is_open(error: ValueError, text: str) -> bool:
