@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from scripts.describe_commands import commands_page
 from worker import __version__
 from worker.cli import COMMANDS, app
+from worker.cli.context import check_id_prefix
 
 LIGHT = COMMANDS.keys() - {
     "demo",
@@ -137,3 +138,8 @@ def test_an_unknown_command_is_wrong_use() -> None:
 
 def test_a_port_that_cannot_be_is_wrong_use() -> None:
     assert CliRunner().invoke(app, ["judge", "serve", "--port", "99999"]).exit_code == 2
+
+
+@pytest.mark.parametrize("prefix", ["01a2", "01A2189D-", "01a2189d-412d", "01a2189d412d72"])
+def test_an_id_may_be_cut_anywhere(prefix: str) -> None:
+    assert check_id_prefix(prefix) == prefix

@@ -30,7 +30,7 @@ from worker.store.database import Database, open_database
 from worker.store.schema_version import check_schema
 
 MIN_ID_PREFIX = 4  # hexadecimal digits
-_ID_PREFIX = re.compile(rf"(?i)(?:-?[0-9a-f]){{{MIN_ID_PREFIX},32}}")
+_ID_PREFIX = re.compile(rf"(?i)(?:[0-9a-f]-?){{{MIN_ID_PREFIX},32}}")
 
 
 def check_id_prefix(text: str | None) -> str | None:
