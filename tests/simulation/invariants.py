@@ -188,12 +188,12 @@ def check_always(world: World) -> None:
 
 
 def check_taken(world: World, batch: SimulatedBatch) -> None:
-    check_indexes(world)
+    check_slots(world)
     for given in batch.inputs:
         check_evaluations(world, given["request"])
 
 
-def check_indexes(world: World) -> None:
+def check_slots(world: World) -> None:
     """Not more of our live batches run at the remote than allowed.
 
     Not promised, and not counted: a batch that was given up and runs on, because it was lost or

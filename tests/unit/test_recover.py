@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from worker.pipeline.recover import Absent, LostSubmission, Match, Unclear, search
+from worker.pipeline.recover import Absent, Indistinct, LostSubmission, Match, Unclear, search
 from worker.remote import JudgeAPI
 
 BEGAN = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -70,6 +70,13 @@ def test_of_twins_the_oldest_is_taken_on_whatever_page_it_is(page_size: int) -> 
         batch("own", after=1), batch("of a later twin", after=370), page_size=page_size
     )
     assert outcome == Match("own")
+
+
+def test_a_younger_twin_is_not_taken_while_an_older_batch_may_be_the_one() -> None:
+    """Else the attempt to which the younger one belongs would find nothing, and be sent again."""
+    hidden = batch("older", after=1, status="completed", inputs=[{}])
+    assert isinstance(found_among(hidden, batch("younger", after=370)), Indistinct)
+    assert isinstance(found_among(hidden | {"status": "pending"}, batch("y", after=370)), Unclear)
 
 
 def test_what_belongs_to_another_batch_is_not_taken() -> None:

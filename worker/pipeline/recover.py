@@ -295,32 +295,28 @@ def search(
 ) -> SearchOutcome:
     """Search the judge's batches since the attempt began.
 
-    `known` returns which of the given remote ids belong to other batches. Of several candidates the
-    oldest is taken: a younger one may be all that is left to an attempt that began later, which
-    does not search further back.
+    `known` returns which of the given remote ids belong to other batches. The tag decides; without
+    it, the oldest of several equal candidates is taken: a younger one may be all that is left to an
+    attempt that began later, which does not search further back.
     """
     end = monotonic() + MAX_SECONDS
     listed = _candidates(api, lost, monotonic)
     if not isinstance(listed, tuple):
         return listed
-    candidates, unclear = listed
+    candidates, gap = listed
     others = known([row.batch_execution_id for row in candidates])
-    indistinct: Indistinct | None = None
-    for row in sorted(candidates, key=lambda row: row.created_at or lost.since):
+    candidates.sort(key=lambda row: (not _has_own_tag(row, lost), row.created_at or lost.since))
+    for row in candidates:
         if monotonic() > end:
             return Unclear("the search took too long")
         if row.batch_execution_id in others:
             continue
         found = _is_lost_batch(api, row, lost)
-        if isinstance(found, Unclear):
-            if isinstance(found.cause, Throttled):
-                return found  # the next request would come too early
-            unclear = found
-        elif isinstance(found, Indistinct):
-            indistinct = found
-        elif found:
+        if isinstance(found, Unclear | Indistinct):
+            return found  # it may be the one, and a younger one another's
+        if found:
             return Match(row.batch_execution_id)
-    return unclear or indistinct or Absent()
+    return gap or Absent()
 
 
 def _candidates(
