@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import itertools
@@ -343,7 +344,8 @@ def test_a_body_above_the_limit_is_not_read_to_its_end(sqlite_url: str) -> None:
             yield b" " * 65536
 
     with (
-        running_gateway(Database(sqlite_url), max_body_bytes=100_000) as url,
+        contextlib.closing(Database(sqlite_url)) as database,
+        running_gateway(database, max_body_bytes=100_000) as url,
         client(url) as caller,
     ):
         declared = caller.post("/v1/judges/j/batch-execute/", content=b" " * 100_001)
