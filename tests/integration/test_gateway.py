@@ -49,6 +49,13 @@ def url(database: Database) -> Iterator[str]:
 
 
 @pytest.fixture
+def lite(sqlite_url: str) -> Iterator[Database]:
+    """A database for tests to which it makes no difference which one it is."""
+    with contextlib.closing(Database(sqlite_url)) as opened:
+        yield opened
+
+
+@pytest.fixture
 def caller(url: str) -> Iterator[httpx.Client]:
     with client(url) as given:
         yield given
@@ -201,8 +208,8 @@ def test_an_idempotency_key_with_another_submission_is_refused(
     assert replica.one("SELECT count(*) FROM eval_items") == 1
 
 
-def test_an_idempotency_key_is_at_most_255_visible_characters(sqlite_url: str) -> None:
-    with running_gateway(Database(sqlite_url)) as url, client(url) as caller:
+def test_an_idempotency_key_is_at_most_255_visible_characters(lite: Database) -> None:
+    with running_gateway(lite) as url, client(url) as caller:
         for key in ("", "k k", "k" * 256, "\u00e9"):
             response = caller.post(
                 "/v1/judges/j/batch-execute/",
@@ -274,8 +281,8 @@ UNKNOWN_KEYS = [
 ]
 
 
-def test_requests_without_a_known_key_get_401(sqlite_url: str) -> None:
-    with running_gateway(Database(sqlite_url)) as url, client(url, None) as nobody:
+def test_requests_without_a_known_key_get_401(lite: Database) -> None:
+    with running_gateway(lite) as url, client(url, None) as nobody:
         for header, code in UNKNOWN_KEYS:
             headers = {} if header is None else {"Authorization": header}
             all_responses = [
@@ -319,8 +326,8 @@ WRONG_BODIES: list[tuple[Any, set[str]]] = [
 ]
 
 
-def test_validation_errors_are_named_by_field(sqlite_url: str) -> None:
-    with running_gateway(Database(sqlite_url)) as url, client(url) as caller:
+def test_validation_errors_are_named_by_field(lite: Database) -> None:
+    with running_gateway(lite) as url, client(url) as caller:
         for body, fields in WRONG_BODIES:
             # As text, because httpx cannot encode half of a surrogate pair.
             response = caller.post("/v1/judges/j/batch-execute/", content=json.dumps(body))
@@ -328,14 +335,14 @@ def test_validation_errors_are_named_by_field(sqlite_url: str) -> None:
         assert ids(caller.get(EXECUTIONS).json()) == []
 
 
-def test_a_body_that_is_not_json_is_a_parse_error(sqlite_url: str) -> None:
-    with running_gateway(Database(sqlite_url)) as url, client(url) as caller:
+def test_a_body_that_is_not_json_is_a_parse_error(lite: Database) -> None:
+    with running_gateway(lite) as url, client(url) as caller:
         for body in (b"", b"{", b'{"inputs": [NaN]}', b"[" * 100_000, b"\xff"):
             response = caller.post("/v1/judges/j/batch-execute/", content=body)
             assert problem(response) == (400, "parse_error"), body[:20]
 
 
-def test_a_body_above_the_limit_is_not_read_to_its_end(sqlite_url: str) -> None:
+def test_a_body_above_the_limit_is_not_read_to_its_end(lite: Database) -> None:
     sent = itertools.count()
 
     def endless() -> Iterator[bytes]:
@@ -343,11 +350,7 @@ def test_a_body_above_the_limit_is_not_read_to_its_end(sqlite_url: str) -> None:
             next(sent)
             yield b" " * 65536
 
-    with (
-        contextlib.closing(Database(sqlite_url)) as database,
-        running_gateway(database, max_body_bytes=100_000) as url,
-        client(url) as caller,
-    ):
+    with running_gateway(lite, max_body_bytes=100_000) as url, client(url) as caller:
         declared = caller.post("/v1/judges/j/batch-execute/", content=b" " * 100_001)
         assert problem(declared) == (413, "too_large")
         try:
@@ -436,15 +439,15 @@ INVALID_PARAMETERS: list[dict[str, str]] = [
 ]
 
 
-def test_invalid_list_parameters_are_refused(sqlite_url: str) -> None:
-    with running_gateway(Database(sqlite_url)) as url, client(url) as caller:
+def test_invalid_list_parameters_are_refused(lite: Database) -> None:
+    with running_gateway(lite) as url, client(url) as caller:
         for params in INVALID_PARAMETERS:
             response = caller.get(EXECUTIONS, params=params)
             assert (response.status_code, response.json().keys()) == (400, params.keys())
 
 
-def test_unknown_paths_get_404_and_other_methods_405(sqlite_url: str) -> None:
-    with running_gateway(Database(sqlite_url)) as url, client(url) as caller:
+def test_unknown_paths_get_404_and_other_methods_405(lite: Database) -> None:
+    with running_gateway(lite) as url, client(url) as caller:
         assert problem(caller.post("/v1/judges/j/batch-execute", json={})) == (404, "not_found")
         assert problem(caller.get("/v1/judges/j/execute/")) == (404, "not_found")
         response = caller.delete(EXECUTIONS)
@@ -573,8 +576,8 @@ def test_a_commit_whose_response_was_lost_makes_one_job(
     assert replica.one("SELECT count(*) FROM eval_items") == len(texts)
 
 
-def test_keys_may_be_given_as_hashes(sqlite_url: str) -> None:
+def test_keys_may_be_given_as_hashes(lite: Database) -> None:
     digest = hashlib.sha256(KEY.encode()).hexdigest()
     keys = json.dumps({"hashed": {"sha256": digest}})
-    with running_gateway(Database(sqlite_url), keys=keys) as url, client(url) as caller:
+    with running_gateway(lite, keys=keys) as url, client(url) as caller:
         assert submit(caller, "one").status_code == 202

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -37,7 +38,11 @@ def test_the_document_and_the_gateway_call_the_same_characters_white_space() -> 
 
 
 def test_the_document_is_served_without_a_key(sqlite_url: str) -> None:
-    with running_gateway(Database(sqlite_url), max_inputs=500) as url, client(url, None) as nobody:
+    with (
+        contextlib.closing(Database(sqlite_url)) as database,
+        running_gateway(database, max_inputs=500) as url,
+        client(url, None) as nobody,
+    ):
         served = nobody.get("/openapi.json").json()
     assert served["components"]["schemas"]["Submission"]["properties"]["inputs"]["maxItems"] == 500
     assert served["paths"] == json.loads(openapi_text())["paths"]
