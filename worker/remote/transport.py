@@ -24,7 +24,7 @@ from worker.remote.certificates import tls_context
 from worker.remote.deadline import DeadlineBackend, clock
 from worker.remote.proxies import SOCKS, environment_proxy
 
-IDLE_SECONDS = 5.0  # after which an unused connection is closed for the next request
+IDLE_SECONDS = 5.0  # for which a connection is kept open for the next request
 
 _ERROR_NAMES = (
     *("ConnectError", "ReadError", "WriteError", "NetworkError"),

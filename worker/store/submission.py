@@ -28,7 +28,7 @@ from worker.store.tables import batch_is_live, batches, item_is_in_batch, item_i
 from worker.validation import offences_of
 
 SUBMITTING_LOCK = 0x65766C02  # an advisory lock of PostgreSQL; SQLite has one writer anyway
-LATEST_BATCHES = 1000  # newest ones, among which one is sought that the judge has accepted
+LATEST_BATCHES = 1000  # the newest, searched for one that the judge has accepted
 _AT_REMOTE = (BatchState.SUBMITTING, BatchState.UNKNOWN, BatchState.SUBMITTED)
 
 
