@@ -21,7 +21,7 @@ from worker.errors import NotPossible
 from worker.store.group_queries import grouped_sums
 from worker.store.job_queries import JobProgress, progress_of
 from worker.store.score_functions import is_addable
-from worker.store.sql_functions import is_given, looked_up, value_at
+from worker.store.sql_functions import value_at
 from worker.store.views import item_results, scores
 
 SHOWN_KEYS = 3  # of those that occur more than once
@@ -90,10 +90,22 @@ def _key(view: sa.Table, pairing: Pairing) -> sa.ColumnElement[Any]:
     match pairing.by:
         case PairedBy.INDEX:
             return view.c.item_index
+        case PairedBy.REQUEST if view is scores:
+            return _REQUEST_OF_SCORE
         case PairedBy.REQUEST:
-            return item_results.c.request
+            return view.c.request
         case PairedBy.METADATA:
             return value_at(view.c.metadata, pairing.key)
+
+
+# Looked up for each score: for a join, PostgreSQL may read the inputs of all jobs.
+_REQUEST_OF_SCORE = (
+    sa.select(item_results.c.request)
+    .where(
+        item_results.c.job_id == scores.c.job_id, item_results.c.item_index == scores.c.item_index
+    )
+    .scalar_subquery()
+)
 
 
 def compare_jobs(
@@ -194,7 +206,11 @@ def _pairs(jobs: JobPair) -> sa.Subquery:
 
 
 def _select_pairs(jobs: JobPair) -> sa.Select[Any]:
-    """Select the pairs of each evaluator, and incomplete ones: their difference is NULL."""
+    """Select the pairs of each evaluator, and incomplete ones: their difference is NULL.
+
+    What has no key is grouped as one, and is no pair. To leave it out earlier, the key would have
+    to be looked up twice.
+    """
     given = _scores_of_both(jobs).c
     of_first, of_second = (
         sa.and_(is_one(given.job_id), is_addable(given.score))
@@ -209,7 +225,7 @@ def _select_pairs(jobs: JobPair) -> sa.Select[Any]:
         sa.func.min(given.item_index).filter(of_second).label("second_index"),
         first.label("first_score"),
         second.label("second_score"),
-        (second - first).label("difference"),
+        sa.case((given.key.isnot(None), second - first)).label("difference"),
         sa.func.min(given.group_value).label("group_value"),
     ).group_by(given.evaluator_name, given.key)
 
@@ -219,7 +235,6 @@ def _scores_of_both(jobs: JobPair) -> sa.Subquery:
 
     One select for each job: with both ids in a list, PostgreSQL reads the inputs of every job.
     """
-    by_request = jobs.pairing.by is PairedBy.REQUEST
     group: sa.ColumnElement[Any] = sa.cast(sa.null(), sa.Text)
     if jobs.group_key is not None:
         group = value_at(scores.c.metadata, jobs.group_key)
@@ -230,18 +245,9 @@ def _scores_of_both(jobs: JobPair) -> sa.Subquery:
         scores.c.score,
         jobs.score_key.label("key"),
         group.label("group_value"),
-    ).select_from(_scores_with_requests() if by_request else scores)
-    chosen = chosen.where(is_given(jobs.score_key))
+    )
     of_each = (chosen.where(scores.c.job_id == job_id) for job_id in (jobs.first, jobs.second))
     return sa.union_all(*of_each).subquery("given")
-
-
-def _scores_with_requests() -> sa.FromClause:
-    is_same_input = sa.and_(
-        item_results.c.job_id == looked_up(scores.c.job_id),
-        item_results.c.item_index == looked_up(scores.c.item_index),
-    )
-    return scores.join(item_results, is_same_input)
 
 
 def _groups(jobs: JobPair) -> sa.Subquery:

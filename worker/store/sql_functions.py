@@ -57,22 +57,6 @@ class looked_up(FunctionElement[Any]):  # noqa: N801 (reads as a SQL function)
 _spell(looked_up, postgresql="coalesce({0}, {0})", sqlite="{0}")
 
 
-class is_given(FunctionElement[bool]):  # noqa: N801 (reads as a SQL function)
-    """Whether a value of an outer join is not NULL.
-
-    With a plain IS NOT NULL, PostgreSQL makes it an inner join, and may begin with the other table,
-    of which it then reads the rows of every job.
-    """
-
-    type = sa.Boolean()
-    inherit_cache = True
-
-
-_spell(
-    is_given, postgresql="CASE WHEN {0} IS NULL THEN FALSE ELSE TRUE END", sqlite="{0} IS NOT NULL"
-)
-
-
 def now() -> later:
     return later(sa.literal_column("0.0"))
 
