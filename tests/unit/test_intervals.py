@@ -167,7 +167,7 @@ SMALL: dict[Draw, tuple[int, ...]] = {
     uniform: (20, 50),
     skewed: (20, 50, 199),
     graded: (50, 100),
-    with_failures: (20, 100),
+    with_failures: (50, 100),
 }
 
 
