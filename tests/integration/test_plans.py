@@ -35,7 +35,7 @@ def noticing(engine: sa.Engine | type[sa.Engine], seen: dict[str, Any]) -> Itera
     """Every statement that runs meanwhile, with one set of its parameters."""
 
     def notice(_c: Any, _cursor: Any, sql: str, given: Any, _context: Any, many: bool) -> None:
-        if sql.split()[0] in ("SELECT", "UPDATE", "DELETE"):
+        if sql.split()[0] in ("SELECT", "UPDATE", "DELETE", "WITH"):
             seen[sql] = given[0] if many else given
 
     sa.event.listen(engine, "before_cursor_execute", notice)

@@ -173,14 +173,23 @@ def _transaction(points: _CrashPoints) -> type[Transaction]:
                 result, count = frozen(), len(frozen.data)
             else:
                 count = result.rowcount
+            self._note(count)
+            return result
+
+        def execute_recording(self, statement: Any, *args: Any, **detail: Any) -> Any:
+            rows = super().execute_recording(statement, *args, **detail)
+            if not statement.is_select:  # of PostgreSQL, `_execute` has seen a SELECT
+                self._note(len(rows))
+            return rows
+
+        def _note(self, count: int) -> None:
             transition = _store_function()
-            if transition is None or transition in OF_THE_PROCESS:
-                return result
-            if count and transition not in self.changed:
+            if not count or transition is None or transition in OF_THE_PROCESS:
+                return
+            if transition not in self.changed:
                 self.changed.append(transition)
                 if transition.startswith("claim"):
                     points.claimed(transition)
-            return result
 
         def write_events(self) -> None:
             super().write_events()

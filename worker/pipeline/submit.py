@@ -30,7 +30,7 @@ from worker.pipeline.context import StepContext
 from worker.pipeline.path_check import Undecided, check_refusal
 from worker.pipeline.poll import Poller
 from worker.pipeline.recover import OWN_TAG, InDoubt, Recovery, record_accepted, record_foreign_id
-from worker.store import gates, submission
+from worker.store import gates, leases, submission
 from worker.store.database import Transaction
 from worker.store.leases import Claim
 
@@ -178,7 +178,7 @@ class Submitter:
     def _record_accepted_and_poll(
         self, tx: Transaction, claim: Claim, remote_id: str, status_url: str | None
     ) -> Claim | None:
-        poll_claim = submission.record_accepted_and_poll(
+        poll_claim = leases.keep_for_first_poll(
             tx,
             claim,
             remote_batch_id=remote_id,

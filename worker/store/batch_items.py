@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -9,6 +10,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from worker.domain.lifecycle import Status
+from worker.events import Event
 from worker.store.database import Transaction
 from worker.store.rows import select_rows
 from worker.store.tables import item_is_in_batch, item_is_in_flight, items
@@ -54,10 +56,24 @@ def batch_items(tx: Transaction, batch_id: UUID, *, with_inputs: bool = True) ->
     given = {"of_batch": batch_id}
     if not with_inputs:
         return [BatchItem(*row) for row in tx.execute(_BATCH_ITEMS, given).all()]
-    return [
-        BatchItem._make((*row[:_OWN_WIDTH], _input_of(*row[_OWN_WIDTH:])))
-        for row in tx.execute(_BATCH_ITEMS_WITH_INPUTS, given).all()
-    ]
+    return _with_inputs(tx.execute(_BATCH_ITEMS_WITH_INPUTS, given).all())
+
+
+def items_to_submit(tx: Transaction, batch_id: UUID, count: int) -> list[BatchItem]:
+    """Return the items of a batch, like `batch_items`, and record that it is about to be sent."""
+    return _with_inputs(
+        tx.execute_recording(
+            _BATCH_ITEMS_WITH_INPUTS,
+            {"of_batch": batch_id},
+            Event.BATCH_SUBMITTING,
+            batch_id=batch_id,
+            items=count,
+        )
+    )
+
+
+def _with_inputs(rows: Sequence[sa.Row[Any]]) -> list[BatchItem]:
+    return [BatchItem._make((*row[:_OWN_WIDTH], _input_of(*row[_OWN_WIDTH:]))) for row in rows]
 
 
 _OWN_COLUMNS = (

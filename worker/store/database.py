@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import unquote, urlsplit
@@ -39,6 +39,7 @@ from worker.store.tables import events
 if TYPE_CHECKING:
     import psycopg
     from sqlalchemy.pool import ConnectionPoolEntry
+    from sqlalchemy.sql.dml import ReturningUpdate
 
 Observer = Callable[[RecordedEvent], None]
 
@@ -87,6 +88,7 @@ class Transaction:
         self.on_postgresql = connection.dialect.name == "postgresql"
         self.recorded: list[RecordedEvent] = []
         self.counted: list[RecordedEvent] = []
+        self._unwritten: list[RecordedEvent] = []
 
     def insert(self, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
         """Build an insert that has the database's own `ON CONFLICT` clauses."""
@@ -102,17 +104,46 @@ class Transaction:
         **detail: Any,
     ) -> None:
         """Record an event, which is stored with the transaction or not at all."""
-        detail["actor"] = self.actor
-        known = {key: value for key, value in detail.items() if value is not None}
-        self.recorded.append(RecordedEvent(event, job_id, item_index, batch_id, known or None))
+        entry = RecordedEvent(event, job_id, item_index, batch_id, self._known(detail))
+        self.recorded.append(entry)
+        self._unwritten.append(entry)
+
+    def execute_recording(
+        self,
+        statement: sa.Select[Any] | ReturningUpdate[Any],
+        given: Mapping[str, Any],
+        event: Event,
+        *,
+        batch_id: UUID,
+        **detail: Any,
+    ) -> Sequence[sa.Row[Any]]:
+        """Run a statement and record an event of a batch; return the statement's rows.
+
+        An UPDATE that changes no row records nothing. PostgreSQL does both in one statement.
+        """
+        entry = RecordedEvent(event, batch_id=batch_id, detail=self._known(detail))
+        if self.on_postgresql:
+            own = {"event_event": event, "event_batch_id": batch_id, "event_detail": entry.detail}
+            rows = self.execute(_build_recording(statement), {**given, **own}).all()
+        else:
+            rows = self.execute(statement, given).all()
+        if rows or statement.is_select:
+            self.recorded.append(entry)
+            if not self.on_postgresql:
+                self._unwritten.append(entry)
+        return rows
+
+    def _known(self, detail: Mapping[str, Any]) -> dict[str, Any] | None:
+        all_of_it = {**detail, "actor": self.actor}
+        return {key: value for key, value in all_of_it.items() if value is not None} or None
 
     def count(self, event: CountedEvent) -> None:
         """Count an event that only observers hear of."""
         self.counted.append(RecordedEvent(event))
 
     def write_events(self) -> None:
-        """Insert the recorded events into `eval_events`."""
-        rows = [entry._asdict() for entry in self.recorded]
+        """Insert the recorded events that no statement has stored into `eval_events`."""
+        rows = [entry._asdict() for entry in self._unwritten]
         if rows:
             # A single row runs as a plain statement, which costs half as much as a list.
             self.execute(_INSERT_EVENTS, rows if len(rows) > 1 else rows[0])
@@ -130,6 +161,25 @@ class Transaction:
 
 # Inline: the ids of these rows are not needed, so PostgreSQL need not return them.
 _INSERT_EVENTS = sa.insert(events).values(at=now()).inline()
+
+
+@cache
+def _build_recording(statement: sa.Select[Any] | ReturningUpdate[Any]) -> sa.Select[Any]:
+    """Build one statement, for PostgreSQL, of another one and the insert of an event."""
+    event = sa.select(now(), *_EVENT_PARAMETERS)
+    if isinstance(statement, sa.Select):
+        return statement.add_cte(
+            sa.insert(events).from_select(_EVENT_COLUMNS, event).cte("recorded")
+        )
+    changed = statement.cte("changed")
+    recorded = sa.insert(events).from_select(_EVENT_COLUMNS, event.select_from(changed))
+    return sa.select(changed).add_cte(recorded.cte("recorded"))
+
+
+_EVENT_COLUMNS = ("at", "event", "batch_id", "detail")
+_EVENT_PARAMETERS = [
+    sa.bindparam(f"event_{name}", type_=events.c[name].type) for name in _EVENT_COLUMNS[1:]
+]
 
 
 class Database:

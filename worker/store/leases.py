@@ -10,9 +10,11 @@ Statements are module constants, as building one costs several times as much as 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from functools import cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -128,18 +130,25 @@ def claim_batch(
 
 
 def move(
-    tx: Transaction, claim: Claim, to: BatchState, *, due_in: float | None = None, **values: Any
+    tx: Transaction,
+    claim: Claim,
+    to: BatchState,
+    *,
+    due_in: float | None = None,
+    event: Event | None = None,
+    detail: Mapping[str, Any] = MappingProxyType({}),
+    **values: Any,
 ) -> bool:
     """End a claim and move its batch to another state; False where the holder has lost the claim.
 
-    A live batch is due again in `due_in` seconds; `values` are columns.
+    A live batch is due again in `due_in` seconds; `values` are columns. The `event` is recorded
+    with its `detail` if the batch moved.
     """
     if to is not claim.state and to not in TRANSITIONS[claim.state]:
         raise ValueError(f"a batch never goes from {claim.state} to {to}")
     if (to in LIVE_STATES) is not (due_in is not None):
         raise ValueError(f"a batch that becomes {to} is due again, or is not live")
-    given = {
-        **_identity(claim),
+    values = {
         "state": to,
         "lease_holder": None,
         "nudged_at": None,
@@ -147,32 +156,39 @@ def move(
         "gate": None,
         **values,
     }
+    statement = _build_move(
+        tuple(values),
+        live=due_in is not None,
+        ended=not TRANSITIONS[to],
+        sent=to is BatchState.SUBMITTED and claim.state is not to,
+    )
+    given = {**_identity(claim), **{f"new_{name}": value for name, value in values.items()}}
     if due_in is not None:
         given["due_in"] = due_in
-    newly_submitted = to is BatchState.SUBMITTED and claim.state is not to
-    if newly_submitted:
-        given["new_remote_id"] = values["remote_batch_id"]
-    statement = _build_move(
-        live=due_in is not None, ended=not TRANSITIONS[to], sent=newly_submitted
-    )
-    moved = bool(tx.execute(statement, given).rowcount)
-    if not moved:
+    if event is None:
+        rows = tx.execute(statement, given).all()
+    else:
+        rows = tx.execute_recording(statement, given, event, batch_id=claim.id, **detail)
+    if not rows:
         tx.count(CountedEvent.LEASE_LOST)
-    return moved
+    return bool(rows)
 
 
 @cache
-def _build_move(*, live: bool, ended: bool, sent: bool) -> sa.Update:
-    """Build the update. Each other parameter sets the column of its name."""
-    values: dict[str, Any] = {"due_at": later(sa.bindparam("due_in", type_=sa.Double))}
-    if not live:
-        values["due_at"] = sa.null()
+def _build_move(
+    columns: tuple[str, ...], *, live: bool, ended: bool, sent: bool
+) -> ReturningUpdate[Any]:
+    """Build the update, which sets each of the `columns` to the parameter "new_" plus its name."""
+    values: dict[str, Any] = {
+        name: sa.bindparam(f"new_{name}", type_=batches.c[name].type) for name in columns
+    }
+    values["due_at"] = later(sa.bindparam("due_in", type_=sa.Double)) if live else sa.null()
     if ended:
         values["finished_at"] = now()
     if sent:
         values["submitted_at"] = now()
-    statement = sa.update(batches).where(*_IS_CLAIMED).values(**values)
-    return statement.where(_IS_NEW_AT_REMOTE) if sent else statement
+    conditions = (*_IS_CLAIMED, _IS_NEW_AT_REMOTE) if sent else _IS_CLAIMED
+    return sa.update(batches).where(*conditions).values(**values).returning(batches.c.id)
 
 
 def keep_for_first_poll(
@@ -182,9 +198,15 @@ def keep_for_first_poll(
 
     None where the holder has lost the claim, or another batch has this id at the remote.
     """
-    given = {"new_remote_id": remote_batch_id, "new_status_url": status_url, "lease": lease}
-    moved = tx.execute(_KEEP_FOR_FIRST_POLL, {**_identity(claim), **given}).one_or_none()
-    if moved is None:
+    given = {"new_remote_batch_id": remote_batch_id, "new_status_url": status_url, "lease": lease}
+    rows = tx.execute_recording(
+        _KEEP_FOR_FIRST_POLL,
+        {**_identity(claim), **given},
+        Event.BATCH_SUBMITTED,
+        batch_id=claim.id,
+        remote_batch_id=remote_batch_id,
+    )
+    if not rows:
         tx.count(CountedEvent.LEASE_LOST)
         return None
     return replace(
@@ -195,7 +217,7 @@ def keep_for_first_poll(
         status_url=status_url,
         failures=0,
         gate=None,
-        **moved._asdict(),
+        **rows[0]._asdict(),
     )
 
 
@@ -213,14 +235,14 @@ _IS_CLAIMED = (
 )
 # A batch of the remote belongs to one batch of ours.
 _IS_NEW_AT_REMOTE = ~sa.exists(
-    sa.select(1).where(_other.c.remote_batch_id == sa.bindparam("new_remote_id"))
+    sa.select(1).where(_other.c.remote_batch_id == sa.bindparam("new_remote_batch_id"))
 )
 _KEEP_FOR_FIRST_POLL = (
     sa.update(batches)
     .where(*_IS_CLAIMED, _IS_NEW_AT_REMOTE)
     .values(
         state=BatchState.SUBMITTED,
-        remote_batch_id=sa.bindparam("new_remote_id"),
+        remote_batch_id=sa.bindparam("new_remote_batch_id"),
         status_url=sa.bindparam("new_status_url"),
         submitted_at=now(),
         polls=batches.c.polls + 1,
@@ -245,13 +267,18 @@ def record_waiting(
     **values: Any,
 ) -> bool:
     """End a claim whose call failed: the batch is due again after `wait`, with one failure more."""
-    failures = claim.failures + 1
-    moved = move(
-        tx, claim, state, due_in=wait, failures=failures, gate=gate, error=reason, **values
+    return move(
+        tx,
+        claim,
+        state,
+        due_in=wait,
+        event=Event.BATCH_WAITS,
+        detail={"reason": reason, "seconds": round(wait, 1)},
+        failures=claim.failures + 1,
+        gate=gate,
+        error=reason,
+        **values,
     )
-    if moved:
-        tx.record_event(Event.BATCH_WAITS, batch_id=claim.id, reason=reason, seconds=round(wait, 1))
-    return moved
 
 
 def defer(tx: Transaction, claim: Claim, *, wait: float, gate: str | None, reason: str) -> None:
@@ -265,10 +292,9 @@ def defer(tx: Transaction, claim: Claim, *, wait: float, gate: str | None, reaso
 
 def put_on_hold(tx: Transaction, claim: Claim, *, reason: str) -> bool:
     """planned, submitting, unknown, submitted -> held: on hold until a person resolves it."""
-    moved = move(tx, claim, BatchState.HELD, error=reason)
-    if moved:
-        tx.record_event(Event.BATCH_HELD, batch_id=claim.id, reason=reason)
-    return moved
+    return move(
+        tx, claim, BatchState.HELD, event=Event.BATCH_HELD, detail={"reason": reason}, error=reason
+    )
 
 
 def note_surprise(

@@ -47,12 +47,16 @@ class BatchAtRemote(NamedTuple):
 
 
 def batches_at_remote(tx: Transaction) -> list[BatchAtRemote]:
-    """Return every submitted batch."""
+    """Return every submitted batch, except those that somebody is reading now."""
     return read_rows(tx.connection, BatchAtRemote, _AT_REMOTE)
 
 
-_SUBMITTED = sa.and_(batches.c.due_at.isnot(None), batches.c.state == BatchState.SUBMITTED)
-_AT_REMOTE = select_rows(BatchAtRemote, batches, now=now()).where(_SUBMITTED)
+_UNCLAIMED = sa.and_(
+    batches.c.due_at.isnot(None),
+    batches.c.state == BatchState.SUBMITTED,
+    batches.c.lease_holder.is_(None),
+)
+_AT_REMOTE = select_rows(BatchAtRemote, batches, now=now()).where(_UNCLAIMED)
 
 
 def latest_durations(tx: Transaction) -> Sequence[tuple[str, float]]:
@@ -84,8 +88,7 @@ def record_snapshot(
     return tx.scalars(_MAKE_DUE, {"batch_ids": sorted(ended)}).all() if ended else ()
 
 
-# Not claimed, and not deferred by a gate.
-_IDLE = sa.and_(_SUBMITTED, batches.c.lease_holder.is_(None), batches.c.gate.is_(None))
+_IDLE = sa.and_(_UNCLAIMED, batches.c.gate.is_(None))  # and not deferred by a gate
 _MAKE_DUE = (
     sa.update(batches)
     .where(

@@ -44,15 +44,15 @@ def record_running(
         tx,
         claim,
         BatchState.SUBMITTED,
-        remote_status=remote_status,
         due_in=wait,
+        event=Event.BATCH_UNKNOWN_STATUS if undocumented else None,
+        detail={"remote_status": remote_status},
+        remote_status=remote_status,
         failures=0,
         error=None,
     )
     if moved:
         tx.count(CountedEvent.BATCH_POLLED)
-    if moved and undocumented:
-        tx.record_event(Event.BATCH_UNKNOWN_STATUS, batch_id=claim.id, remote_status=remote_status)
     return moved
 
 
@@ -84,10 +84,29 @@ def record_results(
 
     `rows` are the items of the batch as this transaction read them.
     """
+    open_rows = [row for row in rows if not row.is_cancelled]
+    completed: list[tuple[BatchItem, RemoteItem]] = []
+    failed: list[FailedItem] = []
+    for row in open_rows:
+        index = row.batch_index
+        if index in result.completed:
+            completed.append((row, result.completed[index]))
+        else:
+            reason, log_id = result.reason(index), result.execution_log_id(index)
+            failed.append(FailedItem(row, reason, log_id, result.may_retry(index)))
     moved = move(
         tx,
         claim,
         BatchState.FINISHED,
+        event=Event.BATCH_FINISHED,
+        detail={
+            "remote_status": result.remote_status,
+            "completed": len(completed),
+            "failed": len(failed),
+            "seconds": claim.seconds_submitted and round(claim.seconds_submitted, 3),
+            "dropped": claim.item_count - len(open_rows) or None,
+            "oddities": list(result.oddities) or None,
+        },
         remote_status=result.remote_status,
         ran_judge_version_id=result.ran_judge_version_id,
         completed_count=len(result.completed),
@@ -96,16 +115,6 @@ def record_results(
     )
     if not moved:
         return False
-    rows = [row for row in rows if not row.is_cancelled]
-    completed: list[tuple[BatchItem, RemoteItem]] = []
-    failed: list[FailedItem] = []
-    for row in rows:
-        index = row.batch_index
-        if index in result.completed:
-            completed.append((row, result.completed[index]))
-        else:
-            reason, log_id = result.reason(index), result.execution_log_id(index)
-            failed.append(FailedItem(row, reason, log_id, result.may_retry(index)))
     _insert_results(tx, completed)
     _fail_or_retry(tx, claim, failed, retry_wait)
     log_ids = {
@@ -113,25 +122,15 @@ def record_results(
     }
     if completed and job_completion.complete_items(tx, claim.id, log_ids) < len(completed):
         tx.execute(_DELETE_RESULTS_OF_CANCELLED, {"of_batch": claim.id})
-    tx.record_event(
-        Event.BATCH_FINISHED,
-        batch_id=claim.id,
-        remote_status=result.remote_status,
-        completed=len(completed),
-        failed=len(failed),
-        seconds=None if claim.seconds_submitted is None else round(claim.seconds_submitted, 3),
-        dropped=claim.item_count - len(rows) or None,
-        oddities=list(result.oddities) or None,
-    )
-    job_completion.end_finished_jobs(tx, {row.job_id for row in rows})
+    job_completion.end_finished_jobs(tx, {row.job_id for row in open_rows})
     return True
 
 
 def record_lost(tx: Transaction, claim: Claim, *, reason: str, retry_wait: RetryWait) -> bool:
     """submitted -> lost: nothing more is expected; its items wait again, one attempt used up."""
-    if not move(tx, claim, BatchState.LOST, error=reason):
+    detail = {"reason": reason}
+    if not move(tx, claim, BatchState.LOST, event=Event.BATCH_LOST, detail=detail, error=reason):
         return False
-    tx.record_event(Event.BATCH_LOST, batch_id=claim.id, reason=reason)
     rows = open_items(tx, claim.id)
     _fail_or_retry(tx, claim, [FailedItem(row, reason) for row in rows], retry_wait)
     job_completion.end_finished_jobs(tx, {row.job_id for row in rows})

@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from worker.domain.doubt import Doubt
 from worker.domain.lifecycle import BatchState, Status
 from worker.events import Event
-from worker.store import job_completion, leases
-from worker.store.batch_items import BatchItem, OpenItem, batch_items, open_items
+from worker.store import job_completion
+from worker.store.batch_items import BatchItem, OpenItem, items_to_submit, open_items
 from worker.store.bulk import BulkUpdate
 from worker.store.column_types import Id
 from worker.store.database import Transaction
@@ -69,7 +69,7 @@ def prepare_inputs(tx: Transaction, claim: Claim) -> list[dict[str, Any]]:
     """
     sendable: list[BatchItem] = []
     unsendable: list[tuple[BatchItem, str]] = []
-    for item in batch_items(tx, claim.id):
+    for item in items_to_submit(tx, claim.id, claim.item_count):
         if item.is_cancelled:
             continue
         offences = offences_of(item.input)
@@ -81,12 +81,8 @@ def prepare_inputs(tx: Transaction, claim: Claim) -> list[dict[str, Any]]:
     _close_gaps(tx, sendable)
     if len(sendable) != claim.item_count:
         _shrink_batch(tx, claim.id, len(sendable))
-    if sendable:
-        tx.record_event(Event.BATCH_SUBMITTING, batch_id=claim.id, items=len(sendable))
-    else:
-        reason = "none of its inputs can be sent"
-        move(tx, claim, BatchState.REFUSED, error=reason)
-        tx.record_event(Event.BATCH_REFUSED, batch_id=claim.id, reason=reason)
+    if not sendable:
+        _refuse(tx, claim, "none of its inputs can be sent")
     return [item.input for item in sendable]
 
 
@@ -148,42 +144,18 @@ def record_accepted(
     tx: Transaction, claim: Claim, *, remote_batch_id: str, status_url: str | None, wait: float
 ) -> bool:
     """submitting, unknown -> submitted: the remote has the batch under this id."""
-    moved = move(
+    found = True if claim.state is BatchState.UNKNOWN else None
+    return move(
         tx,
         claim,
         BatchState.SUBMITTED,
+        due_in=wait,
+        event=Event.BATCH_SUBMITTED,
+        detail={"remote_batch_id": remote_batch_id, "found": found},
         remote_batch_id=remote_batch_id,
         status_url=status_url,
-        due_in=wait,
         failures=0,
         error=None,
-    )
-    if moved:
-        _record_submitted(tx, claim, remote_batch_id)
-    return moved
-
-
-def record_accepted_and_poll(
-    tx: Transaction, claim: Claim, *, remote_batch_id: str, status_url: str | None, lease: float
-) -> Claim | None:
-    """submitting -> submitted, like `record_accepted`, where the first poll is due immediately.
-
-    Returns the claim, which goes on for that poll: no other process need take the batch in between.
-    """
-    poll_claim = leases.keep_for_first_poll(
-        tx, claim, remote_batch_id=remote_batch_id, status_url=status_url, lease=lease
-    )
-    if poll_claim is not None:
-        _record_submitted(tx, claim, remote_batch_id)
-    return poll_claim
-
-
-def _record_submitted(tx: Transaction, claim: Claim, remote_batch_id: str) -> None:
-    tx.record_event(
-        Event.BATCH_SUBMITTED,
-        batch_id=claim.id,
-        remote_batch_id=remote_batch_id,
-        found=True if claim.state is BatchState.UNKNOWN else None,
     )
 
 
@@ -213,10 +185,17 @@ def record_unknown(
     if is_server_error:
         first = claim.server_error_at or claim.submitting_at
         noted = {"server_error": reason, "server_error_at": first}
-    moved = move(tx, claim, BatchState.UNKNOWN, due_in=wait, looks=0, error=reason, **noted)
-    if moved:
-        tx.record_event(Event.BATCH_UNKNOWN, batch_id=claim.id, reason=reason)
-    return moved
+    return move(
+        tx,
+        claim,
+        BatchState.UNKNOWN,
+        due_in=wait,
+        event=Event.BATCH_UNKNOWN,
+        detail={"reason": reason},
+        looks=0,
+        error=reason,
+        **noted,
+    )
 
 
 def record_search(
@@ -230,19 +209,18 @@ def record_search(
 ) -> bool:
     """unknown stays unknown; `was_whole` if the whole list was read and the batch is not in it."""
     searches = claim.looks + was_whole
-    moved = move(
+    return move(
         tx,
         claim,
         BatchState.UNKNOWN,
         due_in=wait,
+        event=Event.BATCH_SEARCHED,
+        detail={"looks": searches, "reason": reason},
         looks=searches,
         failures=claim.failures + (not was_whole),
         gate=gate,
         error=reason,
     )
-    if moved:
-        tx.record_event(Event.BATCH_SEARCHED, batch_id=claim.id, looks=searches, reason=reason)
-    return moved
 
 
 def known_remote_ids(tx: Transaction, remote_ids: Collection[str]) -> set[str]:
@@ -261,12 +239,24 @@ def record_refused(tx: Transaction, claim: Claim, *, reason: str, doubts: int = 
     They fail with its words. Of its submissions, `doubts` may have been evaluated all the same.
     """
     doubts = max(doubts, claim.doubts)
-    if not move(tx, claim, BatchState.REFUSED, error=reason, doubts=doubts):
+    if not _refuse(tx, claim, reason, doubts=doubts):
         return False
-    tx.record_event(Event.BATCH_REFUSED, batch_id=claim.id, reason=reason)
     failed = [(item, reason) for item in open_items(tx, claim.id)]
     _fail_items(tx, claim.id, failed, spent=max(doubts, 1))
     return True
+
+
+def _refuse(tx: Transaction, claim: Claim, reason: str, **values: Any) -> bool:
+    """submitting, unknown -> refused."""
+    return move(
+        tx,
+        claim,
+        BatchState.REFUSED,
+        event=Event.BATCH_REFUSED,
+        detail={"reason": reason},
+        error=reason,
+        **values,
+    )
 
 
 def record_split(tx: Transaction, claim: Claim, *, reason: str, doubts: int) -> Sequence[UUID]:
