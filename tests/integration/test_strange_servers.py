@@ -84,6 +84,7 @@ class StrangeJudgeAPI(FakeJudgeAPI):
         self.lists_new = True
         self.is_away = False  # each POST is answered 503, and starts nothing
         self.forbidden: str | None = None  # a firewall answers such an input with 403
+        self.forbids_in_json = False  # as the API itself would
         self.refuses: dict[str, int] = {}  # of "list" and "status": answered with this status code
 
     def execution(self, batch: Any) -> dict[str, Any]:
@@ -99,6 +100,8 @@ class StrangeJudgeAPI(FakeJudgeAPI):
         if self.forbidden is not None and any(
             given["request"] == self.forbidden for given in inputs
         ):
+            if self.forbids_in_json:
+                return httpx.Response(403, json={"code": "budget_spent"})
             return httpx.Response(403, text="<title>Attention Required!</title>")
         taken = super().accept(request)
         return httpx.Response(502, text="bad gateway") if self.fails_after_effect else taken
@@ -362,6 +365,60 @@ def test_an_input_that_a_firewall_refuses_lets_the_others_try_before_it(
     assert gate == ("judge:judge", "403: Attention Required!")
     waiting = replica.rows("SELECT failures FROM eval_batches ORDER BY due_at")
     assert [batch.failures for batch in waiting] == [0, 0, 0, 1]
+
+
+def test_an_input_that_a_firewall_refuses_fails_alone_while_others_pass(
+    replica: ManualReplica, remote: StrangeJudgeAPI
+) -> None:
+    remote.forbidden = "forbidden"
+    replica.enqueue(["a", "b", "forbidden", "c"])
+    for number in range(40):
+        replica.enqueue(["other"], tags=[str(number)])
+        run(replica, 1)
+    replica.finish()
+    failed = replica.rows("SELECT item_index, error FROM eval_items WHERE status = 'failed'")
+    assert failed == [(2, "403: Attention Required!")]
+    assert replica.one("SELECT count(*) FROM eval_items WHERE status = 'completed'") == 43
+
+
+def test_where_no_other_batch_is_left_only_the_input_that_a_firewall_refuses_waits(
+    replica: ManualReplica, remote: StrangeJudgeAPI
+) -> None:
+    remote.forbidden = "forbidden"
+    replica.enqueue(["a", "b", "c", "forbidden"])
+    run(replica, 40)
+    assert replica.rows("SELECT item_index FROM eval_items WHERE status = 'processing'") == [(3,)]
+    assert replica.one("SELECT count(*) FROM eval_items WHERE status = 'completed'") == 3
+
+
+def test_no_input_is_blamed_while_the_judge_refuses_all(
+    replica: ManualReplica, remote: StrangeJudgeAPI
+) -> None:
+    replica.enqueue(["before"])
+    run(replica, 3)
+    remote.forbidden = "later"
+    for number in range(3):
+        replica.enqueue(["later"], tags=[str(number)])
+    run(replica, 20)
+    assert replica.one("SELECT count(*) FROM eval_items WHERE status = 'failed'") == 0
+    remote.forbidden = None
+    replica.finish()
+    assert replica.one("SELECT count(*) FROM eval_items WHERE status = 'completed'") == 4
+
+
+def test_no_input_is_blamed_for_a_403_of_the_api_itself(
+    replica: ManualReplica, remote: StrangeJudgeAPI
+) -> None:
+    remote.forbidden, remote.forbids_in_json = "forbidden", True
+    replica.enqueue(["forbidden", "a"])
+    for number in range(20):
+        replica.enqueue(["other"], tags=[str(number)])
+        run(replica, 1)
+    assert replica.one("SELECT count(*) FROM eval_items WHERE status = 'failed'") == 0
+    assert "refused" not in replica.states()
+    remote.forbidden = None
+    replica.finish()
+    assert replica.one("SELECT count(*) FROM eval_items WHERE status = 'completed'") == 22
 
 
 def test_batches_in_doubt_never_take_the_last_slot(

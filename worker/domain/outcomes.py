@@ -140,11 +140,13 @@ class Denied:
 
     `judge_only` is True where only this judge is concerned (403), not every use of the key.
     `key_refused` is True where the key itself is not taken: another process may have a good one.
+    `is_foreign` is True for a 403 that is not in the API's form: a firewall may refuse an input.
     """
 
     reason: str
     judge_only: bool = False
     key_refused: bool = False
+    is_foreign: bool = False
 
 
 @dataclass(frozen=True, slots=True)

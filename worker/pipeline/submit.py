@@ -108,6 +108,8 @@ class Submitter:
             judge_version_id=claim.judge_version_id,
             may_send=lambda: monotonic() - began < lease,
         )
+        if isinstance(outcome, Denied) and self._is_refused_alone(claim, outcome, len(inputs)):
+            outcome = Invalid(outcome.reason)
         match check_refusal(self.context, claim, outcome):
             case Undecided(reason):
                 self._put_back(claim, reason)
@@ -115,6 +117,12 @@ class Submitter:
                 self._split(claim, reason)
             case outcome:
                 self._record(claim, outcome)
+
+    def _is_refused_alone(self, claim: Claim, denied: Denied, item_count: int) -> bool:
+        """Return whether a 403 is about one of the inputs: a firewall may not let it through."""
+        return denied.is_foreign and self.context.database.run(
+            lambda tx: submission.is_refused_alone(tx, claim, item_count=item_count)
+        )
 
     # --- record ----------------------------------------------------------------------------------
 

@@ -208,7 +208,7 @@ def _refusal(response: ApiResponse) -> Refusal:
         case 401 | 403 if response.refuses_key:
             return Denied(reason, key_refused=True)
         case 403:
-            return Denied(reason, judge_only=True)
+            return Denied(reason, judge_only=True, is_foreign=response.body is NOT_JSON)
         case 408:  # one input may take too long, as one may bring a 5xx
             return Unavailable(reason, is_server_error=True)
         case 425:

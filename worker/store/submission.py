@@ -23,12 +23,20 @@ from worker.store.database import Transaction
 from worker.store.job_completion import ItemFailure
 from worker.store.leases import Claim, build_claim, claim_batch, move, record_waiting
 from worker.store.planning import build_doubt_counts, insert_planned
-from worker.store.sql_functions import among, now
-from worker.store.tables import batch_is_live, batches, item_is_in_batch, item_is_in_flight, items
+from worker.store.sql_functions import among, now, text_at
+from worker.store.tables import (
+    batch_is_live,
+    batches,
+    events,
+    item_is_in_batch,
+    item_is_in_flight,
+    items,
+)
 from worker.validation import offences_of
 
 SUBMITTING_LOCK = 0x65766C02  # an advisory lock of PostgreSQL; SQLite has one writer anyway
 LATEST_BATCHES = 1000  # the newest, searched for one that the judge has accepted
+REFUSALS = 3  # of a batch in a row, with 403, before one of its inputs is blamed for them
 _AT_REMOTE = (BatchState.SUBMITTING, BatchState.UNKNOWN, BatchState.SUBMITTED)
 
 
@@ -342,6 +350,31 @@ _OTHERS_PASS = (
         _LATEST.c.submitted_at > sa.bindparam("since"),
     )
     .limit(1)
+)
+_OTHERS_PASSED_BEFORE = _OTHERS_PASS.where(_LATEST.c.submitted_at < sa.bindparam("until"))
+
+
+def is_refused_alone(tx: Transaction, claim: Claim, *, item_count: int) -> bool:
+    """Return whether a 403 concerns the inputs of this batch, and no other batch of its judge.
+
+    It was refused so several times in a row, and the judge took another batch between the last time
+    and this attempt. A batch of several inputs may also be the only one left.
+    """
+    waits = tx.execute(_LATEST_WAITS, {"batch_id": claim.id}).all()
+    if len(waits) < REFUSALS or not all(row.reason.startswith("403") for row in waits):
+        return False
+    judge = {"batch_id": claim.id, "judge_id": claim.judge_id}
+    since = {"since": waits[0].at, "until": claim.claimed_at}
+    if tx.scalar(_OTHERS_PASSED_BEFORE, {**judge, **since}):
+        return True
+    return item_count > 1 and not tx.scalar(_OTHERS_LIVE, judge)
+
+
+_LATEST_WAITS = (
+    sa.select(events.c.at, text_at(events.c.detail, "reason").label("reason"))
+    .where(events.c.batch_id == sa.bindparam("batch_id"), events.c.event == Event.BATCH_WAITS)
+    .order_by(events.c.id.desc())
+    .limit(REFUSALS)
 )
 
 
