@@ -43,9 +43,9 @@ from worker.store.schema_version import check_schema
 from worker.validation import judge_offences
 
 if TYPE_CHECKING:
-    from worker.store.database import Transaction
     from worker.store.job_queries import ItemResult
     from worker.store.retention import Pruned
+    from worker.store.transaction import Transaction
 
 Result = TypeVar("Result")
 

@@ -19,11 +19,11 @@ from worker.errors import NotPossible, UnknownJob
 from worker.store import score_rollup
 from worker.store.comparison_notes import comparison_notes
 from worker.store.comparison_queries import JobPair, compare_jobs, largest_changes
-from worker.store.database import Transaction
 from worker.store.group_queries import sums_by_evaluator
 from worker.store.input_queries import InputFilter, Order, list_positions, score_counts
 from worker.store.job_list_queries import means_by_job
 from worker.store.job_queries import mean_scores
+from worker.store.transaction import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
     from worker.app import App
-    from worker.store.database import Transaction
+    from worker.store.transaction import Transaction
 
 
 @pytest.fixture

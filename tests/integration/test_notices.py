@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from http.server import BaseHTTPRequestHandler
 
-    from worker.store.database import Database, Transaction
+    from worker.store.database import Database
+    from worker.store.transaction import Transaction
 
 
 @pytest.fixture

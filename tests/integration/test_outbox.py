@@ -28,7 +28,7 @@ from worker import InvalidInputs, enqueue
 from worker.config import load_settings
 from worker.errors import IdempotencyKeyReused
 from worker.outbox import CHUNK
-from worker.store.database import create_engine
+from worker.store.engines import create_engine
 from worker.store.job_queries import progress_of
 from worker.store.tables import items, jobs
 from worker.store.views import item_results

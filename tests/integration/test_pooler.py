@@ -37,7 +37,7 @@ from worker.store.migrate import upgrade
 from worker.store.schema_version import REVISION, check_schema
 
 if TYPE_CHECKING:
-    from worker.store.database import Transaction
+    from worker.store.transaction import Transaction
 
 PoolerOf: TypeAlias = Callable[..., PgBouncer]
 

@@ -17,9 +17,10 @@ from worker import enqueue
 from worker.admin import Admin
 from worker.store import expired_rows, job_completion, rollup_backfill, score_rollup
 from worker.store.bulk import insert_rows
-from worker.store.database import Database, Transaction
+from worker.store.database import Database
 from worker.store.migrate import downgrade, upgrade
 from worker.store.tables import evaluator_results
+from worker.store.transaction import Transaction
 from worker.store.views import score_summary
 
 if TYPE_CHECKING:

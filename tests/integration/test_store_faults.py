@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from uuid import UUID
 
-    from worker.store.database import Transaction
+    from worker.store.transaction import Transaction
 
 WORDS = {"SELECT", "INSERT", "UPDATE", "DELETE", "COMMIT"}
 INPUTS = ["q1", "fail q2", "q3", "q4"]

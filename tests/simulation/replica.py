@@ -19,8 +19,9 @@ from worker.pipeline.poll import Poller
 from worker.pipeline.recover import Recovery
 from worker.pipeline.submit import Submitter
 from worker.remote import JudgeAPI
-from worker.store.database import Database, Transaction
+from worker.store.database import Database
 from worker.store.migrate import upgrade
+from worker.store.transaction import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable

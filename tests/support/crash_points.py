@@ -24,7 +24,7 @@ from worker.store.tables import batches, items, jobs
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from worker.store.database import Transaction
+    from worker.store.transaction import Transaction
 
     Change = Callable[[Transaction], object]
 
@@ -157,7 +157,7 @@ SCENARIOS = {
     ),
     "the judge ends its batches at once": Scenario(
         effects=[
-            "claim_submission: commit of record_accepted_and_poll",
+            "claim_submission: commit of keep_for_first_poll",
             "claim_submission: GET of a batch",
             "claim_submission: commit of record_results",
         ],
@@ -327,6 +327,7 @@ UNPLACED = {
     "is_another_accepted": "reads",
     "is_any_closed": "reads",
     "is_due": "reads",
+    "is_refused_alone": "reads",
     "known_remote_ids": "reads",
     "lock_planning": "locks",
     "read_doubt": "reads",

@@ -29,8 +29,9 @@ from tests.support.shorter_waits import shorten_waits
 from worker.cli import main
 from worker.pipeline.messages import MessageSender
 from worker.remote import JudgeAPI
-from worker.store import database
-from worker.store.database import Database, Transaction
+from worker.store import database, transaction
+from worker.store.database import Database
+from worker.store.transaction import Transaction
 from worker.webhooks.client import WebhookClient
 
 COMPANIONS = frozenset(
@@ -54,6 +55,7 @@ OF_THE_PROCESS = frozenset({"probe_now", "record_alive", "record_ended"})
 """Store functions that concern no batch, called when a process starts, now and then, and ends."""
 
 STORE = str(Path(database.__file__).parent)
+NO_TRANSITIONS = (database.__file__, transaction.__file__)
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["worker.cli.run", "dramatiq_postgres", "httpcore", __name__])
@@ -139,7 +141,7 @@ class _CrashPoints:
 
 
 def _observe_effects(points: _CrashPoints) -> None:
-    database.Transaction = _transaction(points)  # type: ignore[misc]
+    database.Transaction = _transaction(points)  # type: ignore[attr-defined]
     seams: Sequence[tuple[type, str, Callable[..., str]]] = (
         (JudgeAPI, JudgeAPI.submit.__name__, lambda *_: "POST of a batch"),
         (JudgeAPI, JudgeAPI.status.__name__, lambda *_: "GET of a batch"),
@@ -215,7 +217,7 @@ def _store_function() -> str | None:
     frame = sys._getframe(1)
     while frame.f_code is not Database.run.__code__:
         file = frame.f_code.co_filename
-        if file.startswith(STORE) and file != database.__file__:
+        if file.startswith(STORE) and file not in NO_TRANSITIONS:
             outermost = frame.f_code.co_name
         if frame.f_back is None:
             return None

@@ -20,7 +20,8 @@ from worker.metrics import definitions
 from worker.metrics.collector import DatabaseCollector
 from worker.metrics.counters import Counters
 from worker.metrics.definitions import Metric
-from worker.store.database import Database, max_connections
+from worker.store.database import Database
+from worker.store.engines import max_connections
 
 
 class Metrics(Counters):

@@ -9,8 +9,8 @@ from random import Random
 from worker.domain.backoff import MAX_CLAIMS
 from worker.domain.concurrency import free_slots
 from worker.store import concurrency_limit, gates, leases, pauses, submission
-from worker.store.database import Transaction
 from worker.store.leases import Claim
+from worker.store.transaction import Transaction
 
 STATUS_SCOPES = (gates.API, gates.STATUS)  # the gates that every GET has to pass
 NO_SLOT_SECONDS = 1.0  # before a batch that found no slot at the remote asks again

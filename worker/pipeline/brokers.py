@@ -31,7 +31,7 @@ from dramatiq.middleware import Retries, TimeLimit
 
 from worker.config import hide_password
 from worker.errors import Unreachable
-from worker.store.database import TCP_KEEPALIVE
+from worker.store.engines import TCP_KEEPALIVE
 from worker.store.postgres_session import open_session
 from worker.store.scripts import read_script
 

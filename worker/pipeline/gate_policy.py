@@ -9,8 +9,8 @@ from random import Random
 from worker.domain.backoff import OUTAGE_THRESHOLD, backoff, gate_wait, throttle_wait
 from worker.domain.outcomes import Denied, Throttled, Unavailable
 from worker.store import concurrency_limit, gates, replicas
-from worker.store.database import Transaction
 from worker.store.leases import Claim
+from worker.store.transaction import Transaction
 
 PROBE_TURN_SECONDS = 2.0  # others that wait for the gate try within a second after it may open
 LEAVE_SECONDS = (0.2, 0.6)  # before work is due for a replica whose key is not refused

@@ -12,7 +12,7 @@ from worker.pipeline.context import StepContext
 from worker.pipeline.loop_errors import LoopErrors
 from worker.pipeline.messages import MessageSender
 from worker.store import gates, replicas
-from worker.store.database import Transaction
+from worker.store.transaction import Transaction
 
 log = structlog.get_logger("evalworker")
 

@@ -27,8 +27,8 @@ from worker.pipeline.context import StepContext
 from worker.pipeline.loop_errors import LoopErrors
 from worker.remote.pagination import Incomplete, list_pages
 from worker.store import gates, list_watch
-from worker.store.database import Transaction
 from worker.store.list_watch import BatchAtRemote
+from worker.store.transaction import Transaction
 
 log = structlog.get_logger("evalworker")
 

@@ -9,8 +9,8 @@ from worker.domain.batching import pack, ready
 from worker.domain.concurrency import fair_share, free_slots
 from worker.pipeline.context import Policy
 from worker.store import concurrency_limit, job_completion, planning
-from worker.store.database import Transaction
 from worker.store.planning import Lane
+from worker.store.transaction import Transaction
 from worker.validation import judge_offences, tag_offences
 
 MAX_BATCH_BYTES = 8 * 1024 * 1024  # of texts; the remote's own limit is not known

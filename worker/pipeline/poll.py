@@ -28,8 +28,8 @@ from worker.pipeline.context import StepContext
 from worker.pipeline.path_check import LATELY_SECONDS, check_missing
 from worker.store import gates, leases, polling
 from worker.store.batch_items import batch_items
-from worker.store.database import Transaction
 from worker.store.leases import Claim
+from worker.store.transaction import Transaction
 
 
 class Poller:

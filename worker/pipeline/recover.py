@@ -42,8 +42,8 @@ from worker.remote import JudgeAPI
 from worker.remote.pagination import Incomplete, list_pages
 from worker.store import gates, leases, submission
 from worker.store.batch_items import batch_items
-from worker.store.database import Transaction
 from worker.store.leases import Claim
+from worker.store.transaction import Transaction
 
 CLOCK_MARGIN = timedelta(minutes=2)  # between our database's clock and the remote's
 MAX_PAGES = 50

@@ -31,8 +31,8 @@ from worker.pipeline.path_check import Undecided, check_refusal
 from worker.pipeline.poll import Poller
 from worker.pipeline.recover import OWN_TAG, InDoubt, Recovery, record_accepted, record_foreign_id
 from worker.store import gates, leases, submission
-from worker.store.database import Transaction
 from worker.store.leases import Claim
+from worker.store.transaction import Transaction
 
 
 @dataclass(frozen=True, slots=True)

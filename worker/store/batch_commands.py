@@ -10,9 +10,9 @@ from worker.domain.lifecycle import BatchState, Status
 from worker.events import Event
 from worker.store import job_completion, submission
 from worker.store.batch_items import open_items
-from worker.store.database import Transaction
 from worker.store.sql_functions import now
 from worker.store.tables import batches, item_is_in_flight, items
+from worker.store.transaction import Transaction
 
 
 def resolve(tx: Transaction, batch_id: UUID, *, resubmit: bool) -> BatchState | None:

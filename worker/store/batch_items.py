@@ -11,9 +11,9 @@ import sqlalchemy as sa
 
 from worker.domain.lifecycle import Status
 from worker.events import Event
-from worker.store.database import Transaction
 from worker.store.rows import select_rows
 from worker.store.tables import item_is_in_batch, item_is_in_flight, items
+from worker.store.transaction import Transaction
 from worker.wire.inputs import COLUMN_FIELDS
 
 

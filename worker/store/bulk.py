@@ -15,7 +15,8 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from worker.store.column_types import Json
-from worker.store.database import Transaction, is_lost_session
+from worker.store.postgres_session import is_lost_session
+from worker.store.transaction import Transaction
 
 
 class BulkUpdate:

@@ -7,9 +7,9 @@ import sqlalchemy as sa
 from worker.domain.concurrency import DECREASE_FACTOR, DECREASE_INTERVAL, in_flight_allowed
 from worker.domain.lifecycle import BatchState
 from worker.events import Event
-from worker.store.database import Transaction
 from worker.store.sql_functions import later, now
 from worker.store.tables import batches, pace
+from worker.store.transaction import Transaction
 
 SCOPE = "api"  # of the row of `eval_pace`
 

@@ -16,7 +16,6 @@ import sqlalchemy as sa
 from worker.domain.lifecycle import ENDED
 from worker.events import Event
 from worker.store import job_completion, score_rollup
-from worker.store.database import Transaction
 from worker.store.rows import read_rows
 from worker.store.tables import (
     batches,
@@ -27,6 +26,7 @@ from worker.store.tables import (
     jobs,
     notices,
 )
+from worker.store.transaction import Transaction
 
 MAX_ROWS = 1000  # of each table in one transaction
 

@@ -16,9 +16,9 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from worker.events import Event
-from worker.store.database import Transaction
 from worker.store.sql_functions import later, now
 from worker.store.tables import batches, gates
+from worker.store.transaction import Transaction
 
 API = "api"
 SUBMIT = "api:submit"

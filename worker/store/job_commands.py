@@ -11,9 +11,9 @@ from worker.domain.lifecycle import ENDED, BatchState, Status
 from worker.errors import NotPossible, UnknownJob
 from worker.events import Event
 from worker.store import expired_rows, job_completion, planning, score_rollup
-from worker.store.database import Transaction
 from worker.store.sql_functions import now
 from worker.store.tables import batches, evaluator_results, events, item_is_live, items, jobs
+from worker.store.transaction import Transaction
 
 
 def cancel(tx: Transaction, job_id: UUID) -> int:

@@ -13,9 +13,9 @@ from worker.events import Event
 from worker.store import score_rollup
 from worker.store.bulk import BulkUpdate
 from worker.store.column_types import Id, Json
-from worker.store.database import Transaction
 from worker.store.sql_functions import among, later, now, seconds_between, text_at
 from worker.store.tables import item_is_in_flight, item_is_live, item_is_waiting, items, jobs
+from worker.store.transaction import Transaction
 from worker.store.webhook_deliveries import EndedJob, insert_notice
 
 EMPTY_JOB_GRACE = 10.0  # seconds in which a producer without a transaction may add the items

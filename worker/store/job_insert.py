@@ -13,9 +13,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.events import Event
 from worker.store.bulk import insert_rows
-from worker.store.database import Transaction
 from worker.store.rows import read_rows, select_rows
 from worker.store.tables import items, jobs
+from worker.store.transaction import Transaction
 from worker.wire.inputs import COLUMN_FIELDS
 
 _COLUMNS: tuple[str, ...] = ("job_id", "item_index", *COLUMN_FIELDS, "extra")

@@ -22,9 +22,9 @@ import sqlalchemy as sa
 
 from worker.domain.lifecycle import LIVE_STATES, TRANSITIONS, BatchState
 from worker.events import CountedEvent, Event
-from worker.store.database import Transaction
 from worker.store.sql_functions import among, later, now
 from worker.store.tables import batches, gates, pace, pauses
+from worker.store.transaction import Transaction
 
 if TYPE_CHECKING:
     from sqlalchemy.sql.dml import ReturningUpdate

@@ -15,10 +15,10 @@ import sqlalchemy as sa
 from worker.domain.lifecycle import BatchState
 from worker.store.bulk import BulkUpdate
 from worker.store.column_types import Id
-from worker.store.database import Transaction
 from worker.store.rows import read_rows, select_rows
 from worker.store.sql_functions import later, now, seconds_between
 from worker.store.tables import batches, pace
+from worker.store.transaction import Transaction
 
 MAX_DURATIONS = 2000  # batches that durations are read from
 SCOPE = "api"  # of the row of `eval_pace`

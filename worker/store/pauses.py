@@ -14,9 +14,9 @@ import sqlalchemy as sa
 
 from worker.domain.lifecycle import BatchState
 from worker.events import Event
-from worker.store.database import Transaction
 from worker.store.sql_functions import now
 from worker.store.tables import batches, pauses
+from worker.store.transaction import Transaction
 
 NO_REASON = "no reason given"
 EVERY_JUDGE = ""  # as the judge id of a pause

@@ -15,10 +15,10 @@ from worker.events import Event
 from worker.store import pauses
 from worker.store.bulk import BulkUpdate
 from worker.store.column_types import Id
-from worker.store.database import Transaction
 from worker.store.leases import Claim
 from worker.store.sql_functions import now, octet_length, seconds_between
 from worker.store.tables import batches, item_is_waiting, items, jobs
+from worker.store.transaction import Transaction
 
 PLANNING_LOCK = 0x65766C01  # an advisory lock of PostgreSQL; SQLite has one writer anyway
 

@@ -16,10 +16,10 @@ from worker.events import CountedEvent, Event
 from worker.store import job_completion
 from worker.store.batch_items import BatchItem, OpenItem, open_items
 from worker.store.bulk import insert_rows
-from worker.store.database import Transaction
 from worker.store.job_completion import ItemFailure
 from worker.store.leases import Claim, build_claim, claim_batch, move, record_waiting
 from worker.store.tables import batches, evaluator_results, item_is_in_batch, items
+from worker.store.transaction import Transaction
 
 # From the attempts made at an item to the seconds before the next one; None if those were enough.
 RetryWait = Callable[[int], float | None]

@@ -164,3 +164,13 @@ def _calls(settings: Mapping[str, str], *, local: bool) -> str:
 def _text(value: str) -> str:
     escaped = value.replace("\\", "\\\\").replace("'", "''")
     return f"E'{escaped}'"
+
+
+def is_lost_session(error: BaseException | None) -> bool:
+    """Return whether a connection no longer is what it was, though it may still answer."""
+    return bool(LOST_SESSION.fullmatch(sqlstate_of(error)))
+
+
+def sqlstate_of(error: BaseException | None) -> str:
+    """Return the SQLSTATE of an error of the driver, or an empty text."""
+    return getattr(error, "sqlstate", None) or ""

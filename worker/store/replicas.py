@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from worker.store.database import Transaction
 from worker.store.rows import read_rows, select_rows
 from worker.store.sql_functions import later, now
 from worker.store.tables import replicas
+from worker.store.transaction import Transaction
 
 EXPIRE_SECONDS = 30.0  # after which a replica that wrote nothing counts as dead
 

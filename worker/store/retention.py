@@ -11,7 +11,8 @@ from typing import TypeVar
 from uuid import UUID
 
 from worker.store import expired_rows
-from worker.store.database import Database, Transaction
+from worker.store.database import Database
+from worker.store.transaction import Transaction
 
 Result = TypeVar("Result")
 

@@ -13,10 +13,11 @@ import sqlalchemy as sa
 
 from worker.domain.lifecycle import ENDED
 from worker.store import job_completion, score_rollup
-from worker.store.database import Database, Transaction
+from worker.store.database import Database
 from worker.store.schema_version import REVISION, current_revision
 from worker.store.sql_functions import among
 from worker.store.tables import evaluator_results, job_scores, jobs
+from worker.store.transaction import Transaction
 
 MAX_JOBS = 100  # in one transaction
 MAX_SCORES = 10_000  # the same, unless a single job has more

@@ -15,10 +15,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.domain.score_summary import SHARE_EDGES
-from worker.store.database import Transaction
 from worker.store.score_functions import square, sum_if_addable
 from worker.store.sql_functions import json_array, looked_up
 from worker.store.tables import batches, evaluator_results, items, job_scores, jobs
+from worker.store.transaction import Transaction
 
 
 def write(tx: Transaction, job_ids: Collection[UUID]) -> None:

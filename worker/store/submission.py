@@ -19,7 +19,6 @@ from worker.store import job_completion
 from worker.store.batch_items import BatchItem, OpenItem, items_to_submit, open_items
 from worker.store.bulk import BulkUpdate
 from worker.store.column_types import Id
-from worker.store.database import Transaction
 from worker.store.job_completion import ItemFailure
 from worker.store.leases import Claim, build_claim, claim_batch, move, record_waiting
 from worker.store.planning import build_doubt_counts, insert_planned
@@ -32,6 +31,7 @@ from worker.store.tables import (
     item_is_in_flight,
     items,
 )
+from worker.store.transaction import Transaction
 from worker.validation import offences_of
 
 SUBMITTING_LOCK = 0x65766C02  # an advisory lock of PostgreSQL; SQLite has one writer anyway

@@ -20,9 +20,9 @@ from uuid_utils.compat import uuid7
 
 from worker.domain.lifecycle import NoticeState, Status
 from worker.events import Event
-from worker.store.database import Transaction
 from worker.store.sql_functions import later, now
 from worker.store.tables import items, notices
+from worker.store.transaction import Transaction
 
 MAX_IN_DELIVERY = 8  # over all replicas: slow receivers must not occupy the worker
 NUDGE_AGAIN = 10.0  # seconds before its message counts as lost

@@ -11,7 +11,7 @@ from uuid import UUID
 from worker.domain.backoff import NOTICE_WAITS, notice_wait
 from worker.pipeline.context import StepContext
 from worker.store import webhook_deliveries
-from worker.store.database import Transaction
+from worker.store.transaction import Transaction
 from worker.store.webhook_deliveries import NoticeClaim
 from worker.webhooks.client import Delivered, Undelivered, WebhookClient
 
