@@ -372,13 +372,13 @@ def test_an_input_that_a_firewall_refuses_fails_alone_while_others_pass(
 ) -> None:
     remote.forbidden = "forbidden"
     replica.enqueue(["a", "b", "forbidden", "c"])
-    for number in range(40):
+    for number in range(20):
         replica.enqueue(["other"], tags=[str(number)])
         run(replica, 1)
     replica.finish()
     failed = replica.rows("SELECT item_index, error FROM eval_items WHERE status = 'failed'")
     assert failed == [(2, "403: Attention Required!")]
-    assert replica.one("SELECT count(*) FROM eval_items WHERE status = 'completed'") == 43
+    assert replica.one("SELECT count(*) FROM eval_items WHERE status = 'completed'") == 23
 
 
 def test_where_no_other_batch_is_left_only_the_input_that_a_firewall_refuses_waits(
@@ -386,7 +386,7 @@ def test_where_no_other_batch_is_left_only_the_input_that_a_firewall_refuses_wai
 ) -> None:
     remote.forbidden = "forbidden"
     replica.enqueue(["a", "b", "c", "forbidden"])
-    run(replica, 40)
+    run(replica, 20)
     assert replica.rows("SELECT item_index FROM eval_items WHERE status = 'processing'") == [(3,)]
     assert replica.one("SELECT count(*) FROM eval_items WHERE status = 'completed'") == 3
 
@@ -399,7 +399,7 @@ def test_no_input_is_blamed_while_the_judge_refuses_all(
     remote.forbidden = "later"
     for number in range(3):
         replica.enqueue(["later"], tags=[str(number)])
-    run(replica, 20)
+    run(replica, 10)
     assert replica.one("SELECT count(*) FROM eval_items WHERE status = 'failed'") == 0
     remote.forbidden = None
     replica.finish()
@@ -411,14 +411,14 @@ def test_no_input_is_blamed_for_a_403_of_the_api_itself(
 ) -> None:
     remote.forbidden, remote.forbids_in_json = "forbidden", True
     replica.enqueue(["forbidden", "a"])
-    for number in range(20):
+    for number in range(10):
         replica.enqueue(["other"], tags=[str(number)])
         run(replica, 1)
     assert replica.one("SELECT count(*) FROM eval_items WHERE status = 'failed'") == 0
     assert "refused" not in replica.states()
     remote.forbidden = None
     replica.finish()
-    assert replica.one("SELECT count(*) FROM eval_items WHERE status = 'completed'") == 22
+    assert replica.one("SELECT count(*) FROM eval_items WHERE status = 'completed'") == 12
 
 
 def test_batches_in_doubt_never_take_the_last_slot(
