@@ -199,6 +199,17 @@ def test_a_batch_that_somebody_reads_is_left_to_them(
     assert replica.states().count("finished") == 1
 
 
+def test_the_list_is_not_read_for_a_batch_that_somebody_reads(
+    replica: ManualReplica, remote: FakeJudgeAPI
+) -> None:
+    submit(replica, count=list_watcher.MIN_BATCHES)
+    (read, *_) = (row.id for row in replica.rows("SELECT id FROM eval_batches"))
+    make_due(replica, UUID(str(read)))
+    assert replica.database.run(lambda tx: replica.poller.claim(tx, UUID(str(read)))) is not None
+    replica.list_watcher.turn()
+    assert asked(remote) == []
+
+
 def test_a_throttled_list_keeps_polls_away_too(
     replica: ManualReplica, remote: FakeJudgeAPI
 ) -> None:

@@ -61,7 +61,7 @@ class ListRead:
     batches: Mapping[str, BatchAtRemote]
     status: str | None  # that is asked for; None: every status
     is_probe: bool  # of a closed gate: others wait for the response
-    in_flight: int  # all batches at the remote
+    in_flight: int  # batches at the remote that nobody is reading now
     judge_id: str | None  # where all batches have the same
     claimed_at: datetime
     since: datetime  # the first of them was sent, by the database's clock
