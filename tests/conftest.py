@@ -1,4 +1,4 @@
-"""Fixtures: databases fresh for every test, brokers with a namespace of its own."""
+"""Fixtures: databases empty at the start of every test, brokers with a namespace of its own."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.migrated_databases import MigratedDatabases
 from tests.support.servers import (
     AMQP,
     BESIDES_MEMORY,
@@ -112,10 +113,15 @@ def empty_postgres_url(postgres: PostgresServer) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def migrated_databases(postgres: PostgresServer) -> MigratedDatabases:
+    return MigratedDatabases(postgres, POSTGRES_TEMPLATE)
+
+
 @pytest.fixture
-def postgres_url(postgres: PostgresServer) -> Iterator[str]:
-    """A migrated PostgreSQL database of this test's own."""
-    with postgres.database(POSTGRES_TEMPLATE) as url:
+def postgres_url(migrated_databases: MigratedDatabases) -> Iterator[str]:
+    """A migrated and empty PostgreSQL database, which no other test uses meanwhile."""
+    with migrated_databases.database() as url:
         yield url
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pika
 import psycopg
@@ -37,6 +38,7 @@ class PostgresServer:
         self.fsync = "on" if durable else "off"
         self.home = home or Path(tempfile.mkdtemp(prefix="evpg"))
         self.data = self.home / "data"
+        self.pooled: set[str] = set()  # databases that a pooler may have connections to
         self._owner = UNPRIVILEGED if os.geteuid() == 0 else None
 
     def start(self) -> None:
@@ -79,10 +81,19 @@ class PostgresServer:
     @contextlib.contextmanager
     def database(self, template: str) -> Iterator[str]:
         """The URL of a copy of the template, which is dropped at the end."""
+        name = self.create(template)
+        yield self.url(name)
+        self.drop(name)
+
+    def create(self, template: str) -> str:
+        """Copy the template, and return the name of the copy."""
         name = f"test_{uuid.uuid4().hex}"
         # By files: through the log, as by default, it takes twice as long.
         self.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
-        yield self.url(name)
+        return name
+
+    def drop(self, name: str) -> None:
+        """Drop a database, and end the sessions in it."""
         self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     def execute(self, statement: str) -> None:
@@ -153,6 +164,7 @@ class PgBouncer:
 
     def url(self, of_server: str) -> str:
         """The URL by which a database of the server is reached through this pooler."""
+        self.postgres.pooled.add(urlsplit(of_server).path.strip("/"))
         return of_server.replace(str(self.postgres.home), str(self.home))
 
 
