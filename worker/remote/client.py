@@ -268,7 +268,7 @@ class JudgeAPI:
     ) -> tuple[ApiResponse | Unavailable, str]:
         key, started_at = self.key.current, clock()
         request.headers["Authorization"] = authorization(key)
-        response = self._send(request, may_send)
+        response = self._send(request, may_send, is_batch=endpoint == "status")
         status = None if isinstance(response, Unavailable) else response.status
         self._observe(endpoint, status, clock() - started_at)
         if isinstance(response, ApiResponse) and response.refuses_key:
@@ -284,7 +284,7 @@ class JudgeAPI:
         return sorted(forms, key=len, reverse=True)
 
     def _send(
-        self, request: httpx.Request, may_send: Callable[[], bool] | None
+        self, request: httpx.Request, may_send: Callable[[], bool] | None, *, is_batch: bool
     ) -> ApiResponse | Unavailable:
         # The transport is used without `httpx.Client`, which adds only what is not wanted here:
         # redirects, cookies, and decompression without a limit.
@@ -303,7 +303,9 @@ class JudgeAPI:
         except _NO_RESPONSE as error:
             return Unavailable(self._describe(error))
         self.budget.take(max(0, len(content) - announced))
-        return parse_response(response.status_code, response.headers, content, self._secrets)
+        return parse_response(
+            response.status_code, response.headers, content, self._secrets, is_batch=is_batch
+        )
 
     def _own_status_url(self, body: object) -> str | None:
         status_url = body.get("status_url") if isinstance(body, dict) else None

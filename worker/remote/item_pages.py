@@ -40,6 +40,8 @@ def read_further_pages(
     if page is None or not isinstance(body, dict):
         return first
     items, following = page
+    if first.is_documented and not following:
+        return first
     seen = {str(page_url)}
     while following:
         url = base_url.follow(page_url, following) if isinstance(following, str) else None
@@ -56,7 +58,8 @@ def read_further_pages(
             return Unavailable(response.explain("a page of the items cannot be read"))
         page_url, following = url, page.next
         items = [*items, *page.items]
-    return replace(first, body={**body, "items": items, "next": following})
+    merged = {**body, "items": items, "next": following}
+    return replace(first, body=merged, is_documented=False)
 
 
 def _item_page(body: object) -> ItemPage | None:

@@ -69,6 +69,8 @@ def string_or_none(value: object) -> str | None:
 
 def count_or_none(value: object) -> int | None:
     """Return an integer from 0 that fits a database's 32 bits; digits may be text."""
+    if type(value) is int and 0 <= value < 2**31:
+        return value  # nearly always
     number = number_or_none(value)
     if number is None or not number.is_integer():
         return None

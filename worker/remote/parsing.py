@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from worker.domain.lifecycle import ENDED_AT_REMOTE
 from worker.domain.outcomes import BatchExecution, EvaluatorResult, RemoteItem
+from worker.remote.documented_form import read_documented_items
 from worker.remote.json_values import (
     as_text,
     count_or_none,
     datetime_or_none,
     make_storable,
     number_or_none,
+    storable_text,
     string_or_none,
 )
 
@@ -43,8 +45,13 @@ def read_batch_id(body: object) -> str | None:
     return batch_id if len(batch_id) <= MAX_ID else None
 
 
-def read_execution(body: object, *, expected_id: str) -> BatchExecution:
-    """Read a whole batch from its status path; raise `UnreadableExecution` if it is another."""
+def read_execution(
+    body: object, *, expected_id: str, is_documented: bool = False
+) -> BatchExecution:
+    """Read a whole batch from its status path; raise `UnreadableExecution` if it is another.
+
+    `is_documented` says that `parse_documented` has parsed it.
+    """
     batch_id = read_batch_id(body)
     if not isinstance(body, dict) or batch_id is None:
         raise UnreadableExecution("the response is not a batch execution")
@@ -53,7 +60,10 @@ def read_execution(body: object, *, expected_id: str) -> BatchExecution:
     head = _read_head(body, batch_id)
     oddities: list[str] = []
     unreadable: list[str] = []
-    items = tuple(_read_items(body.get("items"), oddities, unreadable))
+    if is_documented:
+        items = read_documented_items(body["items"])
+    else:
+        items = _read_items(body.get("items"), oddities, unreadable)
     if body.get("next") or body.get("next_cursor") or body.get("has_more") is True:
         unreadable.append("the items go on at a page that cannot be requested")
     if head.status in ENDED_AT_REMOTE:  # a running batch may show all of its items, some, or none
@@ -103,33 +113,37 @@ def _read_tags(tags: Iterable[object]) -> tuple[str, ...]:
 
 
 def _status(status: str) -> str:
-    return make_storable(status.strip().lower())
+    return storable_text(status.strip().lower())
 
 
-def _read_items(items: object, oddities: list[str], unreadable: list[str]) -> Iterator[RemoteItem]:
+def _read_items(
+    items: object, oddities: list[str], unreadable: list[str]
+) -> tuple[RemoteItem, ...]:
     if items is None:
-        return
+        return ()
     if not isinstance(items, list):
         unreadable.append("the items are not a list")
-        return
+        return ()
+    read = []
     for item in items:
         if not isinstance(item, dict):
             unreadable.append("an item is not an object")
         elif not isinstance(item.get("status"), str):
             unreadable.append(f"item {item.get('index')} has no status")
         else:
-            yield _read_item(item, oddities)
+            read.append(_read_item(item, oddities))
+    return tuple(read)
 
 
 def _read_item(item: Mapping[str, Any], oddities: list[str]) -> RemoteItem:
-    echo, index = _read_echo(item.get("input")), _read_index(item)
+    index = _read_index(item)
     return RemoteItem(
         index=index,
         status=_status(item["status"]),
-        evaluator_results=tuple(_read_results(item.get("evaluator_results"), index, oddities)),
+        evaluator_results=_read_results(item.get("evaluator_results"), index, oddities),
         error_message=as_text(item.get("error_message")) or "",
         execution_log_id=string_or_none(item.get("execution_log_id")),
-        input=echo,
+        input=_read_echo(item.get("input")),
     )
 
 
@@ -156,24 +170,26 @@ def _read_echo(echo: object) -> Mapping[str, Any] | None:
 
 def _read_results(
     results: object, index: int | None, oddities: list[str]
-) -> Iterator[EvaluatorResult]:
+) -> tuple[EvaluatorResult, ...]:
     if results is None:
-        return
+        return ()
     if isinstance(results, dict) and "score" in results and "evaluator_name" in results:
         results = [results]  # the only one, without a list around it
     if isinstance(results, dict):
         results = [_with_name(name, result) for name, result in results.items()]
     if not isinstance(results, list):
         oddities.append(f"the results of item {index} are not a list")
-        return
+        return ()
+    read = []
     for number, result in enumerate(results, start=1):
         if not isinstance(result, dict):
             oddities.append(f"result {number} of item {index} is not an object")
             continue
-        read = _read_result(result, number)
-        if read.score is None and result.get("score") is not None:
+        parsed = _read_result(result, number)
+        if parsed.score is None and result.get("score") is not None:
             oddities.append(f"result {number} of item {index} has a score that is no number")
-        yield read
+        read.append(parsed)
+    return tuple(read)
 
 
 def _with_name(name: str, result: object) -> object:

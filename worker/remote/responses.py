@@ -28,6 +28,7 @@ from worker.domain.outcomes import (
     Unavailable,
 )
 from worker.domain.phrases import quantity
+from worker.remote.documented_form import parse_documented
 from worker.remote.error_messages import MESSAGE_FIELDS, error_message, one_line, without_markup
 from worker.remote.json_values import string_or_none
 from worker.remote.parsing import UnreadableExecution, read_batch_id, read_execution, read_list_row
@@ -52,6 +53,7 @@ class ApiResponse:
     body: object  # parsed JSON, or NOT_JSON
     excerpt: str  # the beginning of the body
     secrets: Collection[str]
+    is_documented: bool = False  # whether it is a batch whose items have the documented form
 
     @property
     def is_success(self) -> bool:
@@ -87,9 +89,19 @@ class ApiResponse:
 
 
 def parse_response(
-    status: int, headers: Mapping[str, str], content: bytes | bytearray, secrets: Collection[str]
+    status: int,
+    headers: Mapping[str, str],
+    content: bytes | bytearray,
+    secrets: Collection[str],
+    *,
+    is_batch: bool = False,
 ) -> ApiResponse:
-    return ApiResponse(status, headers, _parse(content), _excerpt(content, secrets), secrets)
+    """Parse a response, in which `is_batch` expects a batch with its items."""
+    excerpt = _excerpt(content, secrets)
+    documented = parse_documented(content) if is_batch else None
+    if documented is not None:
+        return ApiResponse(status, headers, documented, excerpt, secrets, is_documented=True)
+    return ApiResponse(status, headers, _parse(content), excerpt, secrets)
 
 
 def _excerpt(content: bytes | bytearray, secrets: Collection[str]) -> str:
@@ -133,7 +145,10 @@ def status_outcome(response: ApiResponse, batch_execution_id: str) -> StatusOutc
             return Unavailable(refusal.reason)  # it says nothing of the batch
         return _without_input_errors(refusal)
     try:
-        return Found(read_execution(response.body, expected_id=batch_execution_id))
+        execution = read_execution(
+            response.body, expected_id=batch_execution_id, is_documented=response.is_documented
+        )
+        return Found(execution)
     except UnreadableExecution as error:
         return Unavailable(response.explain(str(error)))
 
