@@ -1,8 +1,8 @@
 """A fake of the judge API that costs little; `fake_judge_server` runs it in its own process.
 
-It counts the inputs of a submission and responds with prepared results. It ignores the key, stores
-no inputs and evaluates nothing. `Options` set how long a batch takes, the limits of batches and
-requests, and whether there is a list.
+It counts the inputs of a submission and responds with prepared results. It ignores the key and
+evaluates nothing. `Options` set how long a batch takes, the limits of batches and requests, whether
+there is a list, and how long responses are.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class Options:
     has_list: bool = True
     evaluators: int = 2
     justification: int = 0  # characters, at least
+    shows_inputs: bool = False  # in each item, as the API does; to do so costs a little
 
 
 @dataclass(slots=True)
@@ -52,6 +53,7 @@ class Batch:
     ends_at: float
     running: str  # how it is shown while it runs
     ended: str  # how it is shown afterwards
+    submission: bytes = b""  # kept if its inputs are to be shown
 
     def has_ended(self) -> bool:
         return time.time() >= self.ends_at
@@ -129,6 +131,8 @@ class FakeJudge:
             return THROTTLED
         ends_at = now + self.rng.uniform(*self.options.latency)
         batch = _batch(judge_id, body.count(b'"request":'), now, ends_at)
+        if self.options.shows_inputs:
+            batch.submission = body
         self.batches[batch.id] = batch
         self.accepted.append(batch)
         heappush(self.running, ends_at)
@@ -143,9 +147,11 @@ class FakeJudge:
             return NOT_FOUND
         head = self._head(batch)
         size = batch.size if head is batch.ended else 0
-        return 200, head.encode() + _items(
-            size, self.options.evaluators, self.options.justification
-        )
+        items = _items(size, self.options.evaluators, self.options.justification)
+        if batch.submission and items:
+            inputs = json.loads(batch.submission)["inputs"]
+            items = tuple(map(_with_input, items, inputs))
+        return 200, b'%s,"items":[%s]}' % (head.encode(), b",".join(items))
 
     def _list(self, query: str) -> tuple[int, bytes]:
         if not self.options.has_list:
@@ -221,7 +227,7 @@ class _Bucket:
 
 
 @lru_cache
-def _items(size: int, evaluators: int, length: int) -> bytes:
+def _items(size: int, evaluators: int, length: int) -> tuple[bytes, ...]:
     items = [
         {
             "index": index,
@@ -239,7 +245,15 @@ def _items(size: int, evaluators: int, length: int) -> bytes:
         }
         for index in range(size)
     ]
-    return f',"items":{json.dumps(items, ensure_ascii=False)}}}'.encode()
+    return tuple(_json(item) for item in items)
+
+
+def _with_input(item: bytes, sent: object) -> bytes:
+    return b'%s,"input":%s}' % (item[:-1], _json(sent))
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()
 
 
 def _justification(point: str, length: int) -> str:

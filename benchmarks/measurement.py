@@ -46,15 +46,17 @@ class Figure:
         return self.value <= self.target if self.at_most else self.value >= self.target
 
 
-def inputs_of(count: int) -> list[dict[str, Any]]:
-    return [input_of(n) for n in range(count)]
+def inputs_of(count: int, *, characters: int = 0) -> list[dict[str, Any]]:
+    return [input_of(n, characters=characters) for n in range(count)]
 
 
-def input_of(n: int) -> dict[str, Any]:
-    """Return the n-th input: a short question with its answer."""
+def input_of(n: int, *, characters: int = 0) -> dict[str, Any]:
+    """Return the n-th input: a question and its answer, each at least so many characters long."""
     return {
-        "request": f"What is {n} plus {n + 1}? Explain briefly how you got there.",
-        "response": f"{n} plus {n + 1} is {2 * n + 1}.",
+        "request": f"What is {n} plus {n + 1}? Explain briefly how you got there.".ljust(
+            characters, "?"
+        ),
+        "response": f"{n} plus {n + 1} is {2 * n + 1}.".ljust(characters, "."),
         "expected_output": str(2 * n + 1),
     }
 

@@ -24,13 +24,16 @@ from benchmarks.worker_process import (
 from worker import enqueue
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from benchmarks.fake_judge_server import Remote
 
 INPUTS = 40_000
 
 
 def figures(share: float) -> list[Figure]:
-    inputs = int(INPUTS * share)
+    count = int(INPUTS * share)
+    inputs = inputs_of(count)
     with fresh_databases() as (postgresql, sqlite), running_fake_judge() as remote:
         plain = script_seconds(remote, postgresql, inputs)
         one, two = (worker_seconds(remote, postgresql, inputs, processes=n) for n in (1, 2))
@@ -43,29 +46,29 @@ def figures(share: float) -> list[Figure]:
             compared_with=f"{script}, COPY",
             value=plain / one,
             target=0.8,
-            detail=f"{inputs / one:,.0f} and {inputs / plain:,.0f} inputs/s",
+            detail=f"{count / one:,.0f} and {count / plain:,.0f} inputs/s",
         ),
         Figure(
             "the same, two processes",
             compared_with="one process",
             value=one / two,
             target=1.0,
-            detail=f"{inputs / two:,.0f} inputs/s",
+            detail=f"{count / two:,.0f} inputs/s",
         ),
         Figure(
             "the same, SQLite and memory",
             compared_with=f"{script}, `executemany`",
             value=plain_sqlite / ours_sqlite,
             target=0.6,
-            detail=f"{inputs / ours_sqlite:,.0f} and {inputs / plain_sqlite:,.0f} inputs/s",
+            detail=f"{count / ours_sqlite:,.0f} and {count / plain_sqlite:,.0f} inputs/s",
         ),
     ]
 
 
-def script_seconds(remote: Remote, database: str, inputs: int) -> float:
+def script_seconds(remote: Remote, database: str, inputs: Sequence[dict[str, object]]) -> float:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "inputs.jsonl"
-        file.write_text("".join(json.dumps(given) + "\n" for given in inputs_of(inputs)))
+        file.write_text("".join(json.dumps(given) + "\n" for given in inputs))
         ran = subprocess.run(
             [sys.executable, "-m", "benchmarks.baseline", remote.url, database, str(file)],
             capture_output=True,
@@ -75,13 +78,15 @@ def script_seconds(remote: Remote, database: str, inputs: int) -> float:
     return float(ran.stdout)
 
 
-def worker_seconds(remote: Remote, url: str, inputs: int, *, processes: int = 1) -> float:
+def worker_seconds(
+    remote: Remote, url: str, inputs: Sequence[dict[str, object]], *, processes: int = 1
+) -> float:
     broker = url if processes > 1 else "memory://"
     env = environment(url, remote, max_in_flight=32, broker_url=broker)
     with open_database(url) as database:
         delete_all(database)
         with database.engine.begin() as connection:
-            enqueue(connection, judge_id="judge", inputs=inputs_of(inputs))
+            enqueue(connection, judge_id="judge", inputs=inputs)
         with running_workers(env, processes=processes, drain=True) as workers:
             workers.wait()
         return working_seconds(database)

@@ -5,7 +5,8 @@ Three peers keep inputs, state and scores in PostgreSQL, and survive a restart: 
 statements, httpx, COPY, 32 batches at a time, one process. They do less than the worker: a response
 that was lost is not looked for, failed inputs are not retried, and there is no history. The script
 (`benchmarks.baseline`) keeps no state at all. The judge responds immediately, so that only their
-own cost is measured.
+own cost is measured: with responses as the API makes them, which show each input and have texts of
+usual length; and with short ones.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.fake_judge_server import Options, running_fake_judge
 from benchmarks.measurement import Figure, inputs_of, migrated_postgresql
@@ -30,22 +31,35 @@ if TYPE_CHECKING:
 INPUTS = 20_000
 TURNS = 3
 SCRIPT = "a script that stores no state"
+# The least characters of a request and of its response, and what the judge responds.
+RESPONSES: dict[str, tuple[int, dict[str, Any]]] = {
+    "usual responses": (250, {"justification": 550, "shows_inputs": True}),
+    "short responses": (0, {"justification": 0, "shows_inputs": False}),
+}
 
 
 def figures(share: float) -> list[Figure]:
     _check_installed()
-    inputs = inputs_of(max(job.BATCH, int(INPUTS * share)))
+    count = max(job.BATCH, int(INPUTS * share))
     valkey = ValkeyServer()
     with migrated_postgresql() as server, running_fake_judge() as remote:
         valkey.start()
         try:
-            rates = _rates(server, valkey, remote, inputs)
+            found = []
+            for name, (characters, options) in RESPONSES.items():
+                remote.change(**options)
+                inputs = inputs_of(count, characters=characters)
+                found += _compared(name, _rates(server, valkey, remote, inputs))
         finally:
             valkey.close()
+    return found
+
+
+def _compared(responses: str, rates: dict[str, float]) -> list[Figure]:
     ours = rates.pop("worker")
     return [
         Figure(
-            "inputs through the worker, PostgreSQL",
+            f"inputs through the worker, PostgreSQL, {responses}",
             compared_with=name,
             value=ours / rate,
             target=0.8 if name == SCRIPT else 1.5,
@@ -74,7 +88,7 @@ def _rates(
 
     def script() -> float:
         with server.database("template0") as url:
-            return script_seconds(remote, url, len(inputs))
+            return script_seconds(remote, url, inputs)
 
     redis = f"redis://127.0.0.1:{valkey.port}/0"
     contenders: dict[str, Callable[[], float]] = {
@@ -82,7 +96,7 @@ def _rates(
         "Dramatiq on Redis, with SQLAlchemy": lambda: peer("with_dramatiq", redis),
         "Procrastinate": lambda: peer("with_procrastinate"),
         "DBOS Transact": lambda: peer("with_dbos"),
-        "worker": lambda: worker_seconds(remote, server.url(), len(inputs)),
+        "worker": lambda: worker_seconds(remote, server.url(), inputs),
     }
     turns = [{name: run() for name, run in contenders.items()} for _ in range(TURNS)]
     return {name: len(inputs) / median(turn[name] for turn in turns) for name in contenders}

@@ -79,3 +79,10 @@ def test_requests_above_their_rate_are_refused() -> None:
 
 def test_without_a_list_nothing_is_listed() -> None:
     assert get(FakeJudge(Options(has_list=False)), EXECUTIONS)[0] == 404
+
+
+def test_a_batch_shows_what_was_sent_if_it_is_told_to() -> None:
+    remote = FakeJudge(Options(shows_inputs=True))
+    batch_id = submit(remote)[1]["batch_execution_id"]
+    _, batch = get(remote, f"{EXECUTIONS}{batch_id}/")
+    assert [item["input"] for item in batch["items"]] == json.loads(BODY)["inputs"]
