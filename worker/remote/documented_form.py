@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 
 from worker.domain.outcomes import EvaluatorResult, RemoteItem
 
-# A text with this escape cannot be stored as it is. Other such texts are no valid UTF-8.
+# A text with it cannot be stored as it is; one with a lone surrogate is refused by the parser.
 _NUL = b"\\u0000"
 
 
