@@ -92,20 +92,23 @@ def _common_pairs(before: Sequence[str], after: Sequence[str]) -> list[tuple[int
     return found[::-1]
 
 
+# Rules return plain strings: the renderer adds them up, and `Markup` would escape all before it.
+
+
 def _text(_: Any, tokens: Sequence[Any], index: int, *__: Any) -> str:
-    return marked(tokens[index].content)
+    return str(marked(tokens[index].content))
 
 
 def _code(_: Any, tokens: Sequence[Any], index: int, *__: Any) -> str:
-    return Markup("<code>{}</code>").format(marked(tokens[index].content))
+    return f"<code>{marked(tokens[index].content)}</code>"
 
 
 def _block(_: Any, tokens: Sequence[Any], index: int, *__: Any) -> str:
-    return Markup('<pre tabindex="0"><code>{}</code></pre>\n').format(marked(tokens[index].content))
+    return f'<pre tabindex="0"><code>{marked(tokens[index].content)}</code></pre>\n'
 
 
 def _table(*_: Any) -> str:
-    return Markup('<table class="written">\n')
+    return '<table class="written">\n'
 
 
 def _link(renderer: Any, tokens: Sequence[Any], index: int, options: Any, env: Any) -> str:
