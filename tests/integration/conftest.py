@@ -1,11 +1,15 @@
-"""Fixtures of the tests that drive one replica by hand."""
+"""Fixtures that several test modules share: a replica driven by hand, and logins in the roles."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
+from tests.support.database_logins import Logins, granted
 from tests.support.fake_judge_api import FakeJudgeAPI
 from tests.support.manual_replica import ManualReplica
+from tests.support.servers import PostgresServer
 from worker.store.database import Database
 
 
@@ -17,3 +21,16 @@ def remote() -> FakeJudgeAPI:
 @pytest.fixture
 def replica(database: Database, remote: FakeJudgeAPI) -> ManualReplica:
     return ManualReplica(database, remote)
+
+
+@pytest.fixture
+def logins(postgres: PostgresServer) -> Iterator[Logins]:
+    with granted(postgres) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def standing(postgres: PostgresServer) -> Iterator[Logins]:
+    """For tests that leave nothing behind."""
+    with granted(postgres) as found:
+        yield found
