@@ -5,6 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+import httpx
+
+from tests.support.remote_clients import ID, api_with
+from worker.remote import JudgeAPI
 from worker.remote.response_budget import ResponseBudget
 
 A_MOMENT = 0.1  # for a thread to do what it should not
@@ -69,3 +73,20 @@ def test_requests_outside_a_block_do_not_count() -> None:
     budget = ResponseBudget(10)
     budget.take(50)
     other_thread(take(budget, 6)).join()
+
+
+def test_a_response_counts_against_the_budget_until_it_is_recorded() -> None:
+    with api_with(httpx.Response(200, json={"batch_execution_id": ID, "status": "pending"})) as api:
+        api.budget = ResponseBudget(10)
+        reader = threading.Thread(target=read_in_block, args=(api,))
+        with api.budget.block():
+            api.status(ID)
+            reader.start()
+            reader.join(0.1)
+            assert reader.is_alive()
+        reader.join()
+
+
+def read_in_block(api: JudgeAPI) -> None:
+    with api.budget.block():
+        api.status(ID)
