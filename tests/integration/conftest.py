@@ -1,4 +1,4 @@
-"""Fixtures that several test modules share: a replica driven by hand, and logins in the roles."""
+"""Fixtures that several test modules share: replicas driven by hand, receivers, logins."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from tests.support.database_logins import Logins, granted
 from tests.support.fake_judge_api import FakeJudgeAPI
 from tests.support.manual_replica import ManualReplica
 from tests.support.servers import PostgresServer
+from tests.support.webhook_receiver import WebhookReceiver, running_receiver
 from worker.store.database import Database
 
 
@@ -21,6 +22,12 @@ def remote() -> FakeJudgeAPI:
 @pytest.fixture
 def replica(database: Database, remote: FakeJudgeAPI) -> ManualReplica:
     return ManualReplica(database, remote)
+
+
+@pytest.fixture
+def receiver() -> Iterator[WebhookReceiver]:
+    with running_receiver() as found:
+        yield found
 
 
 @pytest.fixture
