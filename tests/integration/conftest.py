@@ -1,13 +1,16 @@
-"""Fixtures that several test modules share: replicas driven by hand, receivers, logins."""
+"""Share fixtures: replicas driven by hand, and what they and their users talk to."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from tests.support.database_logins import Logins, granted
 from tests.support.fake_judge_api import FakeJudgeAPI
+from tests.support.gateways import client, running_gateway
 from tests.support.manual_replica import ManualReplica
 from tests.support.servers import PostgresServer
 from tests.support.webhook_receiver import WebhookReceiver, running_receiver
@@ -22,6 +25,27 @@ def remote() -> FakeJudgeAPI:
 @pytest.fixture
 def replica(database: Database, remote: FakeJudgeAPI) -> ManualReplica:
     return ManualReplica(database, remote)
+
+
+@pytest.fixture
+def lite(sqlite_url: str) -> Iterator[Database]:
+    """A database for tests to which it makes no difference which one it is."""
+    with contextlib.closing(Database(sqlite_url)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def url(database: Database) -> Iterator[str]:
+    """The URL of a gateway."""
+    with running_gateway(database) as found:
+        yield found
+
+
+@pytest.fixture
+def caller(url: str) -> Iterator[httpx.Client]:
+    """A client of that gateway, with a key."""
+    with client(url) as given:
+        yield given
 
 
 @pytest.fixture

@@ -62,3 +62,15 @@ def answers(url: str) -> bool:
         return httpx.get(f"{url}/openapi.json", timeout=5).status_code == 200
     except httpx.TransportError:
         return False
+
+
+def problem(response: httpx.Response) -> tuple[int, str]:
+    """Return the response's status and code, after checking that the body is complete."""
+    body = response.json()
+    assert body.keys() == {"type", "status", "title", "detail", "instance", "code"}
+    assert body["status"] == response.status_code
+    return response.status_code, body["code"]
+
+
+def ids(page: Any) -> list[str]:
+    return [row["batch_execution_id"] for row in page["results"]]
