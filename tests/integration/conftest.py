@@ -12,6 +12,7 @@ from tests.support.database_logins import Logins, granted
 from tests.support.fake_judge_api import FakeJudgeAPI
 from tests.support.gateways import client, running_gateway
 from tests.support.manual_replica import ManualReplica
+from tests.support.model_endpoint import ModelEndpoint
 from tests.support.servers import PostgresServer
 from tests.support.webhook_receiver import WebhookReceiver, running_receiver
 from worker.store.database import Database
@@ -46,6 +47,12 @@ def caller(url: str) -> Iterator[httpx.Client]:
     """A client of that gateway, with a key."""
     with client(url) as given:
         yield given
+
+
+@pytest.fixture
+def model() -> Iterator[ModelEndpoint]:
+    with ModelEndpoint().running() as endpoint:
+        yield endpoint
 
 
 @pytest.fixture
