@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from tests.support import gateways
+from tests.support.consoles import open_console
 from tests.support.database_logins import Logins, granted
 from tests.support.fake_judge_api import FakeJudgeAPI
-from tests.support.gateways import client, running_gateway
 from tests.support.manual_replica import ManualReplica
 from tests.support.model_endpoint import ModelEndpoint
 from tests.support.servers import PostgresServer
@@ -38,15 +39,22 @@ def lite(sqlite_url: str) -> Iterator[Database]:
 @pytest.fixture
 def url(database: Database) -> Iterator[str]:
     """The URL of a gateway."""
-    with running_gateway(database) as found:
+    with gateways.running_gateway(database) as found:
         yield found
 
 
 @pytest.fixture
 def caller(url: str) -> Iterator[httpx.Client]:
     """A client of that gateway, with a key."""
-    with client(url) as given:
+    with gateways.client(url) as given:
         yield given
+
+
+@pytest.fixture
+def client(database: Database) -> Iterator[httpx.Client]:
+    """A client of a console that asks for no key."""
+    with open_console(database) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -17,9 +17,11 @@ from worker.admin import Admin
 from worker.config import load_settings
 from worker.console.access import Access
 from worker.console.app import ConsoleApp
+from worker.outbox import enqueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from uuid import UUID
 
     from worker.store.database import Database
 
@@ -28,6 +30,7 @@ OPERATOR_KEY = "the-key-of-an-operator"
 KEYS = {"vera": {"key": VIEWER_KEY}, "otto": {"key": OPERATOR_KEY, "role": "operator"}}
 JSON_KEYS = json.dumps(KEYS)
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}  # as a browser sends from a page of the console
+HOSTILE = "<script>alert(1)</script>\u202e<img src=x onerror=alert(2)>\x07\"'&{{7*7}}"
 
 
 class AppTransport(httpx.BaseTransport):
@@ -123,3 +126,25 @@ def words(html: str) -> str:
     """The text of a page, as somebody reads it."""
     without_tags = re.sub(r"<[^>]*>", " ", re.sub(r"(?s)<(script|style).*?</\1>", " ", html))
     return " ".join(unescape(without_tags).split())
+
+
+def page(client: httpx.Client, path: str, **query: Any) -> str:
+    response = client.get(path, params=query or None)
+    assert response.status_code == 200, words(response.text)
+    return response.text
+
+
+def indexes(text: str) -> list[int]:
+    """The inputs of a table, in order."""
+    return [int(found) for found in re.findall(r'inputs/(\d+)[^"]*">\1</a></th>', text)]
+
+
+def link(text: str, name: str) -> str:
+    found = re.search(rf'href="([^"]*)"[^>]*>(?:<bdi>)?[^<]*{re.escape(name)}', text)
+    assert found is not None, name
+    return unescape(found[1])
+
+
+def enqueue_whole(database: Database, inputs: list[dict[str, Any]], **job: Any) -> UUID:
+    with database.engine.begin() as connection:
+        return enqueue(connection, judge_id="judge", inputs=inputs, **job)
