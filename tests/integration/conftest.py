@@ -1,4 +1,4 @@
-"""Share fixtures: replicas driven by hand, and what they and their users talk to."""
+"""Fixtures: replicas that are driven by hand, and what they and their users talk to."""
 
 from __future__ import annotations
 
@@ -37,16 +37,15 @@ def lite(sqlite_url: str) -> Iterator[Database]:
 
 
 @pytest.fixture
-def url(database: Database) -> Iterator[str]:
-    """The URL of a gateway."""
+def gateway_url(database: Database) -> Iterator[str]:
     with gateways.running_gateway(database) as found:
         yield found
 
 
 @pytest.fixture
-def caller(url: str) -> Iterator[httpx.Client]:
+def caller(gateway_url: str) -> Iterator[httpx.Client]:
     """A client of that gateway, with a key."""
-    with gateways.client(url) as given:
+    with gateways.client(gateway_url) as given:
         yield given
 
 

@@ -71,7 +71,7 @@ def test_the_list_is_filtered(caller: httpx.Client, replica: ManualReplica) -> N
 
 
 def test_polls_are_answered_while_submissions_wait_for_their_commit(
-    url: str, caller: httpx.Client, database: Database, replica: ManualReplica
+    gateway_url: str, caller: httpx.Client, database: Database, replica: ManualReplica
 ) -> None:
     """Writes wait in a thread of their own, and cannot occupy the readers."""
     status_url = submit(caller, "one").json()["status_url"]
@@ -79,7 +79,7 @@ def test_polls_are_answered_while_submissions_wait_for_their_commit(
         with database.engine.begin() as held:  # on SQLite, this alone blocks all writers
             if database.on_postgresql:
                 held.exec_driver_sql("LOCK TABLE eval_jobs IN SHARE ROW EXCLUSIVE MODE")
-            waiting = [pool.submit(_submit_alone, url) for _ in range(8)]
+            waiting = [pool.submit(_submit_alone, gateway_url) for _ in range(8)]
             for _ in range(20):
                 assert caller.get(status_url).status_code == 200
             assert ids(caller.get(EXECUTIONS).json()) == [status_url.split("/")[-2]]
@@ -88,8 +88,8 @@ def test_polls_are_answered_while_submissions_wait_for_their_commit(
     assert replica.one("SELECT count(*) FROM eval_jobs") == 9
 
 
-def _submit_alone(url: str) -> int:
-    with client(url) as own:
+def _submit_alone(gateway_url: str) -> int:
+    with client(gateway_url) as own:
         return submit(own, "late").status_code
 
 
@@ -105,7 +105,10 @@ def test_polls_are_answered_while_a_very_large_job_is_serialized(
 
     monkeypatch.setattr(app, "execution_body", slow_execution_body)
     texts = [str(number) for number in range(500)]
-    with running_gateway(database, max_inputs=len(texts)) as url, client(url) as caller:
+    with (
+        running_gateway(database, max_inputs=len(texts)) as gateway_url,
+        client(gateway_url) as caller,
+    ):
         large, small = (submit(caller, *given).json() for given in (texts, ["one"]))
         replica.finish()
         with ThreadPoolExecutor() as pool:

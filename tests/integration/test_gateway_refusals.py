@@ -27,11 +27,11 @@ from worker.store.database import Database
 
 
 def test_a_key_sees_its_own_jobs_only(
-    caller: httpx.Client, url: str, replica: ManualReplica
+    caller: httpx.Client, gateway_url: str, replica: ManualReplica
 ) -> None:
     accepted = submit(caller, "one").json()
     producers = replica.enqueue(["nobody's"])
-    with client(url, OTHER_KEY) as other:
+    with client(gateway_url, OTHER_KEY) as other:
         assert problem(other.get(accepted["status_url"])) == (404, "not_found")
         assert ids(other.get(EXECUTIONS).json()) == []
     assert problem(caller.get(f"{EXECUTIONS}{producers}/")) == (404, "not_found")
@@ -50,7 +50,7 @@ UNKNOWN_KEYS = [
 
 
 def test_requests_without_a_known_key_get_401(lite: Database) -> None:
-    with running_gateway(lite) as url, client(url, None) as nobody:
+    with running_gateway(lite) as gateway_url, client(gateway_url, None) as nobody:
         for header, code in UNKNOWN_KEYS:
             headers = {} if header is None else {"Authorization": header}
             all_responses = [
@@ -66,18 +66,18 @@ def test_requests_without_a_known_key_get_401(lite: Database) -> None:
 def test_keys_may_be_given_as_hashes(lite: Database) -> None:
     digest = hashlib.sha256(KEY.encode()).hexdigest()
     keys = json.dumps({"hashed": {"sha256": digest}})
-    with running_gateway(lite, keys=keys) as url, client(url) as caller:
+    with running_gateway(lite, keys=keys) as gateway_url, client(gateway_url) as caller:
         assert submit(caller, "one").status_code == 202
 
 
-def test_a_key_may_use_only_its_judges(url: str) -> None:
-    with client(url, NARROW_KEY) as narrow:
+def test_a_key_may_use_only_its_judges(gateway_url: str) -> None:
+    with client(gateway_url, NARROW_KEY) as narrow:
         assert submit(narrow, "one", judge="math").status_code == 202
         assert problem(submit(narrow, "one", judge="other")) == (403, "permission_denied")
 
 
-def test_a_key_above_its_rate_gets_429_with_retry_after(url: str) -> None:
-    with client(url, SLOW_KEY) as slow, client(url) as other:
+def test_a_key_above_its_rate_gets_429_with_retry_after(gateway_url: str) -> None:
+    with client(gateway_url, SLOW_KEY) as slow, client(gateway_url) as other:
         assert slow.get(EXECUTIONS).status_code == 200
         refused = slow.get(EXECUTIONS)
         assert problem(refused) == (429, "throttled")
@@ -102,7 +102,7 @@ WRONG_BODIES: list[tuple[Any, set[str]]] = [
 
 
 def test_validation_errors_are_named_by_field(lite: Database) -> None:
-    with running_gateway(lite) as url, client(url) as caller:
+    with running_gateway(lite) as gateway_url, client(gateway_url) as caller:
         for body, fields in WRONG_BODIES:
             # As text, because httpx cannot encode half of a surrogate pair.
             response = caller.post("/v1/judges/j/batch-execute/", content=json.dumps(body))
@@ -111,7 +111,7 @@ def test_validation_errors_are_named_by_field(lite: Database) -> None:
 
 
 def test_a_body_that_is_not_json_is_a_parse_error(lite: Database) -> None:
-    with running_gateway(lite) as url, client(url) as caller:
+    with running_gateway(lite) as gateway_url, client(gateway_url) as caller:
         for body in (b"", b"{", b'{"inputs": [NaN]}', b"[" * 100_000, b"\xff"):
             response = caller.post("/v1/judges/j/batch-execute/", content=body)
             assert problem(response) == (400, "parse_error"), body[:20]
@@ -125,7 +125,10 @@ def test_a_body_above_the_limit_is_not_read_to_its_end(lite: Database) -> None:
             next(sent)
             yield b" " * 65536
 
-    with running_gateway(lite, max_body_bytes=100_000) as url, client(url) as caller:
+    with (
+        running_gateway(lite, max_body_bytes=100_000) as gateway_url,
+        client(gateway_url) as caller,
+    ):
         declared = caller.post("/v1/judges/j/batch-execute/", content=b" " * 100_001)
         assert problem(declared) == (413, "too_large")
         try:
@@ -152,14 +155,14 @@ INVALID_PARAMETERS: list[dict[str, str]] = [
 
 
 def test_invalid_list_parameters_are_refused(lite: Database) -> None:
-    with running_gateway(lite) as url, client(url) as caller:
+    with running_gateway(lite) as gateway_url, client(gateway_url) as caller:
         for params in INVALID_PARAMETERS:
             response = caller.get(EXECUTIONS, params=params)
             assert (response.status_code, response.json().keys()) == (400, params.keys())
 
 
 def test_unknown_paths_get_404_and_other_methods_405(lite: Database) -> None:
-    with running_gateway(lite) as url, client(url) as caller:
+    with running_gateway(lite) as gateway_url, client(gateway_url) as caller:
         assert problem(caller.post("/v1/judges/j/batch-execute", json={})) == (404, "not_found")
         assert problem(caller.get("/v1/judges/j/execute/")) == (404, "not_found")
         response = caller.delete(EXECUTIONS)
@@ -173,7 +176,7 @@ def test_while_the_database_is_unavailable_requests_get_503_with_retry_after(
 ) -> None:
     """A submission that was not committed is not reported as accepted."""
     database = Database(sqlite_url)
-    with running_gateway(database) as url, client(url) as caller:
+    with running_gateway(database) as gateway_url, client(gateway_url) as caller:
         with database.engine.begin() as connection:
             connection.exec_driver_sql("ALTER TABLE eval_jobs RENAME TO hidden")
         for response in (submit(caller, "one"), caller.get(EXECUTIONS)):

@@ -151,7 +151,7 @@ def test_an_idempotency_key_with_another_submission_is_refused(
 
 
 def test_an_idempotency_key_is_at_most_255_visible_characters(lite: Database) -> None:
-    with running_gateway(lite) as url, client(url) as caller:
+    with running_gateway(lite) as gateway_url, client(gateway_url) as caller:
         for key in ("", "k k", "k" * 256, "\u00e9"):
             response = caller.post(
                 "/v1/judges/j/batch-execute/",
@@ -163,17 +163,19 @@ def test_an_idempotency_key_is_at_most_255_visible_characters(lite: Database) ->
 
 
 def test_clients_may_use_equal_idempotency_keys(
-    caller: httpx.Client, url: str, replica: ManualReplica
+    caller: httpx.Client, gateway_url: str, replica: ManualReplica
 ) -> None:
-    with client(url, OTHER_KEY) as other:
+    with client(gateway_url, OTHER_KEY) as other:
         assert submit(caller, "one", key="k").json() != submit(other, "one", key="k").json()
 
 
-def test_concurrent_equal_submissions_make_one_job(url: str, replica: ManualReplica) -> None:
+def test_concurrent_equal_submissions_make_one_job(
+    gateway_url: str, replica: ManualReplica
+) -> None:
     together = threading.Barrier(12)
 
     def send(_: int) -> Any:
-        with client(url) as given:
+        with client(gateway_url) as given:
             together.wait()
             return submit(given, "one", key="k").json()["batch_execution_id"]
 
@@ -183,13 +185,13 @@ def test_concurrent_equal_submissions_make_one_job(url: str, replica: ManualRepl
 
 
 def test_an_invalid_submission_is_refused_without_failing_concurrent_ones(
-    url: str, replica: ManualReplica
+    gateway_url: str, replica: ManualReplica
 ) -> None:
     together = threading.Barrier(12)
 
     def send(number: int) -> int:
         text = "with \0" if number % 3 == 0 else f"{number}"
-        with client(url) as given:
+        with client(gateway_url) as given:
             together.wait()
             return submit(given, "fine", text).status_code
 
@@ -203,7 +205,7 @@ def test_an_invalid_submission_is_refused_without_failing_concurrent_ones(
 def test_more_inputs_than_the_api_accepts_are_split_into_batches(sqlite_url: str) -> None:
     database = Database(sqlite_url)
     replica = ManualReplica(database, FakeJudgeAPI())
-    with running_gateway(database, max_inputs=250) as url, client(url) as caller:
+    with running_gateway(database, max_inputs=250) as gateway_url, client(gateway_url) as caller:
         response = submit(caller, *(f"q{n}" for n in range(250)))
         assert submit(caller, *(f"q{n}" for n in range(251))).status_code == 400
         replica.finish()
@@ -230,7 +232,10 @@ def test_a_commit_whose_response_was_lost_makes_one_job(
             connection.connection.commit()
             raise sa.exc.InterfaceError("COMMIT", None, ConnectionError("lost"))
 
-    with running_gateway(database, max_inputs=len(texts)) as url, client(url) as caller:
+    with (
+        running_gateway(database, max_inputs=len(texts)) as gateway_url,
+        client(gateway_url) as caller,
+    ):
         sa.event.listen(database.engine, "commit", lost)
         assert submit(caller, *texts).status_code == 202
         sa.event.remove(database.engine, "commit", lost)
