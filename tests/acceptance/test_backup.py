@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from scripts.generate_docs import ROOT
-from tests.acceptance.test_docs import run_shell, with_the_command
 from tests.support.fake_judge_api import FakeJudgeAPI
 from tests.support.manual_replica import ManualReplica
-from tests.support.processes import evalworker
+from tests.support.processes import evalworker, run_shell, with_the_command
 from tests.support.servers import postgres_programs
 from worker.errors import NotPossible, SchemaMismatch
 from worker.store.migrate import migrate_to, upgrade

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import subprocess
 import sys
@@ -20,10 +19,9 @@ from typer.testing import CliRunner
 from scripts.generate_docs import METRICS_PAGE, README, pages
 from tests.support.fake_judge_api import FakeJudgeAPI
 from tests.support.manual_replica import ManualReplica
-from tests.support.processes import environment, evalworker
+from tests.support.processes import evalworker, run_shell, with_the_command
 from tests.support.scored_jobs import add_scored_job
 from tests.support.servers import free_port, wait_until
-from tests.support.shared_servers import command_client
 from tests.support.webhook_receiver import answer_with, running_receiver
 from worker.cli import app
 from worker.config import load_settings
@@ -217,18 +215,6 @@ def test_the_roles_are_made_as_their_page_says(
             postgres.execute(f"DROP ROLE {login}")
 
 
-def with_the_command(folder: Path) -> dict[str, str]:
-    """Return an environment in which `evalworker` and `python` are those of this checkout."""
-    bin_folder = folder / "bin"
-    bin_folder.mkdir()
-    (bin_folder / "evalworker").symlink_to(command_client())
-    (bin_folder / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    (bin_folder / "python").chmod(0o755)
-    env = environment()
-    env["PATH"] = f"{bin_folder}{os.pathsep}{env['PATH']}"
-    return env
-
-
 def test_the_gateways_commands_do_what_they_say(folder: Path) -> None:
     """Without TLS and on ports of this test's own; else to the letter."""
     serve, call = blocks("sh", GATEWAY_PAGE)
@@ -306,20 +292,6 @@ def test_two_jobs_are_compared_as_their_page_says(folder: Path, database: Databa
     assert "Clarity: The scores of all pairs are the same." in run_shell(commands, folder, env)
     assert "<title>Report of job" in (folder / "report.html").read_text("utf-8")
     run_sql(database.engine, *blocks("sql", NUMBERS_PAGE))
-
-
-def run_shell(script: str, folder: Path, env: dict[str, str]) -> str:
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=folder,
-        env=env,
-        text=True,
-        capture_output=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def run_sql(engine: sa.Engine, statements: str) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,33 @@ def evalworker(
         timeout=seconds,
         check=False,
     )
+
+
+def with_the_command(folder: Path) -> dict[str, str]:
+    """Return an environment in which `evalworker` and `python` are those of this checkout."""
+    bin_folder = folder / "bin"
+    bin_folder.mkdir()
+    (bin_folder / "evalworker").symlink_to(command_client())
+    (bin_folder / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (bin_folder / "python").chmod(0o755)
+    env = environment()
+    env["PATH"] = f"{bin_folder}{os.pathsep}{env['PATH']}"
+    return env
+
+
+def run_shell(script: str, folder: Path, env: dict[str, str]) -> str:
+    """Run a script of bash to its end, which must be good, and return its output."""
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=folder,
+        env=env,
+        text=True,
+        capture_output=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import certifi
 import httpx
 import pytest
 
-from tests.unit.test_remote_transport import HEAD, client, serving, without_proxies
+from tests.support.raw_server import HEAD, client, serving, without_proxies
 from worker.domain.outcomes import Accepted
 from worker.errors import ConfigurationError
 from worker.remote import proxies

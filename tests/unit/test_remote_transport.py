@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, get_args
+from typing import get_args
 
 import httpcore
 import httpx
@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.raw_server import HEAD, client, serving, without_proxies
 from worker.domain.outcomes import (
     Accepted,
     Found,
@@ -24,52 +25,14 @@ from worker.domain.outcomes import (
     SubmitOutcome,
     Unavailable,
 )
-from worker.remote import JudgeAPI
 from worker.remote.transport import HTTPX_ERRORS, IDLE_SECONDS, PoolTransport
 
 ID = "0190c7a2-0000-7000-8000-000000000001"
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-
-
-@contextmanager
-def serving(talk: Callable[[socket.socket, threading.Event], None]) -> Iterator[str]:
-    """Serve on a free port: `talk` handles each connection, one by one, until the event is set."""
-    over = threading.Event()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(0.05)
-        thread = threading.Thread(target=_accept, args=(listener, talk, over))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            over.set()
-            thread.join()
-
-
-def _accept(
-    listener: socket.socket,
-    talk: Callable[[socket.socket, threading.Event], None],
-    over: threading.Event,
-) -> None:
-    while not over.is_set():
-        try:
-            connection, _ = listener.accept()
-        except TimeoutError:
-            continue
-        with connection:
-            try:
-                talk(connection, over)
-            except OSError:
-                continue  # the client has gone: that is what some of these tests are about
 
 
 def _request(connection: socket.socket) -> None:
     connection.settimeout(5)
     connection.recv(65536)
-
-
-def client(url: str, **options: Any) -> JudgeAPI:
-    return JudgeAPI(base_url=url, api_key="k-123456", **options)
 
 
 def unavailable(outcome: object, *, sent: bool) -> str:
@@ -216,9 +179,6 @@ def test_each_error_of_httpcore_becomes_the_error_of_httpx() -> None:
     assert set(HTTPX_ERRORS) == errors - {httpcore.ConnectionNotAvailable}  # raised inside only
 
 
-PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-
-
 @contextmanager
 def accepting(requests: list[bytes]) -> Iterator[str]:
     """Serve a judge API that accepts any batch, and collect its requests."""
@@ -231,12 +191,6 @@ def accepting(requests: list[bytes]) -> Iterator[str]:
 
     with serving(talk) as url:
         yield url
-
-
-def without_proxies(patched: pytest.MonkeyPatch) -> None:
-    for name in PROXY_VARIABLES:
-        patched.delenv(name, raising=False)
-        patched.delenv(name.upper(), raising=False)
 
 
 @pytest.mark.parametrize("variable", ["http_proxy", "ALL_PROXY"])
