@@ -7,6 +7,7 @@ import io
 import json
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -190,6 +191,17 @@ def test_an_unreachable_service_is_reported_on_one_line(env: dict[str, str]) -> 
         assert line.startswith("evalworker: cannot reach the ")
         assert str(nobody) in line
         assert "s3cret" not in line
+
+
+def test_a_port_that_another_program_has_is_named(env: dict[str, str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        refused = evalworker("sandbox", "--port", port, env=env)
+    assert refused.returncode == 1
+    assert refused.stderr == (
+        f"evalworker: cannot listen on 127.0.0.1:{port}: Address already in use; "
+        "name another address or port\n"
+    )
 
 
 def test_without_the_tables_the_error_names_the_migrate_command(

@@ -140,8 +140,8 @@ def test_reading_makes_no_database_and_names_the_file_it_looked_for(
     done = refused(environment(database_url=url), *command.split())
     assert done.returncode == 1
     assert done.stderr == (
-        f"evalworker: there is no database file {tmp_path}/evalworker.db (EVALWORKER_DATABASE_URL "
-        "names it): run `evalworker migrate` to make it\n"
+        f"evalworker: there is no database file {tmp_path}/evalworker.db (see "
+        "EVALWORKER_DATABASE_URL): run `evalworker migrate` to make it\n"
     )
     assert list(tmp_path.iterdir()) == []
 

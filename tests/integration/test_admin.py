@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
+import structlog
 
 from tests.support.fake_judge_api import FakeJudgeAPI
 from tests.support.manual_replica import ManualReplica
@@ -145,6 +146,30 @@ def test_the_history_of_a_job_has_the_batches_that_it_left(
     )
     with pytest.raises(UnknownJob):
         list(admin.events(uuid4()))
+
+
+def test_a_program_that_has_not_configured_structlog_gets_no_lines_on_its_output(
+    admin: Admin, capfd: pytest.CaptureFixture[str]
+) -> None:
+    configuration, was_configured = structlog.get_config(), structlog.is_configured()
+    structlog.reset_defaults()
+    try:
+        admin.pause("judge")
+    finally:
+        if was_configured:
+            structlog.configure(**configuration)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_batches_that_the_inputs_of_a_job_have_left_are_listed_too(
+    replica: ManualReplica, admin: Admin
+) -> None:
+    job_id = replica.enqueue(["fail"])  # which is tried again, in a batch of its own
+    replica.finish()
+    shown = [str(event["batch_id"]) for event in admin.events(job_id) if event["batch_id"]]
+    listed = {str(batch["id"]) for batch in admin.batches([BatchState.FINISHED], job_id=job_id)}
+    assert listed == set(shown)
+    assert len(listed) > 1
 
 
 def test_batches_are_listed_by_state_judge_and_job(replica: ManualReplica, admin: Admin) -> None:

@@ -19,7 +19,7 @@ from tests.support.webhook_receiver import SECRET, WebhookReceiver, answer_with
 from worker.domain.backoff import NOTICE_WAITS
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import running_sandbox
-from worker.store import webhook_deliveries
+from worker.store import job_queries, webhook_deliveries
 from worker.webhooks.client import WebhookClient
 
 if TYPE_CHECKING:
@@ -73,6 +73,27 @@ def test_after_most_of_a_day_it_has_failed_and_the_status_says_so(
         "notice failed after 8 attempts (answered 500)"
         in evalworker("status", job_id, env=env).stdout
     )
+
+
+def test_check_asks_for_the_secret_until_all_notices_are_sent(
+    replica: ManualReplica, receiver: WebhookReceiver
+) -> None:
+    def asks() -> bool:
+        with replica.database.read() as connection:
+            return job_queries.asks_for_notices(connection)
+
+    assert not asks()
+    replica.enqueue(["q"], callback_url=receiver.url)
+    assert asks()
+    replica.finish()
+    assert asks()
+    tell(replica)
+    assert not asks()
+    receiver.always = answer_with(410)
+    replica.enqueue(["q"], callback_url=receiver.url)
+    replica.finish()
+    tell(replica, rounds=3)
+    assert asks()
 
 
 def test_a_receiver_that_is_gone_is_not_told_again(

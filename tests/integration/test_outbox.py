@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
@@ -314,6 +315,26 @@ def test_plain_sql_is_held_to_the_same_keys(producer: sa.Engine) -> None:
             producer.begin() as connection,
         ):
             connection.execute(insert, {"key": key})
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["not-a-uuid", "", "01932F5E-0000-7000-8000-0000000000AA", "01932f5e000070008000000000000001"],
+)
+def test_plain_sql_cannot_give_a_job_an_id_that_the_worker_would_not_find(
+    producer: sa.Engine, given: str
+) -> None:
+    """PostgreSQL has a type for them, which takes every form of a UUID."""
+    insert = f"INSERT INTO eval_jobs (id, judge_id) VALUES ('{given}', 'j')"
+    on_postgresql = producer.dialect.name == "postgresql"
+    if on_postgresql and given.startswith("0"):
+        with producer.begin() as connection:
+            connection.exec_driver_sql(insert)
+            assert connection.scalar(sa.select(jobs.c.id)) == UUID(given)
+        return
+    complaint = "invalid input syntax" if on_postgresql else "must be a UUID in lower case"
+    with pytest.raises(sa.exc.DBAPIError, match=complaint), producer.begin() as connection:
+        connection.exec_driver_sql(insert)
 
 
 def test_a_scoped_session_enqueues_in_its_own_transaction(producer: sa.Engine) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from worker.cli.context import AsJson, JobId, open_admin, out, print_json
-from worker.domain.phrases import one_line, timestamp
+from worker.domain.phrases import one_line, timestamp, value_text
 from worker.domain.terminal_text import escape_controls
 
 
@@ -25,5 +25,5 @@ def _line(event: dict[str, Any]) -> str:
     if event["batch_id"] is not None:
         parts.append(f"batch {event['batch_id']}")
     detail = event["detail"] or {}
-    parts += [f"{name}={one_line(str(value), 200)}" for name, value in detail.items()]
+    parts += [f"{name}={one_line(value_text(value), 200)}" for name, value in detail.items()]
     return "  ".join(parts)

@@ -26,4 +26,5 @@ def judge_init(
         if path.exists():
             raise NotPossible(f"{path} is there already; nothing was written") from None
         raise NotPossible(f"cannot write {path}: {error.strerror}; name another folder") from None
-    print_line(f"wrote {path}: name your model in it, then run evalworker judge serve")
+    option = "" if folder == Path() else f" --config {path}"
+    print_line(f"wrote {path}: name your model in it, then run evalworker judge serve{option}")

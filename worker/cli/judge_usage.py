@@ -11,6 +11,7 @@ import typer
 
 from worker.cli.context import AsJson, print_json, print_line, print_table
 from worker.cli.tables import Column
+from worker.domain.phrases import quantity
 from worker.judge.ledger import COUNTED, Ledger
 
 KEYS = ("day", "judge", "model")
@@ -36,6 +37,9 @@ def judge_usage(
         [*(row[key] for key in KEYS), *(row[name] for name in COUNTED[:-1]), f"{row['cost']:.4f}"]
         for row in rows
     ]
-    print_table(columns, shown)
+    if shown:
+        print_table(columns, shown)
+    else:
+        print_line(f"no calls of models in {quantity(days, 'day')}")
     for model, reason in waits.items():
         print_line(f"{model} waits: {reason}")

@@ -102,7 +102,7 @@ def notice_lines(notices: dict[str, Any]) -> list[str]:
     lines = [f"notices: {join_counts(counts)}"] if counts else []
     return lines + [
         f"not delivered: the notice of job {notice['job_id']}, "
-        f"after {notice['attempts']} attempts: {notice['error']}"
+        f"after {quantity(notice['attempts'], 'attempt')}: {notice['error']}"
         for notice in notices["latest_failed"]
     ]
 

@@ -75,7 +75,7 @@ def _warnings(worker: App, failed_before: int) -> list[str]:
     """Name what keeps a drained run from having succeeded."""
     warnings = []
     if failed := max(0, _failed_jobs(worker) - failed_before):
-        warnings.append(f"{quantity(failed, 'job')} failed")
+        warnings.append(f"{quantity(failed, 'job')} failed: see `evalworker status`")
     with worker.database.read() as connection:
         if job_queries.held_batches(connection):
             warnings.append("batches are on hold until you decide: `evalworker status`")

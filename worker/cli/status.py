@@ -21,7 +21,7 @@ from worker.cli.context import (
 from worker.cli.live_status import follow, follow_job
 from worker.cli.presentation import JOB_COLUMNS, job_row, join_counts, notice_lines, obstacles
 from worker.domain.lifecycle import Status
-from worker.domain.phrases import one_line, timestamp
+from worker.domain.phrases import one_line, quantity, timestamp, value_text
 
 SHOWN_FAILURES = 5
 
@@ -86,11 +86,12 @@ def _print_job(admin: Admin, job_id: UUID, *, as_json: bool) -> None:
     lines = []
     for name, value in job.items():
         if value is not None:
-            text = timestamp(value) if isinstance(value, datetime) else str(value)
+            text = timestamp(value) if isinstance(value, datetime) else value_text(value)
             lines.append(f"{name:<17} {one_line(text, 500)}")
     for notice in notices:
         reason = f" ({notice['error']})" if notice["error"] else ""
-        lines.append(f"  notice {notice['state']} after {notice['attempts']} attempts{reason}")
+        after = quantity(notice["attempts"], "attempt")
+        lines.append(f"  notice {notice['state']} after {after}{reason}")
     failures = admin.failures(job_id, SHOWN_FAILURES)
     lines += [f"  input {item['item_index']}: {item['error']}" for item in failures]
     if job["failed"] > len(failures):

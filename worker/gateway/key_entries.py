@@ -8,11 +8,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+)
 
+from worker.domain.phrases import quantity
 from worker.errors import ConfigurationError
 
 MIN_KEY_LENGTH = 16  # characters
+
+
+def _long_enough(key: SecretStr) -> SecretStr:
+    length = len(key.get_secret_value())
+    if length < MIN_KEY_LENGTH:
+        characters = quantity(length, "character")
+        raise ValueError(f"has {characters}, and needs at least {MIN_KEY_LENGTH}")
+    return key
 
 
 class KeyEntry(BaseModel):
@@ -20,7 +37,7 @@ class KeyEntry(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    key: Annotated[SecretStr, Field(min_length=MIN_KEY_LENGTH)] | None = None
+    key: Annotated[SecretStr, AfterValidator(_long_enough)] | None = None
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
 
     def digest(self) -> bytes | None:
@@ -59,7 +76,11 @@ def read_entries(
     except ValidationError as error:
         parts = error.errors(include_input=False, include_url=False)
         raise ConfigurationError(
-            [f"{variable}: {'.'.join(map(str, part['loc']))} {part['msg']}" for part in parts]
+            [
+                f"{variable}: {'.'.join(map(str, part['loc']))} "
+                + str(part["msg"]).removeprefix("Value error, ")
+                for part in parts
+            ]
         ) from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 import time
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from worker.errors import Unreachable
+from worker.errors import NotPossible
 from worker.http_server.connections import ConnectionLimit
 
 try:
@@ -33,13 +34,16 @@ KEEP_ALIVE_SECONDS = 75  # longer than clients keep idle connections, so that th
 def bind_socket(host: str, port: int) -> socket.socket:
     """Bind before the server starts, so that an ephemeral port is known and reserved.
 
-    Raises `Unreachable` if the address is not available.
+    Raises `NotPossible` if the address is not available.
     """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise Unreachable("address to listen on", f"{host}:{port}", error) from error
+        reason = os.strerror(error.errno) if error.errno else error
+        raise NotPossible(
+            f"cannot listen on {host}:{port}: {reason}; name another address or port"
+        ) from error
 
 
 class BoundedServer(uvicorn.Server):

@@ -14,6 +14,8 @@ from functools import cache
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
+from worker.domain.phrases import quantity
+
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = frozenset({"a", "an", "the"})
@@ -43,7 +45,8 @@ def token_f1(fields: Mapping[str, Any]) -> Measurement:
     if not response or not expected:
         return float(response == expected), "one of the two texts has no words"
     shared = sum((Counter(response) & Counter(expected)).values())
-    counts = f"{shared} shared words of {len(response)} given and {len(expected)} expected"
+    words = quantity(shared, "shared word")
+    counts = f"{words} of {len(response)} given and {len(expected)} expected"
     return 2 * shared / (len(response) + len(expected)), counts
 
 
@@ -57,7 +60,7 @@ def rouge_l(fields: Mapping[str, Any]) -> Measurement:
         return float(response == expected), "one of the two texts has no words"
     common = _longest_common_subsequence(response[:1000], expected[:1000])
     score = 2 * common / (len(response) + len(expected))
-    return score, f"longest common subsequence: {common} words"
+    return score, f"longest common subsequence: {quantity(common, 'word')}"
 
 
 def final_number_match(fields: Mapping[str, Any]) -> Measurement:
@@ -118,7 +121,7 @@ def request_overlap(fields: Mapping[str, Any]) -> Measurement:
 def non_empty(fields: Mapping[str, Any]) -> Measurement:
     """Return 1 if the response has a word, else 0. Source: its definition."""
     words = _words(fields.get("response"))
-    return float(bool(words)), f"the response has {len(words)} words"
+    return float(bool(words)), f"the response has {quantity(len(words), 'word')}"
 
 
 EVALUATORS: Mapping[str, Callable[[Mapping[str, Any]], Measurement]] = {

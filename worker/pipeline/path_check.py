@@ -48,8 +48,8 @@ def check_refusal(
             is_foreign or not context.api.has_served_within(LATELY_SECONDS)
         ):
             return Denied(
-                f"{reason}; the list of batches is not there either ({list_reason}): is "
-                "EVALWORKER_API_URL right?"
+                f"{reason.rstrip('.')}; the list of batches is not there either "
+                f"({list_reason.rstrip('.')}): is EVALWORKER_API_URL right?"
             )
         case Denied(judge_only=False):
             return listed

@@ -136,7 +136,14 @@ def jobs_of_open_batch(connection: sa.Connection, batch_id: UUID) -> dict[UUID, 
 
 
 def _batches_of(job_id: UUID) -> sa.Select[Any]:
-    return sa.select(items.c.batch_id).where(items.c.job_id == job_id, items.c.batch_id.isnot(None))
+    """Build the ids of the batches of a job, including those that its inputs have left."""
+    now_in = sa.select(items.c.batch_id).where(
+        items.c.job_id == job_id, items.c.batch_id.isnot(None)
+    )
+    left = sa.select(events.c.batch_id).where(
+        events.c.job_id == job_id, events.c.batch_id.isnot(None)
+    )
+    return sa.select(now_in.union(left).subquery().c.batch_id)
 
 
 def open_batch_counts(connection: sa.Connection) -> list[BatchCount]:
@@ -158,16 +165,9 @@ _OPEN_BATCHES = _count_batches(batch_is_live).union_all(_count_batches(batch_is_
 
 
 def history_of(connection: sa.Connection, job_id: UUID) -> Iterator[EventRow]:
-    """Yield the events of a job, its inputs and its batches, oldest first.
-
-    This includes batches that its inputs have left.
-    """
-    left = sa.select(events.c.batch_id).where(
-        events.c.job_id == job_id, events.c.batch_id.isnot(None)
-    )
-    own = _batches_of(job_id).union(left).subquery()
+    """Yield the events of a job, its inputs and its batches, oldest first."""
     # Events of a batch that name another job belong to that job only.
-    of_batch = sa.and_(events.c.batch_id.in_(sa.select(own.c.batch_id)), events.c.job_id.is_(None))
+    of_batch = sa.and_(events.c.batch_id.in_(_batches_of(job_id)), events.c.job_id.is_(None))
     chosen = select_rows(EventRow, events).where(sa.or_(events.c.job_id == job_id, of_batch))
     chosen = chosen.order_by(events.c.id).limit(CHUNK_SIZE)
     last = 0

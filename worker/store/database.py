@@ -253,7 +253,7 @@ def open_database(settings: Settings, *, create: bool = False) -> Database:
         _create_file(file, settings.database_url)
     elif file is not None and file.parent.is_dir() and not file.exists():
         raise SchemaMismatch(
-            f"there is no database file {file.absolute()} (EVALWORKER_DATABASE_URL names it): "
+            f"there is no database file {file.absolute()} (see EVALWORKER_DATABASE_URL): "
             "run `evalworker migrate` to make it"
         )
     database = Database(url, listen_url=settings.sqlalchemy_listen_url)

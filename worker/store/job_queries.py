@@ -234,9 +234,10 @@ def notices_of(connection: sa.Connection, job_id: UUID) -> list[Notice]:
 
 
 def asks_for_notices(connection: sa.Connection) -> bool:
-    """Return whether a job that has not ended has a callback URL."""
+    """Return whether a notice is to be sent, or could not be, or will be when a job ends."""
     asked = sa.exists().where(jobs.c.callback_url.isnot(None), jobs.c.finished_at.is_(None))
-    return bool(connection.scalar(sa.select(asked)))
+    unsent = sa.exists().where(job_notices.c.state != NoticeState.SENT)
+    return bool(connection.scalar(sa.select(sa.or_(asked, unsent))))
 
 
 def closed_gates(connection: sa.Connection) -> list[ClosedGate]:

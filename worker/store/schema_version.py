@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from worker.errors import SchemaMismatch
 from worker.store.database import Database
 
-REVISION = "0013"  # the migration that this worker needs
+REVISION = "0014"  # the migration that this worker needs
 
 version_table = sa.Table(
     "eval_alembic_version",

@@ -97,10 +97,15 @@ class Transaction:
             self.execute(_INSERT_EVENTS, rows if len(rows) > 1 else rows[0])
 
     def log_events(self) -> None:
-        """Log one line per recorded event. Call it after the commit."""
+        """Log one line per recorded event. Call it after the commit.
+
+        Where nobody has configured structlog, it would print to the program's standard output.
+        """
+        if not structlog.is_configured():
+            return
         for entry in self.recorded:
             ids = {
-                key: str(value)
+                key: str(value) if isinstance(value, UUID) else value
                 for key in ("job_id", "item_index", "batch_id")
                 if (value := getattr(entry, key)) is not None
             }
