@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import threading
 import time
@@ -40,7 +39,7 @@ def bind_socket(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else error
+        reason = (error.strerror or str(error)).partition(" (while ")[0]  # names the address again
         raise NotPossible(
             f"cannot listen on {host}:{port}: {reason}; name another address or port"
         ) from error

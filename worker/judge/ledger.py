@@ -165,8 +165,9 @@ class Ledger:
                 self._prepare(read_only=read_only)
                 opened.pop_all()
         except (OSError, sqlite3.Error) as error:
-            is_missing = read_only and not Path(path).exists()
-            reason = "there is no such file" if is_missing else getattr(error, "strerror", error)
+            reason = getattr(error, "strerror", None) or error
+            if read_only and not Path(path).exists():
+                reason = "there is no such file"
             raise NotPossible(f"{path} is no state file of a judge: {reason}") from error
 
     def _prepare(self, *, read_only: bool) -> None:
