@@ -85,6 +85,9 @@ def test_a_report_is_a_private_file_that_appears_when_it_is_complete(
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr.startswith(f"evalworker: cannot write {folder}/job.html: there is no")
     folder.mkdir()
+    other_format = evalworker("report", second, "--output", folder / "job.pdf", env=env)
+    assert other_format.returncode == 2
+    assert "a report is HTML" in other_format.stderr
     assert evalworker(*written, env=env).returncode == 0
     assert [path.name for path in folder.iterdir()] == ["job.html"]
     assert (folder / "job.html").stat().st_mode & 0o777 == 0o600

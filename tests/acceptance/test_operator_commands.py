@@ -60,6 +60,9 @@ def test_a_judge_is_paused_and_resumed_and_every_overview_shows_it(
     replica.enqueue(["a", "b", "c"])
     printed = output_of(env, "pause", "--judge", "judge", "--reason", "a [new] prompt")
     assert printed == "judge judge is paused: a [new] prompt; 3 inputs waiting\n"
+    mistyped = output_of(env, "pause", "--judge", "jugde")
+    assert mistyped.endswith("; no open job has this judge\n")
+    output_of(env, "resume", "--judge", "jugde")
     replica.step()
     assert replica.remote.posts() == 0
     assert "evalworker resume --judge judge" in output_of(env, "status")

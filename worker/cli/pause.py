@@ -24,7 +24,8 @@ def pause(
     with open_admin() as admin:
         newly = admin.pause(judge, reason=reason)
         reasons = {row["judge_id"]: row["reason"] for row in admin.status()["paused"]}
-        waiting = sum(row["waiting"] for row in admin.judges() if judge in (None, row["judge_id"]))
+        work = [row for row in admin.judges() if judge in (None, row["judge_id"])]
+    waiting = sum(row["waiting"] for row in work)
     if as_json:
         print_json({"paused": judge, "newly": newly, "waiting": waiting})
         return
@@ -32,4 +33,7 @@ def pause(
     if reason and not newly:
         state += "; the reason is now"
     shown = reasons.get(judge, reason)
-    print_line(f"{scope_name(judge)} {state}: {shown}; {quantity(waiting, 'input')} waiting")
+    # A typing error in an emergency must not look like a stop.
+    is_idle = judge is not None and not any(row["jobs"] for row in work)
+    effect = "no open job has this judge" if is_idle else f"{quantity(waiting, 'input')} waiting"
+    print_line(f"{scope_name(judge)} {state}: {shown}; {effect}")

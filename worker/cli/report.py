@@ -31,6 +31,8 @@ def report(
     by: PairBy = "index",
     cluster: Cluster = None,
 ) -> None:
+    if output.suffix.lower() not in ("", ".html", ".htm"):
+        raise typer.BadParameter(f"{output}: a report is HTML: name a file that ends with .html")
     with open_admin() as admin:
         job_id = admin.find_job(job)
         other = None if against is None else admin.find_job(against)
