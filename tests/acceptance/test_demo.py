@@ -34,7 +34,7 @@ def test_a_killed_demo_resumes_its_job_and_adds_another(tmp_path: Path) -> None:
     again = evalworker("demo", env=env, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "evalworker-demo.db" in again.stdout
-    assert "resuming  1 job(s)" in again.stdout
+    assert "resuming  1 job of" in again.stdout
     assert "194 evaluated, 6 failed" in again.stdout
     assert "Mean scores" in again.stdout
     assert "requires expected_output" in again.stdout

@@ -20,7 +20,7 @@ from worker.cli.presentation import unknown_name
 from worker.cli.tables import Column
 from worker.console.server import serving_console
 from worker.domain.lifecycle import Status
-from worker.domain.phrases import one_line
+from worker.domain.phrases import one_line, quantity
 from worker.outbox import enqueue
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import running_sandbox, sandbox_definitions
@@ -133,7 +133,7 @@ def _unfinished_jobs(database: Database) -> list[UUID]:
         latest = job_queries.recent_progress(connection, 50)
     unfinished = [row.job_id for row in latest if row.finished_at is None]
     if unfinished:
-        out.print(f"resuming  {len(unfinished)} job(s) of an earlier run")
+        out.print(f"resuming  {quantity(len(unfinished), 'job')} of an earlier run")
     return unfinished
 
 
