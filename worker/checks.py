@@ -73,7 +73,8 @@ def _check_listen_url(settings: Settings) -> None:
 def _check_notices(settings: Settings) -> None:
     database = open_database(settings)
     with contextlib.closing(database), database.read() as connection:
-        if settings.webhook_secret is None and asks_for_notices(connection):
+        is_unset = settings.webhook_secret is None
+        if is_unset and asks_for_notices(connection, failed_with=NO_SECRET):
             raise EvalWorkerError(f"jobs have a callback_url, but {NO_SECRET}")
 
 

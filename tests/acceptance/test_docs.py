@@ -70,17 +70,7 @@ def test_the_readmes_python_sql_and_commands_work(folder: Path) -> None:
     env = with_the_command(folder)
 
     def shell(script: str) -> str:
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", script],
-            cwd=folder,
-            env=env,
-            text=True,
-            capture_output=True,
-            timeout=90,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        return run_shell(script, folder, env)
 
     shell("evalworker migrate")
     (python,) = blocks("python")
@@ -157,16 +147,7 @@ listening=$!
 evalworker run --until-drained
 wait $listening
 """
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=folder,
-        env=env,
-        text=True,
-        capture_output=True,
-        timeout=110,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_shell(script, folder, env)
     received = (folder / "received").read_text()
     assert received == (folder / "heard").read_text()
     assert received.split()[1:] == ["completed"]
@@ -226,18 +207,9 @@ def test_the_gateways_commands_do_what_they_say(folder: Path) -> None:
     # What the first block leaves in the background is ended with its shell.
     script = f"trap 'kill $(jobs -p); wait' EXIT\n{serve}\n{call}"
     script = script.replace("8321", sandbox_port).replace("8322", gateway_port)
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=folder,
-        env=env,
-        text=True,
-        capture_output=True,
-        timeout=110,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    shown_by_commands = run_shell(script, folder, env)
     taken = json.loads((folder / "taken.json").read_text())
-    assert done.stdout.count(taken["batch_execution_id"]) == 2
+    assert shown_by_commands.count(taken["batch_execution_id"]) == 2
     (shown,) = blocks("json", GATEWAY_PAGE)
     assert [key.name for key in read_keys(shown)] == ["team-a", "team-b"]
     (short,) = blocks("sh gateway")

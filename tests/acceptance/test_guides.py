@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -18,9 +17,8 @@ from scripts.generate_docs import ROOT
 from tests.support.fake_judge_api import FakeJudgeAPI
 from tests.support.manual_replica import ManualReplica
 from tests.support.model_endpoint import ModelEndpoint
-from tests.support.processes import environment
+from tests.support.processes import environment, run_shell, with_the_command
 from tests.support.servers import free_port
-from tests.support.shared_servers import command_client
 from worker.judge.judges_file import JudgeEntry, Model, Server, load_definitions
 
 if TYPE_CHECKING:
@@ -48,27 +46,7 @@ def shell_of(page: Path, folder: Path) -> list[str]:
 
 def run(script: str, folder: Path, env: dict[str, str]) -> str:
     """What it leaves in the background is ended with it."""
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", f"trap 'kill $(jobs -p) || true; wait' EXIT\n{script}"],
-        cwd=folder,
-        env=env,
-        text=True,
-        capture_output=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def with_commands(folder: Path) -> dict[str, str]:
-    """An environment in which `evalworker` and `python3` are those of this checkout."""
-    programs = folder / "bin"
-    programs.mkdir()
-    (programs / "evalworker").symlink_to(command_client())
-    (programs / "python3").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    (programs / "python3").chmod(0o755)
-    return environment() | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    return run_shell(f"trap 'kill $(jobs -p) || true; wait' EXIT\n{script}", folder, env)
 
 
 def test_the_tutorial_ends_as_it_says(tmp_path: Path) -> None:
@@ -82,7 +60,7 @@ def test_the_tutorial_ends_as_it_says(tmp_path: Path) -> None:
         "EVALWORKER_LINGER_SECONDS": "0",
         "EVALWORKER_CONSOLE_PORT": str(free_port()),
     }
-    shown = run(script, tmp_path, with_commands(tmp_path) | quick)
+    shown = run(script, tmp_path, with_the_command(tmp_path) | quick)
     assert "requires expected_output" in shown
     assert "Too few pairs differ to tell." in shown
     (queries,) = blocks("sql", DOCS / "tutorial.md")
@@ -232,7 +210,7 @@ def test_the_tutorial_of_an_own_judge_ends_with_scores(tmp_path: Path) -> None:
     init, check, serve, work = shell_of(DOCS / "judge.md", tmp_path)
     port = str(free_port())
     answers = f"until (: < /dev/tcp/127.0.0.1/{port}) 2> /dev/null; do sleep 0.1; done\n"
-    env = with_commands(tmp_path) | {"EVALWORKER_LINGER_SECONDS": "0"}
+    env = with_the_command(tmp_path) | {"EVALWORKER_LINGER_SECONDS": "0"}
     with ModelEndpoint().running() as model:
         run(init, tmp_path, env)
         file = tmp_path / "judges.toml"
@@ -272,13 +250,13 @@ def test_the_evaluator_of_the_page_on_criteria_is_checked(tmp_path: Path) -> Non
         score=lambda payload: float("tomorrow" in payload["response"])
     ).running() as m:
         file.write_text(file.read_text().replace("http://127.0.0.1:11434/v1", m.url))
-        assert "0.000" in run(command, tmp_path, with_commands(tmp_path))
+        assert "0.000" in run(command, tmp_path, with_the_command(tmp_path))
 
 
 def test_the_guide_to_files_shows_what_the_commands_say(tmp_path: Path) -> None:
     page = DOCS / "files.md"
     shell_of(page, tmp_path)
-    env = with_commands(tmp_path)
+    env = with_the_command(tmp_path)
     found = [(language, text) for language, _, text in BLOCK.findall(page.read_text("utf-8"))]
     following = [*found[1:], ("", "")]
     has_jq = shutil.which("jq") is not None

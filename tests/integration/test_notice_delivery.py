@@ -20,7 +20,7 @@ from worker.domain.backoff import NOTICE_WAITS
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import running_sandbox
 from worker.store import job_queries, webhook_deliveries
-from worker.webhooks.client import WebhookClient
+from worker.webhooks.client import NO_SECRET, WebhookClient
 
 if TYPE_CHECKING:
     from http.server import BaseHTTPRequestHandler
@@ -75,25 +75,34 @@ def test_after_most_of_a_day_it_has_failed_and_the_status_says_so(
     )
 
 
-def test_check_asks_for_the_secret_until_all_notices_are_sent(
+def asks_for_the_secret(replica: ManualReplica) -> bool:
+    with replica.database.read() as connection:
+        return job_queries.asks_for_notices(connection, failed_with=NO_SECRET)
+
+
+def test_check_asks_for_the_secret_while_a_notice_needs_it(
     replica: ManualReplica, receiver: WebhookReceiver
 ) -> None:
-    def asks() -> bool:
-        with replica.database.read() as connection:
-            return job_queries.asks_for_notices(connection)
-
-    assert not asks()
+    assert not asks_for_the_secret(replica)
     replica.enqueue(["q"], callback_url=receiver.url)
-    assert asks()
+    assert asks_for_the_secret(replica)
     replica.finish()
-    assert asks()
-    tell(replica)
-    assert not asks()
+    assert asks_for_the_secret(replica)
     receiver.always = answer_with(410)
+    tell(replica, rounds=3)
+    assert states(replica) == [("failed", 1, "answered 410")]
+    assert not asks_for_the_secret(replica)  # it would not have helped
+
+
+def test_check_asks_for_the_secret_after_a_notice_has_failed_for_it(
+    replica: ManualReplica, receiver: WebhookReceiver
+) -> None:
+    replica.webhooks = WebhookClient([], allow_private=True)
     replica.enqueue(["q"], callback_url=receiver.url)
     replica.finish()
-    tell(replica, rounds=3)
-    assert asks()
+    tell(replica)
+    assert states(replica) == [("failed", 1, NO_SECRET)]
+    assert asks_for_the_secret(replica)
 
 
 def test_a_receiver_that_is_gone_is_not_told_again(

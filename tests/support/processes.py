@@ -47,12 +47,13 @@ def evalworker(
 
 
 def with_the_command(folder: Path) -> dict[str, str]:
-    """Return an environment in which `evalworker` and `python` are those of this checkout."""
+    """Return an environment in which `evalworker`, `python` and `python3` are of this checkout."""
     bin_folder = folder / "bin"
     bin_folder.mkdir()
     (bin_folder / "evalworker").symlink_to(command_client())
-    (bin_folder / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    (bin_folder / "python").chmod(0o755)
+    for name in ("python", "python3"):
+        (bin_folder / name).write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+        (bin_folder / name).chmod(0o755)
     env = environment()
     env["PATH"] = f"{bin_folder}{os.pathsep}{env['PATH']}"
     return env

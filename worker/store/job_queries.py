@@ -233,11 +233,14 @@ def notices_of(connection: sa.Connection, job_id: UUID) -> list[Notice]:
     return read_rows(connection, Notice, chosen.order_by(job_notices.c.notice_id))
 
 
-def asks_for_notices(connection: sa.Connection) -> bool:
-    """Return whether a notice is to be sent, or could not be, or will be when a job ends."""
+def asks_for_notices(connection: sa.Connection, *, failed_with: str) -> bool:
+    """Return whether a job will have a notice, or one waits or has failed with this error."""
     asked = sa.exists().where(jobs.c.callback_url.isnot(None), jobs.c.finished_at.is_(None))
-    unsent = sa.exists().where(job_notices.c.state != NoticeState.SENT)
-    return bool(connection.scalar(sa.select(sa.or_(asked, unsent))))
+    waits = sa.exists().where(job_notices.c.state == NoticeState.WAITING)
+    failed = sa.exists().where(
+        job_notices.c.state == NoticeState.FAILED, job_notices.c.error == failed_with
+    )
+    return bool(connection.scalar(sa.select(sa.or_(asked, waits, failed))))
 
 
 def closed_gates(connection: sa.Connection) -> list[ClosedGate]:
