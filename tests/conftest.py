@@ -126,6 +126,13 @@ def postgres_url(migrated_databases: MigratedDatabases) -> Iterator[str]:
 
 
 @pytest.fixture
+def new_postgres_url(postgres: PostgresServer) -> Iterator[str]:
+    """Copy a migrated database, for plans: they depend on the space that deleted rows left, too."""
+    with postgres.database(POSTGRES_TEMPLATE) as url:
+        yield url
+
+
+@pytest.fixture
 def pgbouncer_url(postgres: PostgresServer, postgres_url: str) -> str:
     """The same database through PgBouncer in transaction mode."""
     return pooled_url(postgres, postgres_url, mode="transaction")

@@ -6,6 +6,7 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import sqlalchemy as sa
 
 from tests.support.consoles import open_console
@@ -28,6 +29,11 @@ WHOLE = {
 NEW_INPUTS = 400  # of each of two jobs that the statistics do not know yet
 OTHER_INPUTS = 20_000  # of a job that nothing asks about
 SORTS = "TEMP B-TREE"  # of SQLite; PostgreSQL sorts what an index gave it, and only so much
+
+
+@pytest.fixture
+def postgres_url(new_postgres_url: str) -> str:
+    return new_postgres_url
 
 
 @contextmanager

@@ -268,9 +268,9 @@ WHERE relname IN ('eval_items', 'eval_evaluator_results')
 
 
 def test_statistics_of_a_small_job_do_not_make_a_large_one_read_rows_again_and_again(
-    postgres_url: str,
+    new_postgres_url: str,
 ) -> None:
-    with closing(Database(postgres_url)) as database:
+    with closing(Database(new_postgres_url)) as database:
         for size in (3, 300):
             with database.engine.begin() as connection:
                 job_id = enqueue(
