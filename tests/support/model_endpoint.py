@@ -48,7 +48,8 @@ class ModelEndpoint:
     """Counts what it was asked and what had to be paid for.
 
     `faults` are shares of requests, by name: throttled, error, dropped (none of them is paid), cut,
-    prose, out_of_range, unreadable and slow.
+    prose, out_of_range, unreadable and slow. Which tries of a question meet them depends on the
+    seed alone, and not on when the other questions are asked.
     """
 
     seed: int = 0
@@ -63,6 +64,7 @@ class ModelEndpoint:
     counts: Counter[str] = field(default_factory=Counter)
     most_at_once: int = 0
     _now: int = 0
+    _tries: Counter[str] = field(default_factory=Counter)
 
     @property
     def paid(self) -> int:
@@ -83,11 +85,11 @@ class ModelEndpoint:
         self._now += 1
         self.most_at_once = max(self.most_at_once, self._now)
         try:
-            return await self._respond(body, len(self.requests))
+            return await self._respond(body)
         finally:
             self._now -= 1
 
-    async def _respond(self, body: dict[str, Any], number: int) -> Response:
+    async def _respond(self, body: dict[str, Any]) -> Response:
         if self.seconds:
             await asyncio.sleep(self.seconds)
         if self.answers:
@@ -97,7 +99,7 @@ class ModelEndpoint:
         if wanted not in self.formats:
             detail = {"error": {"message": f"response_format {wanted} is not supported"}}
             return JSONResponse(detail, 400)
-        fault = self._fault(number)
+        fault = self._fault(json.dumps(body["messages"]))
         self.counts[fault] += 1
         if fault == "throttled":
             return JSONResponse({"error": {"message": "slow down"}}, 429)
@@ -120,8 +122,9 @@ class ModelEndpoint:
                 return self._pay("I would rather not say.")
         return self._pay(verdict)
 
-    def _fault(self, number: int) -> str:
-        at = chance(self.seed, number)
+    def _fault(self, question: str) -> str:
+        self._tries[question] += 1
+        at = chance(self.seed, question, self._tries[question])
         for name, share in self.faults.items():
             at -= share
             if at < 0:
