@@ -76,7 +76,7 @@ def text_pieces(results: Iterable[ItemResult], form: Format) -> Iterator[str]:
     writer = csv.writer(buffer)
     writer.writerow(ROW_COLUMNS)
     for row in _score_rows(results):
-        writer.writerow(row.values())
+        writer.writerow(map(_csv_value, row.values()))
         yield buffer.getvalue()
         buffer.seek(0)
         buffer.truncate()
@@ -162,6 +162,10 @@ def _json_text(value: object) -> str | None:
 
 def _text(value: object) -> str | None:
     return None if value is None else str(value)
+
+
+def _csv_value(value: object) -> object:
+    return value.isoformat() if isinstance(value, datetime) else value
 
 
 def _json_value(value: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -65,7 +66,9 @@ def test_every_format_has_every_result(admin: Admin, job_id: UUID, tmp_path: Pat
             == [line.get(name, s) for line, s in zip(lines, shown, strict=True)]
         )
     assert [row["score"] for row in table] == [0.01, None, 0.22, 0.03]
-    assert table[1]["finished_at"].tzinfo is not None
+    times = [row["finished_at"] for row in rows]
+    assert times == [line["finished_at"] for line in lines]
+    assert [datetime.fromisoformat(time) for time in times] == [row["finished_at"] for row in table]
     assert [row["attempts"] for row in table] == [1, 3, 1, 1]
 
 

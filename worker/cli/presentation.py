@@ -15,7 +15,7 @@ JOB_COLUMNS = (
     Column("job"),
     Column("judge", shrinkable=True),
     Column("status"),
-    Column("done", numeric=True),
+    Column("completed", numeric=True),
     Column("failed", numeric=True),
     Column("waiting", numeric=True, optional=True),
     Column("in flight", numeric=True, optional=True),
