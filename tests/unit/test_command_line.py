@@ -29,7 +29,10 @@ LIGHT = COMMANDS.keys() - {
     "judge check",
     "sandbox",
 }
-HEAVY = {"alembic", "dramatiq", "httpx", "pika", "pyarrow", "redis", "starlette", "uvicorn"}
+HEAVY = {
+    *("alembic", "dramatiq", "httpx", "pika", "pyarrow", "redis", "sqlalchemy.orm", "starlette"),
+    "uvicorn",
+}
 MODULES = {f"worker.cli.{name.replace(' ', '_')}" for name in COMMANDS}
 
 

@@ -7,34 +7,30 @@ from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from worker.errors import InvalidInputs
 
 DIALECTS = ("postgresql", "sqlite")
+ORM, ASYNCIO = "sqlalchemy.orm", "sqlalchemy.ext.asyncio"
 NAME = "session_or_connection"
 IDLE = 0  # libpq's transaction status without a transaction
 
 
-def async_runner(given: object) -> Callable[..., Any] | None:
+def async_runner(given: Any) -> Callable[..., Any] | None:
     """Return the `run_sync` of an async session or connection; None if it is something else."""
-    # Not imported here: that requires greenlet, which a synchronous producer may not have.
-    module: Any = sys.modules.get("sqlalchemy.ext.asyncio")
-    if module is None:
-        return None
-    if isinstance(given, module.async_scoped_session):
+    if _is_from(ASYNCIO, given, "async_scoped_session"):
         given = given()
-    if isinstance(given, module.AsyncSession | module.AsyncConnection):
+    if _is_from(ASYNCIO, given, "AsyncSession", "AsyncConnection"):
         runner: Callable[..., Any] = given.run_sync
         return runner
     return None
 
 
-def connection_of(given: object) -> sa.Connection:
+def connection_of(given: Any) -> sa.Connection:
     """Return the connection of a session or connection; raise `InvalidInputs` if it has none."""
-    if isinstance(given, scoped_session):
+    if _is_from(ORM, given, "scoped_session"):
         given = given()
-    if isinstance(given, Session):
+    if _is_from(ORM, given, "Session"):
         given = given.connection()
     if not isinstance(given, sa.Connection):
         raise InvalidInputs([f"{NAME} must be {_advice(given)}"])
@@ -52,19 +48,29 @@ def connection_of(given: object) -> sa.Connection:
     return given
 
 
+def _is_from(module: str, given: object, *names: str) -> bool:
+    """Return whether this is an instance of one of these classes, without importing their module.
+
+    Who has an instance has imported it. Others save a tenth of a second, and with asyncio's the
+    requirement of greenlet.
+    """
+    loaded = sys.modules.get(module)
+    return isinstance(given, tuple(getattr(loaded, name, ()) for name in names))
+
+
 def _advice(given: object) -> str:
     kind = type(given)
     name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
     what = f"a Session or Connection of SQLAlchemy, not {name}"
-    from_asyncio = kind.__module__.startswith("sqlalchemy.ext.asyncio")
-    if isinstance(given, sa.Engine) or (from_asyncio and kind.__name__ == "AsyncEngine"):
-        begin = "async with" if from_asyncio else "with"
+    is_async = _is_from(ASYNCIO, given, "AsyncEngine")
+    if is_async or isinstance(given, sa.Engine):
+        begin = "async with" if is_async else "with"
         return f"{what}: pass the connection of `{begin} engine.begin() as connection`"
-    if isinstance(given, sessionmaker) or (from_asyncio and kind.__name__ == "async_sessionmaker"):
+    if _is_from(ORM, given, "sessionmaker") or _is_from(ASYNCIO, given, "async_sessionmaker"):
         return f"{what}: call it, and pass the session that it returns"
     if isinstance(given, type):
         return f"{what}: pass an instance, not the class {given.__qualname__}"
-    if isinstance(getattr(given, "session", None), Session | scoped_session):
+    if _is_from(ORM, getattr(given, "session", None), "Session", "scoped_session"):
         return f"{what}: pass its `session`"
     if hasattr(given, "cursor") or hasattr(given, "execute"):  # a driver's own connection
         return (
