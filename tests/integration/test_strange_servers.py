@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from worker.store.database import Database
 
+pytestmark = pytest.mark.one_database("sqlite")  # the servers do not depend on it
+
 Items = list[dict[str, Any]]
 
 READABLE: dict[str, Callable[[Items], Items]] = {

@@ -141,7 +141,7 @@ calibration: [{{response: r, score: 1}}]
         ("a: {b: c\nd: e", "not YAML"),
         ("a: !!python/object:os.system x", "not YAML"),
         ("a: 2026-13-45", "month must be in 1..12"),
-        ("[" * 5000, "nested too deeply"),
+        ("[" * 1000, "nested too deeply"),
         (
             "name: n\nobjective: {intent: i}\nscoring_criteria: Is it good?",
             "it needs {{ request }}",
