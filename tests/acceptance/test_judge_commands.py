@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import sqlite3
 import subprocess
 import time
@@ -90,7 +91,9 @@ def test_a_check_does_not_wait_for_what_only_a_person_can_mend(
     write_judge(tmp_path, model.url.replace("/v1", "/v2"))
     done = evalworker("judge", "check", env=environment(), cwd=tmp_path)
     assert done.returncode == 1
-    assert "status 404" in done.stdout
+    assert re.findall("^.*status 404", done.stdout, re.MULTILINE) == [
+        "2 examples: no score: model 'local' responded with status 404"
+    ]
     assert "too far off" not in done.stdout
 
 

@@ -57,7 +57,8 @@ def _show(reports: Sequence[Report], max_deviation: float, misses: int) -> None:
         *(Column("cost", numeric=True, optional=True), Column("")),
     ]
     print_table(columns, [_row(report, max_deviation) for report in reports])
-    for line in (line for report in reports for line in _miss_lines(report, misses)):
+    miss_lines = (line for report in reports for line in _miss_lines(report, misses))
+    for line in (*_failure_lines(reports), *miss_lines):
         print_line(line)
     calls = sum(report.usage.get("calls", 0) for report in reports)
     cost = sum(report.usage.get("cost", 0.0) for report in reports)
@@ -65,10 +66,9 @@ def _show(reports: Sequence[Report], max_deviation: float, misses: int) -> None:
 
 
 def _row(report: Report, max_deviation: float) -> list[object]:
-    failed = len(report.outcomes) - len(report.scored)
     return [
         *(report.evaluator, report.model, len(report.outcomes)),
-        *(_number(report.deviation), _number(report.bias, "+"), failed),
+        *(_number(report.deviation), _number(report.bias, "+"), len(report.failed)),
         *(report.usage.get("calls", 0), f"{report.usage.get('cost', 0.0):.4f}"),
         _verdict(report, max_deviation),
     ]
@@ -87,10 +87,22 @@ def _number(value: float | None, sign: str = "") -> str:
     return "" if value is None else f"{value:{sign}.3f}"
 
 
+def _failure_lines(reports: Sequence[Report]) -> Iterator[str]:
+    """Return a line for each reason for which examples have no score."""
+    places: dict[str, list[str]] = {}
+    for report in reports:
+        for failure in report.failed:
+            place = f"{report.evaluator}, example {failure.number}"
+            places.setdefault(one_line(failure.reasons, 300), []).append(place)
+    for reason, found in places.items():
+        where = found[0] if len(found) == 1 else quantity(len(found), "example")
+        yield f"{where}: no score: {reason}"
+
+
 def _miss_lines(report: Report, limit: int) -> Iterator[str]:
     for miss in report.misses(limit):
-        got = "no score" if miss.score is None else f"{miss.score:.2f}"
-        yield f"{report.evaluator}, example {miss.number}: {got} instead of {miss.example.score:g}"
+        score, wanted = f"{miss.score:.2f}", f"{miss.example.score:g}"
+        yield f"{report.evaluator}, example {miss.number}: {score} instead of {wanted}"
         yield f"  response: {one_line(miss.example.response, 120)}"
         yield f"  model: {one_line(miss.reasons, 300)}"
 
@@ -100,7 +112,7 @@ def _plain(report: Report, max_deviation: float, misses: int) -> dict[str, Any]:
         "evaluator": report.evaluator,
         "model": report.model,
         "examples": len(report.outcomes),
-        "failed": len(report.outcomes) - len(report.scored),
+        "failed": len(report.failed),
         "deviation": report.deviation,
         "bias": report.bias,
         "passed": report.passes(max_deviation),
@@ -112,6 +124,6 @@ def _plain(report: Report, max_deviation: float, misses: int) -> dict[str, Any]:
                 "score": miss.score,
                 "reasons": miss.reasons,
             }
-            for miss in report.misses(misses)
+            for miss in [*report.failed, *report.misses(misses)][:misses]
         ],
     }

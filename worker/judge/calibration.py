@@ -54,20 +54,20 @@ class Report:
         scored = self.scored
         return sum(o.deviation for o in scored) / len(scored) if scored else None
 
+    @property
+    def failed(self) -> list[Outcome]:
+        return [outcome for outcome in self.outcomes if outcome.score is None]
+
     def misses(self, limit: int) -> list[Outcome]:
-        """Return the worst examples: those without a score, then those farthest off."""
-        off = [o for o in self.outcomes if o.score is None or o.deviation]
-        return sorted(off, key=lambda o: (o.score is not None, -abs(o.deviation)))[:limit]
+        """Return the examples whose scores are farthest off."""
+        off = [outcome for outcome in self.scored if outcome.deviation]
+        return sorted(off, key=lambda outcome: -abs(outcome.deviation))[:limit]
 
     def passes(self, max_deviation: float) -> bool:
         deviation = self.deviation
         if not self.outcomes:
             return True
-        return (
-            len(self.scored) == len(self.outcomes)
-            and deviation is not None
-            and deviation <= max_deviation
-        )
+        return not self.failed and deviation is not None and deviation <= max_deviation
 
 
 async def calibrate(engine: Engine) -> list[Report]:
