@@ -111,7 +111,11 @@ def test_a_file_that_holds_no_inputs_is_recognised_by_its_content(
         (b'{"request": "a\tb"}', "is not JSON: Invalid control character at (column 15): json"),
         (b'"text"', "must be an object, not a string"),
         (b'{"request": "\xff"}', "is not UTF-8 (byte 14)"),
-        (b'{"request": "\\u0000"}', "request contains a NUL character"),
+        (
+            b'{"request": "\\u0000"}',
+            "request contains a NUL character, which cannot be stored: remove it:"
+            ' jq -c \'(.. | strings) |= gsub("\\u0000"; "")\' FILE | evalworker enqueue - …',
+        ),
         (b'{"request": "\x00"}', "is not JSON: "),
         (b'{"request": "\\ud800"}', "request contains an unpaired surrogate"),
         (b'{"request": "a", "request": "b"}', 'has the key "request" twice'),

@@ -13,7 +13,7 @@ from typing import Any
 from worker.cli.input_files.fields import TEXT_LISTS, is_conversation
 from worker.cli.input_files.jq import jq_command, jq_path
 from worker.cli.input_files.json_object import decoded
-from worker.validation import NOT_FINITE, given_offences
+from worker.validation import HAS_NUL, NOT_FINITE, given_offences
 
 _SEPARATORS = ("|||", "||", "|", "###", "\n", ";", "\t")
 _OFFENCE = re.compile(
@@ -21,6 +21,7 @@ _OFFENCE = re.compile(
 )
 _CONTENT_PARTS = re.compile(r"turns\[\d+\]\.content must be a string, not a list")
 _MEMBERS_WITH_TEXT = ("content", "text", "answer", "output", "value", "page_content", "response")
+_WITHOUT_NUL = r'(.. | strings) |= gsub("\u0000"; "")'
 _DEPTH = 6  # of objects and lists in a value
 
 
@@ -61,6 +62,8 @@ def with_remedy(offence: str, value: Any, column: str, jq_records: str | None) -
     """
     if offence.startswith("metadata must be an object"):
         return f"{offence}: to leave it out, add --ignore metadata"
+    if offence.endswith(HAS_NUL) and jq_records is not None:
+        return f"{offence}: remove it: {jq_command(jq_records + _WITHOUT_NUL)}"
     if offence.endswith(NOT_FINITE):
         return f"{offence}: {_null_remedy(jq_records)}"
     if _CONTENT_PARTS.fullmatch(offence) and jq_records is not None:
