@@ -1,7 +1,8 @@
-"""Refuse the id of a job that is no UUID in lower case, on SQLite, where it is a text.
+"""Refuse ids and indices of another type on SQLite, where any column takes any value.
 
-The worker compares ids as texts there. A job with another id could not be read, and would stop the
-planning of all others. A trigger looks at new jobs only; PostgreSQL has a type of its own.
+The worker compares the ids of jobs as texts there, in lower case. A row with another id, or with an
+index that is no number, could not be read, and would stop the planning of all others. Triggers look
+at new rows only; PostgreSQL has types of its own.
 """
 
 from __future__ import annotations
@@ -14,20 +15,28 @@ branch_labels = None
 depends_on = None
 
 UUID = "-".join("[0-9a-f]" * digits for digits in (8, 4, 4, 4, 12))
-REFUSAL = "eval_jobs.id must be a UUID in lower case, such as 01932f5e-0000-7000-8000-000000000001"
-TRIGGER = f"""
-CREATE TRIGGER eval_jobs_id BEFORE INSERT ON eval_jobs WHEN NEW.id NOT GLOB '{UUID}'
-BEGIN
-    SELECT RAISE(ABORT, '{REFUSAL}');
-END
-"""
+REFUSALS = {
+    "eval_jobs_id": (
+        f"ON eval_jobs WHEN NEW.id NOT GLOB '{UUID}'",
+        "eval_jobs.id must be a UUID in lower case, such as 01932f5e-0000-7000-8000-000000000001",
+    ),
+    "eval_items_index": (
+        "ON eval_items WHEN typeof(NEW.item_index) <> 'integer'",
+        "eval_items.item_index must be a whole number",
+    ),
+}
 
 
 def upgrade() -> None:
     if op.get_context().dialect.name == "sqlite":
-        op.execute(TRIGGER)
+        for name, (condition, refusal) in REFUSALS.items():
+            op.execute(
+                f"CREATE TRIGGER {name} BEFORE INSERT {condition}"
+                f" BEGIN SELECT RAISE(ABORT, '{refusal}'); END"
+            )
 
 
 def downgrade() -> None:
     if op.get_context().dialect.name == "sqlite":
-        op.execute("DROP TRIGGER eval_jobs_id")
+        for name in REFUSALS:
+            op.execute(f"DROP TRIGGER {name}")

@@ -115,6 +115,19 @@ def test_few_batches_are_left_to_their_polls(replica: ManualReplica, remote: Fak
     assert asked(remote) == []
 
 
+def test_a_created_at_that_is_no_time_says_nothing_of_the_remotes_clock(
+    replica: ManualReplica, remote: FakeJudgeAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = remote.head
+    zero = {"created_at": "0001-01-01T00:00:00Z"}
+    monkeypatch.setattr(remote, "head", lambda batch: {**head(batch), **zero})
+    submit(replica)
+    for _ in range(2):
+        replica.list_watcher.turn()
+        replica.pass_time(seconds=10)
+    assert asked(remote).count("list") == 2
+
+
 def test_one_replica_reads_the_list_for_all(replica: ManualReplica, remote: FakeJudgeAPI) -> None:
     remote.done = False
     submit(replica)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 import httpx
@@ -38,6 +39,49 @@ def test_a_lost_answer_is_found_by_content_where_tags_are_not_shown(
     replica.finish()
     assert (remote.posts(), len(remote.batches)) == (2, 2)
     assert replica.every_result_is_at_its_own_input()
+
+
+def test_a_lost_answer_is_found_where_tags_are_cut(
+    replica: ManualReplica, remote: FakeJudgeAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = remote.head
+
+    def with_cut_tags(batch: AcceptedBatch) -> dict[str, Any]:
+        return {**head(batch), "tags": [tag[:40] for tag in batch.tags]}
+
+    monkeypatch.setattr(remote, "head", with_cut_tags)
+    remote.next_answer(remote.accept_and_lose)
+    replica.enqueue(questions(3))
+    replica.finish()
+    assert remote.posts() == 1
+
+
+def test_a_lost_answer_is_found_in_a_list_without_an_end(
+    replica: ManualReplica, remote: FakeJudgeAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    next_page = "https://judge.test/v1/judges/batch-executions/?cursor=same"
+
+    def page_without_end(rows: list[Any], _: object) -> httpx.Response:
+        return httpx.Response(200, json={"next": next_page, "results": rows})
+
+    monkeypatch.setattr(remote, "page", page_without_end)
+    remote.next_answer(remote.accept_and_lose)
+    replica.enqueue(questions(3))
+    replica.finish()
+    assert remote.posts() == 1
+
+
+def test_a_redirect_to_the_new_batch_is_searched_for_instead_of_sent_again(
+    replica: ManualReplica, remote: FakeJudgeAPI
+) -> None:
+    def see_other(request: httpx.Request) -> httpx.Response:
+        url = remote.accept(request).json()["status_url"]
+        return httpx.Response(303, headers={"location": url})
+
+    remote.next_answer(see_other)
+    replica.enqueue(questions(3))
+    replica.finish()
+    assert remote.posts() == 1
 
 
 def test_two_equal_batches_in_doubt_take_different_remote_ones(

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 import httpx
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from tests.support.fake_judge_api import FakeJudgeAPI, answering, questions
 from tests.support.manual_replica import ManualReplica
 from worker.domain.lifecycle import TRANSITIONS, BatchState
 from worker.pipeline.actors import _guard
 from worker.store import leases, polling
+from worker.store.database import Database
 
 
 def test_failed_items_are_tried_again_in_a_later_batch_then_kept_with_the_reason(
@@ -60,12 +63,25 @@ def test_a_batch_that_is_gone_for_long_is_lost_and_its_items_wait_again(
     replica.step()
     remote.batches.clear()
     replica.pass_time(seconds=600)
-    replica.step()
-    assert replica.states() == ["lost"]
-    replica.pass_time()
+    for state in ("submitted", "submitted", "lost"):
+        replica.step()
+        assert replica.states() == [state]
+        replica.pass_time()
     replica.finish()
     assert remote.posts() == 2
     assert replica.one("SELECT attempts, status FROM eval_items") == (2, "completed")
+
+
+def test_one_404_after_a_long_time_is_not_believed(
+    replica: ManualReplica, remote: FakeJudgeAPI
+) -> None:
+    replica.enqueue(["q"])
+    replica.step()
+    replica.pass_time(seconds=600)
+    remote.next_answer(answering(404, {"detail": "Not found."}))
+    replica.step()
+    replica.finish()
+    assert remote.posts() == 1
 
 
 def test_a_batch_without_an_end_is_lost_after_its_timeout(
@@ -313,3 +329,26 @@ def test_the_id_of_each_evaluations_log_is_stored_with_its_own_input(
     stored = replica.rows("SELECT item_index, execution_log_id FROM eval_items ORDER BY item_index")
     logs = {index: log_id for index, log_id in stored if index < 11}
     assert logs == {index: f"log {index}" if index % 2 else None for index in range(11)}
+
+
+def test_a_response_is_recorded_although_a_doubled_message_met_an_outage_meanwhile(
+    database: Database, remote: FakeJudgeAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica = ManualReplica(database, remote)
+    replica.enqueue(questions(3))
+    replica.dispatcher.turn()
+    batch_id = str(replica.one("SELECT id FROM eval_batches"))
+    step = _guard("submit", replica.submitter.submit, replica.context.record_surprise)
+    run = database.run
+
+    def away_once(*given: Any, **options: Any) -> Any:
+        monkeypatch.setattr(database, "run", run)
+        raise OperationalError("UPDATE", {}, Exception("server closed the connection"))
+
+    def meanwhile(_: httpx.Request) -> None:
+        monkeypatch.setattr(database, "run", away_once)
+        step(batch_id)
+
+    remote.next_answer(meanwhile)
+    step(batch_id)
+    assert replica.states() == ["submitted"]

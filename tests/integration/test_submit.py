@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import httpx
 import pytest
 
 from tests.support.fake_judge_api import FakeJudgeAPI, answering, questions
 from tests.support.manual_replica import ManualReplica
+from worker.admin import Admin
 from worker.pipeline.dispatcher import Dispatcher
+from worker.store import batch_items
 from worker.store.database import Database
 
 
@@ -228,3 +231,53 @@ def test_a_sweep_for_stray_inputs_that_had_to_wait_is_repeated_within_minutes(
         dispatcher.turn()
         now[0] += 1.0
     assert swept == [0.0, 900.0, 1800.0]
+
+
+def test_a_submission_that_begins_too_late_is_put_back_and_counts_as_no_attempt(
+    database: Database, remote: FakeJudgeAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica = ManualReplica(database, remote)
+    seconds = [0.0]
+    monkeypatch.setattr(replica.context, "monotonic", lambda: seconds[0])
+    run = database.run
+
+    def slowly(work: Any, **options: Any) -> Any:
+        seconds[0] += 25.0
+        return run(work, **options)
+
+    replica.enqueue(questions(3))
+    replica.dispatcher.turn()
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "run", slowly)
+        for _ in range(20):
+            replica.deliver()
+            replica.pass_time()
+            replica.dispatcher.turn()
+    assert remote.posts() == 0
+    assert set(replica.states()) == {"planned"}
+    replica.finish()
+    assert replica.rows("SELECT attempts FROM eval_items") == [(1,)] * 3
+
+
+def test_an_input_that_is_cancelled_while_its_batch_begins_keeps_its_place(
+    database_of_postgres: Database, remote: FakeJudgeAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica = ManualReplica(database_of_postgres, remote)
+    first, second = (replica.enqueue([name]) for name in ("first", "second"))
+    replica.enqueue(["third"])
+    admin = Admin(database_of_postgres.engine.url.render_as_string(hide_password=False))
+    replica.dispatcher.turn()
+    admin.cancel(first)
+    read = batch_items.items_to_submit
+
+    def meanwhile(*given: Any) -> Any:
+        rows = read(*given)
+        admin.cancel(second)
+        return rows
+
+    monkeypatch.setattr("worker.store.submission.items_to_submit", meanwhile)
+    replica.deliver()
+    assert [given["request"] for given in remote.inputs()] == ["second", "third"]
+    indices = replica.rows("SELECT batch_index FROM eval_items ORDER BY request")
+    assert indices == [(None,), (0,), (1,)]
+    admin.close()

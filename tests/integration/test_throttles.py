@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import httpx
 import sqlalchemy as sa
 
 from tests.support.fake_judge_api import FakeJudgeAPI, answering, questions
 from tests.support.manual_replica import ManualReplica
 from worker.store import gates, tables
+from worker.store.database import Database
 from worker.store.sql_functions import now
 
 
@@ -200,3 +203,24 @@ def test_an_outage_costs_a_handful_of_requests_and_no_attempts(
     replica.finish()
     assert replica.one("SELECT max(attempts) FROM eval_items") == 1
     assert len(remote.batches) == 10
+
+
+def test_a_batch_under_way_is_not_taken_from_its_holder_when_a_gate_lets_others_pass(
+    database: Database, remote: FakeJudgeAPI
+) -> None:
+    replica, other = (ManualReplica(database, remote) for _ in range(2))
+    replica.enqueue(questions(3))
+    remote.next_answer(answering(403, {"detail": "You may not use this judge."}))
+    replica.step()
+    replica.pass_time()
+    batch_id = UUID(str(replica.one("SELECT id FROM eval_batches")))
+
+    def meanwhile(_: httpx.Request) -> None:
+        database.run(gates.probe_now)  # as another replica does when it starts
+        other.submitter.submit(batch_id)
+
+    remote.next_answer(meanwhile)
+    replica.step()
+    assert replica.states() == ["submitted"]
+    assert "batch.unknown" not in replica.events()
+    assert remote.posts() == 2

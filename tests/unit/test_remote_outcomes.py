@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.remote_clients import ID, accepted, api_with
+from tests.support.remote_clients import BASE, ID, KEY, accepted, api_with
 from worker.domain.outcomes import (
     Accepted,
     Denied,
@@ -143,6 +143,36 @@ def test_a_redirect_is_named_and_not_followed(status: int, location: str) -> Non
         assert outcome.reason.startswith(f"{status}: redirected to")
         if location.isascii():
             assert location in outcome.reason
+
+
+@pytest.mark.parametrize("status", [302, 303])
+def test_a_redirect_to_a_batch_may_have_started_it(status: int) -> None:
+    headers = {"location": f"/v1/judges/batch-executions/{ID}/"}
+    with api_with(httpx.Response(status, headers=headers)) as api:
+        outcome = api.submit("j", [{}])
+    assert isinstance(outcome, Unavailable)
+    assert outcome.sent is True
+
+
+@pytest.mark.parametrize("status", [301, 403, 404])
+def test_where_the_status_url_leads_nowhere_the_documented_path_is_asked(status: int) -> None:
+    def respond(request: httpx.Request) -> httpx.Response:
+        if request.url.path.startswith("/v2"):
+            return httpx.Response(status, headers={"location": "/elsewhere"})
+        return httpx.Response(200, json=execution)
+
+    execution = {"batch_execution_id": ID, "status": "pending"}
+    with api_with(respond) as api:
+        assert isinstance(api.status(ID, f"{BASE}/v2/{ID}/"), Found)
+
+
+def test_the_key_is_hidden_in_what_is_said_of_an_item() -> None:
+    item = {"index": 0, "status": "failed", "error_message": f"key {KEY} has no budget"}
+    execution = {"batch_execution_id": ID, "status": "completed", "items": [item]}
+    with api_with(httpx.Response(200, json=execution)) as api:
+        outcome = api.status(ID)
+    assert isinstance(outcome, Found)
+    assert outcome.execution.items[0].error_message == "key *** has no budget"
 
 
 def test_a_3xx_that_leads_nowhere_is_denied_too() -> None:

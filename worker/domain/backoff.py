@@ -18,6 +18,7 @@ OUTAGE_THRESHOLD = 3  # failures in a row that close the gate of the whole API
 SEARCH_WAITS = (2.0, 5.0, 15.0, 30.0)  # seconds before each search for a batch in doubt
 MAX_CLAIMS = 5  # claims in a row whose holders died; after them a batch is put on hold
 NOT_FOUND_GRACE = 120.0  # seconds after submission in which a 404 may still turn into a 200
+GONE_READS = 3  # reads in a row that find nothing, after that time, before a batch counts as gone
 LOST_AFTER_FAILURES = 10  # failed polls in a row after which an overdue batch is lost
 UNFINISHED_READS = 3  # reads of an ended batch without all items before the rest counts as failed
 

@@ -49,6 +49,7 @@ TRUSTED_SECONDS = 60.0  # a batch is late after this time, or twice the usual du
 MAX_LATE = 50  # late batches that are only polled: the list may be wrong, or they are stuck
 CLOCK_MARGIN = timedelta(minutes=2)  # between the database's clock and the remote's, unmeasured
 MEASURED_MARGIN = timedelta(seconds=3)
+MOST_AHEAD = timedelta(days=1)  # beyond it, `created_at` is no time, such as the year 1
 
 
 Failure = NotFound | Throttled | Denied | Unavailable
@@ -320,4 +321,5 @@ def _clock_ahead(read: ListRead, executions: Mapping[str, BatchExecution]) -> ti
         for remote_id, execution in executions.items()
         if execution.created_at is not None
     ]
-    return min(measured, default=None)
+    believed = [ahead for ahead in measured if abs(ahead) < MOST_AHEAD]
+    return min(believed, default=None)

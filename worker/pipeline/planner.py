@@ -54,6 +54,8 @@ def _plan_lane(
 ) -> tuple[list[UUID], float | None]:
     """Plan batches of one lane; returns their ids, and the seconds until its rest may go."""
     offences = [*judge_offences(lane.judge_id), *tag_offences(lane.tags)]
+    if lane.judge_version_id is not None:
+        offences += judge_offences(lane.judge_version_id, "judge_version_id")
     if offences:
         job_completion.fail_lane(tx, lane.key, "; ".join(offences))
         return [], None

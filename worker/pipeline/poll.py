@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from worker.domain.backoff import LOST_AFTER_FAILURES, NOT_FOUND_GRACE, UNFINISHED_READS, backoff
+from worker.domain.backoff import (
+    GONE_READS,
+    LOST_AFTER_FAILURES,
+    NOT_FOUND_GRACE,
+    UNFINISHED_READS,
+    backoff,
+)
 from worker.domain.batch_result import (
     BatchResult,
     UnreadableResult,
@@ -83,7 +89,7 @@ class Poller:
                 if not overdue:
                     return self._record_running(tx, claim, execution)
                 self._record_overdue(tx, claim, execution, f"after {elapsed:.0f} s at the remote")
-            case NotFound(reason) if elapsed > NOT_FOUND_GRACE:
+            case NotFound(reason) if elapsed > NOT_FOUND_GRACE and claim.failures >= GONE_READS - 1:
                 self._record_lost(tx, claim, f"gone at the remote: {reason}")
             case Unavailable(reason) if overdue and claim.failures >= LOST_AFTER_FAILURES:
                 reason = f"no usable response after {elapsed:.0f} s: {reason}"

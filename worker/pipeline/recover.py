@@ -335,6 +335,8 @@ def _candidates(
         match page:
             case Listed(executions, gap=gap):
                 candidates += [row for row in executions if _may_be_lost_batch(row, lost)]
+                if any(_has_own_tag(row, lost) for row in candidates):
+                    return candidates, None
                 unclear = Unclear(gap) if gap else unclear
             case NotFound(reason, is_path_known=is_path_known):
                 has_served = is_path_known or api.has_served_within(math.inf)
@@ -352,7 +354,7 @@ def _may_be_lost_batch(row: BatchExecution, lost: LostSubmission) -> bool:
     Only tags that are there say something: some servers show an empty list for every batch.
     """
     if row.tags and lost.own_tag is not None:
-        return _has_own_tag(row, lost)
+        return _has_own_tag(row, lost) or _has_cut_tag(row, lost.own_tag)
     if any(tag.casefold().startswith(OWN_TAG) for tag in row.tags or ()):
         return False  # it belongs to another batch, even if it has the same inputs
     if row.created_at is not None and row.created_at < lost.since - CLOCK_MARGIN:
@@ -363,6 +365,12 @@ def _may_be_lost_batch(row: BatchExecution, lost: LostSubmission) -> bool:
 def _has_own_tag(row: BatchExecution, lost: LostSubmission) -> bool:
     tags = {tag.casefold() for tag in row.tags or ()}
     return lost.own_tag is not None and lost.own_tag.casefold() in tags
+
+
+def _has_cut_tag(row: BatchExecution, own_tag: str) -> bool:
+    """Return whether a server that shortens tags may have made one of them of our own."""
+    cut = (tag.casefold() for tag in row.tags or () if len(tag) > len(OWN_TAG))
+    return any(own_tag.casefold().startswith(tag) for tag in cut)
 
 
 def _is_lost_batch(

@@ -98,8 +98,9 @@ class Submitter:
     def _send(self, claim: Claim, inputs: Sequence[dict[str, Any]], began: float) -> None:
         lease, monotonic = self.context.policy.lease, self.context.monotonic
         if monotonic() - began > lease / 3:
-            # This process was asleep, and its lease may end before a response comes. Nothing was
-            # sent: the next holder will find nothing at the remote.
+            # This process was asleep, or its database slow, and the lease may end before a
+            # response comes.
+            self._put_back(claim, "it took too long to begin")
             return
         outcome = self.context.api.submit(
             claim.judge_id,

@@ -158,12 +158,12 @@ class JudgeAPI:
     ) -> StatusOutcome:
         """GET a whole batch, from `status_url` where that is a URL of this API.
 
-        All pages are read where the items are paged. `spaced` is for callers that read many
-        batches, one after the other.
+        Where that one does not work, the documented path may. All pages are read where the items
+        are paged. `spaced` is for callers that read many batches, one after the other.
         """
         own_url = self._base_url.resolve(status_url) if status_url else None
         try:
-            url = own_url or self._base_url.join(*EXECUTIONS, batch_execution_id)
+            documented = self._base_url.join(*EXECUTIONS, batch_execution_id)
         except _NOT_ENCODABLE as error:
             return Unavailable(self._describe(error, "cannot be requested"), sent=False)
         if spaced:
@@ -173,7 +173,12 @@ class JudgeAPI:
             return self._get("status", lambda: page, spaced=False)
 
         with exchange_deadline(self._deadline):  # of all pages together
+            url = own_url or documented
             response = get_page(url)
+            if url != documented and _leads_nowhere(response):
+                other = get_page(documented)
+                if isinstance(other, ApiResponse) and other.is_success:
+                    url, response = documented, other
             if not isinstance(response, Unavailable) and response.is_success:
                 response = read_further_pages(response, url, self._base_url, get_page)
         if isinstance(response, Unavailable):
@@ -317,6 +322,13 @@ class JudgeAPI:
         if not isinstance(error, ExchangeAborted):
             text = ": ".join(part for part in (context, type(error).__name__, text) if part)
         return one_line(text, self._secrets)
+
+
+def _leads_nowhere(response: ApiResponse | Unavailable) -> bool:
+    """Return whether a URL that the API gave is not the one to use."""
+    return isinstance(response, ApiResponse) and (
+        300 <= response.status < 400 or response.status in (403, 404)
+    )
 
 
 def open_judge_api(

@@ -22,13 +22,13 @@ def one_line(text: str, secrets: Collection[str] = ()) -> str:
     """Return a storable line of bounded length, without secrets and control characters."""
     # Secrets are hidden before the text is cut, which could leave half of one, and again after it
     # is cleaned, which could join the halves of one.
-    line = make_storable(_hide(text, secrets)[:MAX_CLEANED])
+    line = make_storable(hide(text, secrets)[:MAX_CLEANED])
     line = "".join(letter for letter in " ".join(line.split()) if letter.isprintable())
-    line = _hide(line, secrets)
+    line = hide(line, secrets)
     return line if len(line) <= MAX_REASON else line[: MAX_REASON - 1] + "…"
 
 
-def _hide(text: str, secrets: Collection[str]) -> str:
+def hide(text: str, secrets: Collection[str]) -> str:
     for secret in secrets:
         text = text.replace(secret, "***")
     return text

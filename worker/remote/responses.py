@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import parse_qs, urlsplit
 
 from worker.domain.outcomes import (
     Accepted,
+    BatchExecution,
     Denied,
     Found,
     Invalid,
@@ -29,9 +30,16 @@ from worker.domain.outcomes import (
 )
 from worker.domain.phrases import quantity
 from worker.remote.documented_form import parse_documented
-from worker.remote.error_messages import MESSAGE_FIELDS, error_message, one_line, without_markup
+from worker.remote.error_messages import (
+    MESSAGE_FIELDS,
+    error_message,
+    hide,
+    one_line,
+    without_markup,
+)
 from worker.remote.json_values import string_or_none
 from worker.remote.parsing import UnreadableExecution, read_batch_id, read_execution, read_list_row
+from worker.wire.paths import EXECUTIONS
 
 MAX_RETRY_AFTER = 3600.0  # seconds; a longer wait is cut to this
 MAX_DIGITS = 300  # of an integer; a longer one is as good as infinite
@@ -130,7 +138,10 @@ def _parse_int(digits: str) -> int | float:
 def submit_outcome(response: ApiResponse, own_url: str | None) -> SubmitOutcome:
     """Interpret the response to a POST; `own_url` is its status_url if that is on this API."""
     if not response.is_success:
-        return _refusal(response)
+        refusal = _refusal(response)
+        # A form on the web redirects to what it has made.
+        has_started = response.status in (302, 303) and _leads_to_a_batch(response.headers)
+        return Unavailable(refusal.reason) if has_started else refusal
     batch_id = read_batch_id(response.body)
     if batch_id is not None:
         return Accepted(batch_id, own_url)
@@ -148,9 +159,19 @@ def status_outcome(response: ApiResponse, batch_execution_id: str) -> StatusOutc
         execution = read_execution(
             response.body, expected_id=batch_execution_id, is_documented=response.is_documented
         )
-        return Found(execution)
+        return Found(_without_secrets(execution, response.secrets))
     except UnreadableExecution as error:
         return Unavailable(response.explain(str(error)))
+
+
+def _without_secrets(execution: BatchExecution, secrets: Collection[str]) -> BatchExecution:
+    """Hide the key in what the remote says of failed items: it is stored, and shown."""
+    if not any(secret in item.error_message for item in execution.items for secret in secrets):
+        return execution
+    items = (
+        replace(item, error_message=hide(item.error_message, secrets)) for item in execution.items
+    )
+    return replace(execution, items=tuple(items))
 
 
 def list_outcome(response: ApiResponse, *, first_page: bool) -> ListOutcome:
@@ -236,6 +257,10 @@ def _refusal(response: ApiResponse) -> Refusal:
             return Denied(reason)
         case _:
             return Unavailable(reason, is_server_error=response.status >= 500)
+
+
+def _leads_to_a_batch(headers: Mapping[str, str]) -> bool:
+    return f"/{EXECUTIONS[-1]}/" in headers.get("location", "")
 
 
 def _is_of_the_api(body: object) -> bool:

@@ -75,8 +75,9 @@ def time_text(moment: datetime) -> str:
 class Json(_OnSqlite[Any]):
     """JSON: `jsonb` on PostgreSQL, text on SQLite.
 
-    On SQLite, plain SQL can write invalid JSON. It is returned as a string, which validation
-    rejects, so that one bad row does not stop the others.
+    Plain SQL can write JSON that cannot be read: on SQLite any text, on PostgreSQL numbers of
+    thousands of digits. It is returned as a string, which validation rejects, so that one bad row
+    does not stop the others.
     """
 
     impl = sa.JSON
@@ -91,9 +92,15 @@ class Json(_OnSqlite[Any]):
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> Any:  # noqa: ARG002 (the base's signature)
-        if value is None:
-            return value
-        try:
-            return json.loads(value)
-        except (ValueError, TypeError, RecursionError):
-            return value
+        return None if value is None else read_json(value)
+
+
+def read_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text, or the text where Python cannot read it.
+
+    Databases take numbers of thousands of digits, and thousands of brackets.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return text.decode("utf-8", "replace") if isinstance(text, bytes) else text

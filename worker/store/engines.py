@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import ExceptionContext
 
-from worker.store.column_types import time_text
+from worker.store.column_types import read_json, time_text
 from worker.store.postgres_session import (
     PostgresSession,
     is_lost_session,
@@ -63,6 +63,7 @@ def _create_postgresql_engine(url: sa.URL, pool_size: int) -> sa.Engine:
     settings, options = settings_of_options(" ".join(given.get("options", ())))
     engine = sa.create_engine(
         url.set(drivername="postgresql+psycopg").difference_update_query(["options"]),
+        json_deserializer=read_json,
         # Transactions are begun by `_begin_on_postgresql`, not by the driver.
         isolation_level="AUTOCOMMIT",
         # No ping before every transaction: where a connection broke, `Database.run` retries, and

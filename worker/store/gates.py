@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from worker.events import Event
 from worker.store.sql_functions import later, now
-from worker.store.tables import batches, gates
+from worker.store.tables import batch_is_unclaimed, batches, gates
 from worker.store.transaction import Transaction
 
 API = "api"
@@ -104,7 +104,11 @@ _PROBE_NOW = (
 )
 _MAKE_DUE = (
     sa.update(batches)
-    .where(batches.c.gate.in_(sa.bindparam("scopes", expanding=True)), batches.c.due_at > now())
+    .where(
+        batches.c.gate.in_(sa.bindparam("scopes", expanding=True)),
+        batch_is_unclaimed,
+        batches.c.due_at > now(),
+    )
     .values(due_at=now(), nudged_at=None)
 )
 
@@ -175,6 +179,6 @@ _OPEN = (
 )
 _WAKE = (
     sa.update(batches)
-    .where(batches.c.gate == sa.bindparam("behind"), batches.c.due_at > now())
+    .where(batches.c.gate == sa.bindparam("behind"), batch_is_unclaimed, batches.c.due_at > now())
     .values(due_at=now(), gate=None)
 )

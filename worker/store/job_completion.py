@@ -169,7 +169,7 @@ def settle_idle_jobs(tx: Transaction, lane: str) -> None:
         return
     for job in tx.execute(_STATE_OF, {"job_ids": idle}).all():
         if job.has_items:
-            tx.execute(sa.update(jobs).where(jobs.c.id == job.id).values(due_at=job.next_due))
+            tx.execute(sa.update(jobs).where(jobs.c.id == job.id).values(due_at=_NEXT_DUE))
         elif job.had_time:
             _end_job(tx, job.id, Status.FAILED, "the job has no inputs")
     _end_jobs_without_live_items(tx, idle)
@@ -189,7 +189,6 @@ _IDLE = (
 )
 _STATE_OF = sa.select(
     jobs.c.id,
-    _NEXT_DUE.label("next_due"),
     _HAS_ITEMS.label("has_items"),
     (jobs.c.created_at < later(sa.literal(-EMPTY_JOB_GRACE))).label("had_time"),
 ).where(jobs.c.id.in_(sa.bindparam("job_ids", expanding=True)))

@@ -310,7 +310,10 @@ def note_surprise(
         .values(
             error=reason,
             failures=batches.c.failures + 1,
-            claims=batches.c.claims if counts else batches.c.claims - 1,
+            # Never 0 while a claim lasts: what it brings would not be recorded.
+            claims=batches.c.claims
+            if counts
+            else sa.case((batches.c.claims > 1, batches.c.claims - 1), else_=1),
         )
     )
     if noted.rowcount and counts:

@@ -17,7 +17,7 @@ from worker.store.bulk import BulkUpdate
 from worker.store.column_types import Id
 from worker.store.rows import read_rows, select_rows
 from worker.store.sql_functions import later, now, seconds_between
-from worker.store.tables import batches, pace
+from worker.store.tables import batch_is_unclaimed, batches, pace
 from worker.store.transaction import Transaction
 
 MAX_DURATIONS = 2000  # batches that durations are read from
@@ -52,9 +52,7 @@ def batches_at_remote(tx: Transaction) -> list[BatchAtRemote]:
 
 
 _UNCLAIMED = sa.and_(
-    batches.c.due_at.isnot(None),
-    batches.c.state == BatchState.SUBMITTED,
-    batches.c.lease_holder.is_(None),
+    batches.c.due_at.isnot(None), batches.c.state == BatchState.SUBMITTED, batch_is_unclaimed
 )
 _AT_REMOTE = select_rows(BatchAtRemote, batches, now=now()).where(_UNCLAIMED)
 

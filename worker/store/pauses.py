@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from worker.domain.lifecycle import BatchState
 from worker.events import Event
 from worker.store.sql_functions import now
-from worker.store.tables import batches, pauses
+from worker.store.tables import batch_is_unclaimed, batches, pauses
 from worker.store.transaction import Transaction
 
 NO_REASON = "no reason given"
@@ -90,7 +90,7 @@ def resume(tx: Transaction, judge_id: str | None) -> bool:
     scope = scope_of(judge_id)
     tx.execute(
         sa.update(batches)
-        .where(batches.c.gate == scope, batches.c.due_at > now())
+        .where(batches.c.gate == scope, batch_is_unclaimed, batches.c.due_at > now())
         .values(due_at=now(), gate=None)
     )
     tx.record_event(Event.GATE_OPENED, scope=scope)

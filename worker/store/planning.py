@@ -20,6 +20,7 @@ from worker.store.sql_functions import now, octet_length, seconds_between
 from worker.store.tables import batches, item_is_waiting, items, jobs
 from worker.store.transaction import Transaction
 
+EVER = 1e9  # seconds: longer than any item waits for others
 PLANNING_LOCK = 0x65766C01  # an advisory lock of PostgreSQL; SQLite has one writer anyway
 
 
@@ -28,7 +29,7 @@ class Lane(NamedTuple):
 
     key: str
     judge_id: Any  # as plain SQL may have written them: not validated yet
-    judge_version_id: str | None
+    judge_version_id: Any
     tags: Any
     priority: int
 
@@ -102,7 +103,8 @@ def _size() -> sa.ColumnElement[int]:
 
 
 _WAITS_NOW = sa.and_(item_is_waiting, items.c.due_at <= now())
-_WAITED = sa.func.coalesce(seconds_between(items.c.due_at, now()), 0.0)
+# NULL since '-infinity': it goes now.
+_WAITED = sa.func.coalesce(seconds_between(items.c.due_at, now()), EVER)
 _LIMIT = sa.bindparam("maximum", type_=sa.Integer)
 _DUE_OF_LANE = (
     sa.select(jobs.c.id, jobs.c.priority)
@@ -178,7 +180,8 @@ _ASSIGN_RUN = BulkUpdate(
         .values(
             status=Status.PROCESSING,
             batch_id=given.to_batch,
-            batch_index=given.index + items.c.item_index - given.first,
+            # In this order, the sum of two large indices does not overflow.
+            batch_index=given.index + (items.c.item_index - given.first),
         )
     ),
     to_batch=Id,

@@ -13,7 +13,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from worker.domain.doubt import Doubt
-from worker.domain.lifecycle import BatchState, Status
+from worker.domain.lifecycle import BatchState
 from worker.events import Event
 from worker.store import job_completion
 from worker.store.batch_items import BatchItem, OpenItem, items_to_submit, open_items
@@ -23,14 +23,7 @@ from worker.store.job_completion import ItemFailure
 from worker.store.leases import Claim, build_claim, claim_batch, move, record_waiting
 from worker.store.planning import build_doubt_counts, insert_planned
 from worker.store.sql_functions import among, now, text_at
-from worker.store.tables import (
-    batch_is_live,
-    batches,
-    events,
-    item_is_in_batch,
-    item_is_in_flight,
-    items,
-)
+from worker.store.tables import batch_is_live, batches, events, item_is_in_flight, items
 from worker.store.transaction import Transaction
 from worker.validation import offences_of
 
@@ -76,9 +69,11 @@ def prepare_inputs(tx: Transaction, claim: Claim) -> list[dict[str, Any]]:
     the others close the gaps, as the index in the batch is an input's only identity at the remote.
     """
     sendable: list[BatchItem] = []
+    cancelled: list[BatchItem] = []
     unsendable: list[tuple[BatchItem, str]] = []
     for item in items_to_submit(tx, claim.id, claim.item_count):
         if item.is_cancelled:
+            cancelled.append(item)
             continue
         offences = offences_of(item.input)
         if offences:
@@ -88,7 +83,7 @@ def prepare_inputs(tx: Transaction, claim: Claim) -> list[dict[str, Any]]:
     _fail_items(tx, claim.id, unsendable)
     _close_gaps(tx, sendable)
     if len(sendable) != claim.item_count:
-        _shrink_batch(tx, claim.id, len(sendable))
+        _shrink_batch(tx, claim.id, cancelled, len(sendable))
     if not sendable:
         _refuse(tx, claim, "none of its inputs can be sent")
     return [item.input for item in sendable]
@@ -115,14 +110,26 @@ _SET_BATCH_INDEX = BulkUpdate(
 )
 
 
-def _shrink_batch(tx: Transaction, batch_id: UUID, item_count: int) -> None:
-    """Take cancelled items out of a batch that was never submitted with them."""
-    tx.execute(
-        sa.update(items)
-        .where(items.c.batch_id == batch_id, item_is_in_batch, items.c.status == Status.CANCELLED)
-        .values(batch_index=None)
-    )
+def _shrink_batch(
+    tx: Transaction, batch_id: UUID, cancelled: Sequence[BatchItem], item_count: int
+) -> None:
+    """Take cancelled items out of a batch that was never submitted with them.
+
+    Not those that were cancelled since they were read, which are sent.
+    """
+    _TAKE_OUT.run(tx, [{"of_job": item.job_id, "of_item": item.item_index} for item in cancelled])
     tx.execute(sa.update(batches).where(batches.c.id == batch_id).values(item_count=item_count))
+
+
+_TAKE_OUT = BulkUpdate(
+    lambda given: (
+        sa.update(items)
+        .where(items.c.job_id == given.of_job, items.c.item_index == given.of_item)
+        .values(batch_index=None)
+    ),
+    of_job=Id,
+    of_item=sa.Integer,
+)
 
 
 def _fail_items(

@@ -225,6 +225,7 @@ batches = Table(
     comment="The worker's: one row per batch execution, from its planning to its end.",
 )
 batch_is_live = batches.c.due_at.isnot(None)
+batch_is_unclaimed = batches.c.lease_holder.is_(None)
 _partial_index("eval_batches_live", batches.c.due_at, where=batch_is_live)
 batch_is_held = batches.c.state == sa.literal_column("'held'")
 _partial_index("eval_batches_held", batches.c.id, where=batch_is_held)
