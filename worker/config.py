@@ -51,7 +51,10 @@ _NAMESPACE = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,199}(?<!\.DQ)(?<!\.XQ)")
 _HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(:\d*)?")
 # What comes after the base URL in the API's paths; people copy it along.
 _API_PATH = re.compile(r"(?i)(/v1(/+(judges|batch-executions)(/.*)?)?)?/*$")
-_UNREADABLE = "cannot be parsed; write '@', ':' and '/' in the password as %40, %3A and %2F"
+_UNREADABLE = (
+    "cannot be parsed; its port is a number, and '@', ':', '/', '#' and '%' in its password are "
+    "written as %40, %3A, %2F, %23 and %25"
+)
 
 # A password may be in the query, among libpq's `name=value` pairs, or before the host, even if `//`
 # or the scheme was forgotten. These patterns hide too much rather than too little.
@@ -173,7 +176,9 @@ class _Fields(BaseSettings):
             raise ValueError("is not a database URL") from None
         except ValueError:  # its message quotes the alleged port, which is part of the password
             raise ValueError(_UNREADABLE) from None
-        if "@" in (url.host or ""):
+        # The rest of a password with an '@' would be shown as the host or the database.
+        has_rest = url.password is not None and "@" in (url.database or "")
+        if has_rest or "@" in (url.host or ""):
             raise ValueError(_UNREADABLE)
         if url.drivername not in _DATABASES:
             raise ValueError(

@@ -167,6 +167,17 @@ def test_a_broker_that_is_away_is_told_in_one_line_without_the_password(scheme: 
     assert "\n" not in told
 
 
+def test_what_is_no_rabbitmq_is_told_in_one_line(valkey: ValkeyServer) -> None:
+    url = valkey.url("x").replace("redis://", "amqp://").partition("?")[0] + "?stack_timeout=1"
+    with pytest.raises(Unreachable, match=r"cannot reach the broker at amqp://.+: .+"):
+        prepare_broker(url)
+
+
+def test_an_unknown_option_of_a_brokers_url_is_named(valkey: ValkeyServer) -> None:
+    with pytest.raises(Unreachable, match="its URL has the unknown option 'namspace'"):
+        prepare_broker(f"{valkey.url('x').partition('?')[0]}?namspace=x")
+
+
 def test_a_send_while_redis_is_away_raises_what_senders_catch() -> None:
     server = ValkeyServer()
     server.start()

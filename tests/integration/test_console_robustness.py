@@ -64,6 +64,22 @@ def test_hostile_texts_are_shown_and_never_run(
     assert raw.headers["content-disposition"].startswith("attachment")
 
 
+@pytest.mark.parametrize("tags", ['["a", 5]', "5", "null", '[["x"]]', '{"a": 1}', '"nightly"'])
+def test_tags_that_are_no_texts_break_no_page(
+    replica: ManualReplica, client: httpx.Client, database: Database, tags: str
+) -> None:
+    job_id, other = replica.enqueue(["same"]), replica.enqueue(["same"])
+    replica.finish()
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE eval_jobs SET tags = '{tags}'")
+    for path in (
+        *("/", "/jobs", "/jobs?tag=a", f"/jobs/{job_id}", f"/jobs/{job_id}/inputs/0"),
+        *("/compare", f"/compare?a={job_id}&b={other}"),
+        f"/jobs/{job_id}/report.html?against={other}",
+    ):
+        assert client.get(path).status_code == 200, path
+
+
 @pytest.mark.one_database("sqlite")
 def test_a_page_has_a_length_whatever_its_input_consists_of(
     replica: ManualReplica, client: httpx.Client, database: Database, monkeypatch: Any

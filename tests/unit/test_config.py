@@ -183,6 +183,7 @@ def test_other_brokers_and_namespaces_that_cannot_be_queues_are_refused(url: str
     "overrides",
     [
         {"database_url": "postgresql://u:p@ss:s3cret@h/name"},
+        {"database_url": "postgresql://u:p@s3cret/ss@h/name"},
         {"database_url": "postgresql://u:p@s3cret@h/name"},
         {"database_url": "host=h password=s3cret"},
         {"database_url": "mysql://u:s3cret@h/name"},

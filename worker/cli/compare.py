@@ -18,7 +18,7 @@ from worker.cli.context import (
 from worker.cli.tables import Column
 from worker.domain.number_format import NOTHING, difference_text, p_text, score_text
 from worker.domain.pair_key import Pairing
-from worker.domain.phrases import one_line, quantity
+from worker.domain.phrases import one_line, quantity, tag_texts
 
 SHOWN_LOSSES = 5
 COLUMNS = (
@@ -101,7 +101,8 @@ def compare(
 
 def _head(found: dict[str, Any]) -> Iterator[str]:
     for name, job in (("A", found["first"]), ("B", found["second"])):
-        tags = f", tags {', '.join(map(str, job['tags']))}" if job["tags"] else ""
+        names = ", ".join(tag_texts(job["tags"]))
+        tags = f", tags {names}" if names else ""
         yield (
             f"{name}  {job['job_id']}  {one_line(job['judge_id'], 60)}{one_line(tags, 60)}, "
             f"{quantity(job['total'], 'input')}, {job['status']}"

@@ -16,7 +16,7 @@ from worker.console import charts
 from worker.console.hostile_text import beginning, clip, marked, visible
 from worker.domain.intervals import Interval, NoInterval
 from worker.domain.number_format import interval_text, score_text
-from worker.domain.phrases import duration, quantity
+from worker.domain.phrases import duration, quantity, tag_texts
 
 STATIC = Path(__file__).parent / "static"
 
@@ -54,6 +54,7 @@ def template_environment() -> Environment:
         "score": score_text,
         "short": "{:g}".format,
         "short_id": _short_id,
+        "tag_texts": tag_texts,
     }
     environment.globals |= {
         "histogram": charts.histogram,

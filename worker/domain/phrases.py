@@ -22,6 +22,11 @@ def value_text(value: object) -> str:
     return str(value)
 
 
+def tag_texts(tags: object) -> list[str]:
+    """Return the tags of a job that are texts: plain SQL may have written anything."""
+    return [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
+
+
 def timestamp(value: datetime | None) -> str:
     """Return a time in UTC, to the second."""
     return "" if value is None else value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")

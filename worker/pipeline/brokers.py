@@ -9,6 +9,7 @@ A `namespace` in the URL's query separates installations that share a broker.
 from __future__ import annotations
 
 import inspect
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,6 +29,7 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.errors import BrokerError
 from dramatiq.middleware import Retries, TimeLimit
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
 from worker.config import hide_password
 from worker.errors import Unreachable
@@ -48,7 +50,14 @@ SEND_ERRORS: tuple[type[Exception], ...] = (
     OSError,
 )
 
-_CONNECT_ERRORS: tuple[type[Exception], ...] = (*SEND_ERRORS, ValueError)
+# What is no broker, or not of this kind, at the other end; and options of a URL that do not exist.
+_CONNECT_ERRORS: tuple[type[Exception], ...] = (
+    *SEND_ERRORS,
+    AMQPConnectorException,
+    TypeError,
+    ValueError,
+)
+_UNKNOWN_OPTION = re.compile(r"unexpected keyword argument ('\w+')")
 
 # Delayed messages wait in the worker's memory, in the order in which they were fetched. A message
 # behind a full buffer of later ones would be late, so the buffer is large enough never to be full.
@@ -77,6 +86,8 @@ POSTGRES_DEFAULTS: Mapping[str, Any] = {
 def words_of(error: Exception) -> str:
     """Return the broker's words of an error, on one line."""
     words = (str(error).strip() or repr(error)).partition("\n")[0]
+    if isinstance(error, TypeError) and (option := _UNKNOWN_OPTION.search(words)):
+        return f"its URL has the unknown option {option[1]}"
     if words.startswith("Blocked connection"):  # as pika calls it
         return "RabbitMQ blocks publishers: it has a memory or disk alarm"
     return words
