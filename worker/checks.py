@@ -17,6 +17,7 @@ from worker.pipeline.broker_check import try_broker
 from worker.remote.client import open_judge_api
 from worker.store.database import open_database
 from worker.store.job_queries import asks_for_notices
+from worker.store.outage import RIGHTS_REMEDY, first_line, lacks_rights
 from worker.store.schema_version import check_encoding
 from worker.tracing.exporter import check_export
 from worker.webhooks.client import NO_SECRET
@@ -47,6 +48,10 @@ def _error_of(check_one: Callable[[Settings], None], settings: Settings) -> str 
         check_one(settings)
     except EvalWorkerError as error:
         return str(error)
+    except SQLAlchemyError as error:
+        if not lacks_rights(error):
+            raise
+        return f"{first_line(error)}; {RIGHTS_REMEDY}"
     return None
 
 
@@ -55,6 +60,7 @@ def _check_database(settings: Settings) -> None:
         check_encoding(admin.database)
         if (obstacle := admin.database.write_obstacle()) is not None:
             raise EvalWorkerError(f"cannot write: {obstacle}")
+        admin.status()  # which needs the rights of a reader
 
 
 def _check_listen_url(settings: Settings) -> None:

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from tests.support.consoles import open_console
 from tests.support.database_logins import CALL, PUT_A_JOB, PUT_AN_INPUT, QUESTION, Logins
 from tests.support.fake_judge_api import FakeJudgeAPI
 from tests.support.manual_replica import ManualReplica
@@ -137,7 +138,27 @@ def test_a_worker_operates_but_does_not_prune(logins: Logins) -> None:
     refused = evalworker("prune", "--older-than", "0s", env=env)
     assert refused.returncode == 1
     assert refused.stderr.startswith("evalworker: the database says: permission denied for table")
+    assert refused.stderr.endswith("docs/roles.md says what this login has to be a member of\n")
     assert len(refused.stderr.splitlines()) == 1
+
+
+def test_a_login_without_rights_is_told_so_and_not_that_the_database_is_away(
+    logins: Logins,
+) -> None:
+    env = environment(database_url=logins.of("producer"))
+    watched = evalworker("status", "--until-drained", env=env)
+    assert watched.returncode == 1
+    assert "permission denied" in watched.stderr
+    checked = evalworker("check", env=env)
+    assert checked.returncode == 1
+    assert "database: permission denied" in checked.stdout
+    assert "broker: ok" in checked.stdout
+    database = Database(load_settings(database_url=logins.of("producer")).sqlalchemy_url)
+    with contextlib.closing(database), open_console(database) as client:
+        page = client.get("/")
+    assert page.status_code == 503
+    assert "permission denied" in page.text
+    assert "docs/roles.md" in page.text
 
 
 def test_a_reader_can_compare_two_jobs(logins: Logins) -> None:

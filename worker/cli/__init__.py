@@ -25,6 +25,7 @@ from worker.cli.context import err, out
 from worker.domain.terminal_text import escape_controls
 from worker.errors import ConfigurationError, EvalWorkerError, InvalidDefinitions
 from worker.logs import redact
+from worker.store.outage import RIGHTS_REMEDY, lacks_rights
 
 COMMANDS = {
     "demo": "Evaluate 200 inputs on this machine, with a SQLite file and a sandbox judge.",
@@ -58,8 +59,6 @@ COMMANDS = {
 GROUPS = {"judge": "Run a judge of your own: the judge API over any OpenAI-compatible endpoint."}
 """The first words of commands of two words."""
 
-# PostgreSQL's SQLSTATEs insufficient_privilege, and invalid_schema_name: no schema to create in.
-OF_THE_ROLE = ("42501", "3F000")
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # on the disk, or for this user
 
 OPTIONS: dict[str, Any] = {"pretty_exceptions_enable": False}
@@ -224,7 +223,8 @@ def main() -> None:
         if not _is_operational(error):
             raise
         reason = str(error.orig).partition("\n")[0]
-        err.print(f"evalworker: the database says: {redact(reason)}", markup=False)
+        remedy = f"; {RIGHTS_REMEDY}" if lacks_rights(error) else ""
+        err.print(f"evalworker: the database says: {redact(reason)}{remedy}", markup=False)
         sys.exit(1)
     except OSError as error:
         if error.errno not in NO_ROOM:
@@ -238,5 +238,5 @@ def _is_operational(error: DBAPIError) -> bool:
     """Return whether the database is away, locked or full, denies access to its user, or has a
     value that cannot be read.
     """
-    denied = getattr(error.orig, "sqlstate", None) in OF_THE_ROLE
-    return denied or isinstance(error, OperationalError | InterfaceError | DataError)
+    is_state = isinstance(error, OperationalError | InterfaceError | DataError)
+    return is_state or lacks_rights(error)

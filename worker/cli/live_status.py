@@ -20,6 +20,7 @@ from worker.cli.presentation import JOB_COLUMNS, job_row, join_counts, obstacles
 from worker.cli.tables import Column, make_table
 from worker.domain.phrases import duration, quantity
 from worker.domain.terminal_text import escape_controls
+from worker.store.outage import lacks_rights
 
 JUDGE_COLUMNS = (
     Column("judge", shrinkable=True),
@@ -43,6 +44,8 @@ def follow(admin: Admin, *, every: float, until_drained: bool, as_json: bool) ->
                 drained = admin.is_drained()  # read first, so that the last status is complete
                 status = admin.status() | {"judges": admin.judges()}
             except SQLAlchemyError as error:  # the database may be restarting
+                if lacks_rights(error):
+                    raise
                 reason = str(getattr(error, "orig", error)).partition("\n")[0]
                 status, drained = (
                     {"error": f"the database does not answer: {escape_controls(reason)}"},

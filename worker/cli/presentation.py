@@ -78,7 +78,8 @@ def obstacles(status: dict[str, Any]) -> list[str]:
     ]
     lines += [
         f"on hold: batch {batch['id']}, {quantity(batch['item_count'], 'input')} for "
-        f"{batch['judge_id']}: {batch['error']}; release it with `evalworker resolve {batch['id']}`"
+        f"{batch['judge_id']}: {batch['error']}; `evalworker resolve {batch['id']}` goes on with "
+        "it, and with --resubmit its inputs are evaluated again"
         for batch in status["held"]
     ]
     return [escape_controls(line) for line in lines]

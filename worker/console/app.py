@@ -46,7 +46,7 @@ from worker.console.renderer import STATIC
 from worker.console.request_guard import RequestGuard
 from worker.console.visit import Visit
 from worker.errors import NotPossible, TooSlow, UnknownJob
-from worker.store.outage import Outages
+from worker.store.outage import RIGHTS_REMEDY, Outages, first_line, lacks_rights
 
 Page = Callable[[Visit], Response]
 
@@ -236,6 +236,12 @@ def _problem_of(error: Exception, outages: Outages) -> PageProblem:
                 503,
                 f"This took more than {error.seconds:g} seconds, so it was stopped.",
                 "Narrow it: choose a judge, a status, a shorter time, or a single job.",
+            )
+        case _ if lacks_rights(error):
+            return PageProblem(
+                503,
+                f"The console may not read this: {first_line(error)}.",
+                f"Its login needs more rights; {RIGHTS_REMEDY}.",
             )
         case _:
             outages.report(error, "console")

@@ -20,6 +20,8 @@ from sqlalchemy.exc import (
     TimeoutError,  # noqa: A004 (of its pool, whose connections are all in use)
 )
 
+from worker.store.postgres_session import sqlstate_of
+
 log = structlog.get_logger("evalworker")
 
 LOG_SECONDS = 60.0  # between two lines about it, whoever notices
@@ -30,6 +32,16 @@ MIN_FREE_BYTES = 1024 * 1024  # on the disk of a SQLite file
 WRITE_SQLSTATES = frozenset({"53100", "25006", "58030"})
 # SQLite's messages for the same.
 WRITE_MESSAGES = ("full", "readonly", "disk I/O error", "unable to open database file")
+
+
+# PostgreSQL: insufficient_privilege, and invalid_schema_name: no schema to create in.
+RIGHTS_SQLSTATES = frozenset({"42501", "3F000"})
+RIGHTS_REMEDY = "docs/roles.md says what this login has to be a member of"
+
+
+def lacks_rights(error: BaseException) -> bool:
+    """Return whether the login may not do what it tries: no waiting helps."""
+    return sqlstate_of(getattr(error, "orig", None)) in RIGHTS_SQLSTATES
 
 
 def is_unavailable(error: BaseException) -> bool:
