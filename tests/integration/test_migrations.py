@@ -178,3 +178,15 @@ def test_pauses_move_out_of_the_gates_while_work_is_under_way(database: Database
         assert database.run(partial(pauses.resume, judge_id=judge_id))
     replica.finish()
     assert len(remote.inputs()) == 2
+
+
+def test_tables_that_a_restored_backup_does_not_know_are_named_with_the_remedy(
+    empty_postgres_url: str,
+) -> None:
+    with contextlib.closing(Database(empty_postgres_url)) as database:
+        upgrade(database)
+        with database.engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE eval_alembic_version SET version_num = '0010'")
+        with pytest.raises(SchemaMismatch, match="Restore it into an empty database"):
+            upgrade(database)
+        assert current_revision(database) == "0010"

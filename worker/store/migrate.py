@@ -11,11 +11,15 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
-from worker.errors import ConfigurationError, EvalWorkerError, NotPossible
+from worker.errors import ConfigurationError, EvalWorkerError, NotPossible, SchemaMismatch
 from worker.store import rollup_backfill
 from worker.store.database import Database
+from worker.store.outage import first_line
+from worker.store.postgres_session import sqlstate_of
 from worker.store.schema_version import current_revision, refuse_newer
 from worker.store.scripts import read_script, scripts_folder
+
+DUPLICATE_TABLE = "42P07"  # PostgreSQL's SQLSTATE
 
 
 def upgrade(database: Database, revision: str = "head") -> str:
@@ -56,7 +60,15 @@ def _run(database: Database, action: Callable[[Config], None]) -> None:
         config = Config()
         config.set_main_option("script_location", str(scripts_folder()).replace("%", "%%"))
         config.attributes["connection"] = connection
-        action(config)
+        try:
+            action(config)
+        except sa.exc.ProgrammingError as error:
+            if sqlstate_of(error.orig) != DUPLICATE_TABLE:
+                raise
+            raise SchemaMismatch(
+                f"{first_line(error)}, although the schema is older: was a backup restored over "
+                "newer tables? Restore it into an empty database, as docs/backup.md says"
+            ) from error
 
 
 def grant_roles(database: Database) -> None:
