@@ -167,13 +167,13 @@ def test_a_slow_read_leaves_the_previous_snapshot_in_force_until_it_hangs(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(collector, "SCRAPE_TIMEOUT_SECONDS", 0.05)
-    go_on = threading.Event()
+    turns = threading.Semaphore(0)  # each lets one read go on
     time = 1000.0
     gauges = collector.DatabaseCollector(database, max_in_flight=50, monotonic=lambda: time)
     read_snapshot = collector.read_snapshot
 
     def slow_read(database: Database, max_in_flight: int) -> list[GaugeMetricFamily]:
-        go_on.wait(30)
+        turns.acquire(timeout=30)
         return read_snapshot(database, max_in_flight)
 
     monkeypatch.setattr(collector, "read_snapshot", slow_read)
@@ -182,14 +182,13 @@ def test_a_slow_read_leaves_the_previous_snapshot_in_force_until_it_hangs(
         return float(next(iter(gauges.collect())).samples[0].value)
 
     assert up() == 0.0  # none has ended yet
-    go_on.set()
+    turns.release()
     wait_until(lambda: up() == 1.0)
-    go_on.clear()
     time += 30
     assert up() == 1.0
     time += collector.SNAPSHOT_TIMEOUT_SECONDS + 1
     assert up() == 0.0
-    go_on.set()
+    turns.release(1000)
     wait_until(lambda: up() == 1.0)
 
 
