@@ -208,6 +208,19 @@ def test_another_version_of_the_judge_is_noted(connection: sa.Connection) -> Non
     assert note == "The judge had different versions: v1 and v2. A difference may be its own."
 
 
+def test_no_version_is_called_unknown_before_both_jobs_have_ended(
+    connection: sa.Connection,
+) -> None:
+    one = add(connection, [0.1, 0.2], judge_version_id="v1")
+    other = add(connection, [0.2, 0.3], judge_version_id="v1")
+    score_rollup.write(Transaction(connection), [one])
+    connection.exec_driver_sql(
+        f"UPDATE eval_jobs SET status = 'processing', finished_at = NULL WHERE id = '{other}'"
+    )
+    (note,) = comparison_notes(connection, compare_jobs(connection, one, other))
+    assert note == "B has not ended: 2 of 2 inputs have results."
+
+
 @pytest.mark.parametrize("text", ["index", "request", "metadata:id", "metadata:a:b"])
 def test_a_pairing_is_read_as_it_is_written(text: str) -> None:
     assert str(Pairing.parse(text)) == text

@@ -60,6 +60,8 @@ def _judge_notes(
     if first.judge_id != second.judge_id:
         yield f"The jobs have different judges: {first.judge_id} and {second.judge_id}."
         return
+    if first.finished_at is None or second.finished_at is None:
+        return  # which versions ran is known at the end
     versions = _versions(connection, first), _versions(connection, second)
     if versions[0] != versions[1]:
         words = " and ".join(" or ".join(one) or "unknown" for one in versions)
@@ -67,7 +69,7 @@ def _judge_notes(
 
 
 def _versions(connection: sa.Connection, job: JobProgress) -> Sequence[str]:
-    """Return the versions that ran, which are known of a job that has ended."""
+    """Return the versions that ran, of a job that has ended."""
     chosen = (
         sa.select(score_summary.c.judge_version_id)
         .distinct()
