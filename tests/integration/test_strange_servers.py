@@ -287,6 +287,21 @@ def test_a_batch_whose_status_may_never_be_read_is_held_and_not_sent_again(
     assert remote.posts() == 1
 
 
+def test_a_batch_whose_results_never_arrive_whole_is_held_and_not_sent_again(
+    database: Database, remote: StrangeJudgeAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_slow(request: httpx.Request) -> httpx.Response:
+        raise httpx.ReadTimeout("20 s are over", request=request)
+
+    replica = ManualReplica(database, remote, batch_timeout=0.0)
+    monkeypatch.setattr(remote, "show", too_slow)
+    replica.enqueue(["question"])
+    run(replica, 12)
+    reason = "its results cannot be read: ReadTimeout: 20 s are over"
+    assert replica.batches() == [("held", reason)]
+    assert remote.posts() == 1
+
+
 def test_a_batch_in_doubt_leaves_its_inputs_fewer_attempts(
     database: Database, remote: StrangeJudgeAPI
 ) -> None:

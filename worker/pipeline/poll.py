@@ -91,6 +91,11 @@ class Poller:
                 self._record_overdue(tx, claim, execution, f"after {elapsed:.0f} s at the remote")
             case NotFound(reason) if elapsed > NOT_FOUND_GRACE and claim.failures >= GONE_READS - 1:
                 self._record_lost(tx, claim, f"gone at the remote: {reason}")
+            case Unavailable(reason, is_server_error=False) if (
+                overdue and claim.failures >= LOST_AFTER_FAILURES and self._serves_others()
+            ):
+                # They may be too large, or too slow: another evaluation's would be as well.
+                leases.put_on_hold(tx, claim, reason=f"its results cannot be read: {reason}")
             case Unavailable(reason) if overdue and claim.failures >= LOST_AFTER_FAILURES:
                 reason = f"no usable response after {elapsed:.0f} s: {reason}"
                 self._record_lost(tx, claim, reason)
