@@ -335,8 +335,8 @@ def _candidates(
         match page:
             case Listed(executions, gap=gap):
                 candidates += [row for row in executions if _may_be_lost_batch(row, lost)]
-                if any(_has_own_tag(row, lost) for row in candidates):
-                    return candidates, None
+                if any(_has_own_tag(row, lost) for row in candidates):  # no other can be it
+                    return candidates, Unclear("the batch with its tag belongs to another one")
                 unclear = Unclear(gap) if gap else unclear
             case NotFound(reason, is_path_known=is_path_known):
                 has_served = is_path_known or api.has_served_within(math.inf)
