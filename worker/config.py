@@ -48,6 +48,7 @@ _BROKERS = ("memory", "redis", "rediss", "unix", "amqp", "amqps", "postgresql", 
 
 # Dramatiq accepts these names of queues, and gives the excluded endings to queues of its own.
 _NAMESPACE = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,199}(?<!\.DQ)(?<!\.XQ)")
+_REDIS_PATH = re.compile(r"/?\d*/?")  # anything else would be taken for database 0
 _HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(:\d*)?")
 # What comes after the base URL in the API's paths; people copy it along.
 _API_PATH = re.compile(r"(?i)(/v1(/+(judges|batch-executions)(/.*)?)?)?/*$")
@@ -203,6 +204,8 @@ class _Fields(BaseSettings):
             raise ValueError(f"must begin with one of {', '.join(f'{b}://' for b in _BROKERS)}")
         if not _is_readable(value):
             raise ValueError(_UNREADABLE)
+        if scheme.startswith("redis") and not _REDIS_PATH.fullmatch(urlsplit(value).path):
+            raise ValueError("must name Redis' database by its number, such as redis://host:6379/0")
         namespace = dict(parse_qsl(urlsplit(value).query)).get("namespace")
         if namespace is not None and not _NAMESPACE.fullmatch(namespace):
             raise ValueError(

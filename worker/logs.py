@@ -17,10 +17,13 @@ from worker.config import Settings
 from worker.domain.terminal_text import escape_controls, is_printable
 
 QUIET = (
-    *("httpx", "httpcore", "alembic", "pika", "asyncio"),
+    *("httpx", "httpcore", "alembic", "asyncio"),
     *("uvicorn", "uvicorn.access", "uvicorn.error"),  # uvicorn sets the level of each
 )
 """Loggers that only log warnings, because their other lines repeat our events."""
+
+RAISES_TOO = "pika"
+"""The logger of a library that logs several errors, with tracebacks, for each that it raises."""
 
 PASSWORD_OPTIONS = frozenset({"password", "passwd", "sslpassword"})  # in the query of a URL
 
@@ -130,6 +133,7 @@ def configure_logging(
     root.setLevel(level)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger(RAISES_TOO).setLevel(logging.CRITICAL)
 
 
 def add_secret(secret: str) -> None:

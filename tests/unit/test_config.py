@@ -172,6 +172,7 @@ def test_brokers_of_every_kind_are_allowed(url: str) -> None:
         "redis://h/0?namespace=a%20b",
         "amqp://h?namespace=mine.DQ",
         "redis://[h",
+        "redis://h/name",
     ],
 )
 def test_other_brokers_and_namespaces_that_cannot_be_queues_are_refused(url: str) -> None:

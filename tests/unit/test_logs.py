@@ -109,12 +109,18 @@ def test_lines_under_the_level_are_not_written() -> None:
     assert out.getvalue() == ""
 
 
-@pytest.mark.parametrize("name", ["httpx", "alembic.runtime.migration", "uvicorn.access", "pika"])
+@pytest.mark.parametrize("name", ["httpx", "alembic.runtime.migration", "uvicorn.access"])
 def test_info_lines_of_chatty_libraries_are_dropped(name: str) -> None:
     out = configured(level="DEBUG")
     logging.getLogger(name).info("chat")
     logging.getLogger(name).warning("trouble")
     assert [line["event"] for line in lines_of(out)] == ["trouble"]
+
+
+def test_errors_that_pika_raises_as_well_are_not_written() -> None:
+    out = configured(level="DEBUG")
+    logging.getLogger("pika.adapters.blocking_connection").error("Connection workflow failed")
+    assert out.getvalue() == ""
 
 
 def test_of_the_connections_that_cannot_be_accepted_one_line_a_minute_is_kept() -> None:
