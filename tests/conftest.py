@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.migrated_databases import MigratedDatabases
 from tests.support.servers import (
@@ -33,6 +34,10 @@ from tests.support.shared_servers import (
 )
 from worker.config import load_settings
 from worker.store.database import Database
+
+# How long an example takes says nothing on a machine on which so much else runs.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 def pytest_configure(config: pytest.Config) -> None:

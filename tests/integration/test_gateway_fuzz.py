@@ -93,7 +93,6 @@ def _fuzz_operation(operation: Any, mode: Any, examples: int, known: str) -> Non
     @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
     @hypothesis.settings(
         max_examples=examples,
-        deadline=None,
         database=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),

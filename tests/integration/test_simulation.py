@@ -41,7 +41,7 @@ def test_no_schedule_loses_or_doubles_anything(simulation: Simulation, part: int
     assert simulation.run_many(first, schedules=ORDINARY_SCHEDULES, seconds=None)
 
 
-@settings(max_examples=25, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, database=None, suppress_health_check=list(HealthCheck))
 @given(st.randoms(use_true_random=False))
 def test_no_schedule_that_hypothesis_draws_loses_or_doubles_anything(
     simulation: Simulation, rng: Random

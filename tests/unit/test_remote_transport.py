@@ -271,7 +271,7 @@ header_sets = st.dictionaries(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(status=statuses, body=bodies, headers=header_sets)
 def test_any_response_becomes_an_outcome(status: int, body: bytes, headers: dict[str, str]) -> None:
     def handle(_: httpx.Request) -> httpx.Response:

@@ -24,7 +24,7 @@ def summary_of(scores: list[float], unscored: int = 0) -> ScoreSummary:
     return summarize("clarity", sorted(Counter(scores).items()), unscored)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(SCORES)
 def test_the_figures_are_those_of_the_standard_library(scores: list[float]) -> None:
     found = summary_of(scores)
@@ -35,7 +35,7 @@ def test_the_figures_are_those_of_the_standard_library(scores: list[float]) -> N
     assert (found.least, found.most) == (min(scores), max(scores))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(SCORES)
 def test_each_score_is_in_one_bin_of_the_histogram(scores: list[float]) -> None:
     bins = summary_of(scores).bins

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.validation import (
@@ -191,7 +191,6 @@ anything = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])  # the first text loads Unicode's tables
 @given(st.dictionaries(st.sampled_from(["request", "contexts", "functions", "turns"]), anything))
 def test_an_input_without_offences_can_be_stored_and_sent(value: dict[str, Any]) -> None:
     if not offences_of(value):
