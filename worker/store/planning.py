@@ -103,7 +103,7 @@ def _size() -> sa.ColumnElement[int]:
 
 
 _WAITS_NOW = sa.and_(item_is_waiting, items.c.due_at <= now())
-# NULL since '-infinity': it goes now.
+# An item that is due since '-infinity' has waited for no number of seconds: it goes now.
 _WAITED = sa.func.coalesce(seconds_between(items.c.due_at, now()), EVER)
 _LIMIT = sa.bindparam("maximum", type_=sa.Integer)
 _DUE_OF_LANE = (

@@ -51,8 +51,8 @@ def connection_of(given: Any) -> sa.Connection:
 def _is_from(module: str, given: object, *names: str) -> bool:
     """Return whether this is an instance of one of these classes, without importing their module.
 
-    Who has an instance has imported it. Others save a tenth of a second, and with asyncio's the
-    requirement of greenlet.
+    A caller that has an instance has imported it already. The others save a tenth of a second, and
+    need no greenlet, which the classes for asyncio require.
     """
     loaded = sys.modules.get(module)
     return isinstance(given, tuple(getattr(loaded, name, ()) for name in names))

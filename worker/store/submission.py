@@ -117,19 +117,11 @@ def _shrink_batch(
 
     Not those that were cancelled since they were read, which are sent.
     """
-    _TAKE_OUT.run(tx, [{"of_job": item.job_id, "of_item": item.item_index} for item in cancelled])
+    taken_out = [
+        {"of_job": item.job_id, "of_item": item.item_index, "index": None} for item in cancelled
+    ]
+    _SET_BATCH_INDEX.run(tx, taken_out)
     tx.execute(sa.update(batches).where(batches.c.id == batch_id).values(item_count=item_count))
-
-
-_TAKE_OUT = BulkUpdate(
-    lambda given: (
-        sa.update(items)
-        .where(items.c.job_id == given.of_job, items.c.item_index == given.of_item)
-        .values(batch_index=None)
-    ),
-    of_job=Id,
-    of_item=sa.Integer,
-)
 
 
 def _fail_items(
